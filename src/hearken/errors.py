@@ -1,0 +1,17 @@
+"""The one exception that is a message to a person."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can mend: shown as one line without a traceback, exit code 2.
+
+    Args:
+        what: what is wrong, and where (file, line, row, key).
+        hint: what to do about it.
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(f"{what}. {hint}" if hint else what)
+        self.what = what
+        self.hint = hint

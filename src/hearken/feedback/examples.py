@@ -1,0 +1,103 @@
+"""What training reads: one self-contained row per judgment, as files and dataset snapshots hold it.
+
+A row carries its prompt and responses inline. The feedback database holds the same things by id (`records`);
+`snapshot` turns the one into the other, and `formats` reads and writes rows in the layouts trainers know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a dialogue."""
+
+    role: Role
+    content: str
+
+
+Content = str | tuple[Message, ...]
+"""A prompt: plain text, or the dialogue so far."""
+
+
+def content_key(content: Content) -> str:
+    """A stable 32-digit hexadecimal key of a prompt's content; equal contents have equal keys."""
+    plain = content if isinstance(content, str) else [[m.role, m.content] for m in content]
+    return hashlib.sha256(json.dumps(plain, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A judgment over 2..K responses to one prompt: a ranking with ties, perhaps partial.
+
+    ``ranks[i]`` is the rank of ``responses[i]``: 0 is best, equal numbers are ties, None was not ranked.
+    ``strength`` (pairs only) is how much better the better one is, 0 (equal) to 1 (far better).
+    ``share`` (pairs only) is the share of votes, 0..1, for ``responses[0]`` where several people voted (a soft label).
+    """
+
+    prompt: Content
+    responses: tuple[str, ...]
+    ranks: tuple[int | None, ...]
+    strength: float | None = None
+    share: float | None = None
+    weight: float = 1.0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """One response scored on one or several attributes, e.g. ``{"overall": 4}``, each on the scale ``low``..``high``."""
+
+    prompt: Content
+    response: str
+    ratings: dict[str, float]
+    low: float = 1.0
+    high: float = 5.0
+    weight: float = 1.0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Thumb:
+    """One response marked good (True) or bad (False)."""
+
+    prompt: Content
+    response: str
+    label: bool
+    weight: float = 1.0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A response written (or edited) by a person, to be imitated."""
+
+    prompt: Content
+    response: str
+    weight: float = 1.0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Plain text, for pretraining and the ptx term."""
+
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptOnly:
+    """A prompt without a response, for sampling and PPO."""
+
+    prompt: Content
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+Example = Comparison | Rating | Thumb | Demonstration | Document | PromptOnly
