@@ -1,0 +1,159 @@
+"""Stages: what `hearken train` can run, found by name without importing torch.
+
+A stage is two modules: ``NAME_options.py`` (a pydantic model, light) and ``NAME.py`` with
+``run(inputs, options, out) -> Artifact`` (the algorithm). A package outside adds its own through the entry-point
+group ``hearken.stages``, whose value names a `Stage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hearken.config import Options
+from hearken.errors import UserError
+
+if TYPE_CHECKING:
+    from hearken.training.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage reads: folders, files or Hub names. Which of them a stage needs is in `Stage.needs`."""
+
+    model: str = ""
+    data: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    reward: str | None = None
+    ref: str | None = None
+    ptx: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    parents: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named way of training.
+
+    Args:
+        name: as in ``hearken train NAME``.
+        summary: one line for ``hearken train --help``.
+        options_path: ``module:Class`` of the options; loading it must not import torch.
+        run_path: ``module:function`` with signature ``(inputs, options, out) -> Artifact``.
+        needs: the fields of `Inputs` that must be given.
+        takes: the fields of `Inputs` that may be given besides.
+    """
+
+    name: str
+    summary: str
+    options_path: str
+    run_path: str
+    needs: tuple[str, ...] = ("model", "data")
+    takes: tuple[str, ...] = ("validation",)
+
+    @property
+    def options(self) -> type[Options]:
+        """The options class (torch-free)."""
+        return _load(self.options_path)
+
+    @property
+    def run(self) -> Callable[[Inputs, Any, Path], Artifact]:
+        """The algorithm; loading it imports torch."""
+        return _load(self.run_path)
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _builtin(name: str, summary: str, options: str, **more: Any) -> Stage:
+    here = "hearken.algorithms"
+    return Stage(name, summary, f"{here}.{name}_options:{options}", f"{here}.{name}:run", **more)
+
+
+BUILTIN = (
+    _builtin("sft", "Supervised fine-tuning on demonstrations; on plain text: pretraining", "SFTOptions"),
+    _builtin("reward", "Reward model from comparisons, rankings, ratings or thumbs", "RewardOptions",
+             takes=("validation", "references")),
+    _builtin("ppo", "PPO with a KL penalty against a reference policy, optionally with a pretraining term (PPO-ptx)",
+             "PPOOptions", needs=("model", "data", "reward"), takes=("validation", "ref", "ptx")),
+)  # fmt: skip
+
+
+def stages() -> list[Stage]:
+    """All stages: the built-in ones, then those that other packages add."""
+    return [*BUILTIN, *(point.load() for point in entry_points(group="hearken.stages"))]
+
+
+def find_stage(name: str) -> Stage:
+    """The stage called ``name``.
+
+    Raises:
+        UserError: there is none; the known ones are named.
+    """
+    known = {stage.name: stage for stage in stages()}
+    if name not in known:
+        raise UserError(f"there is no stage '{name}'", f"Known stages: {', '.join(known)}")
+    return known[name]
+
+
+def check_inputs(stage: Stage, inputs: Inputs) -> None:
+    """Refuse missing inputs, and inputs that the stage does not read, before anything is loaded."""
+    for name in ("model", "data", "validation", "reward", "ref", "ptx", "references"):
+        given = bool(getattr(inputs, name))
+        if name in stage.needs and not given:
+            raise UserError(f"train {stage.name} needs --{name}", f"See: hearken train {stage.name} --help")
+        if given and name not in stage.needs + stage.takes:
+            raise UserError(f"train {stage.name} does not read --{name}", "Leave it out")
+
+
+def train(
+    stage: str,
+    *,
+    model: str | Path,
+    data: str | Path | list[str | Path],
+    out: str | Path,
+    validation: str | Path | list[str | Path] | None = None,
+    reward: str | Path | None = None,
+    ref: str | Path | None = None,
+    ptx: str | Path | list[str | Path] | None = None,
+    references: str | Path | list[str | Path] | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> Artifact:
+    """Run a stage on bare files: ``train("reward", model="sft", data="pairs.jsonl", out="rm", lr=1e-5)``.
+
+    An unfinished run in ``out`` with the same inputs and options is resumed; a finished one is refused unless ``overwrite``.
+    """
+    found = find_stage(stage)
+
+    def many(value: str | Path | list[str | Path] | None) -> tuple[str, ...]:
+        return tuple(str(v) for v in (value if isinstance(value, list) else [value] if value else []))
+
+    inputs = Inputs(
+        model=str(model), data=many(data), validation=many(validation), reward=str(reward) if reward else None,
+        ref=str(ref) if ref else None, ptx=many(ptx), references=many(references),
+    )  # fmt: skip
+    return run_stage(found, inputs, found.options.parse(options, where=f"train {stage}"), Path(out), overwrite=overwrite)
+
+
+def run_stage(stage: Stage, inputs: Inputs, options: Options, out: Path, *, overwrite: bool = False) -> Artifact:
+    """Check everything that can be checked first, then run ``stage`` into ``out``."""
+    check_inputs(stage, inputs)
+    from hearken.training.artifact import claim_folder
+
+    claim_folder(out, stage.name, inputs, options, overwrite=overwrite)
+    return stage.run(inputs, options, out)
+
+
+def estimate(stage: Stage, inputs: Inputs, options: Options) -> dict[str, Any]:
+    """For ``--dry-run``: rows, tokens, steps, memory in bytes and seconds, from the inputs' headers and a timed sample."""
+    check_inputs(stage, inputs)
+    from hearken.training.estimate import estimate as measure
+
+    return measure(stage.name, inputs, options)
