@@ -1,0 +1,44 @@
+"""Hearken: reinforcement learning from human feedback, the whole loop in one package.
+
+The functions named here are the Python API of the commands; each is loaded when it is first used, so that
+``import hearken`` loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hearken.algorithms.stage import train as train
+    from hearken.errors import UserError as UserError
+    from hearken.feedback.formats import read_examples as read_examples
+    from hearken.feedback.formats import write_examples as write_examples
+    from hearken.feedback.store import FeedbackStore as FeedbackStore
+    from hearken.loop.project import Project as Project
+    from hearken.loop.quickstart import quickstart as quickstart
+
+__version__ = _version("hearken")
+
+_WHERE = {
+    "FeedbackStore": "hearken.feedback.store",
+    "Project": "hearken.loop.project",
+    "UserError": "hearken.errors",
+    "quickstart": "hearken.loop.quickstart",
+    "read_examples": "hearken.feedback.formats",
+    "train": "hearken.algorithms.stage",
+    "write_examples": "hearken.feedback.formats",
+}
+
+__all__ = ["__version__", *sorted(_WHERE)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'hearken' has no attribute '{name}'")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_WHERE]
