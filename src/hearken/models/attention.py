@@ -1,0 +1,171 @@
+"""Attention over a `Layout` (training) or a `KVCache` (sampling), for any transformers model with an attention interface.
+
+Registered under the name ``hearken``; the model's own code does the rest. Sliding windows, soft caps and attention
+sinks that a model passes along are honoured. What a model does outside its attention function cannot be seen here, so
+`scorers.probe` compares every loaded model with its ordinary computation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from hearken.models.layout import Layout
+
+NAME = "hearken"
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
+    """Scaled dot-product attention: q (b, H, t, d), k and v (b, Hk, s, d), boolean mask (b|1, 1, t, s) or None for causal."""
+    if k.shape[1] != q.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    if softcap is None and sinks is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
+    scores = (q @ k.transpose(2, 3)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is None:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.view(1, -1, 1, 1).expand(*scores.shape[:3], 1).to(scores.dtype)], 3)
+    return torch.softmax(scores.float(), 3).to(q.dtype)[..., : k.shape[2]] @ v
+
+
+def _packed(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int | None, *how: Any) -> Tensor:
+    """q, k, v (1, heads, N, d) -> (N, heads, d)."""
+    q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+    grid = layout.responses
+    if layout.prompts is None:
+        mask = layout.attention_mask(window) if window and window < grid.width else None
+        return grid.gather(attend(grid.spread(q), grid.spread(k), grid.spread(v), mask, *how))
+    n = layout.prompts.flat.shape[0]
+    prompt = layout.prompts
+    kp, vp = prompt.spread(k[:n]), prompt.spread(v[:n])
+    causal = None
+    if window and window < prompt.width:
+        column = torch.arange(prompt.width, device=q.device)
+        distance = column[:, None] - column[None]
+        causal = ((distance >= 0) & (distance < window))[None, None]
+    outputs = [prompt.gather(attend(prompt.spread(q[:n]), kp, vp, causal, *how))]
+    keys = torch.cat([kp[layout.parent], grid.spread(k[n:])], 2)
+    values = torch.cat([vp[layout.parent], grid.spread(v[n:])], 2)
+    mask = layout.attention_mask(window if window and window < prompt.width + grid.width else None)
+    outputs.append(grid.gather(attend(grid.spread(q[n:]), keys, values, mask, *how)))
+    return torch.cat(outputs)
+
+
+class KVCache:
+    """Preallocated keys and values of ``rows`` responses: prompt columns first (right-padded), then response columns.
+
+    Filled by a packed pass over the prompts (each once), then one column a step. Finished rows are removed with `keep`.
+    """
+
+    def __init__(self, layout: Layout, parent: Tensor, new_tokens: int) -> None:
+        """``layout`` holds the prompts as joined sequences; ``parent`` (rows,) names the prompt of each row."""
+        self.layout: Layout | None = layout
+        self.parent = parent
+        self.prompt_width = layout.responses.width
+        self.capacity = self.prompt_width + new_tokens
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        lengths = torch.bincount(layout.responses.flat // self.prompt_width, minlength=layout.responses.rows)[parent]
+        column = torch.arange(self.capacity, device=parent.device)
+        self.lengths = lengths
+        self.hidden = (column[None] >= lengths[:, None]) & (column[None] < self.prompt_width)
+        self.filled = self.prompt_width
+        self._bias: dict[tuple[int | None, int], Tensor] = {}
+
+    @property
+    def positions(self) -> Tensor:
+        """(rows, 1) position of the token now being fed."""
+        return (self.lengths + self.filled - self.prompt_width)[:, None]
+
+    def advance(self) -> None:
+        """The column being fed is complete."""
+        self.filled += 1
+        self._bias.clear()
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep only ``rows`` (indices); the memory of the others is freed."""
+        for store in (self.keys, self.values):
+            for layer in store:
+                store[layer] = store[layer][rows]
+        self.lengths, self.hidden = self.lengths[rows], self.hidden[rows]
+        self._bias.clear()
+
+    def prefill(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None, *how: Any) -> Tensor:
+        """The prompts' pass: attention as in training, keys and values kept."""
+        assert self.layout is not None
+        grid = self.layout.responses
+        for store, x in ((self.keys, k), (self.values, v)):
+            rows = grid.spread(x[0].transpose(0, 1))
+            cells = x.new_zeros(len(self.parent), rows.shape[1], self.capacity, rows.shape[3])
+            cells[:, :, : self.prompt_width] = rows[self.parent]
+            store[layer] = cells
+        return _packed(q, k, v, self.layout, window, *how)[None]
+
+    def bias(self, heads: int, window: int | None, dtype: torch.dtype) -> Tensor:
+        """(rows * heads, 1, filled + 1) added to the scores: the padding, and what lies outside the window."""
+        key = (window, heads)
+        if key not in self._bias:
+            end = self.filled + 1
+            hidden = self.hidden[:, :end]
+            if window and window < self.capacity:
+                column = torch.arange(end, device=hidden.device)[None]
+                at = torch.where(column < self.prompt_width, column, self.lengths[:, None] + column - self.prompt_width)
+                hidden = hidden | (self.positions - at >= window)
+            bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+            bias = bias.masked_fill(hidden, torch.finfo(dtype).min)
+            self._bias[key] = bias[:, None].expand(-1, heads, -1).reshape(-1, 1, end)
+        return self._bias[key]
+
+    def step(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None,
+        scale: float | None, softcap: float | None, sinks: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """One new token a row: q (rows, H, 1, d) -> (rows, 1, H, d)."""
+        rows, heads, _, d = q.shape
+        keys, values, end = self.keys[layer], self.values[layer], self.filled + 1
+        keys[:, :, self.filled] = k[:, :, 0]
+        values[:, :, self.filled] = v[:, :, 0]
+        kv = keys.shape[1]
+        keys = keys.view(rows * kv, self.capacity, d)[:, :end]
+        values = values.view(rows * kv, self.capacity, d)[:, :end]
+        scale = d**-0.5 if scale is None else scale
+        query, bias = q.reshape(rows * kv, heads // kv, d), self.bias(kv, window, q.dtype)
+        if softcap is None:
+            scores = torch.baddbmm(bias, query, keys.transpose(1, 2), alpha=scale)
+        else:
+            scores = softcap * torch.tanh(torch.bmm(query, keys.transpose(1, 2)) * (scale / softcap)) + bias
+        if sinks is not None:
+            extra = sinks.view(1, kv, heads // kv, 1).expand(rows, -1, -1, 1).reshape(rows * kv, heads // kv, 1)
+            scores = torch.cat([scores, extra.to(scores.dtype)], 2)
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)[..., :end]
+        return torch.bmm(weights, values).view(rows, 1, heads, d)
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None,
+    scaling: float | None = None, dropout: float = 0.0, layout: Layout | None = None, cache: KVCache | None = None,
+    sliding_window: int | None = None, softcap: float | None = None, s_aux: Tensor | None = None, **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    how = (scaling, softcap, s_aux)
+    if cache is not None:
+        layer: int = module.layer_idx  # type: ignore[assignment]
+        feed = cache.prefill if cache.layout is not None else cache.step
+        return feed(layer, query, key, value, sliding_window, *how), None
+    if layout is None:
+        raise RuntimeError("hearken attention was called without a layout: the model does not pass keyword arguments on")
+    return _packed(query, key, value, layout, sliding_window, *how)[None], None
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -1,0 +1,190 @@
+"""Loading and saving, in the ecosystem's own layout: a policy is a causal LM folder, a reward model a classifier's.
+
+Names of local folders and of the Hub are the same to `transformers`; what is wrong with either is said in one line.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from hearken.errors import UserError
+
+
+def _checked(name: str) -> str:
+    path = Path(name)
+    looks_local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
+        what = "does not exist" if not path.exists() else "is not a model folder (no config.json)"
+        raise UserError(f"--model {name} {what}", "Name a folder written by save_pretrained, or a Hub name like org/model")
+    return name
+
+
+def _load(loader: Any, name: str, what: str, **more: Any) -> Any:
+    try:
+        return loader.from_pretrained(_checked(name), **more)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load {what} from {name}: {first}", "Check the name; without a network, name a folder") from None
+
+
+def load_tokenizer(name: str, eos: str = "") -> PreTrainedTokenizerBase:
+    """A model's own tokenizer; it must know a token that ends a response.
+
+    Raises:
+        UserError: no tokenizer, or no end-of-sequence token, or ``eos`` is not one of its tokens.
+    """
+    tokenizer = _load(AutoTokenizer, name, "a tokenizer")
+    if eos:
+        if tokenizer.convert_tokens_to_ids(eos) in (None, tokenizer.unk_token_id):
+            raise UserError(f"the tokenizer of {name} has no token '{eos}'", "Name an existing token as eos")
+        tokenizer.eos_token = eos
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {name} has no end-of-sequence token", "Name one of its tokens: -o eos='</s>'")
+    return tokenizer
+
+
+def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> list[int]:
+    """Token ids that end a response: the tokenizer's EOS and those of the model's generation config."""
+    found = {tokenizer.eos_token_id}
+    if model is not None and model.generation_config is not None:
+        more = model.generation_config.eos_token_id
+        size = model.config.get_text_config().vocab_size
+        found |= {i for i in (more if isinstance(more, list) else [more]) if i is not None and i < size and i < len(tokenizer)}
+    return sorted(found)
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """Most tokens a sequence may have."""
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+
+
+def load_policy(name: str, *, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """A causal language model in fp32 (an adapter folder comes with its base)."""
+    model = _load(AutoModelForCausalLM, name, "a causal language model", dtype=torch.float32)
+    return model.to(device)
+
+
+def load_reward(name: str, *, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """A trained reward model: a sequence classifier with one label.
+
+    Raises:
+        UserError: it has another number of labels, or no trained score head.
+    """
+    config = _load(AutoConfig, name, "a model configuration")
+    kinds = config.architectures or []
+    if kinds and not any("SequenceClassification" in kind for kind in kinds):
+        raise UserError(f"--reward {name} is a {kinds[0]}, not a reward model", "Train one with: hearken train reward")
+    model = _load(AutoModelForSequenceClassification, name, "a reward model", dtype=torch.float32)
+    if model.config.num_labels != 1:
+        raise UserError(f"--reward {name} has {model.config.num_labels} labels", "A reward model has one (num_labels=1)")
+    return model.to(device)
+
+
+def new_reward(name: str, seed: int, *, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A reward model on a language model's backbone with a fresh head: N(0, 1/(d+1)), no bias (Stiennon et al. 2020).
+
+    Its pad token is not EOS: with pad == EOS, transformers would read the score before the end-of-sequence token.
+    """
+    tokenizer = load_tokenizer(name)
+    config = _load(AutoConfig, _base_of(name), "a model configuration")
+    config.num_labels = 1
+    torch.manual_seed(seed)
+    if _is_adapter(name):
+        merged = merge_adapter(load_policy(name))
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        getattr(model, model.base_model_prefix).load_state_dict(getattr(merged, merged.base_model_prefix).state_dict())
+    else:
+        model = _load(AutoModelForSequenceClassification, name, "a reward model's backbone", config=config, dtype=torch.float32)
+    if not isinstance(getattr(model, "score", None), nn.Linear):
+        raise UserError(f"{type(model).__name__} has no linear head named score", "Use a decoder architecture")
+    nn.init.normal_(model.score.weight, std=(model.config.get_text_config().hidden_size + 1) ** -0.5)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": "<|hearken_pad|>"})
+        size = model.config.get_text_config().vocab_size
+        if len(tokenizer) > size:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model.to(device), tokenizer
+
+
+def _is_adapter(name: str) -> bool:
+    return (Path(name) / "adapter_config.json").is_file()
+
+
+def _base_of(name: str) -> str:
+    if _is_adapter(name):
+        return json.loads((Path(name) / "adapter_config.json").read_text())["base_model_name_or_path"]
+    return name
+
+
+# Adapters, by transformers' own PEFT integration
+
+
+def add_adapter(model: PreTrainedModel, name: str, rank: int, alpha: float, targets: str) -> None:
+    """Freeze ``model`` and add a trainable LoRA adapter called ``name``; the head is left alone."""
+    from peft import LoraConfig
+
+    modules: str | list[str] = targets if targets == "all-linear" else targets.split(",")
+    heads = [n for n in ("lm_head", "embed_out", "score") if modules == "all-linear" and hasattr(model, n)]
+    model.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=modules, lora_dropout=0.0, exclude_modules=heads or None)
+    model.add_adapter(config, adapter_name=name)
+    model.set_adapter(name)
+
+
+def has_adapter(model: PreTrainedModel) -> bool:
+    """Whether ``model`` carries any adapter."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def switch_adapter(model: PreTrainedModel, name: str | None) -> None:
+    """Compute with the adapter ``name``, or without any (None). Models without adapters are left as they are."""
+    if not has_adapter(model):
+        return
+    if name is None:
+        model.disable_adapters()
+    else:
+        model.enable_adapters()
+        model.set_adapter(name)
+
+
+def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
+    """Fold the active adapter into the weights and forget it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not has_adapter(model):
+        return model
+    for path, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            parent, _, leaf = path.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+    model._hf_peft_config_loaded = False
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    return model.requires_grad_(True)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Write a folder that ``from_pretrained`` loads (an adapter's, where an adapter is active)."""
+    native = model.config._attn_implementation
+    model.set_attn_implementation("sdpa" if native == "hearken" else native)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    model.set_attn_implementation(native)

@@ -1,0 +1,228 @@
+"""The forward passes of training, one module each: token log-probabilities, rewards, values.
+
+Each holds an unmodified transformers model and reads a `Layout`. Hidden states are computed for every real token, the
+head only where it is needed, in chunks that are recomputed in the backward pass: no tensor of tokens x vocabulary is kept.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from hearken.models import attention
+from hearken.models.layout import Group, Layout, lay_out
+
+CHUNK = 1 << 22  # logits alive at once (numbers, not bytes)
+Path = Literal["packed", "padded", "full"]
+
+
+class Scorer(nn.Module):
+    """A transformers model that reads layouts.
+
+    ``path`` says how: ``packed`` (real tokens only), ``padded`` (where a model's attention cannot be packed) or ``full``
+    (padded, with the model's own head, where even its logits are not head(hidden)). `probe` chooses it.
+    """
+
+    def __init__(self, model: PreTrainedModel, path: Path = "packed") -> None:
+        super().__init__()
+        self.model = model.eval()  # dropout off: the ratio of the first minibatch must be 1
+        chosen = model.config._attn_implementation or "eager"
+        self.native = "eager" if chosen == attention.NAME else chosen
+        self.path: Path = path
+        self.use(path)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The model without its head."""
+        return getattr(self.model, self.model.base_model_prefix)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.model.parameters()).device
+
+    def use(self, path: Path) -> None:
+        """Switch the way of computing."""
+        self.path = path
+        self.model.set_attn_implementation(attention.NAME if path == "packed" else self.native)
+
+    def hidden(self, layout: Layout) -> Tensor:
+        """Last hidden states of the row: (N, d)."""
+        if self.path == "packed":
+            row = self.backbone(
+                input_ids=layout.ids[None], position_ids=layout.positions[None], use_cache=False, layout=layout
+            ).last_hidden_state
+            return row[0]
+        ids, keep, source = layout.padded()
+        states = self.backbone(input_ids=ids, attention_mask=keep, use_cache=False).last_hidden_state
+        return states.flatten(0, 1)[source]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What a policy says of given responses: ``logprobs`` (R, T) and, if asked for, ``entropy`` (R, T), 0 in the padding."""
+
+    logprobs: Tensor
+    entropy: Tensor | None
+
+
+class TokenScorer(Scorer):
+    """A causal language model as the scorer of given responses."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(n, d) hidden states -> (n, V), with what a few architectures do to their head's output."""
+        config = self.model.config.get_text_config()
+        logits = self.model.get_output_embeddings()(hidden)
+        if cap := getattr(config, "final_logit_softcapping", None):
+            logits = cap * torch.tanh(logits / cap)
+        if scaling := getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / scaling
+        return logits * scale if (scale := getattr(config, "logit_scale", None)) else logits  # Cohere
+
+    def forward(self, layout: Layout, *, temperature: float = 1.0, entropy: bool = False) -> TokenScores:
+        """Log-probabilities of the response tokens under softmax(logits / temperature).
+
+        Args:
+            layout: the batch.
+            temperature: divides the logits, as in sampling.
+            entropy: also compute the entropy in nats of each token's distribution (without a gradient).
+        """
+        targets, state = layout.targets[layout.mask], layout.state[layout.mask]
+        if self.path == "full":
+            ids, keep, source = layout.padded()
+            rows = self.model(input_ids=ids, attention_mask=keep, use_cache=False).logits.flatten(0, 1)[source][state]
+            logprobs, spread = _select(rows, targets, temperature)
+            return TokenScores(layout.grid(logprobs), layout.grid(spread) if entropy else None)
+        states = self.hidden(layout)[state]
+        head = self.model.get_output_embeddings()
+
+        def chunk(h: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            return _select(self.logits(h), t, temperature)
+
+        size = max(CHUNK // head.weight.shape[0], 16)
+        pieces = [
+            checkpoint(chunk, h, t, use_reentrant=False) if h.requires_grad else chunk(h, t)
+            for h, t in zip(states.split(size), targets.split(size), strict=True)
+        ]
+        logprobs = torch.cat([p[0] for p in pieces])
+        return TokenScores(layout.grid(logprobs), layout.grid(torch.cat([p[1] for p in pieces])) if entropy else None)
+
+
+def _select(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the targets and (detached) entropies: (n, V), (n,) -> (n,), (n,)."""
+    logits = logits.float() / temperature
+    normaliser = logits.logsumexp(-1)
+    with torch.no_grad():
+        entropy = normaliser - (torch.softmax(logits, -1) * logits).sum(-1)
+    return logits.gather(-1, targets[:, None])[:, 0] - normaliser, entropy
+
+
+class RewardScorer(Scorer):
+    """A sequence classifier with one label as a reward model: logit x gain + bias, pooled over the response.
+
+    ``pooling`` ``last`` reads the last response token, as ``AutoModelForSequenceClassification`` does; ``mean`` averages
+    over the response tokens (our reading only: transformers would still read the last).
+    """
+
+    def __init__(self, model: PreTrainedModel, path: Path = "packed") -> None:
+        super().__init__(model, path)
+        self.pooling: str = getattr(model.config, "hearken_pooling", "last")
+        self.gain = float(getattr(model.config, "hearken_reward_gain", 1.0))
+        self.bias = float(getattr(model.config, "hearken_reward_bias", 0.0))
+
+    @property
+    def head(self) -> nn.Module:
+        """The linear map from hidden states to the score."""
+        return self.model.score  # type: ignore[return-value]
+
+    def raw(self, layout: Layout) -> Tensor:
+        """Pooled logits before gain and bias: (R,)."""
+        hidden = self.hidden(layout)
+        if self.pooling == "last":
+            return self.head(hidden[layout.last])[:, 0].float()
+        scores = layout.grid(self.head(hidden[layout.token[layout.mask]])[:, 0].float())
+        return scores.sum(1) / layout.lengths
+
+    def forward(self, layout: Layout) -> Tensor:
+        """Rewards of the responses: (R,)."""
+        return self.raw(layout) * self.gain + self.bias
+
+    def calibrate(self, gain: float, bias: float) -> None:
+        """Set the affine map that makes reference responses score 0 on average; saved in the model's config."""
+        self.gain, self.bias = gain, bias
+        self.model.config.hearken_reward_gain, self.model.config.hearken_reward_bias = gain, bias
+
+
+class ValueScorer(RewardScorer):
+    """A reward model's network as the value function: expected return before each response token is chosen."""
+
+    def forward(self, layout: Layout) -> Tensor:
+        """Values V(prompt, tokens before t): (R, T), 0 in the padding."""
+        values = self.head(self.hidden(layout)[layout.state[layout.mask]])[:, 0].float()
+        return layout.grid(values * self.gain + self.bias)
+
+
+def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:
+    """Compare the packed computation with the model's own, one sequence at a time, and choose the fastest exact path.
+
+    The probe is longer than the model's sliding window where training could be (``max_length``), and has prompts with
+    one and with two responses. Call it once after loading; a fallback is said aloud.
+    """
+    config = scorer.model.config.get_text_config()
+    window = getattr(config, "sliding_window", None) or 0
+    length = min(window + 12, max_length) if window else 24
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(n: int) -> list[int]:
+        return torch.randint(0, config.vocab_size, (n,), generator=generator).tolist()
+
+    long = tokens(max(length - 9, 5))
+    batches = [[Group(long, [tokens(9)]), Group(tokens(4), [tokens(6)])],
+               [Group(long, [tokens(9), tokens(3)]), Group(tokens(4), [tokens(5)])]]  # fmt: skip
+    relative = 1e-3 if scorer.model.dtype == torch.float32 else 0.1  # of the spread: an untrained model's is tiny
+    chosen = scorer.path
+    with torch.no_grad():
+        scorer.use("padded")
+        truths = [torch.cat([_plain(scorer, g.prompt, r) for g in b for r in g.responses]) for b in batches]
+        tolerance = relative * torch.cat(truths).std().item()
+        for path in ("packed", "padded", "full"):
+            try:
+                scorer.use(path)  # type: ignore[arg-type]
+                worst = max(
+                    (_probe_values(scorer, lay_out(b, scorer.device)) - truth).abs().max().item()
+                    for b, truth in zip(batches, truths, strict=True)
+                )
+            except (TypeError, RuntimeError, ValueError, AttributeError):
+                worst = float("inf")
+            if worst < tolerance:
+                chosen = path  # type: ignore[assignment]
+                break
+        else:
+            chosen = "full"
+    scorer.use(chosen)
+    if chosen != "packed":
+        kind = type(scorer.model).__name__
+        warnings.warn(f"{kind} cannot be packed exactly; using the slower {chosen} computation", stacklevel=2)
+    return chosen
+
+
+def _plain(scorer: TokenScorer | RewardScorer, prompt: list[int], response: list[int]) -> Tensor:  # type: ignore[type-arg]
+    """The model's own answer for one sequence without padding: (t,) log-probabilities, or (1,) logit."""
+    ids = torch.tensor([[*prompt, *response]], device=scorer.device)
+    if isinstance(scorer, TokenScorer):
+        logits = scorer.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+        return _select(logits, ids[0, len(prompt) :], 1.0)[0]
+    hidden = scorer.backbone(input_ids=ids, use_cache=False).last_hidden_state
+    return scorer.head(hidden)[0, -1].float()
+
+
+def _probe_values(scorer: TokenScorer | RewardScorer, layout: Layout) -> Tensor:
+    if isinstance(scorer, TokenScorer):
+        return scorer(layout).logprobs[layout.mask]
+    return scorer.head(scorer.hidden(layout)[layout.last])[:, 0].float()

@@ -1,0 +1,200 @@
+"""The native sampler: any transformers causal model, a preallocated cache, each prompt computed once for its n samples.
+
+Rows leave the batch as they finish; one uniform number a row replaces an exponential per vocabulary entry
+(inverse-CDF sampling); logits live for one step only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hearken.models.attention import KVCache
+from hearken.models.layout import Group, lay_out
+from hearken.models.scorers import TokenScorer
+from hearken.rollout.sampler import Sample, SamplingParameters
+
+COMPACT = 0.8  # finished rows are removed once fewer than this share is alive
+
+
+class NativeSampler:
+    """Samples from a `TokenScorer`'s model.
+
+    Args:
+        scorer: the policy; packed where it can be, else transformers' own cache is used.
+        eos: token ids that end a response.
+        rows: most rows decoded at once.
+    """
+
+    def __init__(self, scorer: TokenScorer, eos: Sequence[int], rows: int = 128) -> None:
+        self.scorer = scorer
+        self.eos = torch.tensor(sorted(set(eos)), device=scorer.device)
+        self.rows = rows
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[Sequence[int]], n: int, parameters: SamplingParameters, seeds: Sequence[int],
+        on_done: Callable[[int], None] | None = None,
+    ) -> list[Sample]:  # fmt: skip
+        """See `rollout.sampler.Sampler`."""
+        found: dict[int, Sample] = {}
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together: less padding
+        per = max(self.rows // n, 1)
+        for start in range(0, len(order), per):
+            batch = order[start : start + per]
+            draws = np.concatenate([_uniforms(seeds[i], n, parameters.max_new_tokens) for i in batch])
+            rows = self._decode([prompts[i] for i in batch], n, parameters, torch.from_numpy(draws), on_done)
+            for row, (tokens, logprobs, reason) in enumerate(rows):
+                prompt = batch[row // n]
+                found[prompt * n + row % n] = Sample(prompt, tokens, logprobs, reason)
+        return [found[i] for i in range(len(prompts) * n)]
+
+    def _decode(
+        self, prompts: Sequence[Sequence[int]], n: int, how: SamplingParameters, draws: Tensor,
+        on_done: Callable[[int], None] | None,
+    ) -> list[tuple[list[int], list[float], str]]:  # fmt: skip
+        device, rows = self.scorer.device, len(prompts) * n
+        draws = draws.to(device, torch.float32)
+        stepper = (_Packed if self.scorer.path == "packed" else _Padded)(self.scorer, prompts, n, how.max_new_tokens)
+        tokens = torch.zeros(rows, how.max_new_tokens, dtype=torch.long, device=device)
+        logprobs = torch.zeros(rows, how.max_new_tokens, device=device)
+        lengths = torch.full((rows,), how.max_new_tokens, device=device)
+        stopped = torch.zeros(rows, dtype=torch.bool, device=device)
+        slot = torch.arange(rows, device=device)  # which response each live row writes
+        live = torch.ones(rows, dtype=torch.bool, device=device)
+        logits = stepper.start()
+        for t in range(how.max_new_tokens):
+            choice, logprob = draw(logits, draws[slot, t, None], how)
+            write = slot[live]
+            tokens[write, t], logprobs[write, t] = choice[live], logprob[live]
+            ended = live & torch.isin(choice, self.eos)
+            if ended.any():
+                done = slot[ended]
+                lengths[done], stopped[done] = t + 1, True
+                live = live & ~ended
+                if on_done:
+                    on_done(len(done))
+                count = int(live.sum())
+                if count == 0:
+                    break
+                if count < COMPACT * len(slot):
+                    keep = live.nonzero()[:, 0]
+                    stepper.keep(keep)
+                    slot, live, choice = slot[keep], live[keep], choice[keep]
+            if t + 1 < how.max_new_tokens:
+                logits = stepper.step(choice)
+        if on_done:
+            on_done(int((~stopped).sum()))
+        return [
+            (ids[:length], logs[:length], "stop" if end else "length")
+            for ids, logs, length, end in zip(
+                tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True
+            )
+        ]
+
+
+def _uniforms(seed: int, n: int, steps: int) -> np.ndarray:
+    """(n, steps) numbers in [0, 1) that depend on the prompt's seed only."""
+    return np.random.Generator(np.random.Philox(seed)).random((n, steps))
+
+
+def draw(logits: Tensor, uniform: Tensor, how: SamplingParameters) -> tuple[Tensor, Tensor]:
+    """One token a row by inverse CDF.
+
+    Args:
+        logits: (rows, V).
+        uniform: (rows, 1) numbers in [0, 1).
+
+    Returns:
+        Token ids (rows,) and their log-probabilities (rows,) under softmax(logits / temperature).
+    """
+    if how.temperature == 0:
+        logprobs = torch.log_softmax(logits.float(), -1)
+        best = logprobs.argmax(-1)
+        return best, logprobs.gather(-1, best[:, None])[:, 0]
+    logits = logits.float() / how.temperature
+    logprobs = torch.log_softmax(logits, -1)
+    if how.top_p == 1 and how.top_k == 0:
+        cumulative = logprobs.exp().cumsum(-1)
+        choice = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp_max(logits.shape[1] - 1)
+    else:
+        count = how.top_k or logits.shape[1]
+        ranked, index = logprobs.exp().topk(min(count, logits.shape[1]), -1)
+        ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= how.top_p, 0)  # the token that crosses top_p stays
+        cumulative = ranked.cumsum(-1)
+        place = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        choice = index.gather(-1, place.clamp_max(ranked.shape[1] - 1))
+    return choice[:, 0], logprobs.gather(-1, choice)[:, 0]
+
+
+class _Packed:
+    """Steps through the model with the preallocated cache."""
+
+    def __init__(self, scorer: TokenScorer, prompts: Sequence[Sequence[int]], n: int, new_tokens: int) -> None:
+        self.scorer = scorer
+        # The layout wants a response: the last prompt token plays it, so the joined sequence is exactly the prompt.
+        head = [list(p) if len(p) > 1 else [p[0], p[0]] for p in prompts]
+        self.single = [len(p) == 1 for p in prompts]
+        self.layout = lay_out([Group(p[:-1], [p[-1:]]) for p in head], scorer.device)
+        self.parent = torch.arange(len(prompts), device=scorer.device).repeat_interleave(n)
+        self.cache = KVCache(self.layout, self.parent, new_tokens)
+        for row, single in enumerate(self.single):
+            if single:  # the doubled token is not there: hide its column
+                at = self.parent == row
+                self.cache.lengths[at] -= 1
+                self.cache.hidden[at, 1] = True
+
+    def start(self) -> Tensor:
+        """Logits of each row's first token: (rows, V)."""
+        hidden = self.scorer.backbone(
+            input_ids=self.layout.ids[None], position_ids=self.layout.positions[None], use_cache=False, cache=self.cache
+        ).last_hidden_state[0]
+        self.cache.layout = None
+        last = self.layout.last - torch.tensor(self.single, device=hidden.device).long()
+        return self.scorer.logits(hidden[last])[self.parent]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feed (rows,) tokens, get the next logits (rows, V)."""
+        hidden = self.scorer.backbone(
+            input_ids=tokens[:, None], position_ids=self.cache.positions, use_cache=False, cache=self.cache
+        ).last_hidden_state[:, 0]
+        self.cache.advance()
+        return self.scorer.logits(hidden)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop finished rows."""
+        self.cache.keep(rows)
+
+
+class _Padded:
+    """The guarded fallback for models whose attention cannot be packed: every row is computed anew each step.
+
+    Slow, but exact for any architecture, whatever state it carries.
+    """
+
+    def __init__(self, scorer: TokenScorer, prompts: Sequence[Sequence[int]], n: int, new_tokens: int) -> None:
+        self.scorer = scorer
+        self.rows = [torch.tensor(list(p), device=scorer.device) for p in prompts for _ in range(n)]
+
+    def start(self) -> Tensor:
+        """Logits of each row's next token: (rows, V)."""
+        ids = torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True)
+        lengths = torch.tensor([len(r) for r in self.rows], device=ids.device)
+        keep = (torch.arange(ids.shape[1], device=ids.device)[None] < lengths[:, None]).long()
+        every = torch.arange(len(self.rows), device=ids.device)
+        if self.scorer.path == "full":
+            return self.scorer.model(input_ids=ids, attention_mask=keep, use_cache=False).logits[every, lengths - 1]
+        hidden = self.scorer.backbone(input_ids=ids, attention_mask=keep, use_cache=False).last_hidden_state
+        return self.scorer.logits(hidden[every, lengths - 1])
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append (rows,) tokens, get the next logits (rows, V)."""
+        self.rows = [torch.cat([row, token[None]]) for row, token in zip(self.rows, tokens, strict=True)]
+        return self.start()
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop finished rows."""
+        self.rows = [self.rows[i] for i in rows.tolist()]

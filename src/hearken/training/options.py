@@ -1,0 +1,61 @@
+"""Options that every training stage shares. Torch-free, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from hearken.config import Options
+
+
+class TrainingOptions(Options):
+    """Optimiser, schedule, batching, precision, adapters and bookkeeping."""
+
+    seed: int = 0
+    """Fixes the order of the data, the initialisation of new weights and every draw."""
+    lr: float = Field(1e-5, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls to zero after warm-up."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from zero."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW weight decay, on matrices only."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW first-moment decay."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """AdamW second-moment decay."""
+    eps: float = Field(1e-5, gt=0)
+    """AdamW epsilon (1e-5 in the RLHF papers' code, against 1e-8 elsewhere)."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    tokens: int = Field(8192, ge=64)
+    """Real tokens of one microbatch: memory, not mathematics; the loss does not depend on it."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto measures once on this machine whether bf16 is faster and keeps to it."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    lora: int = Field(0, ge=0)
+    """Rank of LoRA adapters; 0 trains all weights."""
+    lora_alpha: float = Field(0, ge=0)
+    """Scale of the adapters; 0 means twice the rank."""
+    lora_targets: str = "all-linear"
+    """Modules that get adapters: all-linear, or names separated by commas."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 …; auto takes a GPU where there is one."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Save a checkpoint to resume from this often."""
+    trackers: str = "tensorboard"
+    """Where metrics go besides metrics.jsonl: names of accelerate's trackers separated by commas, or none."""
+
+
+class TextOptions(Options):
+    """How text becomes tokens."""
+
+    max_length: int = Field(0, ge=0)
+    """Longest prompt and response together in tokens; 0 takes the model's context, at most 2048."""
+    long_prompts: Literal["error", "drop", "truncate"] = "error"
+    """What to do with a prompt that leaves no room for a response: refuse, leave out, or cut its beginning."""
+    eos: str = ""
+    """Token that ends a response, where the tokenizer names none."""

@@ -1,0 +1,234 @@
+"""A training run in a folder: steps, metrics, progress, checkpoints, interruption. Every algorithm's loop is `Run.steps`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from hearken.errors import UserError
+from hearken.models.layout import Group
+from hearken.progress import Bar, progress
+from hearken.training import precision
+from hearken.training.artifact import write_json
+from hearken.training.optimiser import NonFiniteGradient
+from hearken.training.options import TrainingOptions
+
+
+class Stateful(Protocol):
+    """What a checkpoint saves and brings back to the bit."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Run:
+    """The bookkeeping of one training run in ``out/run``.
+
+    The order of the data and every draw are functions of the seed and the step, so a checkpoint is the step's number,
+    the registered states (weights, moments, controllers) and torch's generator; a resumed run is the same to the bit.
+
+    Args:
+        out: the artifact's folder.
+        options: see `TrainingOptions`.
+        states: what a checkpoint holds besides, by name.
+        label: shown beside the progress bar.
+    """
+
+    def __init__(self, out: Path, options: TrainingOptions, states: dict[str, Stateful], label: str) -> None:
+        self.folder = out / "run"
+        self.options, self.states, self.label = options, states, label
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = self.folder / "checkpoint.pt"
+        self.metrics_file = self.folder / "metrics.jsonl"
+        self.device = precision.device_of(options.device)
+        self.precision = options.precision
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.batch: Sequence[Group] = ()
+        self._note = ""
+        self._stop = False
+        self._trackers: list[Any] = []
+
+    # Precision
+
+    def choose_precision(self, step: Callable[[], None]) -> None:
+        """Fix the precision: the option, else the choice recorded in this folder, else measured with ``step``."""
+        record = self.folder / "precision.json"
+        if self.options.precision != "auto":
+            return
+        if not record.exists():
+            seconds = precision.measure(step, self.device)
+            write_json(record, {"precision": precision.faster(seconds), "seconds": seconds, "device": str(self.device)})
+        self.precision = json.loads(record.read_text())["precision"]
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Computation in this run's precision."""
+        return precision.autocast(self.precision, self.device)
+
+    # The loop
+
+    def steps(self, total: int) -> Iterator[int]:
+        """Steps 0..total-1, from where the last checkpoint stands; saves on the way, on Ctrl-C, and at the end.
+
+        Raises:
+            KeyboardInterrupt: after the step in progress was finished and saved.
+            UserError: the disk is full, or a number is not finite (the checkpoint before it stands).
+        """
+        self._restore()
+        self._start_trackers()
+        handler = signal.signal(signal.SIGINT, self._interrupt) if _main_thread() else None
+        saved_at = time.monotonic()
+        try:
+            with progress(self.label, total) as bar:
+                if self.step:
+                    bar.advance(self.step, "resumed")
+                while self.step < total:
+                    began = time.monotonic()
+                    yield self.step
+                    self.seconds += time.monotonic() - began
+                    self.step += 1
+                    self._advance(bar)
+                    now = time.monotonic()
+                    if self._stop or self.step == total or now - saved_at >= self.options.checkpoint_seconds:
+                        self.save()
+                        saved_at = now
+                    if self._stop and self.step < total:
+                        raise KeyboardInterrupt
+        finally:
+            if handler is not None:
+                signal.signal(signal.SIGINT, handler)
+            for tracker in self._trackers:
+                tracker.finish()
+
+    def log(self, **metrics: float) -> None:
+        """Figures of the current step: to metrics.jsonl, the trackers and the progress bar (the first one or two)."""
+        row = {"step": self.step, **{k: round(float(v), 6) for k, v in metrics.items()}}
+        self.history.append(row)
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        for tracker in self._trackers:
+            tracker.log(metrics, step=self.step)
+        self._note = "  ".join(f"{k} {v:.3g}" for k, v in list(metrics.items())[:2])
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate the gradient of a microbatch's share of the loss.
+
+        Raises:
+            NonFiniteGradient: the loss is NaN or infinite.
+        """
+        if not torch.isfinite(loss):
+            raise NonFiniteGradient(f"the loss is {loss.item()} at step {self.step}")
+        loss.backward()
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Around a step's computation: a number that is not finite stops the run before the weights change."""
+        return _Guard(self)
+
+    # State
+
+    def save(self) -> None:
+        """Write the checkpoint so that the old one stands until the new one is whole."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "rng": torch.get_rng_state(),
+            "states": {name: s.state_dict() for name, s in self.states.items()},
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.checkpoint)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            partial.unlink(missing_ok=True)
+            raise UserError(
+                f"the disk is full: step {self.step} of {self.label} could not be saved in {self.folder}",
+                "The last checkpoint is whole. Free some space and run the same command again to go on from it",
+            ) from None
+
+    def _restore(self) -> None:
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            self.step, self.seconds = state["step"], state["seconds"]
+            torch.set_rng_state(state["rng"].cpu())
+            for name, owner in self.states.items():
+                owner.load_state_dict(state["states"][name])
+        if self.metrics_file.exists():  # lines written after the checkpoint will be written again
+            for line in self.metrics_file.read_text("utf-8").splitlines():
+                row = _json_or_none(line)
+                if row is not None and row["step"] < self.step:
+                    self.history.append(row)
+            partial = self.metrics_file.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self.history), "utf-8")
+            os.replace(partial, self.metrics_file)
+
+    def discard_checkpoint(self) -> None:
+        """The artifact is complete: what only resuming needs may go."""
+        self.checkpoint.unlink(missing_ok=True)
+
+    def _start_trackers(self) -> None:
+        names = [n for n in self.options.trackers.split(",") if n and n != "none"]
+        if not names:
+            return
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers
+
+        PartialState()
+        wanted = filter_trackers(names, self.folder)
+        for name in wanted:
+            tracker = LOGGER_TYPE_TO_CLASS[str(name)]
+            extra = {"logging_dir": self.folder / str(name)} if tracker.requires_logging_directory else {}
+            self._trackers.append(tracker("metrics", **extra))
+
+    def _interrupt(self, *_: Any) -> None:
+        if self._stop:  # a second Ctrl-C does not wait
+            raise KeyboardInterrupt
+        self._stop = True
+
+    def _advance(self, bar: Bar) -> None:
+        bar.advance(1, self._note)
+
+
+class _Guard(AbstractContextManager[None]):
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, NonFiniteGradient):
+            run = self.run
+            path = run.folder / f"bad-batch-step-{run.step}.json"
+            groups = [{"prompt": list(g.prompt), "responses": [list(r) for r in g.responses]} for g in run.batch]
+            write_json(path, {"step": run.step, "error": str(error), "groups": groups})
+            raise UserError(
+                f"{run.label} stopped before an update: {error}; the batch's token ids are in {path}",
+                "The checkpoint before it stands: the same command replays that very batch. "
+                "Look at the rewards and the data, or start anew with a lower lr or precision=fp32",
+            ) from error
+
+
+def _main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def _json_or_none(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:  # the last line of a killed process
+        return None
