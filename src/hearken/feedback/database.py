@@ -1,0 +1,236 @@
+"""Opening the database and its transactions: SQLite or PostgreSQL behind the same two context managers."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, StatementError
+
+from hearken.errors import UserError
+from hearken.feedback import migrations
+
+BUSY_SECONDS = 30
+"""How long a SQLite transaction waits for another one's to end."""
+
+WRITE_LOCK = 0x4845_4152
+"""Key of the PostgreSQL advisory lock under which judgments are numbered and the database is upgraded."""
+
+
+def _dumps(value: Any) -> str:
+    """JSON that stays readable in any language, escaped only where text cannot be encoded (lone surrogates)."""
+    plain = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        plain.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return plain
+
+
+def parse_url(location: str | Path) -> URL:
+    """A SQLAlchemy URL from a path, or from the URL of a SQLite or PostgreSQL database.
+
+    Raises:
+        UserError: not a URL of these two.
+    """
+    if isinstance(location, Path) or "://" not in location:
+        return URL.create("sqlite", database=str(location))
+    try:
+        url = make_url(location)
+    except (ArgumentError, ValueError):
+        raise UserError("the database URL cannot be read", "Write postgresql://user@host/name or a path") from None
+    if url.get_backend_name() == "sqlite" and url.database:
+        return url.set(drivername="sqlite")
+    if url.get_backend_name() in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    raise UserError(f"databases of kind '{url.drivername}' are not supported", "Use a path or a postgresql:// URL")
+
+
+class Database:
+    """An open database of the newest version.
+
+    Args:
+        location: a path (SQLite), or a ``sqlite://`` or ``postgresql://`` URL.
+        create: make a SQLite file that does not exist yet.
+
+    Raises:
+        UserError: it cannot be opened, is not a feedback database, or is of a newer version than this code.
+    """
+
+    def __init__(self, location: str | Path, *, create: bool = True) -> None:
+        self.url = parse_url(location)
+        self.path = Path(self.url.database or "") if self.url.drivername == "sqlite" else None
+        self.name = str(self.path) if self.path else self.url.render_as_string(hide_password=True)
+        if self.path is not None:
+            self._check_path(self.path, create)
+        self.engine = self._engine()
+        # One writer at a time inside this process: threads wait here in turn instead of polling the file's lock.
+        self._turn = threading.Lock() if self.path else nullcontext()
+        try:
+            self._bring_up_to_date()
+        except BaseException:
+            self.engine.dispose()
+            raise
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A read-only transaction: one consistent view, which waits for nobody."""
+        with self._errors(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes, committed on leaving without an exception. Keep it short."""
+        with self._turn, self._errors(), self.engine.connect() as connection:
+            connection = connection.execution_options(hearken_write=True)
+            with connection.begin():
+                yield connection
+
+    def lock(self, connection: Connection) -> None:
+        """Wait until no other transaction holds this lock, then hold it to the end of this one.
+
+        SQLite's write transactions exclude each other anyway.
+        """
+        if self.path is None:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITE_LOCK})
+
+    def copy_to(self, target: Path) -> None:
+        """Copy a SQLite database, consistently, while others work with it. The copy appears whole or not at all."""
+        assert self.path is not None
+        partial = target.with_name(target.name + ".partial")
+        try:
+            with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(partial)) as copy:
+                source.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")  # the copy is one file, without a -wal beside it
+            partial.replace(target)
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(
+                f"cannot back up {self.name} to {target}: {error}", "Check the folder and its space"
+            ) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """After an erasure: empty SQLite's log of changes, which holds the old contents until then."""
+        if self.path is not None:
+            with self._turn, self._errors(), self.engine.connect() as connection:
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # -- opening -------------------------------------------------------------------------------------------------
+
+    def _check_path(self, path: Path, create: bool) -> None:
+        if not path.parent.is_dir():
+            raise UserError(f"{path}: the folder {path.parent} does not exist", "Create it, or give another path")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder", "Give the path of a database file")
+        if not path.exists() and not create:
+            raise UserError(f"{path}: no such database", "Run 'hearken init' first, or give another path")
+
+    def _engine(self) -> Engine:
+        if self.path is None:
+            try:
+                return create_engine(self.url, json_serializer=_dumps, pool_pre_ping=True)
+            except ModuleNotFoundError:
+                raise UserError("PostgreSQL needs the package psycopg", 'Run: pip install "psycopg[binary]"') from None
+        arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        engine = create_engine(self.url, json_serializer=_dumps, connect_args=arguments, pool_size=16, max_overflow=64)
+
+        @event.listens_for(engine, "connect")
+        def configure(connection: sqlite3.Connection, _: object) -> None:
+            connection.isolation_level = None  # transactions begin where we say so, see below
+            for pragma in (
+                "journal_mode = WAL",
+                "synchronous = FULL",  # an acknowledged judgment survives a power cut too
+                "foreign_keys = ON",
+                "secure_delete = ON",  # what is erased is overwritten in the file
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # A transaction that starts as a reader and writes later fails at once when another wrote in between.
+            write = connection.get_execution_options().get("hearken_write", False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+        return engine
+
+    def _bring_up_to_date(self) -> None:
+        with self.read() as connection:
+            found = migrations.version(connection)
+        if found == migrations.NEWEST:
+            return
+        if found is not None:
+            self._refuse_newer(found)
+            if self.path is not None:
+                self.copy_to(self.path.with_name(f"{self.path.name}.v{found}.backup"))
+        with self.write() as connection:
+            self.lock(connection)
+            found = migrations.version(connection)  # another process may have been faster
+            if found != migrations.NEWEST:
+                if found is not None:
+                    self._refuse_newer(found)
+                migrations.upgrade(connection)
+
+    def _refuse_newer(self, found: str) -> None:
+        if migrations.is_newer(found):
+            raise UserError(
+                f"{self.name} is of version {found}, newer than this Hearken knows ({migrations.NEWEST})",
+                "Upgrade: pip install -U hearken",
+            )
+
+    # -- errors --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn the database's complaints that a person can mend into one line each; integrity errors stay bugs."""
+        try:
+            yield
+        except DBAPIError as error:
+            raise self._explain(error) from error
+        except StatementError as error:
+            if isinstance(error.orig, ValueError | TypeError | OverflowError):
+                raise UserError(f"a value cannot be stored: {error.orig}", "Use text and finite numbers") from error
+            raise
+
+    def _explain(self, error: DBAPIError) -> Exception:
+        said = str(error.orig).strip()
+        for pattern, what, hint in _EXPLANATIONS:
+            if re.search(pattern, said, re.IGNORECASE):
+                return UserError(f"{self.name}: {what}", hint)
+        if self.path is None and "connect" in said.lower():
+            return UserError(f"cannot reach {self.name}: {said.splitlines()[0]}", "Check the URL and that it runs")
+        return error
+
+
+_EXPLANATIONS = (
+    ("file is not a database", "the file is not a database", "Give another path, or move the file away"),
+    ("unable to open", "cannot open the database", "Check that you may read and write the file and its folder"),
+    ("readonly|read-only", "the database may not be written", "Check that you may write the file and its folder"),
+    (
+        "database is locked",
+        f"another process kept the database locked for {BUSY_SECONDS} s",
+        "End that process, or use PostgreSQL where many work at once",
+    ),
+    (
+        "disk is full|no space left",
+        "the disk is full; the last step was not stored, all earlier ones are",
+        "Free some space and run the same command again",
+    ),
+    ("malformed|disk I/O error", "the database is damaged or its disk failed", "Restore the last backup"),
+    ("password|authentication|role .* does not exist", "the database refuses the user", "Check user and password"),
+    (r"database .* does not exist", "there is no such database", "Create it first: createdb NAME"),
+)
+"""What a database says (pattern), what it means, what to do."""

@@ -1,0 +1,457 @@
+"""The queue: which item a labeler is given next, and what happens when a judgment arrives.
+
+Functions on a connection inside a write transaction of `database.Database.write`; `store.FeedbackStore` is the door.
+
+An item has ``slots`` (how many labelers shall judge it). A claim lends it for a while (a lease); a judgment fills a
+slot. A lease only keeps others from doing the same work: a judgment that comes after its lease has expired, or without
+one, is kept all the same, and is marked ``extra`` where the slots were already filled.
+
+PostgreSQL: locks are always taken in the order labeler, items (by id), numbering; claims skip items that are locked. So
+nothing waits in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, func, literal_column, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, RowMapping
+
+from hearken.errors import UserError
+from hearken.feedback.database import Database
+from hearken.feedback.records import Judgment, QueueItem
+from hearken.feedback.schema import Base, ItemRow, JudgmentRow, LabelerRow, LeaseRow, PromptRow, ResponseRow
+from hearken.feedback.schema import from_row, to_row
+
+Items = ItemRow.__table__
+Judgments = JudgmentRow.__table__
+Leases = LeaseRow.__table__
+
+FILLS_NO_SLOT = frozenset({"skip", "flag", "withdrawal", "erased"})
+"""Kinds of judgment after which another labeler is asked."""
+
+CLOSED = 2
+"""Value of ``queue_items.done`` for an item that is never to be asked again."""
+
+_CHUNK = 5_000
+
+
+def chunks(values: Iterable[str]) -> Iterator[list[str]]:
+    """Distinct values in sorted lists that fit into one statement."""
+    ordered = sorted(set(values))
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
+
+
+def known(connection: Connection, table: type[Base], ids: Iterable[str]) -> set[str]:
+    """Those of ``ids`` that ``table`` has."""
+    column = table.__table__.c.id
+    return {row for part in chunks(ids) for row in connection.scalars(select(column).where(column.in_(part)))}
+
+
+def require(connection: Connection, table: type[Base], ids: Iterable[str], whose: str) -> None:
+    """Check that ``table`` has all ``ids``.
+
+    Raises:
+        UserError: naming the first one that is missing.
+    """
+    wanted = set(ids)
+    missing = wanted - known(connection, table, wanted)
+    if missing:
+        kind = table.__tablename__.replace("queue_", "")[:-1]
+        raise UserError(f"{whose} names {kind} '{min(missing)}', which is not in the database", f"Add the {kind} first")
+
+
+def add(connection: Connection, table: type[Base], rows: Sequence[dict[str, Any]]) -> int:
+    """Insert the rows whose id is new; returns how many were."""
+    old = known(connection, table, (row["id"] for row in rows))
+    new = list({row["id"]: row for row in reversed(rows) if row["id"] not in old}.values())[::-1]
+    if new:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        # Another process may add the same row between the look and the insert.
+        connection.execute(dialect.insert(table.__table__).on_conflict_do_nothing(index_elements=["id"]), new)
+    return len(new)
+
+
+def enqueue(connection: Connection, items: Sequence[QueueItem]) -> int:
+    """Add queue items; those whose id is known already are left as they are. Returns how many are new.
+
+    Raises:
+        UserError: an item names a prompt, response or earlier item that does not exist.
+    """
+    rows = [to_row(item) | {"filled": 0, "done": 0, "is_gold": int(item.is_gold)} for item in items]
+    require(connection, PromptRow, (item.prompt_id for item in items), "a queue item")
+    owner = _owners(connection, (response for item in items for response in item.response_ids))
+    for item in items:
+        for response in item.response_ids:
+            _check_response(response, item.prompt_id, owner, "a queue item")
+    repeats = {item.repeat_of for item in items if item.repeat_of}
+    require(connection, ItemRow, repeats - {item.id for item in items}, "a repeated queue item")
+    return add(connection, ItemRow, rows)
+
+
+def _owners(connection: Connection, responses: Iterable[str]) -> dict[str, str]:
+    """The prompt of each of the responses that exist and were not erased."""
+    table = ResponseRow.__table__
+    return {
+        row.id: row.prompt_id
+        for part in chunks(responses)
+        for row in connection.execute(
+            select(table.c.id, table.c.prompt_id).where(table.c.id.in_(part), table.c.erased == 0)
+        )
+    }
+
+
+def _check_response(response: str, prompt: str, owner: dict[str, str], whose: str) -> None:
+    if response not in owner:
+        raise UserError(f"{whose} names response '{response}', which is not in the database", "Add the response first")
+    if owner[response] != prompt:
+        raise UserError(f"{whose} on prompt '{prompt}' names response '{response}', which answers another prompt")
+
+
+# -- claims ------------------------------------------------------------------------------------------------------
+
+
+def claim(
+    connection: Connection,
+    database: Database,
+    labeler: str,
+    seconds: float,
+    n: int,
+    kinds: Collection[str],
+    now: datetime,
+) -> tuple[list[QueueItem], datetime]:
+    """Lend up to ``n`` items to a labeler: those lent already first, then by priority; never one judged before.
+
+    Returns:
+        The items, and when the leases end.
+
+    Raises:
+        UserError: no such labeler, or one who is paused.
+    """
+    # Two tabs of one labeler take turns; judgments of the same labeler (a weaker lock) do not wait.
+    person = LabelerRow.__table__.c
+    status = connection.scalar(select(person.status).where(person.id == labeler).with_for_update(key_share=True))
+    if status is None:
+        raise UserError(f"no labeler '{labeler}' in the database", "Add the labeler first")
+    if status != "active":
+        raise UserError(f"labeler '{labeler}' is {status}", "Set the labeler active again")
+    expires = now + timedelta(seconds=seconds)
+    asked = [Items.c.kind.in_(kinds)] if kinds else []
+    order = (Items.c.priority.desc(), Items.c.id)
+    mine = (
+        select(Items)
+        .join(Leases, Leases.c.item_id == Items.c.id)
+        .where(Leases.c.labeler_id == labeler, Leases.c.expires > now, is_open(), *asked)
+    )
+    items = list(connection.execute(mine.order_by(*order).limit(n)).mappings())
+    while len(items) < n:
+        free = _free(labeler, now).where(*asked, Items.c.id.not_in([item["id"] for item in items]))
+        found = list(
+            connection.execute(
+                free.order_by(*order).limit(n - len(items)).with_for_update(of=Items, skip_locked=True)
+            ).mappings()
+        )
+        if not found:
+            break
+        if database.path is None:
+            # A lease committed while this statement ran was not seen by it; now that the rows are locked, look again.
+            ids = [item["id"] for item in found]
+            found = list(connection.execute(_free(labeler, now).where(Items.c.id.in_(ids))).mappings())
+        items += found
+    _lend(connection, [item["id"] for item in items], labeler, expires, now)
+    return [item_record(item) for item in items], expires
+
+
+def is_open() -> ColumnElement[bool]:
+    """The condition that an item has open slots."""
+    return Items.c.done == literal_column("0")  # not a parameter: the partial index is chosen by this text
+
+
+def _free(labeler: str, now: datetime) -> Select[Any]:
+    """Open items with a slot neither filled nor lent, which this labeler may judge."""
+    judged = exists().where(
+        Judgments.c.item_id == Items.c.id, Judgments.c.labeler_id == labeler, Judgments.c.live == literal_column("1")
+    )
+    first = Judgments.alias("first")
+    judged_first = exists().where(
+        first.c.item_id == Items.c.repeat_of, first.c.labeler_id == labeler, first.c.live == literal_column("1")
+    )
+    return select(Items).where(
+        is_open(),
+        ~judged,
+        Items.c.repeat_of.is_(None) | judged_first,
+        Items.c.filled + _lent(now) < Items.c.slots,
+    )
+
+
+def _lent(now: datetime) -> ColumnElement[int]:
+    """How many leases on an item are in force."""
+    leases = Leases.alias("lent")
+    count = select(func.count()).where(leases.c.item_id == Items.c.id, leases.c.expires > now)
+    return count.correlate(Items).scalar_subquery()
+
+
+def _lend(connection: Connection, items: Sequence[str], labeler: str, expires: datetime, now: datetime) -> None:
+    if not items:
+        return
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(Leases)
+    times = {"expires": statement.excluded.expires, "heartbeat": statement.excluded.heartbeat}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times),
+        [{"item_id": item, "labeler_id": labeler, "expires": expires, "heartbeat": now} for item in items],
+    )
+
+
+def heartbeat(connection: Connection, item: str, labeler: str, seconds: float, now: datetime) -> datetime | None:
+    """Prolong a lease; one that has expired comes to life again where its slot is still free.
+
+    Returns:
+        When it ends now, or None where the item is lost to others.
+    """
+    mine = (Leases.c.item_id == item) & (Leases.c.labeler_id == labeler)
+    ends = connection.scalar(select(Leases.c.expires).where(mine))
+    if ends is None:
+        return None
+    row = connection.execute(select(Items.c.id).where(Items.c.id == item, is_open()).with_for_update()).first()
+    if row is None:
+        return None
+    if ends <= now and connection.execute(_free(labeler, now).where(Items.c.id == item)).first() is None:
+        return None
+    expires = now + timedelta(seconds=seconds)
+    _lend(connection, [item], labeler, expires, now)
+    return expires
+
+
+def release(connection: Connection, item: str, labeler: str) -> None:
+    """Give a lent item back."""
+    connection.execute(delete(Leases).where(Leases.c.item_id == item, Leases.c.labeler_id == labeler))
+
+
+def lend(connection: Connection, item: str, labeler: str, seconds: float, now: datetime) -> datetime | None:
+    """Lend one particular item where it has a free slot; returns when the lease ends, or None."""
+    connection.execute(select(Items.c.id).where(Items.c.id == item).with_for_update())
+    if connection.execute(_free(labeler, now).where(Items.c.id == item)).first() is None:
+        return None
+    expires = now + timedelta(seconds=seconds)
+    _lend(connection, [item], labeler, expires, now)
+    return expires
+
+
+def close(connection: Connection, items: Iterable[str]) -> None:
+    """Ask these items no more; judgments that still come are kept as extra."""
+    for part in chunks(items):
+        connection.execute(select(Items.c.id).where(Items.c.id.in_(part)).order_by(Items.c.id).with_for_update())
+        connection.execute(update(Items).where(Items.c.id.in_(part)).values(done=CLOSED))
+        connection.execute(delete(Leases).where(Leases.c.item_id.in_(part)))
+
+
+# -- judgments ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Slots:
+    """An item's slots while a batch of judgments goes through."""
+
+    row: RowMapping
+    filled: int
+    done: int
+
+    def take(self) -> bool:
+        """Fill a slot, if one is open."""
+        if self.done == CLOSED or self.filled >= self.row["slots"]:
+            return False
+        self.filled += 1
+        return True
+
+    def values(self) -> dict[str, Any]:
+        done = CLOSED if self.done == CLOSED else int(self.filled >= self.row["slots"])
+        return {"key": self.row["id"], "filled": self.filled, "done": done}
+
+
+@dataclass
+class _Batch:
+    """What is known about the judgments that a batch touches: stored ones and new ones alike."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By judgment id."""
+    live: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(item, labeler) -> id of the judgment in force."""
+    new: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    """Stored judgments that are superseded by new ones."""
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows[row["id"]] = row
+        if row["live"] and row["item_id"]:
+            self.live[row["item_id"], row["labeler_id"]] = row["id"]
+
+
+def submit(connection: Connection, database: Database, judgments: Sequence[Judgment]) -> list[Judgment]:
+    """Store judgments, in order; see `FeedbackStore.submit`."""
+    items = _lock_items(connection, (judgment.item_id for judgment in judgments if judgment.item_id))
+    database.lock(connection)  # from here to the commit one at a time, so that numbers follow the order of commits
+    batch = _load(connection, judgments, items)
+    fresh = [judgment for judgment in judgments if judgment.id not in batch.rows]
+    _check(connection, fresh, items)
+    seq = connection.scalar(select(func.coalesce(func.max(Judgments.c.seq), 0))) or 0
+    for judgment in judgments:
+        stored = batch.rows.get(judgment.id)
+        if stored is not None:
+            _check_same(judgment, stored)
+            continue
+        seq += 1
+        _settle(judgment, seq, batch, items.get(judgment.item_id or ""))
+    if batch.new:
+        _write(connection, batch, items)
+    return [from_row(Judgment, batch.rows[judgment.id]) for judgment in judgments]
+
+
+def _lock_items(connection: Connection, ids: Iterable[str]) -> dict[str, _Slots]:
+    return {
+        row["id"]: _Slots(row, row["filled"], row["done"])
+        for part in chunks(ids)
+        for row in connection.execute(
+            select(Items).where(Items.c.id.in_(part)).order_by(Items.c.id).with_for_update()
+        ).mappings()
+    }
+
+
+def _load(connection: Connection, judgments: Sequence[Judgment], items: dict[str, _Slots]) -> _Batch:
+    batch = _Batch()
+    named = {judgment.id for judgment in judgments} | {judgment.supersedes or judgment.id for judgment in judgments}
+    for part in chunks(named):
+        for row in connection.execute(select(Judgments).where(Judgments.c.id.in_(part))).mappings():
+            batch.add(dict(row))
+    for part in chunks(items):
+        live = select(Judgments).where(Judgments.c.item_id.in_(part), Judgments.c.live == literal_column("1"))
+        for row in connection.execute(live).mappings():
+            batch.add(dict(row))
+    return batch
+
+
+def _check(connection: Connection, judgments: Sequence[Judgment], items: dict[str, _Slots]) -> None:
+    require(connection, LabelerRow, (judgment.labeler_id for judgment in judgments), "a judgment")
+    prompts = PromptRow.__table__.c
+    wanted = {judgment.prompt_id for judgment in judgments}
+    require(connection, PromptRow, wanted, "a judgment")
+    for part in chunks(wanted):
+        erased = connection.scalar(select(prompts.id).where(prompts.id.in_(part), prompts.erased == 1).limit(1))
+        if erased is not None:
+            raise UserError(f"prompt '{erased}' was erased", "Its judgments cannot be taken any more")
+    owner = _owners(connection, (response for judgment in judgments for response in judgment.response_ids))
+    for judgment in judgments:
+        whose = f"judgment '{judgment.id}'"
+        if judgment.kind == "erased":
+            raise UserError(f"{whose} has no payload", "Send what the labeler said")
+        for response in judgment.response_ids:
+            _check_response(response, judgment.prompt_id, owner, whose)
+        if judgment.item_id is None:
+            continue
+        if judgment.item_id not in items:
+            raise UserError(
+                f"{whose} names item '{judgment.item_id}', which is not in the database", "Enqueue it first"
+            )
+        item = items[judgment.item_id].row
+        if item["prompt_id"] != judgment.prompt_id:
+            raise UserError(f"{whose} names another prompt than its item '{judgment.item_id}'")
+        if judgment.kind not in FILLS_NO_SLOT and judgment.kind != item["kind"]:
+            raise UserError(
+                f"{whose} is a {judgment.kind}, but its item asks for a {item['kind']}",
+                "Send what is said in passing without item_id",
+            )
+        if not set(judgment.response_ids) <= set(item["response_ids"]):
+            raise UserError(f"{whose} names responses that its item '{judgment.item_id}' does not show")
+
+
+def _check_same(judgment: Judgment, stored: dict[str, Any]) -> None:
+    """A judgment sent again must be the one that is stored (or was, before it was erased)."""
+    same = all(getattr(judgment, name) == stored[name] for name in ("labeler_id", "prompt_id", "item_id"))
+    if not same or not (stored["erased"] or from_row(Judgment, stored).payload == judgment.payload):
+        raise UserError(
+            f"judgment '{judgment.id}' is stored already and says something else",
+            "Give a revision its own id and name this one in 'supersedes'",
+        )
+
+
+def _settle(judgment: Judgment, seq: int, batch: _Batch, item: _Slots | None) -> None:
+    """Decide what a new judgment replaces and whether it fills a slot, and note it in the batch."""
+    in_force = batch.live.get((judgment.item_id or "", judgment.labeler_id))
+    replaced = _replaced(judgment, judgment.supersedes or in_force, batch)
+    if replaced is not None and in_force not in (None, replaced["id"]):
+        raise UserError(f"judgment '{judgment.id}' supersedes '{replaced['id']}', but '{in_force}' is in force")
+    row = to_row(judgment) | {"seq": seq, "kind": judgment.kind, "extra": 0, "live": 1, "erased": 0}
+    row["live"] = int(judgment.kind != "withdrawal")
+    if replaced is not None:
+        row["supersedes"] = replaced["id"]
+        replaced["live"] = 0
+        if replaced["id"] not in batch.new:
+            batch.dead.append(replaced["id"])
+        if judgment.kind == "withdrawal":
+            batch.live.pop((judgment.item_id or "", judgment.labeler_id), None)
+    if item is not None:
+        row["round"] = item.row["round"]
+        if replaced is not None and replaced["kind"] not in FILLS_NO_SLOT and not replaced["extra"]:
+            item.filled -= 1
+        if judgment.kind not in FILLS_NO_SLOT:
+            row["extra"] = int(not item.take())
+    batch.add(row)
+    batch.new.append(judgment.id)
+
+
+def _replaced(judgment: Judgment, old: str | None, batch: _Batch) -> dict[str, Any] | None:
+    whose = f"judgment '{judgment.id}'"
+    if old is None:
+        if judgment.kind == "withdrawal":
+            raise UserError(f"{whose} is a withdrawal but names nothing to withdraw", "Name it in 'supersedes'")
+        return None
+    row = batch.rows.get(old)
+    if row is None:
+        raise UserError(f"{whose} supersedes '{old}', which is not in the database")
+    if (row["labeler_id"], row["item_id"]) != (judgment.labeler_id, judgment.item_id):
+        raise UserError(f"{whose} supersedes '{old}', which is another labeler's or another item's")
+    if not row["live"]:
+        raise UserError(f"{whose} supersedes '{old}', which is no longer in force", "Supersede its latest revision")
+    return row
+
+
+def _write(connection: Connection, batch: _Batch, items: dict[str, _Slots]) -> None:
+    if batch.dead:  # before the insert: two live judgments of one labeler on one item are impossible
+        statement = update(Judgments).where(Judgments.c.id == bindparam("key")).values(live=0)
+        connection.execute(statement, [{"key": old} for old in batch.dead])
+    rows = [batch.rows[new] for new in batch.new]
+    connection.execute(Judgments.insert(), rows)
+    write_slots(connection, items.values())
+    answered = [{"item": row["item_id"], "labeler": row["labeler_id"]} for row in rows if row["item_id"]]
+    if answered:
+        mine = (Leases.c.item_id == bindparam("item")) & (Leases.c.labeler_id == bindparam("labeler"))
+        connection.execute(delete(Leases).where(mine), answered)
+
+
+def write_slots(connection: Connection, items: Iterable[_Slots]) -> None:
+    """Store the slots that changed."""
+    values = [slots.values() for slots in items]
+    if values:
+        statement = update(Items).where(Items.c.id == bindparam("key"))
+        statement = statement.values(filled=bindparam("filled"), done=bindparam("done"))
+        connection.execute(statement, values)
+
+
+def reopen(connection: Connection, rows: Sequence[RowMapping]) -> None:
+    """Open the slots again that these judgments (about to be erased) filled."""
+    counted = [row for row in rows if row["item_id"] and row["live"] and not row["extra"]]
+    counted = [row for row in counted if row["kind"] not in FILLS_NO_SLOT]
+    items = _lock_items(connection, (row["item_id"] for row in counted))
+    for row in counted:
+        items[row["item_id"]].filled -= 1
+    write_slots(connection, items.values())
+
+
+def item_record(row: RowMapping) -> QueueItem:
+    """A queue item from its row."""
+    return from_row(QueueItem, dict(row) | {"done": row["done"] != 0})

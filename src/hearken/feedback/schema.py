@@ -1,0 +1,221 @@
+"""The tables of the feedback database. Column names are the fields of `records`.
+
+A change here needs a new migration in ``migrations/versions`` (a test compares the two). Every text a model or a
+person wrote is a JSON column: JSON escapes what PostgreSQL's text type cannot hold (NUL, lone surrogates), so both
+databases give back exactly what was put in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, MetaData, SmallInteger, String, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from hearken.feedback.records import Record
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite, which has no time zones, stores it naive."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+Sequence = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only where the column is an INTEGER."""
+
+Json = JSON(none_as_null=True)
+
+
+class Base(DeclarativeBase):
+    """Base of the tables; constraint names are fixed so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UTCDateTime}  # noqa: RUF012
+
+
+class PromptRow(Base):
+    """Prompts."""
+
+    __tablename__ = "prompts"
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True)
+    id: Mapped[str] = mapped_column(String, unique=True)
+    domain: Mapped[str] = mapped_column(String)
+    content: Mapped[Any] = mapped_column(Json)
+    split: Mapped[str] = mapped_column(String, index=True)
+    metadata_: Mapped[Any] = mapped_column("metadata", Json)
+    created: Mapped[datetime]
+    erased: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+
+
+class ResponseRow(Base):
+    """Responses."""
+
+    __tablename__ = "responses"
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True)
+    id: Mapped[str] = mapped_column(String, unique=True)
+    prompt_id: Mapped[str] = mapped_column(ForeignKey("prompts.id"), index=True)
+    text: Mapped[Any] = mapped_column(Json)
+    payload: Mapped[str | None] = mapped_column(String)
+    messages: Mapped[Any | None] = mapped_column(Json)
+    token_ids: Mapped[Any | None] = mapped_column(Json)
+    finish_reason: Mapped[str | None] = mapped_column(String)
+    policy: Mapped[str | None] = mapped_column(String, index=True)
+    round: Mapped[int | None] = mapped_column(Integer)
+    sampling: Mapped[Any] = mapped_column(Json)
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    sample: Mapped[int] = mapped_column(Integer)
+    metadata_: Mapped[Any] = mapped_column("metadata", Json)
+    created: Mapped[datetime]
+    erased: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+
+
+class LabelerRow(Base):
+    """Labelers."""
+
+    __tablename__ = "labelers"
+    id: Mapped[str] = mapped_column(String, primary_key=True)
+    name: Mapped[Any] = mapped_column(Json)
+    kind: Mapped[str] = mapped_column(String)
+    attributes: Mapped[Any] = mapped_column(Json)
+    status: Mapped[str] = mapped_column(String)
+    created: Mapped[datetime]
+    erased: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+
+
+class GuidelineRow(Base):
+    """Versions of the instructions for labelers."""
+
+    __tablename__ = "guidelines"
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    text: Mapped[Any] = mapped_column(Json)
+    created: Mapped[datetime]
+
+
+class ItemRow(Base):
+    """Queue items. ``done`` is 0 while slots are open, 1 when all are filled, 2 when the item was closed for good."""
+
+    __tablename__ = "queue_items"
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True)
+    id: Mapped[str] = mapped_column(String, unique=True)
+    prompt_id: Mapped[str] = mapped_column(ForeignKey("prompts.id"), index=True)
+    response_ids: Mapped[Any] = mapped_column(Json)
+    kind: Mapped[str] = mapped_column(String)
+    slots: Mapped[int] = mapped_column(Integer)
+    filled: Mapped[int] = mapped_column(Integer)
+    done: Mapped[int] = mapped_column(SmallInteger)
+    priority: Mapped[float]
+    round: Mapped[int | None] = mapped_column(Integer)
+    selection: Mapped[str] = mapped_column(String)
+    propensity: Mapped[float | None]
+    is_gold: Mapped[int] = mapped_column(SmallInteger)
+    expected: Mapped[Any | None] = mapped_column(Json)
+    repeat_of: Mapped[str | None] = mapped_column(ForeignKey("queue_items.id"))
+    metadata_: Mapped[Any] = mapped_column("metadata", Json)
+    created: Mapped[datetime]
+
+
+# The queue's head is found by this index alone, however many finished items lie behind it.
+Index(
+    "ix_queue_items_open",
+    ItemRow.priority.desc(),
+    ItemRow.id,
+    sqlite_where=text("done = 0"),
+    postgresql_where=text("done = 0"),
+)
+
+
+class LeaseRow(Base):
+    """Items lent to labelers."""
+
+    __tablename__ = "leases"
+    item_id: Mapped[str] = mapped_column(ForeignKey("queue_items.id"), primary_key=True)
+    labeler_id: Mapped[str] = mapped_column(ForeignKey("labelers.id"), primary_key=True, index=True)
+    expires: Mapped[datetime]
+    heartbeat: Mapped[datetime]
+
+
+class JudgmentRow(Base):
+    """Judgments. Rows are only added; ``live`` falls to 0 when a later one supersedes or erasure redacts it."""
+
+    __tablename__ = "judgments"
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(String, unique=True)
+    kind: Mapped[str] = mapped_column(String)
+    prompt_id: Mapped[str] = mapped_column(ForeignKey("prompts.id"), index=True)
+    item_id: Mapped[str | None] = mapped_column(ForeignKey("queue_items.id"))
+    labeler_id: Mapped[str] = mapped_column(ForeignKey("labelers.id"), index=True)
+    payload: Mapped[Any] = mapped_column(Json)
+    seconds: Mapped[float | None]
+    order: Mapped[Any | None] = mapped_column(Json)
+    order_seed: Mapped[int | None] = mapped_column(BigInteger)
+    guideline: Mapped[int | None] = mapped_column(Integer)
+    round: Mapped[int | None] = mapped_column(Integer)
+    weight: Mapped[float]
+    tags: Mapped[Any] = mapped_column(Json)
+    metadata_: Mapped[Any] = mapped_column("metadata", Json)
+    supersedes: Mapped[str | None] = mapped_column(ForeignKey("judgments.id"), unique=True)
+    extra: Mapped[int] = mapped_column(SmallInteger)
+    live: Mapped[int] = mapped_column(SmallInteger)
+    created: Mapped[datetime]
+    erased: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+
+
+# One labeler has one opinion in force on one item; also how a claim finds what the labeler has already judged.
+Index(
+    "ix_judgments_live",
+    JudgmentRow.item_id,
+    JudgmentRow.labeler_id,
+    unique=True,
+    sqlite_where=text("live = 1"),
+    postgresql_where=text("live = 1"),
+)
+
+
+class TombstoneRow(Base):
+    """What was erased, when and why."""
+
+    __tablename__ = "tombstones"
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True)
+    target: Mapped[str] = mapped_column(String)
+    target_id: Mapped[str] = mapped_column(String, index=True)
+    reason: Mapped[Any] = mapped_column(Json)
+    created: Mapped[datetime]
+
+
+R = TypeVar("R", bound=Record)
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """A record as a row: its fields by column name."""
+    return record.model_dump()
+
+
+def from_row(record: type[R], row: Mapping[Any, Any]) -> R:
+    """The record that a row holds; columns that are no fields of it (``seq``, ``live``, ...) are left out."""
+    return record.model_validate({name: row[name] for name in record.model_fields if name in row})

@@ -1,0 +1,586 @@
+"""The feedback store: the one door to the feedback database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import Select, and_, delete, exists, func, or_, select, text, update
+from sqlalchemy.engine import Connection, RowMapping
+
+from hearken.errors import UserError
+from hearken.feedback import queue
+from hearken.feedback.database import Database
+from hearken.feedback.queue import CLOSED, FILLS_NO_SLOT, Items, Judgments, Leases, chunks
+from hearken.feedback.records import (
+    Claim,
+    Guideline,
+    Judgment,
+    Labeler,
+    LabelerStatus,
+    Progress,
+    Prompt,
+    QueueItem,
+    Record,
+    Response,
+    Tombstone,
+    WithdrawalPayload,
+    utc_now,
+)
+from hearken.feedback.schema import (
+    Base,
+    GuidelineRow,
+    LabelerRow,
+    PromptRow,
+    ResponseRow,
+    TombstoneRow,
+    from_row,
+    to_row,
+)
+
+Prompts = PromptRow.__table__
+Responses = ResponseRow.__table__
+Labelers = LabelerRow.__table__
+Guidelines = GuidelineRow.__table__
+Tombstones = TombstoneRow.__table__
+
+LEASE_SECONDS = 900.0
+"""How long an item is lent unless said otherwise."""
+
+_PAGE = 2_000
+
+R = TypeVar("R", bound=Record)
+
+
+class FeedbackStore:
+    """Every prompt, response and judgment of a project, in SQLite or PostgreSQL.
+
+    Safe to share between threads, and to open from many processes at once. Each method is one short transaction: when
+    it returns, what it stored is on disk. Iterators read in pages and hold no transaction open between them.
+
+    Args:
+        location: a path (SQLite), or a ``sqlite://`` or ``postgresql://`` URL.
+        create: make a SQLite file that does not exist yet. Tables are made, or brought to the newest version, anyway.
+        clock: tells the time (for leases); aware, UTC.
+
+    Raises:
+        UserError: the database cannot be opened, is not a feedback database, or is newer than this code. Any method
+            raises it when the disk is full, the database stays locked, or ids do not exist.
+
+    Example:
+        >>> with FeedbackStore("feedback.db") as store:
+        ...     store.add_prompts([Prompt(content="Once upon a time")])
+        1
+    """
+
+    def __init__(self, location: str | Path, *, create: bool = True, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database = Database(location, create=create)
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        """The path, or the URL without its password."""
+        return self._database.name
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- adding --------------------------------------------------------------------------------------------------
+
+    def add_prompts(self, prompts: Iterable[Prompt]) -> int:
+        """Add prompts; those whose id is known are left as they are. Returns how many are new."""
+        return self._add(PromptRow, prompts)
+
+    def add_responses(self, responses: Iterable[Response]) -> int:
+        """Add responses to stored prompts; those whose id is known are left as they are. Returns how many are new."""
+        responses = list(responses)
+        with self._database.write() as connection:
+            queue.require(connection, PromptRow, (response.prompt_id for response in responses), "a response")
+            return queue.add(connection, ResponseRow, [to_row(response) for response in responses])
+
+    def add_labeler(self, labeler: Labeler) -> Labeler:
+        """Add a labeler, and return them as stored: unchanged where the id was known."""
+        self._add(LabelerRow, [labeler])
+        return self.labeler(labeler.id)
+
+    def set_labeler_status(self, labeler_id: str, status: LabelerStatus) -> None:
+        """Pause a labeler (nothing is served to them any more) or make them active again."""
+        with self._database.write() as connection:
+            statement = update(Labelers).where(Labelers.c.id == labeler_id, Labelers.c.erased == 0)
+            if connection.execute(statement.values(status=status)).rowcount == 0:
+                raise UserError(f"no labeler '{labeler_id}' in {self.name}")
+
+    def add_guideline(self, text: str) -> Guideline:
+        """Put a new version of the guideline in force, unless ``text`` is the one in force."""
+        with self._database.write() as connection:
+            self._database.lock(connection)
+            last = self._last_guideline(connection)
+            if last is not None and last.text == text:
+                return last
+            new = Guideline(version=1 if last is None else last.version + 1, text=text)
+            connection.execute(Guidelines.insert(), to_row(new))
+            return new
+
+    def set_splits(self, splits: dict[str, str]) -> None:
+        """Move prompts (by id) into splits, e.g. ``{"text-4f...": "validation"}``."""
+        with self._database.write() as connection:
+            queue.require(connection, PromptRow, splits, "the split")
+            for split in sorted(set(splits.values())):
+                for part in chunks(prompt for prompt, wanted in splits.items() if wanted == split):
+                    connection.execute(update(Prompts).where(Prompts.c.id.in_(part)).values(split=split))
+
+    def _add(self, table: type[Base], records: Iterable[Record]) -> int:
+        rows = [to_row(record) for record in records]
+        with self._database.write() as connection:
+            return queue.add(connection, table, rows)
+
+    # -- the queue -----------------------------------------------------------------------------------------------
+
+    def enqueue(self, items: Iterable[QueueItem]) -> int:
+        """Ask for judgments; items whose id is known are left as they are. Returns how many are new."""
+        items = list(items)
+        with self._database.write() as connection:
+            return queue.enqueue(connection, items)
+
+    def claim(
+        self, labeler_id: str, lease_seconds: float = LEASE_SECONDS, n: int = 1, kinds: Collection[str] = ()
+    ) -> list[Claim]:
+        """Lend up to ``n`` items to a labeler, for ``lease_seconds``.
+
+        Items lent to them already come first (their leases are renewed), then those of highest priority that have a
+        slot neither filled nor lent. An item that the labeler has judged, or skipped, is never served to them again.
+
+        Args:
+            labeler_id: who asks; must be active.
+            lease_seconds: how long nobody else is given the slot.
+            n: how many items at most.
+            kinds: only items of these kinds; empty means all.
+
+        Returns:
+            The claims; empty when there is nothing to judge (now).
+        """
+        with self._database.write() as connection:
+            items, expires = queue.claim(connection, self._database, labeler_id, lease_seconds, n, kinds, self._clock())
+            return self._claims(connection, items, labeler_id, expires)
+
+    def heartbeat(self, item_id: str, labeler_id: str, lease_seconds: float = LEASE_SECONDS) -> datetime | None:
+        """Prolong a lease (an expired one too, while its slot is free). Returns its new end; None where it is lost."""
+        with self._database.write() as connection:
+            return queue.heartbeat(connection, item_id, labeler_id, lease_seconds, self._clock())
+
+    def release(self, item_id: str, labeler_id: str) -> None:
+        """Give a lent item back unanswered."""
+        with self._database.write() as connection:
+            queue.release(connection, item_id, labeler_id)
+
+    def close_items(self, item_ids: Iterable[str]) -> None:
+        """Ask these items no more, e.g. at the end of a round; judgments that still come are kept as extra."""
+        with self._database.write() as connection:
+            queue.close(connection, item_ids)
+
+    def submit(self, judgment: Judgment) -> Judgment:
+        """Store one judgment; see `submit_all`."""
+        return self.submit_all([judgment])[0]
+
+    def submit_all(self, judgments: Iterable[Judgment]) -> list[Judgment]:
+        """Store judgments in one transaction, all or none; when it returns they are on disk.
+
+        Sending a judgment again (same id) changes nothing. A labeler's second judgment on the same item, with a new id,
+        is a revision: it supersedes the first whether it says so or not. A judgment whose lease has expired is kept: it
+        fills its slot where that is open, and is marked ``extra`` where it is not. A skip or a flag fills no slot.
+
+        Returns:
+            The judgments as stored: with ``seq``, ``extra``, ``supersedes`` and the item's ``round``.
+
+        Raises:
+            UserError: an unknown labeler, item, prompt or response; a payload that does not fit the item; an id that is
+                stored already and says something else; a superseded judgment that is not the one in force.
+        """
+        judgments = list(judgments)
+        with self._database.write() as connection:
+            return queue.submit(connection, self._database, judgments)
+
+    def withdraw(self, judgment_id: str, lease_seconds: float = LEASE_SECONDS) -> Claim | None:
+        """Undo: take a judgment back. It stays on record, superseded by a withdrawal; doing it twice changes nothing.
+
+        Returns:
+            The item, lent again to the same labeler; None where the judgment had none or its slot is taken.
+        """
+        with self._database.write() as connection:
+            old = self._judgment(connection, judgment_id)
+            withdrawal = Judgment(
+                id=f"w-{judgment_id}"[:64],
+                prompt_id=old.prompt_id,
+                labeler_id=old.labeler_id,
+                item_id=old.item_id,
+                payload=WithdrawalPayload(),
+                supersedes=judgment_id,
+                created=self._clock(),
+            )
+            queue.submit(connection, self._database, [withdrawal])
+            if old.item_id is None:
+                return None
+            expires = queue.lend(connection, old.item_id, old.labeler_id, lease_seconds, self._clock())
+            if expires is None:
+                return None
+            row = connection.execute(select(Items).where(Items.c.id == old.item_id)).mappings().one()
+            return self._claims(connection, [queue.item_record(row)], old.labeler_id, expires)[0]
+
+    def progress(self, round: int | None = None) -> Progress:
+        """How far the queue has come, of one round or of all."""
+        here = [] if round is None else [Items.c.round == round]
+        done = func.count().filter(Items.c.done > 0)
+        in_force = Leases.join(Items, Items.c.id == Leases.c.item_id)
+        of_round = [] if round is None else [Judgments.c.round == round]
+        with self._database.read() as connection:
+            slots = (func.coalesce(func.sum(column), 0) for column in (Items.c.slots, Items.c.filled))
+            items = connection.execute(select(func.count(), done, *slots).where(*here)).one()
+            now = self._clock()
+            leased = select(func.count()).select_from(in_force).where(Leases.c.expires > now, queue.is_open(), *here)
+            kinds = select(Judgments.c.kind, func.count()).where(Judgments.c.live == 1, *of_round)
+            return Progress(
+                items=items[0],
+                items_done=items[1],
+                slots=items[2],
+                slots_filled=items[3],
+                leased=connection.scalar(leased) or 0,
+                judgments=dict(connection.execute(kinds.group_by(Judgments.c.kind)).tuples().all()),
+            )
+
+    def _claims(
+        self, connection: Connection, items: list[QueueItem], labeler_id: str, expires: datetime
+    ) -> list[Claim]:
+        if not items:
+            return []
+        wanted = {response for item in items for response in item.response_ids}
+        responses = {
+            row["id"]: from_row(Response, row)
+            for part in chunks(wanted)
+            for row in connection.execute(select(Responses).where(Responses.c.id.in_(part))).mappings()
+        }
+        prompts = {
+            row["id"]: from_row(Prompt, row)
+            for part in chunks(item.prompt_id for item in items)
+            for row in connection.execute(select(Prompts).where(Prompts.c.id.in_(part))).mappings()
+        }
+        return [
+            Claim(
+                item=item,
+                prompt=prompts[item.prompt_id],
+                responses=tuple(responses[response] for response in item.response_ids),
+                labeler_id=labeler_id,
+                expires=expires,
+            )
+            for item in items
+        ]
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def prompt(self, prompt_id: str) -> Prompt:
+        """One prompt; UserError where it is unknown or erased."""
+        return self._one(Prompt, Prompts, prompt_id)
+
+    def response(self, response_id: str) -> Response:
+        """One response; UserError where it is unknown or erased."""
+        return self._one(Response, Responses, response_id)
+
+    def labeler(self, labeler_id: str) -> Labeler:
+        """One labeler; UserError where they are unknown."""
+        return self._one(Labeler, Labelers, labeler_id)
+
+    def item(self, item_id: str) -> QueueItem:
+        """One queue item; UserError where it is unknown."""
+        with self._database.read() as connection:
+            row = connection.execute(select(Items).where(Items.c.id == item_id)).mappings().first()
+        if row is None:
+            raise UserError(f"no item '{item_id}' in {self.name}")
+        return queue.item_record(row)
+
+    def judgment(self, judgment_id: str) -> Judgment:
+        """One judgment, in force or not; erased ones have an `ErasedPayload`. UserError where it is unknown."""
+        with self._database.read() as connection:
+            return self._judgment(connection, judgment_id)
+
+    def prompts(self, *, split: str | None = None, domain: str | None = None) -> Iterator[Prompt]:
+        """Prompts in the order they were added."""
+        where = [Prompts.c.erased == 0]
+        where += [Prompts.c.split == split] if split is not None else []
+        where += [Prompts.c.domain == domain] if domain is not None else []
+        return (from_row(Prompt, row) for row in self._pages(select(Prompts).where(*where), Prompts.c.seq))
+
+    def responses(
+        self,
+        *,
+        prompt_id: str | None = None,
+        policy: str | None = None,
+        round: int | None = None,
+        split: str | None = None,
+    ) -> Iterator[Response]:
+        """Responses in the order they were added, of one prompt, policy (artifact name), round or split."""
+        where = [Responses.c.erased == 0]
+        where += [Responses.c.prompt_id == prompt_id] if prompt_id is not None else []
+        where += [Responses.c.policy == policy] if policy is not None else []
+        where += [Responses.c.round == round] if round is not None else []
+        where += [Prompts.c.split == split] if split is not None else []
+        query = select(Responses).join(Prompts, Prompts.c.id == Responses.c.prompt_id).where(*where)
+        return (from_row(Response, row) for row in self._pages(query, Responses.c.seq))
+
+    def labelers(self, *, kind: str | None = None) -> list[Labeler]:
+        """All labelers, or those of one kind, except erased ones."""
+        where = [Labelers.c.erased == 0] + ([Labelers.c.kind == kind] if kind is not None else [])
+        with self._database.read() as connection:
+            rows = connection.execute(select(Labelers).where(*where).order_by(Labelers.c.created, Labelers.c.id))
+            return [from_row(Labeler, row) for row in rows.mappings()]
+
+    def items(self, *, round: int | None = None, done: bool | None = None) -> Iterator[QueueItem]:
+        """Queue items in the order they were added."""
+        where = [] if round is None else [Items.c.round == round]
+        where += [] if done is None else [Items.c.done > 0 if done else queue.is_open()]
+        return (queue.item_record(row) for row in self._pages(select(Items).where(*where), Items.c.seq))
+
+    def guidelines(self) -> list[Guideline]:
+        """All versions of the guideline, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(Guidelines).order_by(Guidelines.c.version)).mappings()
+            return [from_row(Guideline, row) for row in rows]
+
+    def tombstones(self) -> list[Tombstone]:
+        """What was erased, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(Tombstones).order_by(Tombstones.c.seq)).mappings()
+            return [from_row(Tombstone, row) for row in rows]
+
+    def last_seq(self) -> int:
+        """The number of the newest judgment, 0 where there is none: what `judgments` takes as ``as_of``."""
+        with self._database.read() as connection:
+            return connection.scalar(select(func.coalesce(func.max(Judgments.c.seq), 0))) or 0
+
+    def judgments(
+        self,
+        *,
+        as_of: int | None = None,
+        since: int = 0,
+        kinds: Collection[str] = (),
+        split: str | None = None,
+        round: int | None = None,
+        policy: str | None = None,
+        labeler_id: str | None = None,
+        prompt_id: str | None = None,
+        item_id: str | None = None,
+        checks: bool | None = False,
+        history: bool = False,
+    ) -> Iterator[Judgment]:
+        """Judgments in force, in the order they were stored.
+
+        Args:
+            as_of: those that were in force when judgment number ``as_of`` was the newest; later ones change nothing,
+                only erasure does. None means now.
+            since: only numbers above this one.
+            kinds: only these kinds; empty means all (skips and flags too).
+            split: only judgments on prompts of this split.
+            round: only of this round.
+            policy: only those that speak about a response of this policy (artifact name).
+            labeler_id: only this labeler's.
+            prompt_id: only on this prompt.
+            item_id: only on this queue item.
+            checks: answers to gold and repeated items, which measure the labeler: False leaves them out, True gives
+                only them, None all.
+            history: give superseded judgments and withdrawals too.
+        """
+        where = [Judgments.c.erased == 0, Judgments.c.seq > since]
+        where += self._in_force(as_of, history)
+        where += [Judgments.c.kind.in_(kinds)] if kinds else []
+        equal = {"round": round, "labeler_id": labeler_id, "prompt_id": prompt_id, "item_id": item_id}
+        where += [Judgments.c[name] == value for name, value in equal.items() if value is not None]
+        query = select(Judgments)
+        if split is not None:
+            query = query.join(Prompts, Prompts.c.id == Judgments.c.prompt_id).where(Prompts.c.split == split)
+        if checks is not None:
+            is_check = and_(
+                Items.c.id == Judgments.c.item_id, or_(Items.c.is_gold == 1, Items.c.repeat_of.is_not(None))
+            )
+            where.append(exists().where(is_check) if checks else ~exists().where(is_check))
+        of_policy = None if policy is None else {response.id for response in self.responses(policy=policy)}
+        for row in self._pages(query.where(*where), Judgments.c.seq):
+            judgment = from_row(Judgment, row)
+            if of_policy is None or not of_policy.isdisjoint(judgment.response_ids):
+                yield judgment
+
+    @staticmethod
+    def _in_force(as_of: int | None, history: bool) -> list[Any]:
+        until = [] if as_of is None else [Judgments.c.seq <= as_of]
+        if history:
+            return until
+        if as_of is None:
+            return [Judgments.c.live == 1]
+        later = Judgments.alias("later")
+        superseded = exists().where(later.c.supersedes == Judgments.c.id, later.c.seq <= as_of)
+        return [*until, Judgments.c.kind != "withdrawal", ~superseded]
+
+    def _pages(self, query: Select[Any], seq: Any) -> Iterator[RowMapping]:
+        """Rows in order of ``seq``, read in pages, each in a transaction of its own."""
+        last = 0
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(query.where(seq > last).order_by(seq).limit(_PAGE)).mappings().all()
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1]["seq"]
+
+    def _one(self, record: type[R], table: Any, id: str) -> R:
+        with self._database.read() as connection:
+            row = connection.execute(select(table).where(table.c.id == id)).mappings().first()
+        if row is None or (row["erased"] and record is not Labeler):
+            state = "no" if row is None else "erased"
+            raise UserError(f"{state} {record.__name__.lower()} '{id}' in {self.name}")
+        return from_row(record, row)
+
+    def _judgment(self, connection: Connection, id: str) -> Judgment:
+        row = connection.execute(select(Judgments).where(Judgments.c.id == id)).mappings().first()
+        if row is None:
+            raise UserError(f"no judgment '{id}' in {self.name}")
+        return from_row(Judgment, row)
+
+    @staticmethod
+    def _last_guideline(connection: Connection) -> Guideline | None:
+        newest = select(Guidelines).order_by(Guidelines.c.version.desc()).limit(1)
+        row = connection.execute(newest).mappings().first()
+        return None if row is None else from_row(Guideline, row)
+
+    # -- erasure -------------------------------------------------------------------------------------------------
+
+    def erase(self, target: Literal["prompt", "response", "judgment", "labeler"], target_id: str, reason: str) -> int:
+        """Erase contents, and keep that there were some: ids and places stay, and a tombstone says why.
+
+        * a judgment: its payload, tags, metadata and timing; the slot it filled is open again.
+        * a labeler: their name and attributes, and all their judgments; they are paused.
+        * a response: its contents and the judgments that speak about it; items that show it are closed.
+        * a prompt: its contents, its responses, its judgments and its items.
+
+        In SQLite the bytes are overwritten in the file. Backups and exported files are not touched. Erasing twice
+        changes nothing.
+
+        Returns:
+            How many rows were redacted.
+        """
+        table = {"prompt": Prompts, "response": Responses, "judgment": Judgments, "labeler": Labelers}[target]
+        with self._database.write() as connection:
+            row = connection.execute(select(table).where(table.c.id == target_id)).mappings().first()
+            if row is None:
+                raise UserError(f"no {target} '{target_id}' in {self.name}")
+            if row["erased"]:
+                return 0
+            count = 1
+            if target == "judgment":
+                self._erase_judgments(connection, [row])
+            elif target == "labeler":
+                count += self._erase_judgments_where(connection, Judgments.c.labeler_id == target_id)
+                connection.execute(delete(Leases).where(Leases.c.labeler_id == target_id))
+                gone = {"name": "erased", "attributes": {}, "status": "paused", "erased": 1}
+                connection.execute(update(Labelers).where(Labelers.c.id == target_id).values(gone))
+            else:
+                prompt = target_id if target == "prompt" else row["prompt_id"]
+                items = connection.execute(select(Items).where(Items.c.prompt_id == prompt)).mappings().all()
+                shown = [item["id"] for item in items if target == "prompt" or target_id in item["response_ids"]]
+                queue.close(connection, shown)
+                about = None if target == "prompt" else target_id
+                count += self._erase_judgments_where(connection, Judgments.c.prompt_id == prompt, about)
+                responses = Responses.c.prompt_id == prompt if target == "prompt" else Responses.c.id == target_id
+                count += self._erase_responses(connection, responses) - (target == "response")
+                if target == "prompt":
+                    gone = {"content": "", "metadata": {}, "erased": 1}
+                    connection.execute(update(Prompts).where(Prompts.c.id == prompt).values(gone))
+                    cleared = update(Items).where(Items.c.prompt_id == prompt)
+                    connection.execute(cleared.values({"expected": None, "metadata": {}}))
+            stone = Tombstone(target=target, target_id=target_id, reason=reason, created=self._clock())
+            connection.execute(Tombstones.insert(), to_row(stone))
+        self._database.forget()
+        return count
+
+    def _erase_judgments_where(self, connection: Connection, where: Any, about: str | None = None) -> int:
+        rows = connection.execute(select(Judgments).where(where, Judgments.c.erased == 0)).mappings().all()
+        if about is not None:
+            rows = [row for row in rows if about in from_row(Judgment, row).response_ids]
+        self._erase_judgments(connection, rows)
+        return len(rows)
+
+    @staticmethod
+    def _erase_judgments(connection: Connection, rows: Collection[RowMapping]) -> None:
+        queue.reopen(connection, list(rows))
+        gone = {"payload": {"kind": "erased"}, "tags": [], "metadata": {}, "order": None, "seconds": None}
+        for part in chunks(row["id"] for row in rows):
+            statement = update(Judgments).where(Judgments.c.id.in_(part))
+            connection.execute(statement.values(gone | {"live": 0, "erased": 1}))
+
+    @staticmethod
+    def _erase_responses(connection: Connection, where: Any) -> int:
+        gone = {"text": "", "messages": None, "token_ids": None, "payload": None, "metadata": {}, "erased": 1}
+        return connection.execute(update(Responses).where(where, Responses.c.erased == 0).values(gone)).rowcount
+
+    # -- care ----------------------------------------------------------------------------------------------------
+
+    def backup(self, target: str | Path) -> Path:
+        """Copy a SQLite database to a new file while others work with it.
+
+        Raises:
+            UserError: the file exists, cannot be written, or the database is PostgreSQL (use ``pg_dump``).
+        """
+        target = Path(target)
+        if self._database.path is None:
+            raise UserError(f"{self.name} is PostgreSQL", "Back it up with pg_dump --format=custom")
+        if target.exists():
+            raise UserError(f"{target} exists", "Give the path of a new file")
+        self._database.copy_to(target)
+        return target
+
+    def verify(self) -> list[str]:
+        """Look for damage: one line per problem found, none where all is well."""
+        with self._database.read() as connection:
+            problems = self._damaged_pages(connection)
+            newest, count = connection.execute(select(func.coalesce(func.max(Judgments.c.seq), 0), func.count())).one()
+            if newest != count:
+                problems.append(f"judgments are missing: the newest is number {newest}, but there are {count}")
+            counts = and_(Judgments.c.live == 1, Judgments.c.extra == 0, Judgments.c.kind.not_in(FILLS_NO_SLOT))
+            filled = select(func.count()).where(Judgments.c.item_id == Items.c.id, counts)
+            filled = filled.correlate(Items).scalar_subquery()
+            wrong = or_(
+                Items.c.filled != filled,
+                and_(Items.c.done != CLOSED, Items.c.done != (Items.c.filled >= Items.c.slots).cast(Items.c.done.type)),
+            )
+            rows = connection.execute(select(Items.c.id, Items.c.filled, filled).where(wrong))
+            problems += [f"item {id} counts {said} filled slots, but has {found} judgments" for id, said, found in rows]
+        problems += self._unreadable()
+        return problems
+
+    def _damaged_pages(self, connection: Connection) -> list[str]:
+        if self._database.path is None:
+            return []
+        pages = [row[0] for row in connection.execute(text("PRAGMA integrity_check")) if row[0] != "ok"]
+        keys = connection.execute(text("PRAGMA foreign_key_check")).all()
+        return pages + [f"row {row[1]} of {row[0]} names a missing row of {row[2]}" for row in keys]
+
+    def _unreadable(self) -> list[str]:
+        """Rows that cannot be read back as records."""
+        problems = []
+        tables: list[tuple[type[Record], Any]] = [(Prompt, Prompts), (Response, Responses), (Judgment, Judgments)]
+        for record, table in tables:
+            for row in self._pages(select(table), table.c.seq):
+                try:
+                    from_row(record, row)
+                except ValidationError as error:
+                    problems.append(f"{record.__name__.lower()} {row['id']}: {error.errors()[0]['msg']}")
+        return problems
