@@ -1,0 +1,165 @@
+"""Files in and out: examples in the layouts trainers know (docs/formats.md defines each)."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
+from hearken.feedback.formats.files import TextMode, is_hub_name, read_hub, read_rows, sources, write_rows
+from hearken.feedback.formats.layouts import LAYOUTS, check, detect, find_layout
+
+__all__ = ["LAYOUTS", "ReadReport", "check", "iter_examples", "layout_for", "read_examples", "write_examples"]
+
+OnBad = Literal["error", "skip"]
+
+
+@dataclass
+class ReadReport:
+    """What reading found: counts, and why rows were left out."""
+
+    files: int = 0
+    rows: int = 0
+    """Rows seen, skipped ones included."""
+    examples: int = 0
+    """Examples made of them; a tree makes several, or none."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """How many rows were left out, by reason."""
+    first: str = ""
+    """The first row left out: where it stands and what is wrong with it."""
+    layouts: set[str] = field(default_factory=set)
+    """The layouts found."""
+
+    def __str__(self) -> str:
+        """One line, such as "1800 rows, 1796 examples, 4 skipped ('chosen' is empty: 4)"."""
+        line = f"{self.rows} rows, {self.examples} examples"
+        if self.skipped:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.most_common())
+            line += f", {self.skipped.total()} skipped ({reasons})"
+        return line
+
+
+def read_examples(
+    path: str | os.PathLike[str],
+    format: str = "auto",
+    *,
+    on_bad: OnBad = "error",
+    report: ReadReport | None = None,
+    encoding: str = "utf-8",
+) -> list[Example]:
+    """Read a file, a folder, a .zip archive or a Hub data set.
+
+    Args:
+        path: a .jsonl, .json, .csv, .parquet or .txt file (all but Parquet also .gz), a .zip archive or a folder of
+            such files, or a Hub name: ``owner/name`` or ``owner/name:split``.
+        format: the layout (a key of `LAYOUTS`, or "lines": a .txt file with a document per line); "auto" tells it
+            from the columns of each file's first row.
+        on_bad: stop at a row that is wrong, or leave it out and count it in ``report``.
+        report: filled in while reading.
+        encoding: of text files.
+
+    Raises:
+        UserError: where and what is wrong, and the mend; also when no row could be read.
+    """
+    return list(iter_examples(path, format, on_bad=on_bad, report=report, encoding=encoding))
+
+
+def iter_examples(
+    path: str | os.PathLike[str],
+    format: str = "auto",
+    *,
+    on_bad: OnBad = "error",
+    report: ReadReport | None = None,
+    encoding: str = "utf-8",
+) -> Iterator[Example]:
+    """Like `read_examples`, one example after the other, without holding the file in memory."""
+    report = ReadReport() if report is None else report
+    text: TextMode = "lines" if format == "lines" else "prompts" if format == "prompts" else "document"
+    fixed = None if format == "auto" else find_layout("text" if format == "lines" else format)
+    name = os.fspath(path)
+    if is_hub_name(name):
+        streams: Iterable[Iterator[tuple[str, object]]] = [read_hub(name)]
+    else:
+        # "prompts" also names the layout of tables, so only .txt files are read by line.
+        streams = (
+            read_rows(s, text if s.type == "text" or text == "lines" else "document", encoding) for s in sources(path)
+        )
+    for stream in streams:
+        report.files += 1
+        layout = fixed
+        for where, row in stream:
+            report.rows += 1
+            try:
+                if isinstance(row, UserError):
+                    raise row
+                assert isinstance(row, dict)
+                layout = layout or detect(row)
+                examples = layout.read(row)
+            except UserError as error:
+                message = UserError(f"{where}: {error.what}", error.hint)
+                if on_bad == "error":
+                    raise message from None
+                report.skipped[error.what.partition(": ")[0]] += 1
+                report.first = report.first or str(message)
+                continue
+            report.layouts.add(layout.name)
+            report.examples += len(examples)
+            yield from examples
+    if not report.rows:
+        raise UserError(f"{name}: empty, no rows in it", "Check that it is the right file")
+    if not report.examples:
+        raise UserError(f"{name}: none of its {report.rows} rows could be read", report.first or "No ranked replies")
+
+
+def layout_for(examples: Iterable[Example]) -> str:
+    """The simplest layout that holds all these examples.
+
+    Raises:
+        UserError: they are of several kinds.
+    """
+    examples = list(examples)
+    kinds = {type(example) for example in examples}
+    if len(kinds) > 1:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise UserError(f"examples of several kinds ({names}) do not fit one layout", "Write one file per kind")
+    if kinds == {Comparison}:
+        pairs = all(isinstance(e, Comparison) and e.ranks in ((0, 1), (1, 0)) for e in examples)
+        return "pairs" if pairs else "rankings"
+    names_by_kind: dict[type[Example], str] = {
+        Rating: "ratings",
+        Thumb: "binary",
+        Demonstration: "sft",
+        Document: "text",
+        PromptOnly: "prompts",
+    }
+    return names_by_kind[kinds.pop()] if kinds else "text"
+
+
+def write_examples(
+    examples: Iterable[Example], path: str | os.PathLike[str], layout: str = "auto", *, overwrite: bool = False
+) -> None:
+    """Write examples in one layout; the suffix of ``path`` says how (.jsonl, .json, .csv, .parquet, .txt; also .gz).
+
+    Optional columns are written where they differ from their defaults; the metadata become columns.
+
+    Raises:
+        UserError: an example that the layout cannot hold, a file that exists, or one that cannot be written.
+    """
+    examples = list(examples)
+    chosen = find_layout(layout_for(examples) if layout == "auto" else layout)
+    if chosen.write is None:
+        raise UserError(f"the layout '{chosen.name}' can only be read", "Write the layout 'rankings'")
+    rows = []
+    for number, example in enumerate(examples, 1):
+        if not isinstance(example, chosen.kind):
+            have, wanted = type(example).__name__, chosen.kind.__name__
+            raise UserError(f"example {number} is a {have}", f"The layout '{chosen.name}' holds a {wanted}")
+        try:
+            rows.append(chosen.write(example))
+        except UserError as error:
+            raise UserError(f"example {number}: {error.what}", error.hint) from None
+    write_rows(rows, path, overwrite)
