@@ -17,19 +17,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, exists, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, RowMapping
 
 from hearken.errors import UserError
 from hearken.feedback.database import Database
 from hearken.feedback.records import Judgment, QueueItem
-from hearken.feedback.schema import Base, ItemRow, JudgmentRow, LabelerRow, LeaseRow, PromptRow, ResponseRow
-from hearken.feedback.schema import from_row, to_row
-
-Items = ItemRow.__table__
-Judgments = JudgmentRow.__table__
-Leases = LeaseRow.__table__
+from hearken.feedback.schema import Items, Judgments, Labelers, Leases, Prompts, Responses, from_row, to_row
 
 FILLS_NO_SLOT = frozenset({"skip", "flag", "withdrawal", "erased"})
 """Kinds of judgment after which another labeler is asked."""
@@ -47,13 +42,12 @@ def chunks(values: Iterable[str]) -> Iterator[list[str]]:
         yield ordered[start : start + _CHUNK]
 
 
-def known(connection: Connection, table: type[Base], ids: Iterable[str]) -> set[str]:
+def known(connection: Connection, table: Table, ids: Iterable[str]) -> set[str]:
     """Those of ``ids`` that ``table`` has."""
-    column = table.__table__.c.id
-    return {row for part in chunks(ids) for row in connection.scalars(select(column).where(column.in_(part)))}
+    return {row for part in chunks(ids) for row in connection.scalars(select(table.c.id).where(table.c.id.in_(part)))}
 
 
-def require(connection: Connection, table: type[Base], ids: Iterable[str], whose: str) -> None:
+def require(connection: Connection, table: Table, ids: Iterable[str], whose: str) -> None:
     """Check that ``table`` has all ``ids``.
 
     Raises:
@@ -62,18 +56,18 @@ def require(connection: Connection, table: type[Base], ids: Iterable[str], whose
     wanted = set(ids)
     missing = wanted - known(connection, table, wanted)
     if missing:
-        kind = table.__tablename__.replace("queue_", "")[:-1]
+        kind = table.name.replace("queue_", "")[:-1]
         raise UserError(f"{whose} names {kind} '{min(missing)}', which is not in the database", f"Add the {kind} first")
 
 
-def add(connection: Connection, table: type[Base], rows: Sequence[dict[str, Any]]) -> int:
+def add(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
     """Insert the rows whose id is new; returns how many were."""
     old = known(connection, table, (row["id"] for row in rows))
     new = list({row["id"]: row for row in reversed(rows) if row["id"] not in old}.values())[::-1]
     if new:
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
         # Another process may add the same row between the look and the insert.
-        connection.execute(dialect.insert(table.__table__).on_conflict_do_nothing(index_elements=["id"]), new)
+        connection.execute(dialect.insert(table).on_conflict_do_nothing(index_elements=["id"]), new)
     return len(new)
 
 
@@ -84,24 +78,23 @@ def enqueue(connection: Connection, items: Sequence[QueueItem]) -> int:
         UserError: an item names a prompt, response or earlier item that does not exist.
     """
     rows = [to_row(item) | {"filled": 0, "done": 0, "is_gold": int(item.is_gold)} for item in items]
-    require(connection, PromptRow, (item.prompt_id for item in items), "a queue item")
+    require(connection, Prompts, (item.prompt_id for item in items), "a queue item")
     owner = _owners(connection, (response for item in items for response in item.response_ids))
     for item in items:
         for response in item.response_ids:
             _check_response(response, item.prompt_id, owner, "a queue item")
     repeats = {item.repeat_of for item in items if item.repeat_of}
-    require(connection, ItemRow, repeats - {item.id for item in items}, "a repeated queue item")
-    return add(connection, ItemRow, rows)
+    require(connection, Items, repeats - {item.id for item in items}, "a repeated queue item")
+    return add(connection, Items, rows)
 
 
 def _owners(connection: Connection, responses: Iterable[str]) -> dict[str, str]:
     """The prompt of each of the responses that exist and were not erased."""
-    table = ResponseRow.__table__
     return {
         row.id: row.prompt_id
         for part in chunks(responses)
         for row in connection.execute(
-            select(table.c.id, table.c.prompt_id).where(table.c.id.in_(part), table.c.erased == 0)
+            select(Responses.c.id, Responses.c.prompt_id).where(Responses.c.id.in_(part), Responses.c.erased == 0)
         )
     }
 
@@ -134,8 +127,9 @@ def claim(
         UserError: no such labeler, or one who is paused.
     """
     # Two tabs of one labeler take turns; judgments of the same labeler (a weaker lock) do not wait.
-    person = LabelerRow.__table__.c
-    status = connection.scalar(select(person.status).where(person.id == labeler).with_for_update(key_share=True))
+    status = connection.scalar(
+        select(Labelers.c.status).where(Labelers.c.id == labeler).with_for_update(key_share=True)
+    )
     if status is None:
         raise UserError(f"no labeler '{labeler}' in the database", "Add the labeler first")
     if status != "active":
@@ -336,12 +330,11 @@ def _load(connection: Connection, judgments: Sequence[Judgment], items: dict[str
 
 
 def _check(connection: Connection, judgments: Sequence[Judgment], items: dict[str, _Slots]) -> None:
-    require(connection, LabelerRow, (judgment.labeler_id for judgment in judgments), "a judgment")
-    prompts = PromptRow.__table__.c
+    require(connection, Labelers, (judgment.labeler_id for judgment in judgments), "a judgment")
     wanted = {judgment.prompt_id for judgment in judgments}
-    require(connection, PromptRow, wanted, "a judgment")
+    require(connection, Prompts, wanted, "a judgment")
     for part in chunks(wanted):
-        erased = connection.scalar(select(prompts.id).where(prompts.id.in_(part), prompts.erased == 1).limit(1))
+        erased = connection.scalar(select(Prompts.c.id).where(Prompts.c.id.in_(part), Prompts.c.erased == 1).limit(1))
         if erased is not None:
             raise UserError(f"prompt '{erased}' was erased", "Its judgments cannot be taken any more")
     owner = _owners(connection, (response for judgment in judgments for response in judgment.response_ids))

@@ -9,9 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, MetaData, SmallInteger, String, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -207,6 +219,15 @@ class TombstoneRow(Base):
     reason: Mapped[Any] = mapped_column(Json)
     created: Mapped[datetime]
 
+
+Prompts = cast(Table, PromptRow.__table__)
+Responses = cast(Table, ResponseRow.__table__)
+Labelers = cast(Table, LabelerRow.__table__)
+Guidelines = cast(Table, GuidelineRow.__table__)
+Items = cast(Table, ItemRow.__table__)
+Leases = cast(Table, LeaseRow.__table__)
+Judgments = cast(Table, JudgmentRow.__table__)
+Tombstones = cast(Table, TombstoneRow.__table__)
 
 R = TypeVar("R", bound=Record)
 

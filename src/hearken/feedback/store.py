@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import Select, and_, delete, exists, func, or_, select, text, update
+from sqlalchemy import Select, Table, and_, delete, exists, func, or_, select, text, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from hearken.errors import UserError
 from hearken.feedback import queue
 from hearken.feedback.database import Database
-from hearken.feedback.queue import CLOSED, FILLS_NO_SLOT, Items, Judgments, Leases, chunks
+from hearken.feedback.queue import CLOSED, FILLS_NO_SLOT, chunks
 from hearken.feedback.records import (
     Claim,
     Guideline,
@@ -32,21 +32,17 @@ from hearken.feedback.records import (
     utc_now,
 )
 from hearken.feedback.schema import (
-    Base,
-    GuidelineRow,
-    LabelerRow,
-    PromptRow,
-    ResponseRow,
-    TombstoneRow,
+    Guidelines,
+    Items,
+    Judgments,
+    Labelers,
+    Leases,
+    Prompts,
+    Responses,
+    Tombstones,
     from_row,
     to_row,
 )
-
-Prompts = PromptRow.__table__
-Responses = ResponseRow.__table__
-Labelers = LabelerRow.__table__
-Guidelines = GuidelineRow.__table__
-Tombstones = TombstoneRow.__table__
 
 LEASE_SECONDS = 900.0
 """How long an item is lent unless said otherwise."""
@@ -102,18 +98,18 @@ class FeedbackStore:
 
     def add_prompts(self, prompts: Iterable[Prompt]) -> int:
         """Add prompts; those whose id is known are left as they are. Returns how many are new."""
-        return self._add(PromptRow, prompts)
+        return self._add(Prompts, prompts)
 
     def add_responses(self, responses: Iterable[Response]) -> int:
         """Add responses to stored prompts; those whose id is known are left as they are. Returns how many are new."""
         responses = list(responses)
         with self._database.write() as connection:
-            queue.require(connection, PromptRow, (response.prompt_id for response in responses), "a response")
-            return queue.add(connection, ResponseRow, [to_row(response) for response in responses])
+            queue.require(connection, Prompts, (response.prompt_id for response in responses), "a response")
+            return queue.add(connection, Responses, [to_row(response) for response in responses])
 
     def add_labeler(self, labeler: Labeler) -> Labeler:
         """Add a labeler, and return them as stored: unchanged where the id was known."""
-        self._add(LabelerRow, [labeler])
+        self._add(Labelers, [labeler])
         return self.labeler(labeler.id)
 
     def set_labeler_status(self, labeler_id: str, status: LabelerStatus) -> None:
@@ -137,12 +133,12 @@ class FeedbackStore:
     def set_splits(self, splits: dict[str, str]) -> None:
         """Move prompts (by id) into splits, e.g. ``{"text-4f...": "validation"}``."""
         with self._database.write() as connection:
-            queue.require(connection, PromptRow, splits, "the split")
+            queue.require(connection, Prompts, splits, "the split")
             for split in sorted(set(splits.values())):
                 for part in chunks(prompt for prompt, wanted in splits.items() if wanted == split):
                     connection.execute(update(Prompts).where(Prompts.c.id.in_(part)).values(split=split))
 
-    def _add(self, table: type[Base], records: Iterable[Record]) -> int:
+    def _add(self, table: Table, records: Iterable[Record]) -> int:
         rows = [to_row(record) for record in records]
         with self._database.write() as connection:
             return queue.add(connection, table, rows)
@@ -490,7 +486,7 @@ class FeedbackStore:
             elif target == "labeler":
                 count += self._erase_judgments_where(connection, Judgments.c.labeler_id == target_id)
                 connection.execute(delete(Leases).where(Leases.c.labeler_id == target_id))
-                gone = {"name": "erased", "attributes": {}, "status": "paused", "erased": 1}
+                gone: dict[str, Any] = {"name": "erased", "attributes": {}, "status": "paused", "erased": 1}
                 connection.execute(update(Labelers).where(Labelers.c.id == target_id).values(gone))
             else:
                 prompt = target_id if target == "prompt" else row["prompt_id"]
@@ -502,7 +498,7 @@ class FeedbackStore:
                 responses = Responses.c.prompt_id == prompt if target == "prompt" else Responses.c.id == target_id
                 count += self._erase_responses(connection, responses) - (target == "response")
                 if target == "prompt":
-                    gone = {"content": "", "metadata": {}, "erased": 1}
+                    gone: dict[str, Any] = {"content": "", "metadata": {}, "erased": 1}
                     connection.execute(update(Prompts).where(Prompts.c.id == prompt).values(gone))
                     cleared = update(Items).where(Items.c.prompt_id == prompt)
                     connection.execute(cleared.values({"expected": None, "metadata": {}}))
@@ -521,14 +517,27 @@ class FeedbackStore:
     @staticmethod
     def _erase_judgments(connection: Connection, rows: Collection[RowMapping]) -> None:
         queue.reopen(connection, list(rows))
-        gone = {"payload": {"kind": "erased"}, "tags": [], "metadata": {}, "order": None, "seconds": None}
+        gone: dict[str, Any] = {
+            "payload": {"kind": "erased"},
+            "tags": [],
+            "metadata": {},
+            "order": None,
+            "seconds": None,
+        }
         for part in chunks(row["id"] for row in rows):
             statement = update(Judgments).where(Judgments.c.id.in_(part))
             connection.execute(statement.values(gone | {"live": 0, "erased": 1}))
 
     @staticmethod
     def _erase_responses(connection: Connection, where: Any) -> int:
-        gone = {"text": "", "messages": None, "token_ids": None, "payload": None, "metadata": {}, "erased": 1}
+        gone: dict[str, Any] = {
+            "text": "",
+            "messages": None,
+            "token_ids": None,
+            "payload": None,
+            "metadata": {},
+            "erased": 1,
+        }
         return connection.execute(update(Responses).where(where, Responses.c.erased == 0).values(gone)).rowcount
 
     # -- care ----------------------------------------------------------------------------------------------------
@@ -555,8 +564,8 @@ class FeedbackStore:
             if newest != count:
                 problems.append(f"judgments are missing: the newest is number {newest}, but there are {count}")
             counts = and_(Judgments.c.live == 1, Judgments.c.extra == 0, Judgments.c.kind.not_in(FILLS_NO_SLOT))
-            filled = select(func.count()).where(Judgments.c.item_id == Items.c.id, counts)
-            filled = filled.correlate(Items).scalar_subquery()
+            count_filled = select(func.count()).where(Judgments.c.item_id == Items.c.id, counts)
+            filled = count_filled.correlate(Items).scalar_subquery()
             wrong = or_(
                 Items.c.filled != filled,
                 and_(Items.c.done != CLOSED, Items.c.done != (Items.c.filled >= Items.c.slots).cast(Items.c.done.type)),
