@@ -127,9 +127,8 @@ def claim(
         UserError: no such labeler, or one who is paused.
     """
     # Two tabs of one labeler take turns; judgments of the same labeler (a weaker lock) do not wait.
-    status = connection.scalar(
-        select(Labelers.c.status).where(Labelers.c.id == labeler).with_for_update(key_share=True)
-    )
+    person = select(Labelers.c.status).where(Labelers.c.id == labeler)
+    status = connection.scalar(person.with_for_update(key_share=True))
     if status is None:
         raise UserError(f"no labeler '{labeler}' in the database", "Add the labeler first")
     if status != "active":

@@ -49,6 +49,23 @@ LEASE_SECONDS = 900.0
 
 _PAGE = 2_000
 
+_REDACTED: dict[str, dict[str, Any]] = {
+    "prompt": {"content": "", "metadata": {}, "erased": 1},
+    "response": {"text": "", "messages": None, "token_ids": None, "payload": None, "metadata": {}, "erased": 1},
+    "judgment": {
+        "payload": {"kind": "erased"},
+        "tags": [],
+        "metadata": {},
+        "order": None,
+        "seconds": None,
+        "live": 0,
+        "erased": 1,
+    },
+    "labeler": {"name": "erased", "attributes": {}, "status": "paused", "erased": 1},
+    "item": {"expected": None, "metadata": {}},
+}
+"""What stands in a row after erasure, by target."""
+
 R = TypeVar("R", bound=Record)
 
 
@@ -486,8 +503,7 @@ class FeedbackStore:
             elif target == "labeler":
                 count += self._erase_judgments_where(connection, Judgments.c.labeler_id == target_id)
                 connection.execute(delete(Leases).where(Leases.c.labeler_id == target_id))
-                gone: dict[str, Any] = {"name": "erased", "attributes": {}, "status": "paused", "erased": 1}
-                connection.execute(update(Labelers).where(Labelers.c.id == target_id).values(gone))
+                connection.execute(update(Labelers).where(Labelers.c.id == target_id).values(_REDACTED["labeler"]))
             else:
                 prompt = target_id if target == "prompt" else row["prompt_id"]
                 items = connection.execute(select(Items).where(Items.c.prompt_id == prompt)).mappings().all()
@@ -498,10 +514,8 @@ class FeedbackStore:
                 responses = Responses.c.prompt_id == prompt if target == "prompt" else Responses.c.id == target_id
                 count += self._erase_responses(connection, responses) - (target == "response")
                 if target == "prompt":
-                    gone: dict[str, Any] = {"content": "", "metadata": {}, "erased": 1}
-                    connection.execute(update(Prompts).where(Prompts.c.id == prompt).values(gone))
-                    cleared = update(Items).where(Items.c.prompt_id == prompt)
-                    connection.execute(cleared.values({"expected": None, "metadata": {}}))
+                    connection.execute(update(Prompts).where(Prompts.c.id == prompt).values(_REDACTED["prompt"]))
+                    connection.execute(update(Items).where(Items.c.prompt_id == prompt).values(_REDACTED["item"]))
             stone = Tombstone(target=target, target_id=target_id, reason=reason, created=self._clock())
             connection.execute(Tombstones.insert(), to_row(stone))
         self._database.forget()
@@ -517,28 +531,13 @@ class FeedbackStore:
     @staticmethod
     def _erase_judgments(connection: Connection, rows: Collection[RowMapping]) -> None:
         queue.reopen(connection, list(rows))
-        gone: dict[str, Any] = {
-            "payload": {"kind": "erased"},
-            "tags": [],
-            "metadata": {},
-            "order": None,
-            "seconds": None,
-        }
         for part in chunks(row["id"] for row in rows):
-            statement = update(Judgments).where(Judgments.c.id.in_(part))
-            connection.execute(statement.values(gone | {"live": 0, "erased": 1}))
+            connection.execute(update(Judgments).where(Judgments.c.id.in_(part)).values(_REDACTED["judgment"]))
 
     @staticmethod
     def _erase_responses(connection: Connection, where: Any) -> int:
-        gone: dict[str, Any] = {
-            "text": "",
-            "messages": None,
-            "token_ids": None,
-            "payload": None,
-            "metadata": {},
-            "erased": 1,
-        }
-        return connection.execute(update(Responses).where(where, Responses.c.erased == 0).values(gone)).rowcount
+        redaction = update(Responses).where(where, Responses.c.erased == 0).values(_REDACTED["response"])
+        return connection.execute(redaction).rowcount
 
     # -- care ----------------------------------------------------------------------------------------------------
 
