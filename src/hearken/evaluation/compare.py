@@ -1,0 +1,242 @@
+"""Measuring policies and reward models by their responses; every interval is over prompts, not over rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Content, content_key
+from hearken.statistics.intervals import Interval, cluster_bootstrap, wilson
+from hearken.statistics.winrate import win_rate
+
+Score = Callable[[Content, str], float]
+"""What one response to a prompt is worth; larger is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadToHead:
+    """Policy A against policy B on the same prompts."""
+
+    win_rate: Interval
+    """Of A; a tie counts half."""
+    by_group: dict[str, Interval]
+    wins: int
+    ties: int
+    losses: int
+
+
+def head_to_head(
+    prompts: Sequence[Content],
+    responses_a: Sequence[str],
+    responses_b: Sequence[str],
+    score: Score,
+    groups: Mapping[str, Score] | None = None,
+    *,
+    tie: float = 1e-9,
+) -> HeadToHead:
+    """How often A's response is worth more than B's, overall and to each group.
+
+    Row i pairs ``responses_a[i]`` with ``responses_b[i]``, both answers to ``prompts[i]``; a prompt may appear in several
+    rows. Intervals are by bootstrap over prompts.
+
+    Args:
+        prompts: (N,).
+        responses_a: (N,), of the policy whose win rate is asked.
+        responses_b: (N,).
+        score: the judge; gold where it is known.
+        groups: what each group of labelers finds a response worth, by the group's name.
+        tie: scores no further apart than this are a tie.
+
+    Raises:
+        UserError: nothing to compare, lengths that differ, or a score that is not a finite number.
+    """
+    if not len(prompts) == len(responses_a) == len(responses_b):
+        raise UserError(
+            f"cannot compare {len(responses_a)} responses with {len(responses_b)} on {len(prompts)} prompts",
+            "Give one response of each policy a row",
+        )
+    if not prompts:
+        raise UserError("no responses to compare", "Sample both policies on the same held-out prompts first")
+    keys = [content_key(prompt) for prompt in prompts]
+
+    def outcomes(judge: Score) -> list[float]:
+        rows = []
+        for row, (prompt, a, b) in enumerate(zip(prompts, responses_a, responses_b, strict=True)):
+            margin = judge(prompt, a) - judge(prompt, b)
+            if not math.isfinite(margin):
+                raise UserError(f"the score of row {row} is not a finite number", "Mend the judge or leave the row out")
+            rows.append(0.5 if abs(margin) <= tie else float(margin > 0))
+        return rows
+
+    overall = outcomes(score)
+    return HeadToHead(
+        win_rate=win_rate(overall, keys),
+        by_group={name: win_rate(outcomes(judge), keys) for name, judge in (groups or {}).items()},
+        wins=overall.count(1.0),
+        ties=overall.count(0.5),
+        losses=overall.count(0.0),
+    )
+
+
+def length_baseline_accuracy(
+    comparisons: Sequence[Comparison], length: Callable[[str], int] = lambda text: len(text.split())
+) -> Interval:
+    """The accuracy of "the longer response is the better one" on every ordered pair; equal lengths count half.
+
+    A reward model worth its name beats this (and one minus this). Pairs that the labeler tied or did not rank say
+    nothing and are left out.
+
+    Args:
+        comparisons: judgments, usually held-out ones.
+        length: of a response; words by default.
+
+    Raises:
+        UserError: no comparison prefers one response to another.
+    """
+    right: list[float] = []
+    keys: list[str] = []
+    for comparison in comparisons:
+        ranked = [(rank, length(text)) for rank, text in zip(comparison.ranks, comparison.responses, strict=True) if rank is not None]
+        key = content_key(comparison.prompt)
+        for better, size in ranked:
+            for worse, other in ranked:
+                if better < worse:
+                    right.append(0.5 if size == other else float(size > other))
+                    keys.append(key)
+    if not right:
+        raise UserError("no comparison prefers one response to another", "Give rankings that are not all ties")
+    return cluster_bootstrap(right, keys)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """Rows whose predicted probability falls in ``[start, end)``."""
+
+    start: float
+    end: float
+    predicted: float
+    """Mean prediction in the bin."""
+    observed: Interval
+    """Share that came true."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far predicted probabilities may be taken at their word."""
+
+    bins: tuple[CalibrationBin, ...]
+    """Non-empty bins, in order."""
+    error: float
+    """Expected calibration error: mean of |observed − predicted| over rows; 0 is perfect."""
+    brier: float
+    """Mean squared error of the probabilities; a coin scores 0.25."""
+
+
+def calibration(probabilities: Sequence[float], outcomes: Sequence[float], bins: int = 10) -> Calibration:
+    """Predicted against observed, in equally wide bins (Naeini et al. 2015 for the expected calibration error).
+
+    For pairs, orient each at random (or give both orientations): with the preferred response always first, outcomes are all 1
+    and nothing can be learnt.
+
+    Args:
+        probabilities: (N,) predicted probability that the event happens, 0..1.
+        outcomes: (N,) 1 it did, 0 it did not, 0.5 a tie.
+        bins: how many.
+
+    Raises:
+        UserError: no rows, lengths that differ, or values outside 0..1.
+    """
+    p = np.asarray(probabilities, dtype=float)
+    y = np.asarray(outcomes, dtype=float)
+    if p.shape != y.shape or p.ndim != 1 or not p.size:
+        raise UserError(f"calibration needs as many outcomes as probabilities, and at least one (got {p.size}, {y.size})")
+    if not (np.all((p >= 0) & (p <= 1)) and np.all((y >= 0) & (y <= 1))):
+        raise UserError("calibration got a value outside 0..1", "Pass probabilities (a sigmoid of the score difference)")
+    where = np.minimum((p * bins).astype(int), bins - 1)
+    found = []
+    error = 0.0
+    for index in np.unique(where):
+        inside = where == index
+        count = int(inside.sum())
+        predicted, observed = float(p[inside].mean()), float(y[inside].mean())
+        error += count / p.size * abs(observed - predicted)
+        found.append(
+            CalibrationBin(
+                start=index / bins,
+                end=(index + 1) / bins,
+                predicted=predicted,
+                observed=wilson(float(y[inside].sum()), count),
+                count=count,
+            )
+        )
+    return Calibration(bins=tuple(found), error=error, brier=float(np.mean((p - y) ** 2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Proxy and gold reward over a training run, smoothed, and whether they part (over-optimisation, Gao et al. 2022)."""
+
+    steps: list[float]
+    proxy: list[float]
+    gold: list[float]
+    fooled: bool
+    """Gold fell from its peak, beyond noise, while the proxy went on rising."""
+    peak: float
+    """The step at which gold was highest."""
+    gold_fall: float
+    """Gold at its peak minus gold at the end, in gold's units; ≥ 0."""
+    proxy_rise: float
+    """Proxy at the end minus proxy at gold's peak, in the proxy's units."""
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """Centred moving average over ``window`` values, shorter at both ends; same length as ``values``."""
+    y = np.asarray(values, dtype=float)
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    half = max(window, 1) // 2
+    index = np.arange(len(y))
+    start, end = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))
+    return [float(v) for v in (total[end] - total[start]) / (end - start)]
+
+
+def find_divergence(steps: Sequence[float], proxy: Sequence[float], gold: Sequence[float]) -> Divergence | None:
+    """Is the reward model being fooled: does gold fall while the proxy rises?
+
+    Both are smoothed over a tenth of the run. From gold's peak to the end, gold must fall and the proxy rise by more than
+    a tenth of its own range over the run and more than three standard errors of a smoothed point, the noise being judged from
+    differences of neighbouring rows.
+
+    Args:
+        steps: (N,).
+        proxy: (N,) mean score of the reward model.
+        gold: (N,) mean true reward of the same responses.
+
+    Returns:
+        None for fewer than five rows, from which nothing can be said.
+    """
+    if len(steps) < 5:
+        return None
+    window = max(3, len(steps) // 10) | 1
+    smoothed = {"proxy": smooth(proxy, window), "gold": smooth(gold, window)}
+
+    def beyond(change: float, raw: Sequence[float], level: list[float]) -> bool:
+        noise = float(np.std(np.diff(np.asarray(raw, dtype=float)))) / math.sqrt(2)
+        return change > max(0.1 * (max(level) - min(level)), 3 * noise * math.sqrt(2 / window))
+
+    top = int(np.argmax(smoothed["gold"]))
+    fall = smoothed["gold"][top] - smoothed["gold"][-1]
+    rise = smoothed["proxy"][-1] - smoothed["proxy"][top]
+    return Divergence(
+        steps=[float(s) for s in steps],
+        proxy=smoothed["proxy"],
+        gold=smoothed["gold"],
+        fooled=fall > 0 and rise > 0 and beyond(fall, gold, smoothed["gold"]) and beyond(rise, proxy, smoothed["proxy"]),
+        peak=float(steps[top]),
+        gold_fall=fall,
+        proxy_rise=rise,
+    )

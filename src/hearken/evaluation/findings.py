@@ -1,0 +1,171 @@
+"""What the figures of a report say, in plain words: the headline and the warnings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hearken.evaluation.compare import Divergence, find_divergence
+from hearken.evaluation.numbers import estimate, number, percent, with_interval
+from hearken.evaluation.report import Figure, Policy, Report, Training
+from hearken.statistics.intervals import Interval
+
+PROXY_KEYS = ("score", "proxy", "proxy_reward")
+GOLD_KEYS = ("gold", "gold_reward")
+STEP_KEYS = ("step", "iteration", "update")
+
+FEW_PROMPTS = 50
+"""Below this many held-out prompts, even an interval is a rough guide."""
+
+
+def metric(row: dict[str, Any], keys: tuple[str, ...]) -> float | None:
+    """The first of ``keys`` that ``row`` has as a finite number; a prefix such as ``train/`` is ignored."""
+    plain = {str(name).rpartition("/")[2]: value for name, value in row.items()}
+    for key in keys:
+        value = plain.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    return None
+
+
+def divergence(run: Training) -> Divergence | None:
+    """Proxy against gold over the rows of a run that know both; None where too few do."""
+    found = [
+        (step if (step := metric(row, STEP_KEYS)) is not None else float(index), proxy, gold)
+        for index, row in enumerate(run.rows)
+        if (proxy := metric(row, PROXY_KEYS)) is not None and (gold := metric(row, GOLD_KEYS)) is not None
+    ]
+    return find_divergence(*zip(*found, strict=True)) if found else None
+
+
+def _bounds(figure: Figure) -> tuple[float, float] | None:
+    if figure is None:
+        return None
+    return (figure.low, figure.high) if isinstance(figure, Interval) else (figure, figure)
+
+
+def verdict(win_rate: Figure) -> str:
+    """``beats``, ``loses to`` or ``cannot be told apart from``, by where the interval lies."""
+    bounds = _bounds(win_rate)
+    if bounds and bounds[0] > 0.5:
+        return "beats"
+    if bounds and bounds[1] < 0.5:
+        return "loses to"
+    return "cannot be told apart from"
+
+
+def headline(report: Report) -> str:
+    """The result in one sentence; empty where no win rate is known."""
+    policy = report.find(report.policy)
+    if policy is None or policy.win_rate is None or not report.baseline:
+        return ""
+    rate, _, bracket = with_interval(policy.win_rate, as_percent=True).partition(" ")
+    where = f"{rate} of held-out prompts{f' {bracket}' if bracket else ''}".replace(", ", f",{chr(0xA0)}")
+    said = verdict(policy.win_rate)
+    if said == "cannot be told apart from":
+        return f"{policy.name} cannot be told apart from {report.baseline}: it wins on {where}."
+    if said == "loses to":
+        return f"{policy.name} loses to {report.baseline}: it wins on only {where}."
+    return f"{policy.name} beats {report.baseline} on {where}."
+
+
+def subheadline(report: Report) -> str:
+    """What stands behind the headline: who judged, each group's view, how far the policy went."""
+    policy = report.find(report.policy)
+    if policy is None or policy.win_rate is None:
+        return ""
+    parts = []
+    judged = f"Judged by {report.judge}" if report.judge else "Judged"
+    if report.prompts:
+        judged += f" on {report.prompts:,} prompts neither policy was trained on"
+    parts.append(f"{judged}; ties count half, and the brackets hold the 95{chr(0x202F)}% interval over prompts.")
+    if policy.by_group:
+        said = [f"{name} {percent(rate.estimate)}" for name, rate in policy.by_group.items()]
+        parts.append(f"Each group for itself: {', '.join(said)}.")
+    if policy.kl is not None:
+        parts.append(f"It moved {with_interval(policy.kl)} nats a response away from where it started.")
+    return " ".join(parts)
+
+
+def warnings(report: Report) -> list[str]:
+    """What a careful colleague would point out; the report's own warnings first."""
+    found = list(report.warnings)
+    policy, baseline = report.find(report.policy), report.find(report.baseline)
+    if policy is not None:
+        found += _about_winning(report, policy)
+        if baseline is not None:
+            found += _about_language(policy, baseline)
+    found += [said for run in report.training if (said := fooled(run))]
+    found += _about_the_reward_model(report)
+    return found
+
+
+def _about_winning(report: Report, policy: Policy) -> list[str]:
+    found = []
+    if report.prompts is not None and report.prompts < FEW_PROMPTS:
+        found.append(f"Only {report.prompts} held-out prompts: read the win rate as a rough guide.")
+    for name, rate in policy.by_group.items():
+        text = with_interval(rate, as_percent=True)
+        if rate.high < 0.5:
+            found.append(f"Group {name} is worse off: {policy.name} wins only {text} by its taste.")
+        elif rate.low <= 0.5:
+            found.append(f"For group {name} no difference is shown: {policy.name} wins {text} by its taste.")
+    return found
+
+
+def _about_language(policy: Policy, baseline: Policy) -> list[str]:
+    found = []
+    now, before = estimate(policy.perplexity), estimate(baseline.perplexity)
+    if now and before and now > 1.15 * before:
+        found.append(
+            f"{policy.name} lost some general language: perplexity on held-out text is {number(now)}, {percent(now / before - 1)} "
+            f"above {baseline.name}'s. A larger ptx coefficient holds it."
+        )
+    now, before = estimate(policy.distinct_2), estimate(baseline.distinct_2)
+    if now is not None and before and now < 0.9 * before:
+        found.append(
+            f"Responses have become more alike: distinct word pairs fell from {percent(before)} to {percent(now)}. "
+            "Read some of them; a higher KL coefficient keeps variety."
+        )
+    now, before = estimate(policy.length), estimate(baseline.length)
+    if now and before and not 2 / 3 <= now / before <= 1.5:
+        change = "longer" if now > before else "shorter"
+        found.append(f"Responses are much {change} ({number(before)} → {number(now)} tokens): length may explain part of the result.")
+    rate = estimate(policy.parse_rate)
+    if rate is not None and rate < 0.9:
+        found.append(f"{percent(1 - rate)} of the responses of {policy.name} do not parse.")
+    return found
+
+
+def fooled(run: Training) -> str:
+    """The warning where a run's proxy rises while gold falls; empty where it does not."""
+    parting = divergence(run)
+    if parting is None or not parting.fooled:
+        return ""
+    return (
+        f"The reward model is being fooled in {run.name}: after step {parting.peak:,.0f} its score rises by "
+        f"{number(parting.proxy_rise, 2)} while the gold reward falls by {number(parting.gold_fall, 2)}. "
+        "Stop there, raise the KL coefficient, or collect comparisons of the new responses."
+    )
+
+
+def _about_the_reward_model(report: Report) -> list[str]:
+    model = report.reward_model
+    if model is None:
+        return []
+    found = []
+    accuracy, longer = _bounds(model.accuracy), estimate(model.longer_wins)
+    if accuracy and accuracy[0] <= 0.5:
+        found.append("The reward model is not shown to be better than chance on held-out comparisons.")
+    elif accuracy and longer is not None and accuracy[0] <= max(longer, 1 - longer):
+        rule = "longer" if longer >= 0.5 else "shorter"
+        found.append(f"The reward model is not shown to be better than always preferring the {rule} response.")
+    mean = _bounds(model.reference_mean)
+    if mean and not mean[0] - 0.1 <= 0 <= mean[1] + 0.1:
+        found.append(f"Reference responses score {with_interval(model.reference_mean)} on average; the reward's zero should lie there.")
+    if model.calibration is not None and model.calibration.error > 0.1:
+        found.append(
+            f"The reward model's probabilities are off by {percent(model.calibration.error)} on average: "
+            "trust the order of its scores more than their distances."
+        )
+    return found

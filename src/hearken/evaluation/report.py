@@ -1,0 +1,212 @@
+"""The report of a run: what was done, what changed, whether it is better, and what it cost, in one HTML file.
+
+Fill a ``Report`` with what is known; sections without data are left out. ``render`` makes the page (no network, no
+JavaScript, light and dark), ``Report.to_json`` the same figures for scripts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from hearken.evaluation.compare import Calibration
+from hearken.feedback.examples import Content
+from hearken.statistics.intervals import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import TypeAdapter
+
+Figure = Interval | float | None
+"""A number, with its interval wherever one can be had."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of the pipeline."""
+
+    name: str
+    done: str
+    """What it did, in a few plain words."""
+    count: int | None = None
+    unit: str = ""
+    """Of what ``count`` counts, plural: ``responses``."""
+    seconds: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One policy's response, with its scores."""
+
+    text: str
+    proxy: float | None = None
+    gold: float | None = None
+    parses: bool | None = None
+    """Whether the world's parser accepts it, where the world has one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """The same prompt answered before and after."""
+
+    prompt: Content
+    before: Answer
+    after: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How one policy answers held-out prompts. ``win_rate`` is against the baseline; ties count half."""
+
+    name: str
+    win_rate: Figure = None
+    by_group: dict[str, Interval] = field(default_factory=dict)
+    proxy: Figure = None
+    gold: Figure = None
+    kl: Figure = None
+    """Nats a sequence to the reference policy."""
+    perplexity: Figure = None
+    """On held-out text of pretraining."""
+    parse_rate: Figure = None
+    distinct_2: Figure = None
+    """Share of distinct word pairs, 0..1."""
+    length: Figure = None
+    """Tokens a response."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardModel:
+    """What is known of the reward model, on held-out comparisons."""
+
+    accuracy: Figure
+    ceiling: Figure = None
+    """Accuracy of the exact vote probability on the same rows, known only in simulation."""
+    longer_wins: Figure = None
+    """Accuracy of preferring the longer response."""
+    trained_on: int | None = None
+    held_out: int | None = None
+    calibration: Calibration | None = None
+    reference_mean: Figure = None
+    """Mean score of reference responses, which should be 0."""
+    lengths: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    """Score of each response whose length stands in ``lengths``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One training run: the rows of its ``metrics.jsonl``. Names of known curves are in ``hearken.evaluation.view.CURVES``."""
+
+    name: str
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """One labeler, or one group of labelers."""
+
+    name: str
+    kind: str
+    """person, ai, simulated or import."""
+    judgments: int
+    group: str = ""
+    ties: float | None = None
+    """Share of pairs left tied."""
+    first_shown: Figure = None
+    """Share of untied pairs won by the response shown first; 0.5 is no side bias."""
+    longer: Figure = None
+    """Share of untied pairs won by the longer response; 0.5 is no length preference."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What it takes to run it again."""
+
+    commands: list[str] = field(default_factory=list)
+    seed: int | None = None
+    data_hash: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+    configuration: str = ""
+    """The resolved configuration as YAML."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One artifact and what it was made from: ``parents`` maps a role (model, reward, ref, data) to an artifact's name."""
+
+    name: str
+    kind: str
+    parents: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    data_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything the page can show. Only ``title`` is needed; what is absent is left out of the page."""
+
+    title: str
+    created: str = ""
+    subtitle: str = ""
+    policy: str = ""
+    """Name (in ``policies``) of the policy this is about."""
+    baseline: str = ""
+    """Name (in ``policies``) of the policy it is compared with."""
+    prompts: int | None = None
+    """Held-out prompts behind the comparison."""
+    judge: str = ""
+    """Who decided which response wins, in words: ``the gold reward``."""
+    warnings: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    policies: list[Policy] = field(default_factory=list)
+    reward_model: RewardModel | None = None
+    training: list[Training] = field(default_factory=list)
+    judges: list[Judge] = field(default_factory=list)
+    recipe: Recipe | None = None
+    lineage: list[Made] = field(default_factory=list)
+
+    def find(self, name: str) -> Policy | None:
+        """The policy of that name."""
+        return next((p for p in self.policies if p.name == name), None)
+
+    def to_json(self) -> str:
+        """All figures as standard JSON (a number that is not finite becomes null)."""
+        return _adapter().dump_json(self, indent=1).decode()
+
+    @staticmethod
+    def from_json(text: str) -> Report:
+        """What ``to_json`` wrote."""
+        return _adapter().validate_json(text)
+
+
+@cache
+def _adapter() -> TypeAdapter[Report]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Report)
+
+
+def lineage(manifests: Mapping[str, Mapping[str, Any]]) -> list[Made]:
+    """The lineage section from the manifests of artifacts, by the artifact's folder name; parents are named by folder too."""
+    return [
+        Made(
+            name=name,
+            kind=str(manifest.get("kind", "")),
+            parents={role: str(path).rstrip("/").rpartition("/")[2] for role, path in (manifest.get("parents") or {}).items()},
+            created=str(manifest.get("created", "")),
+            data_hash=str((manifest.get("data") or {}).get("hash") or ""),
+        )
+        for name, manifest in manifests.items()
+    ]
+
+
+def render(report: Report) -> str:
+    """The page as one HTML string: no link leaves it, no script runs in it, and model output is only ever text."""
+    from hearken.evaluation.view import page
+
+    return page(report)
