@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from hearken.statistics.intervals import Interval, cluster_bootstrap, paired_difference, wilson
+
+
+def test_rows_as_clusters_give_the_normal_interval() -> None:
+    values = np.random.default_rng(0).normal(3.0, 2.0, size=400)
+    interval = cluster_bootstrap(values, n=4000)
+    half = 1.96 * values.std() / 20
+    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_repeated_rows_are_no_new_information() -> None:
+    """Every prompt's row copied nine times: the clustered interval stays, the row interval shrinks threefold."""
+    values = np.random.default_rng(1).normal(size=100)
+    once = cluster_bootstrap(values, seed=3)
+    copies = cluster_bootstrap(np.repeat(values, 9), np.repeat(np.arange(100), 9), seed=3)
+    rows = cluster_bootstrap(np.repeat(values, 9), seed=3)
+    assert copies == pytest.approx(once)
+    assert (rows.high - rows.low) / (once.high - once.low) == pytest.approx(1 / 3, rel=0.1)
+
+
+def test_coverage_of_clustered_rows() -> None:
+    """A rate with prompts of unequal size and a prompt effect: prompts cover about 95 %, rows much less."""
+    random = np.random.default_rng(2)
+    covered = np.zeros(2)
+    trials = 300
+    for trial in range(trials):
+        prompts = np.repeat(np.arange(60), random.integers(2, 10, size=60))
+        chance = random.beta(2.4, 1.6, size=60)[prompts]  # mean .6
+        values = (random.random(len(prompts)) < chance).astype(float)
+        for i, clusters in enumerate((prompts, None)):
+            interval = cluster_bootstrap(values, clusters, n=400, seed=trial)
+            covered[i] += interval.low <= 0.6 <= interval.high
+    assert 0.91 <= covered[0] / trials <= 0.98
+    assert covered[1] / trials < 0.88
+
+
+def test_a_statistic_is_resampled_like_the_mean() -> None:
+    random = np.random.default_rng(4)
+    values, clusters = random.normal(size=200), random.integers(0, 40, size=200)
+    fast = cluster_bootstrap(values, clusters, n=2000)
+    slow = cluster_bootstrap(values, clusters, statistic=lambda x: float(np.mean(x)), n=2000)
+    assert slow == pytest.approx(fast, abs=0.02)
+    rows = np.stack([values, 2 * values + 1], axis=1)
+    slope = cluster_bootstrap(rows, clusters, statistic=lambda x: float(np.polyfit(x[:, 0], x[:, 1], 1)[0]), n=50)
+    assert slope == pytest.approx((2, 2, 2))
+
+
+def test_clusters_may_be_any_labels_and_seeds_repeat() -> None:
+    values, names = [1.0, 0.0, 1.0, 1.0], [("a", 1), ("a", 1), ("b", 2), ("c", 3)]
+    assert cluster_bootstrap(values, names) == cluster_bootstrap(values, ["x", "x", "y", "z"])
+    assert cluster_bootstrap(values, np.array([5, 5, 6, 7]), seed=1) == cluster_bootstrap(values, names, seed=1)
+
+
+def test_one_cluster_has_an_estimate_but_no_interval() -> None:
+    interval = cluster_bootstrap([1.0, 0.0], ["same", "same"])
+    assert interval.estimate == 0.5 and math.isnan(interval.low) and math.isnan(interval.high)
+
+
+def test_paired_difference_is_narrower_than_either() -> None:
+    random = np.random.default_rng(5)
+    common = random.normal(size=300)
+    ours, theirs = common + 0.1 + 0.1 * random.normal(size=300), common + 0.1 * random.normal(size=300)
+    difference, alone = paired_difference(ours, theirs), cluster_bootstrap(ours)
+    assert difference.low < 0.1 < difference.high and difference.low > 0
+    assert difference.high - difference.low < 0.3 * (alone.high - alone.low)
+
+
+def test_wilson_closed_forms() -> None:
+    z2 = 1.959963984540054**2
+    assert wilson(0, 10) == pytest.approx((0.0, 0.0, z2 / (10 + z2)))
+    assert wilson(10, 10) == pytest.approx((1.0, 10 / (10 + z2), 1.0))
+    half = 0.5 * math.sqrt(z2 / (40 + z2))
+    assert wilson(20, 40) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        cluster_bootstrap([])
+    with pytest.raises(ValueError, match="2 values but 1 clusters"):
+        cluster_bootstrap([1.0, 2.0], ["a"])
+    with pytest.raises(ValueError, match="differ"):
+        paired_difference([1.0, 2.0], [1.0])
+    for successes, n in ((1, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="no rate"):
+            wilson(successes, n)
+
+
+def test_reads_well() -> None:
+    assert str(Interval(0.8123, 0.77, 0.8512)) == "0.812 [0.77, 0.851]"
