@@ -45,7 +45,7 @@ def test_coverage_of_clustered_rows() -> None:
 
 def test_a_statistic_is_resampled_like_the_mean() -> None:
     random = np.random.default_rng(4)
-    values, clusters = random.normal(size=200), random.integers(0, 40, size=200)
+    values, clusters = 3 + random.normal(size=200), random.integers(0, 40, size=200)  # clusters of unequal size
     fast = cluster_bootstrap(values, clusters, n=2000)
     slow = cluster_bootstrap(values, clusters, statistic=lambda x: float(np.mean(x)), n=2000)
     assert slow == pytest.approx(fast, abs=0.02)
