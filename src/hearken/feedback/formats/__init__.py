@@ -140,11 +140,17 @@ def layout_for(examples: Iterable[Example]) -> str:
 
 
 def write_examples(
-    examples: Iterable[Example], path: str | os.PathLike[str], layout: str = "auto", *, overwrite: bool = False
+    examples: Iterable[Example],
+    path: str | os.PathLike[str],
+    layout: str = "auto",
+    *,
+    overwrite: bool = False,
+    note: str = "",
 ) -> None:
     """Write examples in one layout; the suffix of ``path`` says how (.jsonl, .json, .csv, .parquet, .txt; also .gz).
 
-    Optional columns are written where they differ from their defaults; the metadata become columns.
+    Optional columns are written where they differ from their defaults; the metadata become columns. ``note`` is kept in
+    a Parquet file's own metadata, under "hearken".
 
     Raises:
         UserError: an example that the layout cannot hold, a file that exists, or one that cannot be written.
@@ -162,4 +168,4 @@ def write_examples(
             rows.append(chosen.write(example))
         except UserError as error:
             raise UserError(f"example {number}: {error.what}", error.hint) from None
-    write_rows(rows, path, overwrite)
+    write_rows(rows, path, overwrite, note)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, cast
 
@@ -135,7 +136,7 @@ def read_hub(name: str) -> Iterator[ReadRow]:
         raise UserError(f"{name}: the Hub data set cannot be read ({reason:.120})", hint) from None
 
 
-def write_rows(rows: list[Row], path: str | os.PathLike[str], overwrite: bool = False) -> None:
+def write_rows(rows: list[Row], path: str | os.PathLike[str], overwrite: bool = False, note: str = "") -> None:
     """Write rows by the suffix of ``path``: .jsonl, .json, .csv (these and .txt also .gz), .parquet.
 
     The file appears whole or not at all. A .txt file takes rows of one text column: one document, or a prompt per line.
@@ -149,11 +150,13 @@ def write_rows(rows: list[Row], path: str | os.PathLike[str], overwrite: bool = 
         raise UserError(f"{path}: cannot write this kind of file", _KNOWN.partition(";")[0])
     if path.exists() and not overwrite:
         raise UserError(f"{path}: exists already", "Remove it or choose another name")
-    encode = {"jsonl": _jsonl, "json": _json, "csv": _csv, "parquet": _parquet, "text": _text}[kind]
-    partial = path.with_name(f".{path.name}.partial")
+    encoders: dict[str, Callable[[list[Row], IO[bytes], Path], None]]
+    encoders = {"jsonl": _jsonl, "json": _json, "csv": _csv, "parquet": partial(_parquet, note=note), "text": _text}
+    encode = encoders[kind]
+    unfinished = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with unfinished.open("wb") as file:
             if path.suffix == ".gz":
                 # No time stamp, so that equal rows make equal files.
                 with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped:
@@ -162,12 +165,12 @@ def write_rows(rows: list[Row], path: str | os.PathLike[str], overwrite: bool = 
                 encode(rows, file, path)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        unfinished.replace(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}", "Nothing was written; check the disk") from None
     finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -405,7 +408,7 @@ def _csv(rows: list[Row], file: IO[bytes], path: Path) -> None:
     text.detach()
 
 
-def _parquet(rows: list[Row], file: IO[bytes], path: Path) -> None:
+def _parquet(rows: list[Row], file: IO[bytes], path: Path, note: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -417,7 +420,7 @@ def _parquet(rows: list[Row], file: IO[bytes], path: Path) -> None:
                 raise pa.ArrowInvalid("empty objects")
         except pa.ArrowException:
             raise UserError(f"{path}: the column '{column}' mixes types", "Write .jsonl, which can hold them") from None
-    pq.write_table(pa.table(arrays), file)
+    pq.write_table(pa.table(arrays, metadata={"hearken": note} if note else None), file)
 
 
 def _text(rows: list[Row], file: IO[bytes], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""HH-RLHF's dialogues ``"\\n\\nHuman: …\\n\\nAssistant: …"``, a chosen and a rejected one (Bai et al., 2022)."""
+r"""HH-RLHF's dialogues ``"\n\nHuman: …\n\nAssistant: …"``, a chosen and a rejected one (Bai et al., 2022)."""
 
 from __future__ import annotations
 

@@ -26,8 +26,9 @@ from hearken.feedback.examples import (
     Rating,
     Role,
     Thumb,
+    content_key,
 )
-from hearken.feedback.formats import hh, oasst
+from hearken.feedback.formats import canonical, hh, oasst
 
 Row = dict[str, Any]
 
@@ -47,7 +48,8 @@ class Layout:
     """
 
     name: str
-    kind: type[Example]
+    kind: Any
+    """The class of the examples that it holds."""
     columns: tuple[str, ...]
     read: Callable[[Row], list[Example]]
     write: Callable[[Any], Row] | None
@@ -427,7 +429,17 @@ def _read_oasst(row: Row) -> list[Example]:
     return examples
 
 
+def _read_snapshot(row: Row) -> list[Example]:
+    return [canonical.load(str(_column(row, "kind")), _text(_column(row, "example"), "example"))]
+
+
+def _write_snapshot(example: Example) -> Row:
+    prompt = example.text if isinstance(example, Document) else example.prompt
+    return {"kind": canonical.kind_name(example), "prompt": content_key(prompt), "example": canonical.dump(example)}
+
+
 _ALL = (
+    Layout("snapshot", Example, ("kind", "prompt", "example"), _read_snapshot, _write_snapshot),
     Layout("oasst", Comparison, ("message_tree_id", "prompt"), _read_oasst, None),
     Layout("pairs", Comparison, ("prompt", "chosen", "rejected"), _read_pairs, _write_pairs),
     Layout("implicit", Comparison, ("chosen", "rejected"), _read_implicit, _write_implicit),

@@ -1,0 +1,146 @@
+"""Deduplication, and train/validation splits by prompt with a check for leakage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Content, Document, Example, Message, content_key
+from hearken.feedback.formats import canonical
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples on two sides; no prompt is on both."""
+
+    train: list[Example]
+    validation: list[Example]
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Prompts of the validation side that also stand on the train side."""
+
+    exact: tuple[Content, ...]
+    near: tuple[Content, ...]
+    """Equal but for capitals and white space; the exact ones are not among them."""
+    validation_rows: int
+    """Rows of the validation side with such a prompt."""
+
+    def __bool__(self) -> bool:
+        return bool(self.exact or self.near)
+
+    def __str__(self) -> str:
+        """One line, such as "2 prompts of the validation data (5 rows) are in the training data, 1 of them nearly"."""
+        prompts = len(self.exact) + len(self.near)
+        line = f"{prompts} prompts of the validation data ({self.validation_rows} rows) are in the training data"
+        return f"{line}, {len(self.near)} of them nearly" if self.near else line
+
+
+def deduplicate(examples: Iterable[Example]) -> tuple[list[Example], int]:
+    """Keep the first of examples that say the same.
+
+    The same means the same kind, prompt, responses, judgment, weight; the order of a comparison's responses and the
+    metadata do not count, except that two stored judgments (metadata "judgment") are two, however alike.
+
+    Returns:
+        The examples kept, in order, and how many were left out.
+    """
+    seen: set[tuple[str, str, str]] = set()
+    kept = []
+    removed = 0
+    for example in examples:
+        plain = _sorted(example) if isinstance(example, Comparison) else example
+        key = (
+            canonical.kind_name(example),
+            canonical.dump(plain, metadata=False),
+            str(example.metadata.get("judgment")),
+        )
+        if key in seen:
+            removed += 1
+        else:
+            seen.add(key)
+            kept.append(example)
+    return kept, removed
+
+
+def side(prompt: Content, validation: float = 0.1, seed: int = 0) -> Literal["train", "validation"]:
+    """On which side a prompt stands: by a hash of the prompt and ``seed`` alone, so that added rows move nobody.
+
+    Prompts that differ only in capitals and white space stand on the same side.
+
+    Args:
+        prompt: the prompt (or a document's text).
+        validation: the share of prompts that go to validation, 0..1.
+        seed: another seed, another split.
+    """
+    digest = hashlib.sha256(f"{seed} {content_key(_normalised(prompt))}".encode()).digest()
+    return "validation" if int.from_bytes(digest[:8], "big") / 2**64 < validation else "train"
+
+
+def split_by_prompt(examples: Iterable[Example], validation: float = 0.1, seed: int = 0) -> Split:
+    """Divide examples so that everything about one prompt is on one side; see `side`.
+
+    With few prompts a side may be empty.
+
+    Raises:
+        UserError: ``validation`` is not a share.
+    """
+    if not 0 <= validation <= 1:
+        raise UserError(f"the share of validation must lie in 0..1, not {validation}", "For a tenth write 0.1")
+    split = Split([], [])
+    sides: dict[Content, list[Example]] = {}
+    for example in examples:
+        prompt = _prompt(example)
+        if prompt not in sides:
+            sides[prompt] = split.train if side(prompt, validation, seed) == "train" else split.validation
+        sides[prompt].append(example)
+    return split
+
+
+def check_leakage(train: Sequence[Example], validation: Sequence[Example], strict: bool = False) -> Leakage:
+    """Find prompts that stand on both sides.
+
+    Args:
+        train: the one side.
+        validation: the other.
+        strict: refuse instead of only reporting.
+
+    Raises:
+        UserError: with ``strict``, when there are any.
+    """
+    seen = {_prompt(example) for example in train}
+    seen_normalised = {_normalised(prompt) for prompt in seen}
+    exact: dict[Content, None] = {}
+    near: dict[Content, None] = {}
+    rows = 0
+    for example in validation:
+        prompt = _prompt(example)
+        if _normalised(prompt) in seen_normalised:
+            rows += 1
+            (exact if prompt in seen else near)[prompt] = None
+    leakage = Leakage(tuple(exact), tuple(near), rows)
+    if strict and leakage:
+        raise UserError(str(leakage), "Split by prompt (split_by_prompt), or leave those rows out")
+    return leakage
+
+
+def _prompt(example: Example) -> Content:
+    return example.text if isinstance(example, Document) else example.prompt
+
+
+def _normalised(prompt: Content) -> Content:
+    if isinstance(prompt, str):
+        return " ".join(prompt.split()).casefold()
+    return tuple(Message(message.role, " ".join(message.content.split()).casefold()) for message in prompt)
+
+
+def _sorted(example: Comparison) -> Comparison:
+    if example.share is not None:
+        return example  # a share speaks of the first response
+    order = sorted(zip(example.responses, example.ranks, strict=True), key=lambda pair: (pair[0], str(pair[1])))
+    responses, ranks = tuple(text for text, _ in order), tuple(rank for _, rank in order)
+    return Comparison(example.prompt, responses, ranks, example.strength, None, example.weight)

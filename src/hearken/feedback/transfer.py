@@ -1,0 +1,384 @@
+"""In and out of the feedback database: files of judgments, and the raw dump that holds everything with its ids."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
+from hearken.feedback.formats import OnBad, ReadReport, canonical, iter_examples, write_examples
+from hearken.feedback.formats.files import is_hub_name, read_rows, sources, write_rows
+from hearken.feedback.formats.layouts import LAYOUTS, Row, find_layout
+from hearken.feedback.records import (
+    ComparisonPayload,
+    DemonstrationPayload,
+    Guideline,
+    Judgment,
+    Labeler,
+    Payload,
+    Prompt,
+    QueueItem,
+    RatingPayload,
+    Record,
+    Response,
+    ThumbPayload,
+    Tombstone,
+    prompt_id,
+)
+from hearken.feedback.snapshot import inline_examples
+from hearken.feedback.splits import side
+from hearken.feedback.store import FeedbackStore
+from hearken.progress import progress
+
+RAW_VERSION = 1
+_BATCH = 2_000
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import added; importing the same file again adds nothing."""
+
+    read: ReadReport
+    prompts: int = 0
+    responses: int = 0
+    judgments: int = 0
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.read}; new: {self.prompts} prompts, {self.responses} responses, {self.judgments} judgments"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote."""
+
+    path: Path
+    layout: str
+    rows: int
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Judgments that the layout cannot hold, by reason."""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        reasons = "".join(f"; left out: {count} ({reason})" for reason, count in self.left_out.items())
+        return f"{self.rows} rows in {self.path}{reasons}"
+
+
+# --- in --------------------------------------------------------------------------------------------------------------
+
+
+def import_file(
+    store: FeedbackStore,
+    path: str | os.PathLike[str],
+    format: str = "auto",
+    labeler: str = "import",
+    *,
+    validation: float = 0.0,
+    seed: int = 0,
+    on_bad: OnBad = "error",
+    encoding: str = "utf-8",
+) -> ImportReport:
+    """Read a file, folder or Hub data set (see `formats.read_examples`), or a raw dump, into the feedback database.
+
+    The whole file is read and checked before anything is stored. Ids are made from the contents, so that importing a
+    file twice adds nothing, and an import that was interrupted is finished by doing it again.
+
+    Args:
+        store: the feedback database.
+        path: what to import.
+        format: a layout's name, "raw", or "auto".
+        labeler: name of the labeler (of kind "import") to whom the judgments are ascribed.
+        validation: the share of new prompts that go to the split "validation" (`splits.side`); a raw dump brings its
+            own splits.
+        seed: of that split.
+        on_bad: stop at a row that is wrong, or leave it out and count it.
+        encoding: of text files.
+
+    Raises:
+        UserError: the file is wrong (where and why), or holds plain documents, which nobody judges.
+    """
+    if format == "raw" or (format == "auto" and _is_raw(path)):
+        return _import_raw(store, path)
+    report = ReadReport()
+    prompts: dict[str, Prompt] = {}
+    responses: dict[str, Response] = {}
+    judgments = []
+    judge = Labeler(id=f"import-{labeler}", name=labeler, kind="import")
+    times: Counter[str] = Counter()
+    for example in iter_examples(path, format, on_bad=on_bad, report=report, encoding=encoding):
+        if isinstance(example, Document):
+            raise UserError(
+                f"{os.fspath(path)}: plain text is not feedback", "Give it to training as a file: hearken train --data"
+            )
+        metadata = example.metadata if isinstance(example, PromptOnly) else {}
+        prompt = Prompt(content=example.prompt, split=side(example.prompt, validation, seed), metadata=metadata)
+        prompts.setdefault(prompt.id, prompt)
+        if isinstance(example, PromptOnly):
+            continue
+        shown = _responses(example)
+        responses |= {response.id: response for response in shown}
+        # Equal rows of one file are several judgments; the same row in a file imported again is the same judgment.
+        digest = hashlib.sha256(f"{judge.id} {canonical.dump(example)}".encode()).hexdigest()[:32]
+        times[digest] += 1
+        judgments.append(
+            Judgment(
+                id=digest if times[digest] == 1 else f"{digest}-{times[digest]}",
+                prompt_id=prompt.id,
+                labeler_id=judge.id,
+                payload=_payload(example, [response.id for response in shown]),
+                weight=example.weight,
+                metadata=example.metadata,
+            )
+        )
+    return _store(store, report, [judge] if judgments else [], prompts.values(), responses.values(), [], judgments)
+
+
+def _responses(example: Comparison | Rating | Thumb | Demonstration) -> list[Response]:
+    if isinstance(example, Demonstration):
+        return []
+    texts = example.responses if isinstance(example, Comparison) else (example.response,)
+    # Equal texts in one comparison are told apart by their sample number.
+    numbers = [texts[:place].count(text) for place, text in enumerate(texts)]
+    prompt = prompt_id(example.prompt)
+    return [Response(prompt_id=prompt, text=text, sample=n) for text, n in zip(texts, numbers, strict=True)]
+
+
+def _payload(example: Example, ids: Sequence[str]) -> Payload:
+    match example:
+        case Comparison(ranks=ranks, strength=strength, share=share):
+            return ComparisonPayload(response_ids=tuple(ids), ranks=ranks, strength=strength, share=share)
+        case Rating(ratings=ratings, low=low, high=high):
+            return RatingPayload(response_id=ids[0], ratings=ratings, low=low, high=high)
+        case Thumb(label=label):
+            return ThumbPayload(response_id=ids[0], label=label)
+        case Demonstration(response=text):
+            return DemonstrationPayload(text=text)
+    raise AssertionError(type(example))
+
+
+def _store(
+    store: FeedbackStore,
+    report: ReadReport,
+    labelers: Iterable[Labeler],
+    prompts: Iterable[Prompt],
+    responses: Iterable[Response],
+    items: Iterable[QueueItem],
+    judgments: Sequence[Judgment],
+) -> ImportReport:
+    before = store.last_seq()
+    for labeler in labelers:
+        store.add_labeler(labeler)
+    new_prompts = sum(store.add_prompts(batch) for batch in _batches(prompts))
+    new_responses = sum(store.add_responses(batch) for batch in _batches(responses))
+    items = list(items)
+    store.enqueue(items)
+    new = 0
+    with progress("import", len(judgments), "judgment") as bar:
+        for batch in _batches(judgments):
+            new += sum((stored.seq or 0) > before for stored in store.submit_all(batch))
+            bar.advance(len(batch))
+    store.close_items([item.id for item in items if item.done])
+    return ImportReport(report, new_prompts, new_responses, new)
+
+
+T = TypeVar("T")
+
+
+def _batches(values: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(values)
+    while batch := list(itertools.islice(iterator, _BATCH)):
+        yield batch
+
+
+# --- out -------------------------------------------------------------------------------------------------------------
+
+
+def export(
+    store: FeedbackStore,
+    out: str | os.PathLike[str],
+    layout: str = "pairs",
+    split: str | None = None,
+    as_of: int | None = None,
+    *,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write the judgments in force to a file.
+
+    * pairs (also implicit, hh): comparisons; one of K responses gives each of its pairs in which one is better.
+    * binary: thumbs; where there are none, the best and the worst response of each comparison.
+    * rankings: comparisons as they are.
+    * sft (also messages): demonstrations and edits.
+    * ratings (also score, rating), prompts, snapshot.
+    * raw: everything with its ids, superseded judgments too, as JSONL; `import_file` restores it.
+
+    Args:
+        store: the feedback database.
+        out: the file; its suffix says which kind (.jsonl, .json, .csv, .parquet; .gz).
+        layout: see above.
+        split: only prompts of this split.
+        as_of: only judgments that were in force when this one was the newest.
+        overwrite: replace a file that exists.
+
+    Raises:
+        UserError: nothing to export, an unknown layout, or a file that exists or cannot be written.
+    """
+    if layout == "raw":
+        rows = list(_raw_rows(store, split, as_of))
+        if not Path(out).name.endswith((".jsonl", ".jsonl.gz")):
+            raise UserError(f"{out}: a raw dump is JSONL", "Give a name that ends in .jsonl or .jsonl.gz")
+        write_rows(rows, out, overwrite)
+        return ExportReport(Path(out), layout, len(rows))
+    held = find_layout(layout).kind
+    kinds = [name for name, kind in canonical.KINDS.items() if issubclass(kind, held) and name != "document"]
+    if not kinds:
+        raise UserError(f"the feedback database holds no '{layout}'", "Known: pairs, binary, rankings, sft, raw, ...")
+    found = list(inline_examples(store, kinds, split, as_of, provenance=layout == "snapshot"))
+    left_out: Counter[str] = Counter()
+    examples: list[Example] = []
+    if layout == "binary" and not found:
+        found = list(inline_examples(store, ["comparison"], split, as_of, provenance=False))
+        for example in found:
+            examples += _unpaired(example, left_out)
+    elif layout in ("pairs", "implicit", "hh"):
+        for example in found:
+            examples += _pairs(example, left_out)
+    else:
+        examples = found
+    if not examples:
+        raise UserError(f"{store.name} holds nothing to export as '{layout}'", "Label or import some, or change --as")
+    write_examples(examples, out, layout, overwrite=overwrite)
+    return ExportReport(Path(out), layout, len(examples), left_out)
+
+
+def _pairs(example: Example, left_out: Counter[str]) -> Iterator[Comparison]:
+    """Every pair of a comparison's responses of which one is better."""
+    assert isinstance(example, Comparison)
+    if example.ranks in ((0, 1), (1, 0)):
+        yield example
+        return
+    ranked = [(rank, text) for rank, text in zip(example.ranks, example.responses, strict=True) if rank is not None]
+    for (first, one), (second, other) in itertools.combinations(ranked, 2):
+        if first == second or one == other:
+            left_out["tied pairs"] += 1
+        else:
+            better, worse = (one, other) if first < second else (other, one)
+            yield replace(example, responses=(better, worse), ranks=(0, 1))
+
+
+def _unpaired(example: Example, left_out: Counter[str]) -> Iterator[Thumb]:
+    """The best and the worst response of a comparison as a thumb up and a thumb down."""
+    assert isinstance(example, Comparison)
+    ranked = [(rank, text) for rank, text in zip(example.ranks, example.responses, strict=True) if rank is not None]
+    best, worst = min(ranked, key=lambda pair: pair[0]), max(ranked, key=lambda pair: pair[0])
+    if best[0] == worst[0]:
+        left_out["ties"] += 1
+        return
+    for (_, text), label in ((best, True), (worst, False)):
+        yield Thumb(example.prompt, text, label, example.weight, example.metadata)
+
+
+# --- raw -------------------------------------------------------------------------------------------------------------
+
+_RECORDS: dict[str, type[Record]] = {
+    "guideline": Guideline,
+    "labeler": Labeler,
+    "prompt": Prompt,
+    "response": Response,
+    "item": QueueItem,
+    "judgment": Judgment,
+    "tombstone": Tombstone,
+}
+
+
+def _raw_rows(store: FeedbackStore, split: str | None, as_of: int | None) -> Iterator[Row]:
+    yield {"type": "hearken", "version": RAW_VERSION}
+    yield from (_raw("guideline", guideline) for guideline in store.guidelines())
+    yield from (_raw("labeler", labeler) for labeler in store.labelers())
+    prompts = set()
+    for prompt in store.prompts(split=split):
+        prompts.add(prompt.id)
+        yield _raw("prompt", prompt)
+    responses = set()
+    for response in store.responses(split=split):
+        responses.add(response.id)
+        yield _raw("response", response)
+    for item in store.items():
+        if item.prompt_id in prompts and responses.issuperset(item.response_ids):
+            yield _raw("item", item)
+    for judgment in store.judgments(as_of=as_of, split=split, checks=None, history=True):
+        yield _raw("judgment", judgment)
+    yield from (_raw("tombstone", tombstone) for tombstone in store.tombstones())
+
+
+def _raw(kind: str, record: Record) -> Row:
+    return {"type": kind, **record.model_dump(mode="json")}
+
+
+def _is_raw(path: str | os.PathLike[str]) -> bool:
+    if is_hub_name(os.fspath(path)):
+        return False
+    first = sources(path)[0]
+    return first.type == "jsonl" and next((_is_header(row) for _, row in read_rows(first)), False)
+
+
+def _is_header(row: Row | UserError) -> bool:
+    return isinstance(row, dict) and row.get("type") == "hearken" and "version" in row
+
+
+def _import_raw(store: FeedbackStore, path: str | os.PathLike[str]) -> ImportReport:
+    """Restore a raw dump. Tombstones are not restored: what they stand for is not in the dump."""
+    report = ReadReport(files=1, layouts={"raw"})
+    found: dict[type[Record], list[Any]] = {kind: [] for kind in _RECORDS.values()}
+    for where, row in read_rows(sources(path)[0]):
+        report.rows += 1
+        if isinstance(row, UserError):
+            raise UserError(f"{where}: {row.what}", row.hint)
+        if report.rows == 1:
+            if not _is_header(row):
+                raise UserError(f"{where}: not a raw dump", "Leave the format to 'auto', or name the layout")
+            if row["version"] != RAW_VERSION:
+                raise UserError(f"{where}: a dump of version {row['version']}", f"This Hearken reads {RAW_VERSION}")
+            continue
+        try:
+            record = _RECORDS[row.pop("type")].model_validate(row)
+        except KeyError:
+            raise UserError(f"{where}: no known type of record", f"Known: {', '.join(_RECORDS)}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            field_name = ".".join(map(str, first["loc"])) or "record"
+            raise UserError(f"{where}: {field_name}: {first['msg']}", "Mend the line") from None
+        found[type(record)].append(record)
+    report.examples = len(found[Judgment])
+    versions = {guideline.version: store.add_guideline(guideline.text).version for guideline in found[Guideline]}
+    judgments: list[Judgment] = sorted(found[Judgment], key=lambda judgment: judgment.seq or 0)
+    known_labelers = {labeler.id for labeler in found[Labeler]} | {labeler.id for labeler in store.labelers()}
+    known_items = {item.id for item in found[QueueItem]}
+    known: set[str] = set()
+    kept = []
+    for judgment in judgments:
+        # What it answered or superseded may have been erased, and so be missing from the dump.
+        changes = {
+            "guideline": None if judgment.guideline is None else versions.get(judgment.guideline),
+            "item_id": judgment.item_id if judgment.item_id in known_items else None,
+            "supersedes": judgment.supersedes if judgment.supersedes in known else None,
+        }
+        if judgment.labeler_id not in known_labelers or (judgment.kind == "withdrawal" and not changes["supersedes"]):
+            continue
+        known.add(judgment.id)
+        kept.append(judgment.model_copy(update=changes))
+    return _store(store, report, found[Labeler], found[Prompt], found[Response], found[QueueItem], kept)
+
+
+EXPORT_LAYOUTS = ("raw", *(name for name, layout in LAYOUTS.items() if layout.write is not None and name != "text"))
+"""The layouts that `export` writes."""
