@@ -1,0 +1,55 @@
+"""The corpus: tales, and other kinds of short plain text."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from functools import cache
+
+from hearken.worlds.tales.facts import HE, SHE, Facts, Split, draw_facts
+from hearken.worlds.tales.grammar import write_tale
+from hearken.worlds.templates import Template, read_sections
+
+GENRES = ("note", "letter", "recipe", "region", "weather", "talk", "lesson")
+TOWNS = ("Ashby", "Brook", "Calder", "Dunmore", "Elling", "Farrow", "Haven", "Kirby")
+_TALE_SHARE = 0.5
+_TITLE_SHARE = 0.5
+_ONE_PARAGRAPH = ("recipe", "region", "weather", "lesson")
+_TITLE = Template("The tale of {name}, a {trait} {kind} {place}.")
+
+
+@cache
+def _templates() -> dict[tuple[str, ...], list[Template]]:
+    found: dict[tuple[str, ...], list[Template]] = {}
+    for section, template in read_sections(__package__, "documents.txt"):
+        found.setdefault(section, []).append(template)
+    return found
+
+
+def write_document(rng: random.Random, split: Split) -> str:
+    """A document of the corpus that belongs to the split: by its facts for a tale, by its text for anything else."""
+    if rng.random() < _TALE_SHARE:
+        facts = draw_facts(rng, split)
+        return _title(facts, rng) + write_tale(facts, rng)
+    while True:
+        text = _write(rng.choice(GENRES), rng)
+        if ("heldout" if zlib.crc32(text.encode()) % 10 == 0 else "train") == split:
+            return text
+
+
+def _title(facts: Facts, rng: random.Random) -> str:
+    return _TITLE.fill(facts.slots(), rng) + "\n" if rng.random() < _TITLE_SHARE else ""
+
+
+def _write(genre: str, rng: random.Random) -> str:
+    name, other = rng.sample(SHE + HE, 2)
+    town, town2 = rng.sample(TOWNS, 2)
+    values = {"name": name, "other": other, "town": town, "town2": town2}
+    templates = _templates()
+    body = templates[(genre,)]
+    chosen = sorted(rng.sample(range(len(body)), rng.randint(3, 6)))
+    lines = [rng.choice(templates[(genre, "first")]), *(body[i] for i in chosen), rng.choice(templates[(genre, "last")])]
+    written = [line.fill(values, rng) for line in lines]
+    if genre in _ONE_PARAGRAPH:
+        return " ".join(written)
+    return "\n".join(written if genre == "talk" else [written[0], " ".join(written[1:-1]), written[-1]])

@@ -1,0 +1,56 @@
+"""The gold reward of the tale world: two groups that want different things, and neither wants broken tales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from hearken.worlds.tales.facts import read_prompt
+from hearken.worlds.tales.grammar import Parse, parse_tale
+
+TASTES: Mapping[str, Mapping[str, float]] = {
+    "hearth": {"kindness": 1.0, "speech": 0.8, "danger": -0.3, "warm": 1.2, "surprise": -0.5},
+    "quest": {"danger": 0.9, "discovery": 0.9, "vivid": 0.7, "surprise": 1.2, "warm": -0.4},
+}
+"""What one such sentence, or such an ending, is worth to each group."""
+
+GROUPS = tuple(TASTES)
+WORST = -4.0
+_FIRST_ERROR, _NEXT_ERROR = 1.5, 0.5
+_TASTE_OF_BROKEN = 0.3
+
+
+def taste(parse: Parse, group: str) -> float:
+    """What the group likes in a tale: the n-th sentence of a kind is worth half of the one before it."""
+    weights = TASTES[group]
+    body = sum(weights.get(feature, 0.0) * 2.0 * (1.0 - 0.5**n) for feature, n in parse.features.items())
+    return body + weights.get(parse.ending or "", 0.0)
+
+
+@lru_cache(maxsize=1 << 14)
+def parse(prompt: str, text: str) -> Parse:
+    """The gold parse of a response to a prompt.
+
+    Raises:
+        UserError: not a prompt of the tale world.
+    """
+    return parse_tale(text, read_prompt(prompt))
+
+
+def utility(prompt: str, text: str, group: str) -> float:
+    """What a tale is worth to one group (no unit; ordinary tales have a standard deviation near 1).
+
+    A tale that parses is worth the group's taste for it. Any other pays 1.5 for its first error and .5 for each
+    further one, keeps .3 of its taste, and is never worth less than -4.
+    """
+    parsed = parse(prompt, text)
+    liked = taste(parsed, group)
+    if parsed.parses:
+        return liked
+    fine = _FIRST_ERROR + _NEXT_ERROR * (len(parsed.errors) - 1)
+    return max(WORST, _TASTE_OF_BROKEN * liked - fine)
+
+
+def gold(prompt: str, text: str) -> float:
+    """The gold reward: the mean utility of the groups. Training never sees it."""
+    return sum(utility(prompt, text, group) for group in GROUPS) / len(GROUPS)
