@@ -6,6 +6,7 @@ head only where it is needed, in chunks that are recomputed in the backward pass
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 
 from hearken.models import attention
 from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.loading import switch_adapter
 
 CHUNK = 1 << 22  # logits alive at once (numbers, not bytes)
 Path = Literal["packed", "padded", "full"]
@@ -25,13 +27,17 @@ Path = Literal["packed", "padded", "full"]
 class Scorer(nn.Module):
     """A transformers model that reads layouts.
 
+    ``adapter`` names the LoRA adapter it computes with, where the model has any; None is the model without them.
     ``path`` says how: ``packed`` (real tokens only), ``padded`` (where a model's attention cannot be packed) or ``full``
     (padded, with the model's own head, where even its logits are not head(hidden)). `probe` chooses it.
     """
 
-    def __init__(self, model: PreTrainedModel, path: Path = "packed") -> None:
+    def __init__(self, model: PreTrainedModel, path: Path = "packed", adapter: str | None = "policy") -> None:
         super().__init__()
-        self.model = model.eval()  # dropout off: the ratio of the first minibatch must be 1
+        self.adapter = adapter
+        # Dropout off, always: the ratio of PPO's first minibatch must be 1. (Checkpointing needs training mode; whoever
+        # turned it on has set dropout to 0.)
+        self.model = model.train(model.is_gradient_checkpointing)
         chosen = model.config._attn_implementation or "eager"
         self.native = "eager" if chosen == attention.NAME else chosen
         self.path: Path = path
@@ -54,6 +60,7 @@ class Scorer(nn.Module):
 
     def hidden(self, layout: Layout) -> Tensor:
         """Last hidden states of the row: (N, d)."""
+        switch_adapter(self.model, self.adapter)
         if self.path == "packed":
             row = self.backbone(
                 input_ids=layout.ids[None], position_ids=layout.positions[None], use_cache=False, layout=layout
@@ -95,6 +102,7 @@ class TokenScorer(Scorer):
         """
         targets, state = layout.targets[layout.mask], layout.state[layout.mask]
         if self.path == "full":
+            switch_adapter(self.model, self.adapter)
             ids, keep, source = layout.padded()
             rows = self.model(input_ids=ids, attention_mask=keep, use_cache=False).logits.flatten(0, 1)[source][state]
             logprobs, spread = _select(rows, targets, temperature)
@@ -130,8 +138,8 @@ class RewardScorer(Scorer):
     over the response tokens (our reading only: transformers would still read the last).
     """
 
-    def __init__(self, model: PreTrainedModel, path: Path = "packed") -> None:
-        super().__init__(model, path)
+    def __init__(self, model: PreTrainedModel, path: Path = "packed", adapter: str | None = None) -> None:
+        super().__init__(model, path, adapter)
         self.pooling: str = getattr(model.config, "hearken_pooling", "last")
         self.gain = float(getattr(model.config, "hearken_reward_gain", 1.0))
         self.bias = float(getattr(model.config, "hearken_reward_bias", 0.0))
@@ -160,7 +168,19 @@ class RewardScorer(Scorer):
 
 
 class ValueScorer(RewardScorer):
-    """A reward model's network as the value function: expected return before each response token is chosen."""
+    """A reward model's network as the value function: expected return before each response token is chosen.
+
+    With an adapter the network may be the reward model's own; the head is then a copy, so that only this one is trained.
+    """
+
+    def __init__(self, model: PreTrainedModel, path: Path = "packed", adapter: str | None = None) -> None:
+        super().__init__(model, path, adapter)
+        self.own_head = copy.deepcopy(model.score).requires_grad_(True) if adapter else None
+
+    @property
+    def head(self) -> nn.Module:
+        """The linear map from hidden states to values."""
+        return self.own_head or super().head
 
     def forward(self, layout: Layout) -> Tensor:
         """Values V(prompt, tokens before t): (R, T), 0 in the padding."""

@@ -69,7 +69,9 @@ class TextEncoder:
         if self.tokenizer.chat_template:
             turns = [{"role": m.role, "content": m.content} for m in prompt]
             return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return "".join(f"\n\n{SPEAKER[m.role]}: {m.content}" for m in prompt) + "\n\nAssistant:"
+        end = self.tokenizer.eos_token
+        turns = (f"\n\n{SPEAKER[m.role]}: {m.content}{end if m.role == 'assistant' else ''}" for m in prompt)
+        return "".join(turns) + "\n\nAssistant:"
 
     def render_response(self, prompt: Content, response: str) -> str:
         """The response as it follows `render`'s text, with what the template puts after it."""
@@ -143,20 +145,32 @@ class TextEncoder:
         The template is rendered turn by turn, so a mask is right for any template that only ever appends.
         """
         answers = [i for i, m in enumerate(turns) if m.role == "assistant" and i > 0]
+        if not answers:
+            raise UserError(f"{where or 'a dialogue'} has no assistant turn after a prompt", "Add one, or leave the row out")
         first = self.prompt(tuple(turns[: answers[0]]), where)
         if first is None:
             return None
+        text = self.render(tuple(turns[: answers[0]]))
         ids: list[int] = []
         mask: list[bool] = []
         for i in answers:
             before = tuple(turns[:i])
-            context = self._ids(self.render(before), special=not self.tokenizer.chat_template)
-            seen = context[len(first) + len(ids) :]
-            ids += seen
-            mask += [False] * len(seen)
-            answer = self.response(before, turns[i].content, self.max_length)
-            ids += answer
-            mask += [True] * len(answer)
+            rendered = self.render(before)
+            if not rendered.startswith(text):
+                raise UserError(
+                    f"{where or 'a dialogue'}: this chat template rewrites earlier turns, so they cannot all be trained at once",
+                    "Set -o train_on=last",
+                )
+            between = self._ids(rendered[len(text) :], special=False) if len(rendered) > len(text) else []
+            answer_text = self.render_response(before, turns[i].content)
+            answer = self._ids(answer_text, special=False)
+            end = next((k for k, token in enumerate(answer) if token in self.stop), None)
+            if end is None:  # a template-less dialogue: `render` writes the end token after the turn
+                answer, end = [*answer, self.eos], len(answer)
+                answer_text += str(self.tokenizer.eos_token)
+            text = rendered + answer_text
+            ids += between + answer
+            mask += [False] * len(between) + [k <= end for k in range(len(answer))]
         room = self.max_length - len(first)
         if len(ids) > room:
             self.truncation.responses += 1

@@ -1,0 +1,167 @@
+"""Reward modelling: a score that explains people's judgments.
+
+Rankings: -1/C(K,2) Σ over pairs log σ(r_better - r_worse), all pairs of a prompt one batch element, K forward passes and
+one of the prompt (Ouyang et al. 2022), or Plackett-Luce. Ratings: squared error on the scale -1..1. Thumbs: binary
+cross-entropy. Afterwards a bias is set so that reference responses score 0 on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.stage import Inputs
+from hearken.domains.text.data import Judged, demonstrations, judgments, read_rows
+from hearken.domains.text.loading import prepare, text_encoder
+from hearken.errors import UserError
+from hearken.feedback.formats import read_examples
+from hearken.models.layout import Group, lay_out
+from hearken.models.loading import add_adapter, merge_adapter, new_reward, save
+from hearken.models.scorers import RewardScorer, probe
+from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, rating_regression, thumb_bce
+from hearken.rewards.learned import LearnedReward
+from hearken.statistics.intervals import cluster_bootstrap
+from hearken.training.artifact import Artifact, finish
+from hearken.training.batching import Order, microbatches
+from hearken.training.optimiser import Optimiser
+from hearken.training.precision import device_of
+from hearken.training.run import Run
+
+
+def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
+    """Fit a reward model on ``inputs.data``, starting from the language model ``inputs.model``, and write it to ``out``."""
+    model, tokenizer = new_reward(inputs.model, options.seed, device=device_of(options.device))
+    model.config.hearken_pooling = options.pooling
+    encoder = text_encoder(tokenizer, model, options)
+    rows = read_rows(inputs.data, inputs.validation, options.validation, options.seed)
+    data, held_out = judgments(rows.train, encoder), judgments(rows.validation, encoder)
+    references = [g for path in inputs.references for g in demonstrations(read_examples(path), encoder)]
+    prepare(model, options)
+    if options.lora:
+        add_adapter(model, "reward", options.lora, options.lora_alpha, options.lora_targets)
+        model.score.requires_grad_(True)
+    scorer = RewardScorer(model, adapter="reward")
+    probe(scorer, encoder.max_length)
+
+    run = fit(scorer, data, options, out)
+    metrics = calibrate(scorer, references or [j.group for j in data], options)
+    metrics |= evaluate(scorer, held_out, options.tokens)
+    facts = rows.facts | {"judgments": len(data), "truncation": encoder.truncation.say(), "references": len(references)}
+    save(merge_adapter(model), tokenizer, out)
+    metrics |= {"train_loss": run.history[-1]["loss"], "steps": run.step}
+    artifact = finish(out, "reward", inputs=inputs, options=options, data=facts, metrics=metrics, seconds=run.seconds)
+    run.discard_checkpoint()
+    return artifact
+
+
+def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, out: Path) -> Run:
+    """The loop."""
+    order = Order(len(data), options.batch, options.seed)
+    total = max(round(options.epochs * order.steps_per_epoch), 1)
+    optimiser = Optimiser([scorer], options, total)
+    run = Run(out, options, {"optimiser": optimiser}, label="Reward model")
+    run.choose_precision(lambda: losses(scorer, data[:4], options).sum().backward())
+    optimiser.adam.zero_grad()
+
+    for step in run.steps(total):
+        batch = [data[i] for i in order.rows(step)]
+        run.batch = [j.group for j in batch]
+        weight = sum(j.weight for j in batch) or 1.0
+        loss = 0.0
+        with run.guard():
+            for part in microbatches(run.batch, options.tokens):
+                with run.autocast():
+                    share = losses(scorer, [batch[i] for i in part], options).sum() / weight
+                run.backward(share)
+                loss += share.item()
+            stats = optimiser.step(step)
+        run.log(loss=loss, **stats)
+    return run
+
+
+def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
+    """(B,) weighted losses of judgments of any kind."""
+    device = scorer.device
+    scores = scorer.raw(lay_out([j.group for j in batch], device))
+    width = max(len(j.group.responses) for j in batch)
+    grid, ranks = scores.new_zeros(len(batch), width), torch.full((len(batch), width), -1, device=device)
+    filled = torch.tensor([[k < len(j.group.responses) for k in range(width)] for j in batch], device=device)
+    grid = grid.masked_scatter(filled, scores)
+    for row, judged in enumerate(batch):
+        if judged.ranks:
+            ranks[row, : len(judged.ranks)] = torch.tensor(judged.ranks, device=device)
+    total = scores.new_zeros(len(batch))
+    for kind in {j.kind for j in batch}:
+        rows = torch.tensor([i for i, j in enumerate(batch) if j.kind == kind], device=device)
+        total = total.index_add(0, rows, _losses(kind, grid[rows], ranks[rows], [batch[i] for i in rows.tolist()], options))
+    return total * torch.tensor([j.weight for j in batch], device=device)
+
+
+def _losses(kind: str, scores: Tensor, ranks: Tensor, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
+    """(B,) losses of judgments of one kind: scores and ranks (B, K)."""
+    if kind == "comparison":
+        margin = scores.new_tensor([options.margin * (j.strength or 0.0) for j in batch])
+        if options.loss == "plackett_luce":
+            found = plackett_luce(scores, ranks)
+        else:
+            found = kwise(scores, ranks, ties=options.ties, label_smoothing=options.label_smoothing, margin=margin)
+        voted = [i for i, j in enumerate(batch) if j.share is not None]
+        if voted:
+            share = scores.new_tensor([batch[i].share for i in voted])
+            where = torch.tensor(voted, device=scores.device)
+            found = found.index_copy(0, where, bradley_terry(scores[where, 0], scores[where, 1], target=share))
+        return found
+    target = scores.new_tensor([j.target for j in batch])
+    if kind == "rating":
+        return rating_regression(scores[:, :1], target[:, None], torch.ones_like(scores[:, :1]))
+    return thumb_bce(scores[:, 0], target)
+
+
+def calibrate(scorer: RewardScorer, references: Sequence[Group], options: RewardOptions) -> dict[str, float]:
+    """Set gain and bias so that ``references`` score 0 on average; returns the mean afterwards and the raw figures."""
+    scorer.calibrate(1.0, 0.0)
+    raw = LearnedReward(scorer, options.tokens)(references)
+    if not torch.isfinite(raw).all():
+        raise UserError("the reward model scores some responses as NaN or infinite", "Train again with a lower lr")
+    mean, spread = raw.mean().item(), raw.std(correction=0).item()
+    gain = 1 / max(spread, 1e-6) if options.normalise == "unit" else 1.0
+    if options.normalise != "none":
+        scorer.calibrate(gain, -mean * gain)
+    after = LearnedReward(scorer, options.tokens)(references)
+    return {"reference_mean": after.mean().item(), "reference_sd": after.std(correction=0).item(), "raw_mean": mean}
+
+
+def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> dict[str, float]:
+    """Held-out accuracy on strictly ordered pairs with its interval (bootstrap over prompts), beside "the longer wins"."""
+    if not held_out:
+        return {}
+    scores = LearnedReward(scorer, tokens)([j.group for j in held_out]).tolist()
+    right: list[float] = []
+    longer: list[float] = []
+    prompts: list[str] = []
+    at = 0
+    for judged in held_out:
+        mine = scores[at : (at := at + len(judged.group.responses))]
+        lengths = [len(r) for r in judged.group.responses]
+        for i, j in ordered(judged.ranks):
+            right.append(0.5 + 0.5 * np.sign(mine[i] - mine[j]))
+            longer.append(0.5 + 0.5 * np.sign(lengths[i] - lengths[j]))
+            prompts.append(repr(judged.key))
+    if not right:
+        return {}
+    found = cluster_bootstrap(np.array(right), np.array(prompts))
+    return {
+        "accuracy": float(found.estimate), "accuracy_low": float(found.low), "accuracy_high": float(found.high),
+        "length_accuracy": float(np.mean(longer)), "validation_pairs": len(right),
+    }  # fmt: skip
+
+
+def ordered(ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs (better, worse) of positions of a ranking; -1 is not ranked."""
+    every = range(len(ranks))
+    return [(i, j) for i in every for j in every if 0 <= ranks[i] < ranks[j]]

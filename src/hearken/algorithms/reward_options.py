@@ -1,0 +1,32 @@
+"""Options of reward modelling."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from hearken.training.options import TextOptions, TrainingOptions
+
+
+class RewardOptions(TrainingOptions, TextOptions):
+    """A reward model from comparisons, rankings, ratings or thumbs."""
+
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the judgments (more than one overfits soon: InstructGPT section C.2)."""
+    batch: int = Field(32, ge=1)
+    """Prompts per optimiser step: a ranking of K responses is one element, not K(K-1)/2."""
+    validation: float = Field(0.1, ge=0, lt=1)
+    """Share of the prompts held out, where no --validation is given."""
+    loss: Literal["kwise", "plackett_luce"] = "kwise"
+    """Of rankings: all pairs of a prompt as one element (InstructGPT), or Plackett-Luce. The same for pairs."""
+    ties: Literal["half", "drop"] = "half"
+    """A tied pair is evidence for equality (label 0.5), or is left out as in InstructGPT."""
+    label_smoothing: float = Field(0.0, ge=0, le=0.5)
+    """Chance that a label is wrong."""
+    margin: float = Field(0.0, ge=0)
+    """Lead asked of the better response of a pair, times its strength (Llama 2)."""
+    pooling: Literal["last", "mean"] = "last"
+    """Read the score at the last response token (what AutoModelForSequenceClassification reads), or average over the response."""
+    normalise: Literal["mean", "unit", "none"] = "mean"
+    """After training: reference responses score 0 on average (mean), and with standard deviation 1 (unit)."""

@@ -1,0 +1,88 @@
+"""Supervised fine-tuning: raise the probability of demonstrated responses.
+
+Loss: -Σ_t log π(y_t | x, y_<t) over response tokens, divided by the number of such tokens in the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from hearken.algorithms.sft_options import SFTOptions
+from hearken.algorithms.stage import Inputs
+from hearken.domains.text.data import demonstrations, read_rows
+from hearken.domains.text.loading import TextPolicy, open_policy
+from hearken.models.layout import Group, lay_out
+from hearken.models.loading import save
+from hearken.models.scorers import TokenScorer
+from hearken.objectives.language import nll, perplexity
+from hearken.training.artifact import Artifact, finish
+from hearken.training.batching import Order, microbatches
+from hearken.training.optimiser import Optimiser
+from hearken.training.run import Run
+
+
+def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
+    """Fine-tune ``inputs.model`` on ``inputs.data`` and write the policy to ``out``."""
+    policy = open_policy(inputs.model, options, options)
+    rows = read_rows(inputs.data, inputs.validation, options.validation, options.seed)
+    data = demonstrations(rows.train, policy.encoder, options.train_on)
+    held_out = demonstrations(rows.validation, policy.encoder, options.train_on)
+    return finetune(policy, data, held_out, inputs, options, out, rows.facts)
+
+
+def finetune(
+    policy: TextPolicy, data: Sequence[Group], held_out: Sequence[Group], inputs: Inputs, options: SFTOptions, out: Path,
+    facts: dict[str, object],
+) -> Artifact:  # fmt: skip
+    """The loop."""
+    scorer = policy.scorer
+    order = Order(len(data), options.batch, options.seed)
+    total = max(round(options.epochs * order.steps_per_epoch), 1)
+    optimiser = Optimiser([scorer], options, total)
+    run = Run(out, options, {"optimiser": optimiser}, label="SFT")
+    run.choose_precision(lambda: _share(scorer, data[:4]).backward())
+    optimiser.adam.zero_grad()
+
+    for step in run.steps(total):
+        run.batch = batch = [data[i] for i in order.rows(step)]
+        tokens = sum(trained_tokens(g) for g in batch)
+        loss = 0.0
+        with run.guard():
+            for part in microbatches(batch, options.tokens):
+                with run.autocast():
+                    share = _share(scorer, [batch[i] for i in part]) / tokens
+                run.backward(share)
+                loss += share.item()
+            stats = optimiser.step(step)
+        run.log(loss=loss, **stats, tokens=tokens)
+
+    metrics = {"train_loss": run.history[-1]["loss"], "steps": total, **evaluate(scorer, held_out, options.tokens)}
+    save(scorer.model, policy.tokenizer, out)
+    facts = facts | {"sequences": len(data), "truncation": policy.encoder.truncation.say()}
+    artifact = finish(out, "sft", inputs=inputs, options=options, data=facts, metrics=metrics, seconds=run.seconds)
+    run.discard_checkpoint()
+    return artifact
+
+
+def _share(scorer: TokenScorer, groups: Sequence[Group]) -> torch.Tensor:
+    """Sum of the negative log-likelihood over the trained tokens."""
+    layout = lay_out(groups, scorer.device)
+    return nll(scorer(layout).logprobs, layout.trained).sum()
+
+
+def trained_tokens(group: Group) -> int:
+    """Tokens that the loss counts."""
+    return sum(map(sum, group.masks)) if group.masks is not None else sum(map(len, group.responses))
+
+
+@torch.no_grad()
+def evaluate(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> dict[str, float]:
+    """Mean loss and perplexity per trained token of held-out groups; empty where there are none."""
+    if not groups:
+        return {}
+    total = sum(_share(scorer, [groups[i] for i in part]).item() for part in microbatches(groups, tokens))
+    count = sum(map(trained_tokens, groups))
+    return {"validation_loss": total / count, "validation_perplexity": perplexity(total, count)}

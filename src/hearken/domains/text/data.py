@@ -1,0 +1,148 @@
+"""Rows of feedback as token groups: what the algorithms iterate over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hearken.domains.text.encoder import TextEncoder
+from hearken.errors import UserError
+from hearken.feedback.examples import (
+    Comparison,
+    Content,
+    Demonstration,
+    Document,
+    Example,
+    Message,
+    PromptOnly,
+    Rating,
+    Thumb,
+)
+from hearken.feedback.formats import read_examples
+from hearken.feedback.splits import check_leakage, deduplicate, split_by_prompt
+from hearken.models.layout import Group
+from hearken.training.artifact import hash_files
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training and validation rows with what the manifest says about them."""
+
+    train: list[Example]
+    validation: list[Example]
+    facts: dict[str, object]
+
+
+def read_rows(data: tuple[str, ...], validation: tuple[str, ...], share: float, seed: int) -> Rows:
+    """Read, deduplicate and split by prompt; refuse leakage where the validation rows came in files of their own."""
+    rows, duplicates = deduplicate(_read(data))
+    if validation:
+        train, held_out = rows, _read(validation)
+        check_leakage(train, held_out, strict=True)
+    else:
+        split = split_by_prompt(rows, validation=share, seed=seed)
+        train, held_out = split.train, split.validation
+    if not train:
+        raise UserError(f"{', '.join(data)} leaves no rows to train on", "Add rows, or lower validation")
+    facts = {
+        "files": list(data), "hash": hash_files(data), "rows": len(train), "validation_rows": len(held_out),
+        "duplicates_removed": duplicates,
+    }  # fmt: skip
+    return Rows(train, held_out, facts)
+
+
+def _read(paths: tuple[str, ...]) -> list[Example]:
+    return [row for path in paths for row in read_examples(path)]
+
+
+def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str = "last") -> list[Group]:
+    """One group per demonstration (the best response of a comparison counts as one), and pieces of joined plain text."""
+    groups: list[Group | None] = []
+    documents: list[str] = []
+    for number, row in enumerate(rows, 1):
+        where = f"row {number}"
+        if isinstance(row, Document):
+            documents.append(row.text)
+        elif isinstance(row, Demonstration | Comparison):
+            response = row.response if isinstance(row, Demonstration) else best(row)
+            if train_on == "all" and not isinstance(row.prompt, str):
+                groups.append(encoder.dialogue([*row.prompt, Message("assistant", response)], where))
+            else:
+                groups.append(encoder.group(row.prompt, [response], where))
+        else:
+            raise UserError(
+                f"{where} is a {type(row).__name__.lower()}, which is not something to imitate",
+                "SFT reads prompt/completion, messages, plain text, or the best response of comparisons",
+            )
+    if documents:
+        groups += encoder.documents(documents)
+    return [g for g in groups if g is not None]
+
+
+def best(row: Comparison) -> str:
+    """The response ranked highest (the first of several)."""
+    ranked = [(rank, i) for i, rank in enumerate(row.ranks) if rank is not None]
+    return row.responses[min(ranked)[1]]
+
+
+def prompts(rows: Sequence[Example], encoder: TextEncoder) -> tuple[list[Content], list[list[int]]]:
+    """The distinct prompts of rows of any kind, as content and as token ids."""
+    found: dict[Content, list[int]] = {}
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, Document):
+            raise UserError(f"row {number} is plain text, not a prompt", "Give rows with a prompt column")
+        if row.prompt not in found and (ids := encoder.prompt(row.prompt, f"row {number}")) is not None:
+            found[row.prompt] = ids
+    return list(found), list(found.values())
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One judgment, encoded.
+
+    Attributes:
+        group: the prompt with its K responses.
+        ranks: K ranks, 0 best, -1 not ranked (comparisons).
+        share: share of votes for the first response (pairs), or None.
+        strength: how much better, 0..1 (pairs), or None.
+        target: a rating scaled to -1..1, or a thumb as 0 or 1, or None.
+        kind: ``comparison``, ``rating`` or ``thumb``.
+        weight: weight in the loss.
+        key: the prompt's identity, for clustering.
+    """
+
+    group: Group
+    kind: str
+    ranks: tuple[int, ...] = ()
+    share: float | None = None
+    strength: float | None = None
+    target: float | None = None
+    weight: float = 1.0
+    key: Content = ""
+
+
+def judgments(rows: Sequence[Example], encoder: TextEncoder) -> list[Judged]:
+    """Comparisons, ratings and thumbs as token groups."""
+    found: list[Judged] = []
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Comparison | Rating | Thumb):
+            raise UserError(
+                f"row {number} is a {type(row).__name__.lower()}, not a judgment",
+                "A reward model reads comparisons, rankings, ratings or thumbs",
+            )
+        responses = row.responses if isinstance(row, Comparison) else (row.response,)
+        group = encoder.group(row.prompt, responses, f"row {number}")
+        if group is None:
+            continue
+        if isinstance(row, Comparison):
+            ranks = tuple(-1 if r is None else r for r in row.ranks)
+            found.append(
+                Judged(group, "comparison", ranks, row.share, row.strength, weight=row.weight, key=row.prompt)
+            )
+        elif isinstance(row, Rating):
+            mean = sum(row.ratings.values()) / len(row.ratings)
+            target = 2 * (mean - row.low) / (row.high - row.low) - 1
+            found.append(Judged(group, "rating", target=target, weight=row.weight, key=row.prompt))
+        else:
+            found.append(Judged(group, "thumb", target=float(row.label), weight=row.weight, key=row.prompt))
+    return found

@@ -1,0 +1,216 @@
+"""What a model really sees of a text example: every token, which part it belongs to, and whether it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from hearken.domains.text.encoder import TextEncoder
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Demonstration, Document, Example, Message, PromptOnly, Rating, Thumb
+from hearken.feedback.formats import iter_examples
+from hearken.models.layout import Group
+from hearken.models.loading import load_tokenizer
+
+NO_LIMIT = 1 << 30
+SUMMARY_EXAMPLES = 1000
+"""The summary is over at most so many examples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One token."""
+
+    id: int
+    text: str
+    part: Literal["prompt", "response", "end"]
+    """``end`` is a token that ends a response."""
+    trained: bool
+    """Whether supervised fine-tuning has a loss on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One prompt with one response (or none, or a document) as tokens."""
+
+    example: int
+    """Number of the example in the data, from 1."""
+    kind: str
+    note: str
+    """What the example says about the response: ``rank 0``, ``thumb up``, ..."""
+    pieces: tuple[Piece, ...]
+    prompt_lost: int
+    """Tokens of the prompt's beginning that do not fit."""
+    response_lost: int
+    """Tokens of the response's end that do not fit, its end token among them."""
+
+    def count(self, part: str) -> int:
+        """How many tokens are of this part."""
+        return sum(piece.part == part for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What `inspect` found."""
+
+    model: str
+    template: str
+    """Where the template of dialogues comes from."""
+    max_length: int
+    tokens: dict[str, str]
+    """The special tokens: name to text."""
+    views: tuple[View, ...]
+    summary: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain lists and dictionaries."""
+        return asdict(self)
+
+
+def inspect(
+    data: str | Path,
+    model: str | Path,
+    *,
+    count: int = 3,
+    start: int = 1,
+    format: str = "auto",
+    max_length: int = 0,
+    eos: str = "",
+    train_on: Literal["last", "all"] = "last",
+) -> Inspection:
+    """Encode examples as the training stages do, and say what becomes of them.
+
+    Args:
+        data: a file, folder or Hub name, as `hearken.feedback.formats.read_examples` takes.
+        model: the folder or Hub name of the tokenizer; a model's weights are not loaded.
+        count: how many examples to show.
+        start: number of the first one, counted from 1.
+        format: the layout of ``data``.
+        max_length: longest prompt and response together; 0 takes the model's context, at most 2048, as training does.
+        eos: the token that ends a response, where the tokenizer names none.
+        train_on: of a dialogue, train the last response or all assistant turns.
+
+    Raises:
+        UserError: data or tokenizer cannot be read, or there is no example number ``start``.
+    """
+    tokenizer = load_tokenizer(str(model), eos)
+    limit = max_length or min(_context(str(model)), 2048)
+    encoder = TextEncoder(tokenizer, limit, long_prompts="truncate")
+    views: list[View] = []
+    lengths: list[tuple[int, int]] = []
+    lost_prompts = lost_responses = 0
+    examples = iter_examples(data, format)
+    for number, example in enumerate(islice(examples, max(SUMMARY_EXAMPLES, start - 1 + count)), 1):
+        seen = list(_views(example, number, encoder, train_on))
+        lost_prompts += any(view.prompt_lost for view in seen)
+        lost_responses += sum(view.response_lost > 0 for view in seen)
+        lengths += [(view.count("prompt"), view.count("response") + view.count("end")) for view in seen]
+        if start <= number < start + count:
+            views += seen
+    if not views:
+        raise UserError(f"{data} has no example {start}", f"It has {number}")
+    summary = {
+        "examples": number,
+        "prompt_tokens": {"median": median(p for p, _ in lengths), "longest": max(p for p, _ in lengths)},
+        "response_tokens": {"median": median(r for _, r in lengths), "longest": max(r for _, r in lengths)},
+        "prompts_too_long": lost_prompts,
+        "responses_cut": lost_responses,
+    }
+    return Inspection(
+        model=str(model),
+        template="the tokenizer's chat template" if tokenizer.chat_template else "Human/Assistant turns, no template",
+        max_length=limit,
+        tokens={
+            name: str(token)
+            for name in ("bos", "eos", "pad", "unk")
+            if (token := getattr(tokenizer, f"{name}_token")) is not None
+        },
+        views=tuple(views),
+        summary=summary,
+        warnings=tuple(_warnings(encoder, views, summary)),
+    )
+
+
+def _context(model: str) -> int:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model).get_text_config()
+    except (OSError, ValueError):  # a folder with a tokenizer only
+        return 2048
+    return int(getattr(config, "max_position_embeddings", None) or 2048)
+
+
+def _views(example: Example, number: int, encoder: TextEncoder, train_on: str) -> Iterator[View]:
+    """One view for each response of an example."""
+    kind = type(example).__name__
+    unlimited = TextEncoder(encoder.tokenizer, NO_LIMIT, stop=sorted(encoder.stop))
+
+    def view(cut: Group, whole: Group, note: str) -> View:
+        response = cut.responses[0]
+        mask = cut.masks[0] if cut.masks else [True] * len(response)
+        pieces = [_piece(encoder, token, "prompt", False) for token in cut.prompt]
+        pieces += [_piece(encoder, token, "response", on) for token, on in zip(response, mask, strict=True)]
+        lost = len(whole.prompt) - len(cut.prompt), len(whole.responses[0]) - len(response)
+        return View(number, kind, note, tuple(pieces), *lost)
+
+    if isinstance(example, Document):
+        groups = encoder.documents([example.text])
+        for part, group in enumerate(groups, 1):
+            pieces = [_piece(encoder, group.prompt[0], "prompt", False)]
+            pieces += [_piece(encoder, token, "response", True) for token in group.responses[0]]
+            yield View(number, kind, f"piece {part} of {len(groups)}" if len(groups) > 1 else "", tuple(pieces), 0, 0)
+    elif isinstance(example, PromptOnly):
+        cut, whole = (Group(e.prompt(example.prompt) or [], [[]]) for e in (encoder, unlimited))
+        yield view(cut, whole, "")
+    elif isinstance(example, Demonstration) and isinstance(example.prompt, tuple) and train_on == "all":
+        turns = [*example.prompt, Message("assistant", example.response)]
+        cut, whole = (e.dialogue(turns, f"example {number}") for e in (encoder, unlimited))
+        assert cut and whole
+        yield view(cut, whole, "every assistant turn")
+    else:
+        for response, note in _responses(example):
+            cut, whole = (e.group(example.prompt, [response]) for e in (encoder, unlimited))
+            assert cut and whole
+            yield view(cut, whole, note)
+
+
+def _responses(example: Comparison | Rating | Thumb | Demonstration) -> list[tuple[str, str]]:
+    """Each response with what the example says about it."""
+    if isinstance(example, Comparison):
+        notes = ["not ranked" if rank is None else f"rank {rank}" for rank in example.ranks]
+        return list(zip(example.responses, notes, strict=True))
+    if isinstance(example, Rating):
+        return [(example.response, ", ".join(f"{name} {value:g}" for name, value in example.ratings.items()))]
+    if isinstance(example, Thumb):
+        return [(example.response, "thumb up" if example.label else "thumb down")]
+    return [(example.response, "")]
+
+
+def _piece(encoder: TextEncoder, token: int, part: Literal["prompt", "response"], trained: bool) -> Piece:
+    text = encoder.tokenizer.decode([token])
+    return Piece(token, text, "end" if part == "response" and token in encoder.stop else part, trained)
+
+
+def _warnings(encoder: TextEncoder, views: Iterable[View], summary: dict[str, Any]) -> Iterator[str]:
+    """What is likely to be a mistake, each with what it does."""
+    tokenizer = encoder.tokenizer
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
+        yield "pad == EOS: harmless here (masks are kept apart), but other programs may hide the EOS"
+    if summary["prompts_too_long"]:
+        yield (
+            f"{summary['prompts_too_long']} of {summary['examples']} prompts do not fit in {encoder.max_length} "
+            "tokens: training stops with an error unless long_prompts is drop or truncate"
+        )
+    if summary["responses_cut"]:
+        yield f"{summary['responses_cut']} responses are cut and so never end: raise max_length if the model allows"
+    for view in views:
+        ids = [piece.id for piece in view.pieces[:2]]
+        if tokenizer.bos_token_id is not None and ids == [tokenizer.bos_token_id] * 2:
+            yield f"example {view.example} begins with two {tokenizer.bos_token} tokens: mend the chat template"
+            break

@@ -1,0 +1,101 @@
+"""Open a model for training on text: tokenizer, scorer, adapters, probe, encoder, in the order in which they can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hearken.domains.text.encoder import TextEncoder
+from hearken.errors import UserError
+from hearken.models.loading import (
+    add_adapter,
+    context_length,
+    has_adapter,
+    load_policy,
+    load_tokenizer,
+    stop_tokens,
+)
+from hearken.models.scorers import TokenScorer, probe
+from hearken.training.options import TextOptions, TrainingOptions
+from hearken.training.precision import device_of
+
+
+@dataclass(frozen=True)
+class TextPolicy:
+    """A policy with what it takes to feed it text."""
+
+    scorer: TokenScorer
+    tokenizer: PreTrainedTokenizerBase
+    encoder: TextEncoder
+    base: str | None
+    """The frozen adapter that stands for the policy before training, where there are adapters; None is the bare model."""
+
+    def reference(self) -> TokenScorer | None:
+        """The policy before training at no cost in memory, where it is trained through an adapter; else None."""
+        if not has_adapter(self.scorer.model):
+            return None
+        return TokenScorer(self.scorer.model, self.scorer.path, adapter=self.base)
+
+    @property
+    def stop(self) -> list[int]:
+        """Token ids that end a response."""
+        return sorted(self.encoder.stop)
+
+
+def max_length(options: TextOptions, model: PreTrainedModel) -> int:
+    """The option, or the model's context (at most 2048).
+
+    Raises:
+        UserError: the option exceeds the context.
+    """
+    context = context_length(model)
+    if options.max_length > context:
+        raise UserError(f"max_length {options.max_length} exceeds the model's context of {context} tokens", "Lower it")
+    return options.max_length or min(context, 2048)
+
+
+def text_encoder(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, options: TextOptions, reserve: int = 1
+) -> TextEncoder:
+    """The encoder for a model."""
+    length = max_length(options, model)
+    if reserve >= length:
+        raise UserError(f"responses of {reserve} tokens leave no room for a prompt in {length}", "Lower max_new_tokens")
+    stop = stop_tokens(tokenizer, model)
+    return TextEncoder(tokenizer, length, stop=stop, long_prompts=options.long_prompts, reserve=reserve)
+
+
+def open_policy(name: str, options: TrainingOptions, text: TextOptions, *, reserve: int = 1) -> TextPolicy:
+    """Load a policy to be trained, fully or through a LoRA adapter called ``policy``.
+
+    An adapter folder goes on as a trainable copy of its adapter; the adapter itself stays beside it, frozen.
+    """
+    tokenizer = load_tokenizer(name, text.eos)
+    model = load_policy(name, device=device_of(options.device))
+    encoder = text_encoder(tokenizer, model, text, reserve)
+    prepare(model, options)
+    base = None
+    if has_adapter(model):
+        base = str(model.active_adapters()[0])
+        model.load_adapter(name, adapter_name="policy", is_trainable=True)
+    elif options.lora:
+        add_adapter(model, "policy", options.lora, options.lora_alpha, options.lora_targets)
+    scorer = TokenScorer(model)
+    probe(scorer, encoder.max_length)
+    return TextPolicy(scorer, tokenizer, encoder, base)
+
+
+def prepare(model: PreTrainedModel, options: TrainingOptions) -> None:
+    """Turn gradient checkpointing on where asked for. transformers ties it to training mode, so dropout is set to 0 first."""
+    if not options.gradient_checkpointing:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+    model.gradient_checkpointing_enable()
+    if options.lora:
+        model.enable_input_require_grads()

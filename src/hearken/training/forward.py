@@ -1,0 +1,42 @@
+"""Scores of many groups without gradient, in microbatches, as padded (R, T) tensors in the order of the responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from hearken.models.layout import Group, Layout, lay_out
+from hearken.training.batching import microbatches
+
+
+def rows_of(groups: Sequence[Group], chosen: Sequence[int]) -> list[int]:
+    """Row numbers, over all responses of ``groups``, of those of the chosen groups."""
+    starts = [0]
+    for g in groups:
+        starts.append(starts[-1] + len(g.responses))
+    return [r for i in chosen for r in range(starts[i], starts[i + 1])]
+
+
+@torch.no_grad()
+def gather(
+    function: Callable[[Layout], Tensor], groups: Sequence[Group], tokens: int, device: torch.device,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Tensor:  # fmt: skip
+    """``function``'s (r, t) or (r,) answers for microbatches, put together as (R, T) or (R,)."""
+    lengths = [len(r) for g in groups for r in g.responses]
+    whole: Tensor | None = None
+    for part in microbatches(groups, tokens):
+        with autocast():
+            piece = function(lay_out([groups[i] for i in part], device)).float()
+        if whole is None:
+            whole = piece.new_zeros((len(lengths), max(lengths)) if piece.ndim == 2 else len(lengths))
+        rows = torch.tensor(rows_of(groups, part), device=device)
+        if piece.ndim == 2:
+            whole[rows, : piece.shape[1]] = piece
+        else:
+            whole[rows] = piece
+    assert whole is not None
+    return whole
