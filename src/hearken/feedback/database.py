@@ -27,11 +27,13 @@ WRITE_LOCK = 0x4845_4152
 
 def _dumps(value: Any) -> str:
     """JSON that stays readable in any language, escaped only where text cannot be encoded (lone surrogates)."""
-    plain = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
+        plain = json.dumps(value, ensure_ascii=False, allow_nan=False)
         plain.encode()
     except UnicodeEncodeError:
         return json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"a value cannot be stored: {error}", "Use text, finite numbers, lists and mappings") from None
     return plain
 
 
@@ -201,16 +203,14 @@ class Database:
         except DBAPIError as error:
             raise self._explain(error) from error
         except StatementError as error:
-            if isinstance(error.orig, ValueError | TypeError | OverflowError):
-                raise UserError(f"a value cannot be stored: {error.orig}", "Use text and finite numbers") from error
-            raise
+            raise error.orig if isinstance(error.orig, UserError) else error from None  # from `_dumps`
 
     def _explain(self, error: DBAPIError) -> Exception:
         said = str(error.orig).strip()
         for pattern, what, hint in _EXPLANATIONS:
             if re.search(pattern, said, re.IGNORECASE):
                 return UserError(f"{self.name}: {what}", hint)
-        if self.path is None and "connect" in said.lower():
+        if self.path is None and re.search("connect|resolve host", said):
             return UserError(f"cannot reach {self.name}: {said.splitlines()[0]}", "Check the URL and that it runs")
         return error
 

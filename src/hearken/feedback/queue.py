@@ -6,8 +6,8 @@ An item has ``slots`` (how many labelers shall judge it). A claim lends it for a
 slot. A lease only keeps others from doing the same work: a judgment that comes after its lease has expired, or without
 one, is kept all the same, and is marked ``extra`` where the slots were already filled.
 
-PostgreSQL: locks are always taken in the order labeler, items (by id), numbering; claims skip items that are locked. So
-nothing waits in a circle.
+PostgreSQL: whatever writes judgments takes the numbering lock first, then items, leases each in the order of their ids;
+a claim takes its labeler and then only items that nobody has locked. So nothing waits in a circle.
 """
 
 from __future__ import annotations
@@ -135,29 +135,31 @@ def claim(
         raise UserError(f"labeler '{labeler}' is {status}", "Set the labeler active again")
     expires = now + timedelta(seconds=seconds)
     asked = [Items.c.kind.in_(kinds)] if kinds else []
-    order = (Items.c.priority.desc(), Items.c.id)
-    mine = (
-        select(Items)
-        .join(Leases, Leases.c.item_id == Items.c.id)
-        .where(Leases.c.labeler_id == labeler, Leases.c.expires > now, is_open(), *asked)
-    )
-    items = list(connection.execute(mine.order_by(*order).limit(n)).mappings())
+    lent = select(Items).join(Leases, Leases.c.item_id == Items.c.id)
+    lent = lent.where(Leases.c.labeler_id == labeler, Leases.c.expires > now, is_open(), *asked)
+    items = _lock_first(connection, database, lent, n)
     while len(items) < n:
         free = _free(labeler, now).where(*asked, Items.c.id.not_in([item["id"] for item in items]))
-        found = list(
-            connection.execute(
-                free.order_by(*order).limit(n - len(items)).with_for_update(of=Items, skip_locked=True)
-            ).mappings()
-        )
+        found = _lock_first(connection, database, free, n - len(items))
         if not found:
             break
-        if database.path is None:
-            # A lease committed while this statement ran was not seen by it; now that the rows are locked, look again.
-            ids = [item["id"] for item in found]
-            found = list(connection.execute(_free(labeler, now).where(Items.c.id.in_(ids))).mappings())
         items += found
     _lend(connection, [item["id"] for item in items], labeler, expires, now)
     return [item_record(item) for item in items], expires
+
+
+def _lock_first(connection: Connection, database: Database, query: Select[Any], n: int) -> list[RowMapping]:
+    """The first ``n`` items of a query, locked, by priority. Empty only where there are none but locked ones."""
+    first = query.order_by(Items.c.priority.desc(), Items.c.id).limit(n).with_for_update(of=Items, skip_locked=True)
+    while found := list(connection.execute(first).mappings()):
+        if database.path is not None:
+            return found
+        # What was committed while that statement ran it did not see; now that the rows are locked, look again.
+        ids = [item["id"] for item in found]
+        found = list(connection.execute(query.where(Items.c.id.in_(ids))).mappings())
+        if found:
+            return found
+    return []
 
 
 def is_open() -> ColumnElement[bool]:
@@ -197,7 +199,7 @@ def _lend(connection: Connection, items: Sequence[str], labeler: str, expires: d
     times = {"expires": statement.excluded.expires, "heartbeat": statement.excluded.heartbeat}
     connection.execute(
         statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times),
-        [{"item_id": item, "labeler_id": labeler, "expires": expires, "heartbeat": now} for item in items],
+        [{"item_id": item, "labeler_id": labeler, "expires": expires, "heartbeat": now} for item in sorted(items)],
     )
 
 
@@ -287,8 +289,8 @@ class _Batch:
 
 def submit(connection: Connection, database: Database, judgments: Sequence[Judgment]) -> list[Judgment]:
     """Store judgments, in order; see `FeedbackStore.submit`."""
-    items = _lock_items(connection, (judgment.item_id for judgment in judgments if judgment.item_id))
     database.lock(connection)  # from here to the commit one at a time, so that numbers follow the order of commits
+    items = _lock_items(connection, (judgment.item_id for judgment in judgments if judgment.item_id))
     batch = _load(connection, judgments, items)
     fresh = [judgment for judgment in judgments if judgment.id not in batch.rows]
     _check(connection, fresh, items)
@@ -377,7 +379,7 @@ def _settle(judgment: Judgment, seq: int, batch: _Batch, item: _Slots | None) ->
     replaced = _replaced(judgment, judgment.supersedes or in_force, batch)
     if replaced is not None and in_force not in (None, replaced["id"]):
         raise UserError(f"judgment '{judgment.id}' supersedes '{replaced['id']}', but '{in_force}' is in force")
-    row = to_row(judgment) | {"seq": seq, "kind": judgment.kind, "extra": 0, "live": 1, "erased": 0}
+    row = to_row(judgment) | {"seq": seq, "kind": judgment.kind, "extra": 0, "erased": 0}
     row["live"] = int(judgment.kind != "withdrawal")
     if replaced is not None:
         row["supersedes"] = replaced["id"]
@@ -419,7 +421,8 @@ def _write(connection: Connection, batch: _Batch, items: dict[str, _Slots]) -> N
     rows = [batch.rows[new] for new in batch.new]
     connection.execute(Judgments.insert(), rows)
     write_slots(connection, items.values())
-    answered = [{"item": row["item_id"], "labeler": row["labeler_id"]} for row in rows if row["item_id"]]
+    pairs = sorted((row["item_id"], row["labeler_id"]) for row in rows if row["item_id"])
+    answered = [{"item": item, "labeler": labeler} for item, labeler in pairs]
     if answered:
         mine = (Leases.c.item_id == bindparam("item")) & (Leases.c.labeler_id == bindparam("labeler"))
         connection.execute(delete(Leases).where(mine), answered)

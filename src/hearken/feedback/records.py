@@ -29,6 +29,9 @@ from hearken.feedback.examples import Content, Message, content_key
 ItemKind = Literal["comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag"]
 """The kinds of judgment a queue item can ask for."""
 
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""An integer that both databases can hold."""
+
 LabelerKind = Literal["person", "ai", "simulated", "import"]
 LabelerStatus = Literal["active", "paused"]
 
@@ -48,7 +51,8 @@ def prompt_id(content: Content, domain: str = "text") -> str:
     return f"{domain}-{content_key(content)}"
 
 
-def _hash(*parts: Any) -> str:
+def hash_id(*parts: Any) -> str:
+    """An id made of ``parts`` (anything JSON can hold): equal parts, equal id."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -99,7 +103,7 @@ class Response(Record):
     round: int | None = None
     sampling: dict[str, Any] = {}
     """Sampling parameters, e.g. ``{"temperature": 1.0, "top_p": 1.0}``."""
-    seed: int | None = None
+    seed: Int64 | None = None
     sample: int = 0
     """Which of the responses sampled for this prompt with this seed (0, 1, ...)."""
     metadata: dict[str, Any] = {}
@@ -111,7 +115,7 @@ class Response(Record):
     def _fill(self) -> Self:
         turns = [[m.role, m.content] for m in self.messages] if self.messages else None
         parts = (self.prompt_id, self.text, self.payload, turns, self.policy, self.round, self.seed, self.sample)
-        self._default("id", _hash(*parts))
+        self._default("id", hash_id(*parts))
         return self
 
 
@@ -172,7 +176,7 @@ class QueueItem(Record):
         if len(self.response_ids) < least:
             raise ValueError(f"a queue item of kind '{self.kind}' needs {least} response(s) or more")
         parts = (self.kind, self.prompt_id, self.response_ids, self.round, self.is_gold, self.repeat_of)
-        self._default("id", _hash(*parts))
+        self._default("id", hash_id(*parts))
         return self
 
 
@@ -342,7 +346,7 @@ class Judgment(Record):
     """Time the labeler spent on it."""
     order: tuple[int, ...] | None = None
     """Order of display: ``order[i]`` is the index of the response shown at place i."""
-    order_seed: int | None = None
+    order_seed: Int64 | None = None
     guideline: int | None = None
     """Version of the guideline in force."""
     round: int | None = None

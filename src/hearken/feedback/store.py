@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import Select, Table, and_, delete, exists, func, or_, select, text, update
+from sqlalchemy import Select, Table, and_, case, delete, exists, func, or_, select, text, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from hearken.errors import UserError
@@ -29,6 +29,7 @@ from hearken.feedback.records import (
     Response,
     Tombstone,
     WithdrawalPayload,
+    hash_id,
     utc_now,
 )
 from hearken.feedback.schema import (
@@ -235,7 +236,7 @@ class FeedbackStore:
         with self._database.write() as connection:
             old = self._judgment(connection, judgment_id)
             withdrawal = Judgment(
-                id=f"w-{judgment_id}"[:64],
+                id=hash_id("withdrawal", judgment_id),
                 prompt_id=old.prompt_id,
                 labeler_id=old.labeler_id,
                 item_id=old.item_id,
@@ -270,7 +271,7 @@ class FeedbackStore:
                 slots=items[2],
                 slots_filled=items[3],
                 leased=connection.scalar(leased) or 0,
-                judgments=dict(connection.execute(kinds.group_by(Judgments.c.kind)).tuples().all()),
+                judgments={kind: count for kind, count in connection.execute(kinds.group_by(Judgments.c.kind))},
             )
 
     def _claims(
@@ -492,6 +493,7 @@ class FeedbackStore:
         """
         table = {"prompt": Prompts, "response": Responses, "judgment": Judgments, "labeler": Labelers}[target]
         with self._database.write() as connection:
+            self._database.lock(connection)
             row = connection.execute(select(table).where(table.c.id == target_id)).mappings().first()
             if row is None:
                 raise UserError(f"no {target} '{target_id}' in {self.name}")
@@ -501,9 +503,9 @@ class FeedbackStore:
             if target == "judgment":
                 self._erase_judgments(connection, [row])
             elif target == "labeler":
-                count += self._erase_judgments_where(connection, Judgments.c.labeler_id == target_id)
-                connection.execute(delete(Leases).where(Leases.c.labeler_id == target_id))
                 connection.execute(update(Labelers).where(Labelers.c.id == target_id).values(_REDACTED["labeler"]))
+                connection.execute(delete(Leases).where(Leases.c.labeler_id == target_id))
+                count += self._erase_judgments_where(connection, Judgments.c.labeler_id == target_id)
             else:
                 prompt = target_id if target == "prompt" else row["prompt_id"]
                 items = connection.execute(select(Items).where(Items.c.prompt_id == prompt)).mappings().all()
@@ -565,10 +567,8 @@ class FeedbackStore:
             counts = and_(Judgments.c.live == 1, Judgments.c.extra == 0, Judgments.c.kind.not_in(FILLS_NO_SLOT))
             count_filled = select(func.count()).where(Judgments.c.item_id == Items.c.id, counts)
             filled = count_filled.correlate(Items).scalar_subquery()
-            wrong = or_(
-                Items.c.filled != filled,
-                and_(Items.c.done != CLOSED, Items.c.done != (Items.c.filled >= Items.c.slots).cast(Items.c.done.type)),
-            )
+            done = case((Items.c.filled >= Items.c.slots, 1), else_=0)
+            wrong = or_(Items.c.filled != filled, and_(Items.c.done != CLOSED, Items.c.done != done))
             rows = connection.execute(select(Items.c.id, Items.c.filled, filled).where(wrong))
             problems += [f"item {id} counts {said} filled slots, but has {found} judgments" for id, said, found in rows]
         problems += self._unreadable()
