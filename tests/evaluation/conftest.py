@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,7 @@ HOSTILE = (
 )
 
 
-def ppo_rows(n: int = 120, peak: float | None = None) -> list[dict[str, float]]:
+def made_up_rows(n: int = 120, peak: float | None = None) -> list[dict[str, float]]:
     """Rows like PPO's metrics.jsonl; with ``peak`` (a share of the run) gold falls after it."""
     rng = random.Random(7)
     rows = []
@@ -61,15 +62,15 @@ PAIRS = [
     Pair(
         prompt="Tell a tale about a brave fox named Ruby in the old forest.",
         before=Answer(
-            text="Once there was a brave fox named Ruby who lived in the old forest. Ruby wanted to find the lost bell. "
+            text="Once there was a brave fox named Ruby who lived in the old forest. Ruby wanted the lost bell. "
             "She walked to the river and looked around. She did not find it. At last Ruby went home.",
             proxy=-0.21,
             gold=0.08,
             parses=True,
         ),
         after=Answer(
-            text="Once there was a brave fox named Ruby who lived in the old forest. Ruby wanted to find the lost bell. "
-            "“Come with me,” said an old owl, and showed her a silver path under the stones. Ruby thanked the owl with all her heart. "
+            text="Once there was a brave fox named Ruby who lived in the old forest. Ruby wanted the lost bell. "
+            "“Come with me,” said an old owl, and showed her a silver path. Ruby thanked the owl with all her heart. "
             "At last Ruby rang the bell, and the whole forest heard it.",
             proxy=2.31,
             gold=1.62,
@@ -85,8 +86,8 @@ PAIRS = [
             parses=False,
         ),
         after=Answer(
-            text="In a white house by the sea lived Tom, a shy baker. One night a storm took the boats. Tom carried warm bread "
-            "to the harbour and lit a lamp in every window. “Now we can see,” said the sailors. From then on nobody called him shy.",
+            text="In a white house by the sea lived Tom, a baker. One night a storm took the boats. Tom carried bread "
+            "to the harbour and lit a lamp. “Now we can see,” said the sailors. Nobody called him shy again.",
             proxy=2.05,
             gold=1.44,
             parses=True,
@@ -97,7 +98,12 @@ PAIRS = [
             Message("system", "Answer briefly."),
             Message("user", "Tell a tale about a clever goat named Ida on the high meadow."),
         ),
-        before=Answer(text="Ida was a clever goat on the high meadow. She was hungry. She ate the grass. She was happy.", proxy=0.1, gold=0.2, parses=True),
+        before=Answer(
+            text="Ida was a clever goat on the high meadow. She was hungry. She ate the grass. She was happy.",
+            proxy=0.1,
+            gold=0.2,
+            parses=True,
+        ),
         after=Answer(
             text="Ida was a clever goat on the high meadow. She was hungry, but a wolf watched the grass. "
             "“There is honey in the cave,” said Ida. The wolf ran. She ate the grass. She was happy.",
@@ -108,13 +114,33 @@ PAIRS = [
     ),
     Pair(
         prompt="Tell a tale about a tired miller named Osk in the valley.",
-        before=Answer(text="Osk was a tired miller. His wheel had stopped. He slept, and in the morning it turned again.", proxy=0.4, gold=0.9, parses=True),
-        after=Answer(text="Osk was a tired miller. Kindly, kindly, kindly the river smiled a warm smile.", proxy=1.1, gold=-0.2, parses=False),
+        before=Answer(
+            text="Osk was a tired miller. His wheel had stopped. He slept, and in the morning it turned again.",
+            proxy=0.4,
+            gold=0.9,
+            parses=True,
+        ),
+        after=Answer(
+            text="Osk was a tired miller. Kindly, kindly, kindly the river smiled a warm smile.",
+            proxy=1.1,
+            gold=-0.2,
+            parses=False,
+        ),
     ),
     Pair(
         prompt="Tell a tale about an old sailor named Fenn at the lighthouse.",
-        before=Answer(text="Fenn sat at the lighthouse. The sea was quiet. He waited for a letter, and it came.", proxy=0.5, gold=0.4, parses=True),
-        after=Answer(text="Fenn sat at the lighthouse. The sea was loud. He waited for a ship, and he lit the lamp for it.", proxy=1.5, gold=1.0, parses=True),
+        before=Answer(
+            text="Fenn sat at the lighthouse. The sea was quiet. He waited for a letter, and it came.",
+            proxy=0.5,
+            gold=0.4,
+            parses=True,
+        ),
+        after=Answer(
+            text="Fenn sat at the lighthouse. The sea was loud. He waited for a ship, and he lit the lamp for it.",
+            proxy=1.5,
+            gold=1.0,
+            parses=True,
+        ),
     ),
 ]
 
@@ -132,18 +158,79 @@ def synthetic_report() -> Report:
         judge="the gold reward",
         warnings=["Three runs at most share these settings; seeds move the win rate by about two points."],
         steps=[
-            Step(name="Base model", done="Trained a tokenizer and a small language model on tales, letters and recipes.", count=24000, unit="documents", seconds=64.2, settings={"layers": 4, "width": 192, "vocabulary": 768, "learning_rate": 0.003}),
-            Step(name="Supervised fine-tuning", done="One epoch on demonstrations: tales of mixed quality.", count=3000, unit="demonstrations", seconds=31.0, settings={"epochs": 1, "learning_rate": 0.0005, "batch": 32}),
-            Step(name="Sampling", done="Four responses to each prompt into the feedback database.", count=1600, unit="responses", seconds=18.4),
-            Step(name="Judging", done="Eight simulated labelers of two groups ranked them, with ties and noise.", count=1200, unit="judgments", seconds=1.3),
-            Step(name="Reward model", done="Fitted to the rankings, held-out prompts set aside.", count=1020, unit="rankings", seconds=42.8, settings={"epochs": 2, "pooling": "last"}),
-            Step(name="PPO with pretraining mix", done="Improved the policy against the reward model with a KL penalty.", count=120, unit="updates", seconds=131.5, settings={"beta": 0.05, "clip": 0.2, "lam": 0.95, "ptx": 1.0}),
-            Step(name="Evaluation", done="Compared SFT and PPO on held-out prompts.", count=200, unit="prompts", seconds=12.1),
+            Step(
+                name="Base model",
+                done="Trained a tokenizer and a small language model on tales, letters and recipes.",
+                count=24000,
+                unit="documents",
+                seconds=64.2,
+                settings={"layers": 4, "width": 192, "vocabulary": 768, "learning_rate": 0.003},
+            ),
+            Step(
+                name="Supervised fine-tuning",
+                done="One epoch on demonstrations: tales of mixed quality.",
+                count=3000,
+                unit="demonstrations",
+                seconds=31.0,
+                settings={"epochs": 1, "learning_rate": 0.0005, "batch": 32},
+            ),
+            Step(
+                name="Sampling",
+                done="Four responses to each prompt into the feedback database.",
+                count=1600,
+                unit="responses",
+                seconds=18.4,
+            ),
+            Step(
+                name="Judging",
+                done="Eight simulated labelers of two groups ranked them, with ties and noise.",
+                count=1200,
+                unit="judgments",
+                seconds=1.3,
+            ),
+            Step(
+                name="Reward model",
+                done="Fitted to the rankings, held-out prompts set aside.",
+                count=1020,
+                unit="rankings",
+                seconds=42.8,
+                settings={"epochs": 2, "pooling": "last"},
+            ),
+            Step(
+                name="PPO with pretraining mix",
+                done="Improved the policy against the reward model with a KL penalty.",
+                count=120,
+                unit="updates",
+                seconds=131.5,
+                settings={"beta": 0.05, "clip": 0.2, "lam": 0.95, "ptx": 1.0},
+            ),
+            Step(
+                name="Evaluation",
+                done="Compared SFT and PPO on held-out prompts.",
+                count=200,
+                unit="prompts",
+                seconds=12.1,
+            ),
         ],
         pairs=list(PAIRS),
         policies=[
-            Policy(name="base", perplexity=11.8, parse_rate=Interval(0.31, 0.25, 0.38), distinct_2=0.44, length=Interval(71.0, 68.0, 74.0)),
-            Policy(name="SFT", proxy=Interval(0.02, -0.08, 0.12), gold=Interval(0.11, 0.01, 0.2), kl=0.0, perplexity=13.1, parse_rate=Interval(0.88, 0.83, 0.92), distinct_2=0.41, length=Interval(58.4, 57.1, 59.8)),
+            Policy(
+                name="base",
+                perplexity=11.8,
+                parse_rate=Interval(0.31, 0.25, 0.38),
+                distinct_2=0.44,
+                length=Interval(71.0, 68.0, 74.0),
+            ),
+            Policy(
+                name="SFT",
+                proxy=Interval(0.02, -0.08, 0.12),
+                gold=Interval(0.11, 0.01, 0.2),
+                kl=0.0,
+                perplexity=13.1,
+                parse_rate=Interval(0.88, 0.83, 0.92),
+                distinct_2=0.41,
+                length=Interval(58.4, 57.1, 59.8),
+            ),
             Policy(
                 name="PPO",
                 win_rate=Interval(0.832, 0.785, 0.874),
@@ -156,7 +243,17 @@ def synthetic_report() -> Report:
                 distinct_2=0.385,
                 length=Interval(62.8, 61.6, 64.0),
             ),
-            Policy(name="PPO without ptx", win_rate=Interval(0.841, 0.795, 0.88), proxy=Interval(2.3, 2.2, 2.4), gold=Interval(1.41, 1.32, 1.5), kl=Interval(9.4, 9.1, 9.7), perplexity=17.2, parse_rate=Interval(0.96, 0.925, 0.98), distinct_2=0.37, length=Interval(63.1, 61.9, 64.4)),
+            Policy(
+                name="PPO without ptx",
+                win_rate=Interval(0.841, 0.795, 0.88),
+                proxy=Interval(2.3, 2.2, 2.4),
+                gold=Interval(1.41, 1.32, 1.5),
+                kl=Interval(9.4, 9.1, 9.7),
+                perplexity=17.2,
+                parse_rate=Interval(0.96, 0.925, 0.98),
+                distinct_2=0.37,
+                length=Interval(63.1, 61.9, 64.4),
+            ),
         ],
         reward_model=RewardModel(
             accuracy=Interval(0.768, 0.742, 0.793),
@@ -170,12 +267,34 @@ def synthetic_report() -> Report:
             scores=[0.02 * (n - 60) + rng.gauss(0, 1) for n in lengths],
         ),
         training=[
-            Training(name="PPO", rows=ppo_rows()),
-            Training(name="Reward model", rows=[{"step": s, "loss": 0.69 * math.exp(-s / 60) + 0.4, "accuracy": 0.5 + 0.3 * (1 - math.exp(-s / 30))} for s in range(1, 65)]),
+            Training(name="PPO", rows=made_up_rows()),
+            Training(
+                name="Reward model",
+                rows=[
+                    {"step": s, "loss": 0.69 * math.exp(-s / 60) + 0.4, "accuracy": 0.5 + 0.3 * (1 - math.exp(-s / 30))}
+                    for s in range(1, 65)
+                ],
+            ),
         ],
         judges=[
-            Judge(name="Labelers of hearth", kind="simulated", group="hearth", judgments=604, ties=0.084, first_shown=Interval(0.546, 0.52, 0.572), longer=Interval(0.571, 0.545, 0.596)),
-            Judge(name="Labelers of venture", kind="simulated", group="venture", judgments=596, ties=0.091, first_shown=Interval(0.538, 0.512, 0.564), longer=Interval(0.552, 0.526, 0.578)),
+            Judge(
+                name="Labelers of hearth",
+                kind="simulated",
+                group="hearth",
+                judgments=604,
+                ties=0.084,
+                first_shown=Interval(0.546, 0.52, 0.572),
+                longer=Interval(0.571, 0.545, 0.596),
+            ),
+            Judge(
+                name="Labelers of venture",
+                kind="simulated",
+                group="venture",
+                judgments=596,
+                ties=0.091,
+                first_shown=Interval(0.538, 0.512, 0.564),
+                longer=Interval(0.552, 0.526, 0.578),
+            ),
         ],
         recipe=Recipe(
             commands=["hearken quickstart my-tales --seed 1"],
@@ -187,11 +306,38 @@ def synthetic_report() -> Report:
         ),
         lineage=[
             Made(name="r00-base", kind="pretrain", created="2026-03-14 10:17"),
-            Made(name="r00-sft", kind="sft", parents={"model": "r00-base"}, created="2026-03-14 10:18", data_hash="4ab17d3e5f60"),
-            Made(name="r01-data", kind="snapshot", parents={"policy": "r00-sft"}, created="2026-03-14 10:18", data_hash="9f2c4ab17d3e"),
-            Made(name="r01-reward", kind="reward", parents={"model": "r00-sft", "data": "r01-data"}, created="2026-03-14 10:19"),
-            Made(name="r01-ppo", kind="ppo", parents={"model": "r00-sft", "ref": "r00-sft", "reward": "r01-reward"}, created="2026-03-14 10:21"),
-            Made(name="r01-ppo-without-ptx", kind="ppo", parents={"model": "r00-sft", "ref": "r00-sft", "reward": "r01-reward"}, created="2026-03-14 10:22"),
+            Made(
+                name="r00-sft",
+                kind="sft",
+                parents={"model": "r00-base"},
+                created="2026-03-14 10:18",
+                data_hash="4ab17d3e5f60",
+            ),
+            Made(
+                name="r01-data",
+                kind="snapshot",
+                parents={"policy": "r00-sft"},
+                created="2026-03-14 10:18",
+                data_hash="9f2c4ab17d3e",
+            ),
+            Made(
+                name="r01-reward",
+                kind="reward",
+                parents={"model": "r00-sft", "data": "r01-data"},
+                created="2026-03-14 10:19",
+            ),
+            Made(
+                name="r01-ppo",
+                kind="ppo",
+                parents={"model": "r00-sft", "ref": "r00-sft", "reward": "r01-reward"},
+                created="2026-03-14 10:21",
+            ),
+            Made(
+                name="r01-ppo-without-ptx",
+                kind="ppo",
+                parents={"model": "r00-sft", "ref": "r00-sft", "reward": "r01-reward"},
+                created="2026-03-14 10:22",
+            ),
         ],
     )
 
@@ -206,10 +352,13 @@ def hostile_report() -> Report:
         subtitle=HOSTILE,
         policy=HOSTILE,
         warnings=[HOSTILE],
-        pairs=[Pair(prompt=HOSTILE, before=bad, after=replace(bad, text=HOSTILE + " more")), Pair(prompt=(Message("user", HOSTILE),), before=bad, after=bad)],
+        pairs=[
+            Pair(prompt=HOSTILE, before=bad, after=replace(bad, text=HOSTILE + " more")),
+            Pair(prompt=(Message("user", HOSTILE),), before=bad, after=bad),
+        ],
         policies=[replace(p, name=HOSTILE if p.name == "PPO" else p.name) for p in whole.policies],
         steps=[Step(name=HOSTILE, done=HOSTILE, settings={HOSTILE: HOSTILE})],
-        training=[Training(name=HOSTILE, rows=ppo_rows(peak=0.5))],
+        training=[Training(name=HOSTILE, rows=made_up_rows(peak=0.5))],
         judges=[replace(j, name=HOSTILE) for j in whole.judges],
         recipe=Recipe(commands=[HOSTILE], versions={HOSTILE: HOSTILE}, configuration=HOSTILE, data_hash=HOSTILE),
         lineage=[Made(name=HOSTILE, kind=HOSTILE), Made(name="child", kind="x", parents={HOSTILE: HOSTILE})],
@@ -224,3 +373,8 @@ def report() -> Report:
 @pytest.fixture(scope="session")
 def hostile() -> Report:
     return hostile_report()
+
+
+@pytest.fixture(scope="session")
+def ppo_rows() -> Callable[..., list[dict[str, float]]]:
+    return made_up_rows

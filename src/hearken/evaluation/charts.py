@@ -1,8 +1,8 @@
 """Charts as SVG text: no dependency, no inline style, light and dark by CSS variables.
 
 A page that shows them includes ``CSS`` once. Every chart has a ``<title>`` and ``<desc>`` for screen readers, tells its
-series apart by dash and marker as well as colour, and labels them directly. Natural widths are about 420 px, so that two
-stand side by side on a desk and one stays readable on a phone.
+series apart by dash and marker as well as colour, and labels them directly. Natural widths are about 420 px, so that
+two stand side by side on a desk and one stays readable on a phone.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 
 SERIES_STYLES = 5
 """Colours, dashes and markers before they repeat."""
 
 CSS = """
-.chart { display: block; width: 100%; height: auto; overflow: visible; font-family: var(--sans, system-ui, sans-serif); }
+.chart { display: block; width: 100%; height: auto; overflow: visible; font-family: var(--sans, sans-serif); }
 .chart text { font-size: 12px; fill: var(--muted); font-variant-numeric: tabular-nums; }
 .chart .strong { fill: var(--ink); }
 .chart .label { font-weight: 600; }
@@ -51,7 +52,7 @@ _GAP = 14.0  # least distance between two lines of text, px
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a chart; ``None`` and NaN leave a gap. ``low``/``high`` draw a band; ``faint`` lines have no label."""
+    """One line of a chart; None and NaN leave a gap. ``low``/``high`` draw a band; ``faint`` lines have no label."""
 
     name: str
     x: Sequence[float]
@@ -64,7 +65,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A value with an optional interval; ``text`` is what is printed beside it. ``style`` is its colour; None is quiet."""
+    """A value, perhaps with its interval; ``text`` is printed beside it. ``style`` is its colour; None is quiet."""
 
     label: str
     value: float
@@ -121,7 +122,7 @@ def tick_labels(values: Sequence[float], as_percent: bool = False) -> list[str]:
     """Labels with just the places that tell neighbouring ticks apart, thousands separated."""
     if as_percent:
         return [f"{label}\u202f%" for label in tick_labels([100 * v for v in values])]
-    step = min((b - a for a, b in zip(values, values[1:], strict=False)), default=abs(values[0]) if values else 1.0)
+    step = min((b - a for a, b in pairwise(values)), default=abs(values[0]) if values else 1.0)
     largest = max((abs(v) for v in values), default=0.0)
     if largest and (largest < 1e-4 or step < 1e-6):
         return [f"{v:.1e}".replace("e-0", "e-").replace("-", "−") if v else "0" for v in values]
@@ -139,7 +140,9 @@ def text_width(text: str, size: float = _SIZE) -> float:
 def clean(text: str) -> str:
     """``text`` without the characters that neither XML nor UTF-8 can carry (controls, lone surrogates)."""
     bad = {"\ufffe", "\uffff"}
-    return "".join(c if c in "\n\t" or (unicodedata.category(c) not in ("Cc", "Cs") and c not in bad) else "�" for c in text)
+    return "".join(
+        c if c in "\n\t" or (unicodedata.category(c) not in ("Cc", "Cs") and c not in bad) else "�" for c in text
+    )
 
 
 def _escape(text: str) -> str:
@@ -180,7 +183,9 @@ def _marker(x: float, y: float, style: int | None, tip: str = "", size: float = 
     if shape == 0:
         return f'<circle cx="{_c(x)}" cy="{_c(y)}" r="{_c(s)}" {classes}>{inside}</circle>'
     if shape == 1:
-        return f'<rect x="{_c(x - s)}" y="{_c(y - s)}" width="{_c(2 * s)}" height="{_c(2 * s)}" {classes}>{inside}</rect>'
+        return (
+            f'<rect x="{_c(x - s)}" y="{_c(y - s)}" width="{_c(2 * s)}" height="{_c(2 * s)}" {classes}>{inside}</rect>'
+        )
     outlines = {
         2: [(0, -1.3), (1.2, 0.9), (-1.2, 0.9)],
         3: [(0, -1.4), (1.4, 0), (0, 1.4), (-1.4, 0)],
@@ -215,7 +220,7 @@ def _domain(values: Iterable[float | None], pad: float = 0.06) -> tuple[float, f
 
 
 def _apart(wanted: Sequence[float], low: float, high: float, gap: float = _GAP) -> list[float]:
-    """Positions near ``wanted``, in the same order, at least ``gap`` apart and inside ``low``..``high`` where they fit."""
+    """Positions near ``wanted``, in the same order, ``gap`` or more apart, inside ``low``..``high`` where they fit."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     placed = [0.0] * len(wanted)
     floor = low
@@ -435,7 +440,8 @@ def scatter(
     body = frame.axes()
     every = max(1, math.ceil(len(pairs) / limit))
     body += [
-        f'<circle cx="{_c(frame.px(a))}" cy="{_c(frame.py(b))}" r="2.5" class="dot paint s0"/>' for a, b in pairs[::every]
+        f'<circle cx="{_c(frame.px(a))}" cy="{_c(frame.py(b))}" r="2.5" class="dot paint s0"/>'
+        for a, b in pairs[::every]
     ]
     n = len(pairs)
     mean_x, mean_y = sum(a for a, _ in pairs) / n, sum(b for _, b in pairs) / n
@@ -478,6 +484,8 @@ def bars(
         One ``<svg>`` element.
     """
     items = [item for item in items if math.isfinite(item.value)]
+    if any(len(_finite((item.low, item.high))) == 1 for item in items):
+        raise ValueError("an interval needs both its bounds")
     if not items:
         return _empty(title, description, width, 60)
     texts = [item.text or _value(item.value, as_percent) for item in items]
@@ -518,12 +526,18 @@ def bars(
         start, end = sorted((px(max(low, 0.0)), px(item.value)))
         if not dots:
             body.append(
-                f'<rect x="{_c(start)}" y="{_c(y - thick / 2)}" width="{_c(max(end - start, 1))}" height="{_c(thick)}" rx="2" '
+                f'<rect x="{_c(start)}" y="{_c(y - thick / 2)}" rx="2" '
+                f'width="{_c(max(end - start, 1))}" height="{_c(thick)}" '
                 f'class="fill paint {_class(item.style)}"><title>{_escape(tip)}</title></rect>'
             )
-        if item.low is not None and item.high is not None:
-            a, b = px(item.low), px(item.high)
-            body += [_rule(a, y, b, y, "whisker"), _rule(a, y - 4, a, y + 4, "whisker"), _rule(b, y - 4, b, y + 4, "whisker")]
+        bounds = _finite((item.low, item.high))
+        if bounds:
+            a, b = (px(bound) for bound in bounds)
+            body += [
+                _rule(a, y, b, y, "whisker"),
+                _rule(a, y - 4, a, y + 4, "whisker"),
+                _rule(b, y - 4, b, y + 4, "whisker"),
+            ]
         if dots:
             body.append(_marker(px(item.value), y, item.style, tip, 5))
     return _svg(width, bottom + 22, title, description, body)
@@ -619,7 +633,9 @@ def calibration_plot(
     )
     body = frame.axes()
     body.append(_rule(frame.px(0), frame.py(0), frame.px(1), frame.py(1), "mark"))
-    body.append(f'<path d="{_path([(frame.px(b.predicted), frame.py(b.observed)) for b in shown])}" class="line stroke s0"/>')
+    body.append(
+        f'<path d="{_path([(frame.px(b.predicted), frame.py(b.observed)) for b in shown])}" class="line stroke s0"/>'
+    )
     most = max(b.count for b in shown)
     for b in shown:
         x = frame.px(b.predicted)
@@ -629,7 +645,9 @@ def calibration_plot(
     return _svg(width, height, title, description, body)
 
 
-def sparkline(y: Sequence[float | None], *, title: str, description: str = "", width: float = 120, height: float = 28) -> str:
+def sparkline(
+    y: Sequence[float | None], *, title: str, description: str = "", width: float = 120, height: float = 28
+) -> str:
     """A line without axes that fits into a row of text; its last point is marked."""
     runs = _segments(range(len(y)), y)
     if not runs:
@@ -685,9 +703,8 @@ def graph(nodes: Sequence[Node], *, title: str, description: str = "") -> str:
                 ax, ay, aw = place[parent]
                 x0, y0, x1, y1 = ax + aw, ay + tall / 2, nx, ny + tall / 2
                 bend = gap * 0.6
-                body.append(
-                    f'<path d="M{_c(x0)} {_c(y0)}C{_c(x0 + bend)} {_c(y0)} {_c(x1 - bend)} {_c(y1)} {_c(x1)} {_c(y1)}" class="edge"/>'
-                )
+                curve = f"{_c(x0 + bend)} {_c(y0)} {_c(x1 - bend)} {_c(y1)} {_c(x1)} {_c(y1)}"
+                body.append(f'<path d="M{_c(x0)} {_c(y0)}C{curve}" class="edge"/>')
     for node in by_name.values():
         nx, ny, wide = place[node.name]
         body.append(

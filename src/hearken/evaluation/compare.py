@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from hearken.errors import UserError
+from hearken.evaluation.numbers import JsonInterval
 from hearken.feedback.examples import Comparison, Content, content_key
 from hearken.statistics.intervals import Interval, cluster_bootstrap, wilson
-from hearken.statistics.winrate import win_rate
+from hearken.statistics.winrate import outcomes, win_rate
 
 Score = Callable[[Content, str], float]
 """What one response to a prompt is worth; larger is better."""
@@ -40,8 +41,8 @@ def head_to_head(
 ) -> HeadToHead:
     """How often A's response is worth more than B's, overall and to each group.
 
-    Row i pairs ``responses_a[i]`` with ``responses_b[i]``, both answers to ``prompts[i]``; a prompt may appear in several
-    rows. Intervals are by bootstrap over prompts.
+    Row i pairs ``responses_a[i]`` with ``responses_b[i]``, both answers to ``prompts[i]``; a prompt may appear
+    in several rows. Intervals are by bootstrap over prompts.
 
     Args:
         prompts: (N,).
@@ -63,19 +64,20 @@ def head_to_head(
         raise UserError("no responses to compare", "Sample both policies on the same held-out prompts first")
     keys = [content_key(prompt) for prompt in prompts]
 
-    def outcomes(judge: Score) -> list[float]:
-        rows = []
-        for row, (prompt, a, b) in enumerate(zip(prompts, responses_a, responses_b, strict=True)):
-            margin = judge(prompt, a) - judge(prompt, b)
-            if not math.isfinite(margin):
+    def scored(judge: Score, responses: Sequence[str]) -> list[float]:
+        scores = [judge(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        for row, value in enumerate(scores):
+            if not math.isfinite(value):
                 raise UserError(f"the score of row {row} is not a finite number", "Mend the judge or leave the row out")
-            rows.append(0.5 if abs(margin) <= tie else float(margin > 0))
-        return rows
+        return scores
 
-    overall = outcomes(score)
+    def judged(judge: Score) -> list[float]:
+        return outcomes(scored(judge, responses_a), scored(judge, responses_b), tie).tolist()
+
+    overall = judged(score)
     return HeadToHead(
         win_rate=win_rate(overall, keys),
-        by_group={name: win_rate(outcomes(judge), keys) for name, judge in (groups or {}).items()},
+        by_group={name: win_rate(judged(judge), keys) for name, judge in (groups or {}).items()},
         wins=overall.count(1.0),
         ties=overall.count(0.5),
         losses=overall.count(0.0),
@@ -100,7 +102,11 @@ def length_baseline_accuracy(
     right: list[float] = []
     keys: list[str] = []
     for comparison in comparisons:
-        ranked = [(rank, length(text)) for rank, text in zip(comparison.ranks, comparison.responses, strict=True) if rank is not None]
+        ranked = [
+            (rank, length(text))
+            for rank, text in zip(comparison.ranks, comparison.responses, strict=True)
+            if rank is not None
+        ]
         key = content_key(comparison.prompt)
         for better, size in ranked:
             for worse, other in ranked:
@@ -120,7 +126,7 @@ class CalibrationBin:
     end: float
     predicted: float
     """Mean prediction in the bin."""
-    observed: Interval
+    observed: JsonInterval
     """Share that came true."""
     count: int
 
@@ -137,26 +143,30 @@ class Calibration:
     """Mean squared error of the probabilities; a coin scores 0.25."""
 
 
-def calibration(probabilities: Sequence[float], outcomes: Sequence[float], bins: int = 10) -> Calibration:
+def calibration(probabilities: Sequence[float], happened: Sequence[float], bins: int = 10) -> Calibration:
     """Predicted against observed, in equally wide bins (Naeini et al. 2015 for the expected calibration error).
 
-    For pairs, orient each at random (or give both orientations): with the preferred response always first, outcomes are all 1
-    and nothing can be learnt.
+    For pairs, orient each at random (or give both orientations): with the preferred response always first, outcomes
+    are all 1 and nothing can be learnt.
 
     Args:
         probabilities: (N,) predicted probability that the event happens, 0..1.
-        outcomes: (N,) 1 it did, 0 it did not, 0.5 a tie.
+        happened: (N,) 1 it did, 0 it did not, 0.5 a tie.
         bins: how many.
 
     Raises:
         UserError: no rows, lengths that differ, or values outside 0..1.
     """
     p = np.asarray(probabilities, dtype=float)
-    y = np.asarray(outcomes, dtype=float)
+    y = np.asarray(happened, dtype=float)
     if p.shape != y.shape or p.ndim != 1 or not p.size:
-        raise UserError(f"calibration needs as many outcomes as probabilities, and at least one (got {p.size}, {y.size})")
+        raise UserError(
+            f"calibration needs as many outcomes as probabilities, and at least one (got {p.size}, {y.size})"
+        )
     if not (np.all((p >= 0) & (p <= 1)) and np.all((y >= 0) & (y <= 1))):
-        raise UserError("calibration got a value outside 0..1", "Pass probabilities (a sigmoid of the score difference)")
+        raise UserError(
+            "calibration got a value outside 0..1", "Pass probabilities (a sigmoid of the score difference)"
+        )
     where = np.minimum((p * bins).astype(int), bins - 1)
     found = []
     error = 0.0
@@ -179,7 +189,7 @@ def calibration(probabilities: Sequence[float], outcomes: Sequence[float], bins:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Proxy and gold reward over a training run, smoothed, and whether they part (over-optimisation, Gao et al. 2022)."""
+    """Proxy and gold reward over a run, smoothed, and whether they part (over-optimisation, Gao et al. 2022)."""
 
     steps: list[float]
     proxy: list[float]
@@ -207,9 +217,9 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
 def find_divergence(steps: Sequence[float], proxy: Sequence[float], gold: Sequence[float]) -> Divergence | None:
     """Is the reward model being fooled: does gold fall while the proxy rises?
 
-    Both are smoothed over a tenth of the run. From gold's peak to the end, gold must fall and the proxy rise by more than
-    a tenth of its own range over the run and more than three standard errors of a smoothed point, the noise being judged from
-    differences of neighbouring rows.
+    Both are smoothed over a tenth of the run. From gold's peak to the end, gold must fall and the proxy rise by more
+    than a tenth of its own range over the run and more than three standard errors of a difference of smoothed points,
+    the noise being judged from differences of neighbouring rows.
 
     Args:
         steps: (N,).
@@ -235,7 +245,10 @@ def find_divergence(steps: Sequence[float], proxy: Sequence[float], gold: Sequen
         steps=[float(s) for s in steps],
         proxy=smoothed["proxy"],
         gold=smoothed["gold"],
-        fooled=fall > 0 and rise > 0 and beyond(fall, gold, smoothed["gold"]) and beyond(rise, proxy, smoothed["proxy"]),
+        fooled=fall > 0
+        and rise > 0
+        and beyond(fall, gold, smoothed["gold"])
+        and beyond(rise, proxy, smoothed["proxy"]),
         peak=float(steps[top]),
         gold_fall=fall,
         proxy_rise=rise,

@@ -118,8 +118,8 @@ def _about_language(policy: Policy, baseline: Policy) -> list[str]:
     now, before = estimate(policy.perplexity), estimate(baseline.perplexity)
     if now and before and now > 1.15 * before:
         found.append(
-            f"{policy.name} lost some general language: perplexity on held-out text is {number(now)}, {percent(now / before - 1)} "
-            f"above {baseline.name}'s. A larger ptx coefficient holds it."
+            f"{policy.name} lost some general language: perplexity on held-out text is {number(now)}, "
+            f"{percent(now / before - 1)} above {baseline.name}'s. A larger ptx coefficient holds it."
         )
     now, before = estimate(policy.distinct_2), estimate(baseline.distinct_2)
     if now is not None and before and now < 0.9 * before:
@@ -130,7 +130,10 @@ def _about_language(policy: Policy, baseline: Policy) -> list[str]:
     now, before = estimate(policy.length), estimate(baseline.length)
     if now and before and not 2 / 3 <= now / before <= 1.5:
         change = "longer" if now > before else "shorter"
-        found.append(f"Responses are much {change} ({number(before)} → {number(now)} tokens): length may explain part of the result.")
+        found.append(
+            f"Responses are much {change} ({number(before)} → {number(now)} tokens): "
+            "length may explain part of the result."
+        )
     rate = estimate(policy.parse_rate)
     if rate is not None and rate < 0.9:
         found.append(f"{percent(1 - rate)} of the responses of {policy.name} do not parse.")
@@ -162,7 +165,10 @@ def _about_the_reward_model(report: Report) -> list[str]:
         found.append(f"The reward model is not shown to be better than always preferring the {rule} response.")
     mean = _bounds(model.reference_mean)
     if mean and not mean[0] - 0.1 <= 0 <= mean[1] + 0.1:
-        found.append(f"Reference responses score {with_interval(model.reference_mean)} on average; the reward's zero should lie there.")
+        found.append(
+            f"Reference responses score {with_interval(model.reference_mean)} on average; "
+            "the reward's zero should lie there."
+        )
     if model.calibration is not None and model.calibration.error > 0.1:
         found.append(
             f"The reward model's probabilities are off by {percent(model.calibration.error)} on average: "

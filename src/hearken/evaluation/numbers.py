@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from hearken.statistics.intervals import Interval
 
 MISSING = "–"
+
+
+def _to_json(interval: Interval) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in interval._asdict().items()}
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict) and value.keys() == set(Interval._fields):
+        return Interval(**{name: math.nan if v is None else v for name, v in value.items()})
+    return value
+
+
+JsonInterval = Annotated[Interval, PlainSerializer(_to_json), BeforeValidator(_from_json)]
+"""An interval that stands in JSON by name, ``{"estimate": …, "low": …, "high": …}``, a missing bound as null."""
+
 _THIN = "\u202f"  # narrow no-break space, between a number and its unit
 
 
@@ -48,9 +66,9 @@ def percent(share: float | None) -> str:
 
 
 def _decimals(interval: Interval) -> int:
-    """Places that leave two significant digits of the half-width up to 35, one above (the Particle Data Group's rule)."""
+    """Places that leave two significant digits of a half-width up to 35, else one (the Particle Data Group's rule)."""
     half = (interval.high - interval.low) / 2
-    if half <= 0 or not math.isfinite(half):
+    if half <= 0:
         return 2
     size = math.floor(math.log10(half))
     return min(max(0, (1 if half < 3.5 * 10.0**size else 0) - size), 6)
@@ -64,6 +82,8 @@ def with_interval(value: Interval | float | None, as_percent: bool = False) -> s
         return percent(value) if as_percent else number(value)
     if not math.isfinite(value.estimate):
         return MISSING
+    if not (math.isfinite(value.low) and math.isfinite(value.high)):
+        return with_interval(value.estimate, as_percent)
     if as_percent:
         return f"{percent(value.estimate)} [{_percent_digits(value.low)}, {_percent_digits(value.high)}]"
     places = _decimals(value)

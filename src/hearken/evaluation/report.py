@@ -11,15 +11,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hearken.evaluation.compare import Calibration
+from hearken.evaluation.numbers import JsonInterval
 from hearken.feedback.examples import Content
-from hearken.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import TypeAdapter
 
-Figure = Interval | float | None
+Figure = JsonInterval | float | None
 """A number, with its interval wherever one can be had."""
 
 
@@ -63,7 +63,7 @@ class Policy:
 
     name: str
     win_rate: Figure = None
-    by_group: dict[str, Interval] = field(default_factory=dict)
+    by_group: dict[str, JsonInterval] = field(default_factory=dict)
     proxy: Figure = None
     gold: Figure = None
     kl: Figure = None
@@ -98,7 +98,7 @@ class RewardModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """One training run: the rows of its ``metrics.jsonl``. Names of known curves are in ``hearken.evaluation.view.CURVES``."""
+    """One training run: the rows of its ``metrics.jsonl``; the columns known are ``hearken.evaluation.view.CURVES``."""
 
     name: str
     rows: list[dict[str, Any]]
@@ -136,7 +136,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """One artifact and what it was made from: ``parents`` maps a role (model, reward, ref, data) to an artifact's name."""
+    """One artifact and what it was made from: ``parents`` maps a role (model, reward, ref) to an artifact's name."""
 
     name: str
     kind: str
@@ -192,12 +192,14 @@ def _adapter() -> TypeAdapter[Report]:
 
 
 def lineage(manifests: Mapping[str, Mapping[str, Any]]) -> list[Made]:
-    """The lineage section from the manifests of artifacts, by the artifact's folder name; parents are named by folder too."""
+    """The lineage section from manifests by their artifact's folder name; parents are named by folder too."""
     return [
         Made(
             name=name,
             kind=str(manifest.get("kind", "")),
-            parents={role: str(path).rstrip("/").rpartition("/")[2] for role, path in (manifest.get("parents") or {}).items()},
+            parents={
+                role: str(path).rstrip("/").rpartition("/")[2] for role, path in (manifest.get("parents") or {}).items()
+            },
             created=str(manifest.get("created", "")),
             data_hash=str((manifest.get("data") or {}).get("hash") or ""),
         )

@@ -41,25 +41,44 @@ def summary_table(report: Report) -> list[Row]:
     if policy is not None:
         if policy.win_rate is not None:
             prompts = f"{report.prompts:,} held-out prompts" if report.prompts else ""
-            rows.append(Row(f"wins against {report.baseline}", _value(policy.win_rate, True), _join(_interval(policy.win_rate, True), prompts)))
-        rows += [Row(f"for group {name}", _value(rate, True), _interval(rate, True)) for name, rate in policy.by_group.items()]
+            rows.append(
+                Row(
+                    f"wins against {report.baseline}",
+                    _value(policy.win_rate, True),
+                    _join(_interval(policy.win_rate, True), prompts),
+                )
+            )
+        rows += [
+            Row(f"for group {name}", _value(rate, True), _interval(rate, True))
+            for name, rate in policy.by_group.items()
+        ]
         if policy.gold is not None:
             before = f"{report.baseline} {_value(baseline.gold)}" if baseline and baseline.gold is not None else ""
             rows.append(Row("gold reward", _value(policy.gold), _join(_interval(policy.gold), before)))
         if policy.kl is not None:
             rows.append(Row("KL to the start", _value(policy.kl), _join(_interval(policy.kl), "nats a response")))
         if policy.parse_rate is not None:
-            rows.append(Row("responses that parse", _value(policy.parse_rate, True), _interval(policy.parse_rate, True)))
+            rows.append(
+                Row("responses that parse", _value(policy.parse_rate, True), _interval(policy.parse_rate, True))
+            )
         if policy.perplexity is not None:
-            before = f"{report.baseline} {number(estimate(baseline.perplexity))}" if baseline and baseline.perplexity is not None else ""
+            before = (
+                f"{report.baseline} {number(estimate(baseline.perplexity))}"
+                if baseline and baseline.perplexity is not None
+                else ""
+            )
             rows.append(Row("perplexity", _value(policy.perplexity), _join(before, "on held-out text")))
     model = report.reward_model
     if model is not None and model.accuracy is not None:
         ceiling = f"ceiling {percent(estimate(model.ceiling))}" if model.ceiling is not None else ""
-        rows.append(Row("reward model accuracy", _value(model.accuracy, True), _join(_interval(model.accuracy, True), ceiling)))
+        rows.append(
+            Row("reward model accuracy", _value(model.accuracy, True), _join(_interval(model.accuracy, True), ceiling))
+        )
         if model.reference_mean is not None:
             mean = estimate(model.reference_mean)
-            rows.append(Row("score of references", fixed(mean, 2) if mean is not None else MISSING, "mean; should be 0"))
+            rows.append(
+                Row("score of references", fixed(mean, 2) if mean is not None else MISSING, "mean; should be 0")
+            )
     known = [step.seconds for step in report.steps if step.seconds is not None]
     if known:
         rows.append(Row("time", duration(sum(known)), f"{len(report.steps)} steps"))

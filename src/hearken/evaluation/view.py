@@ -50,14 +50,20 @@ CURVES = (
     Curve(("approx_kl",), "Approximate KL", "old to new policy within one update"),
     Curve(("policy_loss",), "Policy loss", "PPO's surrogate; its level means little"),
     Curve(("value_loss",), "Value loss", "squared error of predicted returns"),
-    Curve(("explained_variance",), "Explained variance", "share of the returns' variance the value model predicts; 1 is all"),
+    Curve(
+        ("explained_variance",),
+        "Explained variance",
+        "share of the returns' variance the value model predicts; 1 is all",
+    ),
     Curve(("ptx_loss",), "Pretraining loss", "nats a token on pretraining text (ptx)"),
     Curve(("response_length", "length"), "Response length", "tokens"),
     Curve(("eos_share",), "Ended by itself", "responses that reached their end token", True),
     Curve(("loss",), "Loss", "training loss"),
     Curve(("validation_loss", "eval_loss"), "Validation loss", "on prompts not trained on"),
     Curve(("accuracy",), "Accuracy", "training comparisons ordered rightly", True),
-    Curve(("validation_accuracy", "eval_accuracy"), "Validation accuracy", "held-out comparisons ordered rightly", True),
+    Curve(
+        ("validation_accuracy", "eval_accuracy"), "Validation accuracy", "held-out comparisons ordered rightly", True
+    ),
     Curve(("perplexity",), "Perplexity", "exp of the loss a token"),
     Curve(("gradient_norm", "grad_norm"), "Gradient norm", "before clipping"),
     Curve(("learning_rate", "lr"), "Learning rate", ""),
@@ -133,7 +139,7 @@ def difference(before: str, after: str) -> tuple[list[tuple[str, bool]], list[tu
     right: list[tuple[str, bool]] = []
     for tag, a, b, c, d in matcher.get_opcodes():
         # A word or two in common between two changes is chance; marking around it would only make the text restless.
-        inner = 0 < a and b < len(old) and 0 < c and d < len(new)
+        inner = a > 0 and b < len(old) and c > 0 and d < len(new)
         changed = tag != "equal" or (inner and b - a < 3)
         _extend(left, "".join(old[a:b]), changed)
         _extend(right, "".join(new[c:d]), changed)
@@ -176,7 +182,9 @@ def _bar(label: str, figure: Figure, style: int | None = 0, as_percent: bool = F
 def _bars_over(report: Report, field: str, title: str, *, as_percent: bool = False, zero: bool = True) -> Markup | None:
     """One row a policy for one of its figures; None unless some policy has it."""
     items = [
-        bar for p in report.policies if (bar := _bar(p.name, getattr(p, field), 0 if p.name == report.policy else None, as_percent))
+        bar
+        for p in report.policies
+        if (bar := _bar(p.name, getattr(p, field), 0 if p.name == report.policy else None, as_percent))
     ]
     if not items:
         return None
@@ -190,7 +198,9 @@ def _winning(report: Report, policy: Policy | None) -> dict[str, Any] | None:
         return None
     items = [bar for p in rivals if (bar := _bar(p.name, p.win_rate, 0 if p is policy else None, as_percent=True))]
     if policy is not None:
-        groups = [_bar(f"{policy.name}, group {name}", rate, 1, as_percent=True) for name, rate in policy.by_group.items()]
+        groups = [
+            _bar(f"{policy.name}, group {name}", rate, 1, as_percent=True) for name, rate in policy.by_group.items()
+        ]
         items += [bar for bar in groups if bar]
     chart = charts.bars(
         items,
@@ -252,11 +262,14 @@ def _reward_model(model: RewardModel | None) -> dict[str, Any] | None:
     )
     reliability = None
     if model.calibration is not None:
-        bins = [charts.Reliability(b.predicted, b.observed.estimate, b.observed.low, b.observed.high, b.count) for b in model.calibration.bins]
+        bins = [
+            charts.Reliability(b.predicted, b.observed.estimate, b.observed.low, b.observed.high, b.count)
+            for b in model.calibration.bins
+        ]
         reliability = charts.calibration_plot(
             bins,
             title="Calibration of the reward model",
-            description=f"Expected calibration error {percent(model.calibration.error)}; on the diagonal it is perfect.",
+            description=f"Expected calibration error {percent(model.calibration.error)}; the diagonal is perfect.",
             x_label="predicted share of votes",
             y_label="observed share of votes",
         )
@@ -316,15 +329,18 @@ def _run(run: Training) -> dict[str, Any]:
         if window > 1:
             lines.insert(0, charts.Series("raw", steps, values, faint=True, style=0))
         tell = percent if curve.percent else number
+        first, last = (f"{tell(values[i])} at step {steps[i]:,.0f}" for i in (0, -1))
         chart = charts.line_chart(
             lines,
             title=f"{curve.title}, {run.name}",
-            description=f"From {tell(values[0])} at step {steps[0]:,.0f} to {tell(values[-1])} at step {steps[-1]:,.0f}.",
+            description=f"From {first} to {last}.",
             y_percent=curve.percent,
             width=300,
             height=150,
         )
-        shown.append({"title": curve.title, "meaning": curve.meaning, "last": tell(lines[-1].y[-1]), "svg": Markup(chart)})
+        shown.append(
+            {"title": curve.title, "meaning": curve.meaning, "last": tell(lines[-1].y[-1]), "svg": Markup(chart)}
+        )
     return {"name": run.name, "charts": shown, "rows": len(run.rows)}
 
 
@@ -343,7 +359,10 @@ def _fooling(run: Training) -> dict[str, Any] | None:
         f"No sign of it in {run.name}: where the reward model's score rose, the gold reward did not fall beyond noise."
     )
     chart = charts.line_chart(
-        [charts.Series("proxy", found.steps, _scaled(found.proxy)), charts.Series("gold", found.steps, _scaled(found.gold))],
+        [
+            charts.Series("proxy", found.steps, _scaled(found.proxy)),
+            charts.Series("gold", found.steps, _scaled(found.gold)),
+        ],
         title=f"Proxy and gold reward, {run.name}",
         description=said,
         x_label="step",
