@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -33,3 +34,51 @@ class Options(BaseModel):
                 raise UserError(f"{where}: unknown key '{key}'", hint) from None
             value = f" (got {first['input']!r})" if first["loc"] else ""
             raise UserError(f"{where}: {key or 'value'}: {first['msg']}{value}") from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        UserError: there is no such file, it is not YAML (the line is named), or it is not a mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})", "Name a YAML file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8", "Name a YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or "not YAML"
+        raise UserError(f"{path}{where}: {what}", "Mend the YAML there") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path} does not hold a mapping", "Write lines of the form 'key: value'")
+    return content
+
+
+def assign(values: dict[str, Any], override: str) -> None:
+    """Put a dotted override such as ``"ppo.kl.target=6"`` into nested ``values``; the value is read as YAML.
+
+    Raises:
+        UserError: it is not of the form ``key=value``, or the path leads through something that is not a mapping.
+    """
+    import yaml
+
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise UserError(f"the override '{override}' is not of the form key=value", "For example: -o lr=1e-5")
+    *sections, key = path.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"the override '{override}' goes through '{section}', which is not a section")
+    try:
+        values[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        values[key] = text

@@ -106,10 +106,11 @@ class _Lines:
 
 class _RichBar:
     def __init__(self, live: Progress, task: TaskID) -> None:
-        self.live, self.task = live, task
+        self.live, self.task, self.note = live, task, ""
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        self.live.update(self.task, advance=n, **({"note": note} if note else {}))
+        self.note = note or self.note
+        self.live.update(self.task, advance=n, note=self.note)
 
 
 @cache

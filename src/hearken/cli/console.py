@@ -1,0 +1,118 @@
+"""What all commands share: how results and errors are shown, and the options they have in common."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from hearken.errors import UserError
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+ProjectOption = Annotated[
+    Path, typer.Option("--project", "-C", metavar="DIR", help="The project folder.", rich_help_panel="Common")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Fixes every draw.", show_default="the project's")]
+
+USAGE_ERROR, INTERRUPTED = 2, 130
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Group(TyperGroup):
+    """The root of all commands. A user's mistake, Ctrl-C and a full disk end in one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; see the class."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _say(f"Error: {error.what}", error.hint)
+            raise typer.Exit(USAGE_ERROR) from None
+        except KeyboardInterrupt:
+            _say("Interrupted. Finished work is kept.", f"To go on, run the same command again: {_again()}")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if not (where := disk_full(error)):
+                raise
+            _say(
+                f"Error: the disk is full ({where})",
+                f"What was finished is kept. Free some space, then run the same command again: {_again()}",
+            )
+            raise typer.Exit(1) from None
+
+
+def disk_full(error: BaseException) -> str:
+    """What could not be written, where ``error`` or anything that caused it says that the disk is full; else ""."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return f"writing {cause.filename}" if cause.filename else str(cause.strerror)
+        # Writers in other languages (SQLite, safetensors) report it in words only.
+        for words in ("No space left on device", "database or disk is full"):
+            if words in str(cause):
+                return words
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
+def _again() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _say(what: str, hint: str = "") -> None:
+    """One line on stderr, and what to do on the next."""
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    typer.echo(typer.style(what, fg="red", bold=True) if colour else what, err=True)
+    if hint:
+        typer.echo(hint, err=True)
+
+
+@contextmanager
+def clean_stdout() -> Iterator[None]:
+    """Whatever libraries print while a command works goes to stderr: stdout is for the result."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def emit(result: dict[str, Any], as_json: bool, title: str = "") -> None:
+    """Show a command's result: one JSON object, or a small table for people."""
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False, default=str))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in flatten(result):
+        table.add_row(name, _figure(value))
+    Console().print(table)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dictionaries, with dotted names."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_figure, value))
+    return "–" if value is None else str(value)

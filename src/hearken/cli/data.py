@@ -1,0 +1,74 @@
+"""``hearken import`` and ``hearken export``: files in and out of a project's feedback database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hearken.cli.console import JsonOption, ProjectOption, clean_stdout, emit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("import", epilog="Example:  hearken import pairs.jsonl --validation 0.1")(import_)
+    app.command("export", epilog="Example:  hearken export pairs.jsonl --as pairs --split train")(export)
+
+
+def import_(
+    path: Annotated[str, typer.Argument(metavar="FILE", help="A file, a folder or a Hub name.")],
+    format: Annotated[str, typer.Option(metavar="LAYOUT", help="The layout; auto: by its columns.")] = "auto",
+    labeler: Annotated[str, typer.Option(metavar="NAME", help="Who is said to have judged.")] = "import",
+    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of new prompts to hold out.")] = 0.0,
+    on_bad: Annotated[Literal["error", "skip"], typer.Option(help="At a row that is wrong: stop, or leave it out.")] = (
+        "error"
+    ),
+    encoding: Annotated[str, typer.Option(help="Of text files.")] = "utf-8",
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Judgments from a file into the feedback database.
+
+    The layout is told from the columns: prompt/chosen/rejected, HH-RLHF dialogues, rankings, OASST trees, thumbs,
+    ratings, demonstrations, or a raw dump. Importing a file twice adds nothing.
+    """
+    with clean_stdout():
+        from hearken.feedback.transfer import import_file
+        from hearken.loop.project import Project
+
+        with Project(project).open_store() as store:
+            done = import_file(store, path, format, labeler, validation=validation, on_bad=on_bad, encoding=encoding)
+    result = {
+        "layouts": sorted(done.read.layouts),
+        "rows": done.read.rows,
+        "examples": done.read.examples,
+        "skipped": dict(done.read.skipped),
+        "new": {"prompts": done.prompts, "responses": done.responses, "judgments": done.judgments},
+    }
+    emit(result, as_json, f"Imported {path}")
+
+
+def export(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A file: .jsonl, .json, .csv or .parquet; .gz.")],
+    layout: Annotated[
+        str, typer.Option("--as", metavar="LAYOUT", help="pairs, binary, rankings, sft, ratings, prompts, raw ...")
+    ] = "pairs",
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Only train, or only validation.")] = None,
+    as_of: Annotated[int | None, typer.Option(metavar="N", help="As it was when judgment N was the newest.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Judgments out of the feedback database, in columns that trainers read.
+
+    ``raw`` is everything with its ids, as JSONL; ``hearken import`` restores it.
+    """
+    with clean_stdout():
+        from hearken.feedback.transfer import export as write
+        from hearken.loop.project import Project
+
+        with Project(project).open_store() as store:
+            done = write(store, out, layout, split, as_of, overwrite=overwrite)
+    result = {"path": str(done.path), "layout": done.layout, "rows": done.rows, "left_out": dict(done.left_out)}
+    emit(result, as_json, f"Exported {layout}")

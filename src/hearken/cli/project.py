@@ -1,0 +1,96 @@
+"""The commands of a project folder: init, sample, label, evaluate, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hearken.cli.console import JsonOption, ProjectOption, SeedOption, clean_stdout, emit
+
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="An artifact, a folder or a Hub name.", show_default="the newest policy"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example:  hearken init my-project --model my-sft --prompts prompts.jsonl")(init)
+    app.command(epilog="Example:  hearken sample -k 4 --prompts 200")(sample)
+    app.command(epilog="Example:  hearken label --with simulated")(label)
+    app.command(epilog="Example:  hearken evaluate --policy r01-ppo")(evaluate)
+    app.command(epilog="Example:  hearken report")(report)
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder.")],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="The policy to begin with: a folder or a Hub name.")],
+    prompts: Annotated[str, typer.Option(metavar="FILE", help="The prompts: a file, a folder or a Hub name.")],
+    seed: Annotated[int, typer.Option(help="Fixes every draw of the project.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """A new project: a folder with hearken.yaml and the feedback database."""
+    with clean_stdout():
+        from hearken.loop.project import Project
+
+        done = Project.init(directory, model=model, prompts=prompts, seed=seed)
+    emit({"project": str(done.path)}, as_json, "Ready. Next: hearken sample")
+
+
+def sample(
+    k: Annotated[int, typer.Option("-k", min=1, help="Responses per prompt.")] = 4,
+    prompts: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many prompts.")] = None,
+    policy: PolicyOption = None,
+    seed: SeedOption = None,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Responses of a policy into the feedback database, queued for judgment."""
+    with clean_stdout():
+        from hearken.loop.project import Project
+
+        done = Project(project).sample(k, prompts=prompts, policy=policy, seed=seed)
+    emit(done, as_json, "Sampled")
+
+
+def label(
+    labeler: Annotated[Literal["simulated"], typer.Option("--with", help="Who answers the queue.")] = "simulated",
+    seed: SeedOption = None,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Answer the queue without people."""
+    with clean_stdout():
+        from hearken.loop.project import Project
+
+        done = Project(project).label(labeler, seed=seed)
+    emit(done, as_json, "Labelled")
+
+
+def evaluate(
+    policy: PolicyOption = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The policy to compare with.", show_default="the first policy")
+    ] = None,
+    prompts: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many held-out prompts.")] = None,
+    seed: SeedOption = None,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a policy on held-out prompts, against another."""
+    with clean_stdout():
+        from hearken.loop.project import Project
+
+        done = Project(project).evaluate(policy=policy, against=against, prompts=prompts, seed=seed)
+    emit(done, as_json, "On held-out prompts")
+
+
+def report(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
+    """Write report.html: what was done, what changed, whether it is better."""
+    with clean_stdout():
+        from hearken.loop.project import Project
+
+        done = Project(project).report()
+    emit({"report": str(done)}, as_json)
