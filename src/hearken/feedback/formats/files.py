@@ -76,11 +76,11 @@ def sources(path: str | os.PathLike[str]) -> list[Source]:
         raise UserError(f"{path}: no such file", f"Did you mean '{folder / near[0]}'?" if near else "Check the path")
     if path.suffix.lower() == ".zip":
         try:
-            with zipfile.ZipFile(path) as archive:
-                names = sorted(name for name in archive.namelist() if not name.endswith("/"))
+            archive = zipfile.ZipFile(path)  # open until its last member is forgotten: opening reads the whole index
         except _DAMAGE as error:
             raise UserError(f"{path}: damaged zip archive ({error})", "Fetch or make it again") from None
-        return _members(str(path), {PurePosixPath(name): _member_opener(path, name) for name in names})
+        names = sorted(name for name in archive.namelist() if not name.endswith("/"))
+        return _members(str(path), {PurePosixPath(name): _member_opener(archive, name) for name in names})
     kind = _type(path.name)
     if kind is None:
         raise UserError(f"{path}: unknown kind of file", _KNOWN)
@@ -187,13 +187,9 @@ def _opener(path: Path) -> Callable[[], IO[bytes]]:
     return lambda: _unzipped(path.open("rb"), path.name)
 
 
-def _member_opener(archive: Path, name: str) -> Callable[[], IO[bytes]]:
-    # The member is read whole: a stream would need the archive kept open, and Parquet needs to seek.
-    def read() -> IO[bytes]:
-        with zipfile.ZipFile(archive) as opened:
-            return _unzipped(io.BytesIO(opened.read(name)), name)
-
-    return read
+def _member_opener(archive: zipfile.ZipFile, name: str) -> Callable[[], IO[bytes]]:
+    # The member is read whole, because Parquet needs to seek.
+    return lambda: _unzipped(io.BytesIO(archive.read(name)), name)
 
 
 def _unzipped(file: IO[bytes], name: str) -> IO[bytes]:

@@ -483,9 +483,11 @@ def detect(row: Row) -> Layout:
     """The layout whose columns (and kinds of value) this row shows.
 
     Raises:
-        UserError: no layout fits; names the columns that the nearest layout wants.
+        UserError: no layout fits; names the nearest column that one wants.
     """
     columns = {key for key, value in row.items() if value is not None}
+    if isinstance(_plain(row.get("prompt")), dict):
+        return LAYOUTS["oasst"]
     if {"chosen", "rejected"} <= columns:
         chosen = _plain(row["chosen"])
         if isinstance(chosen, list) and ("prompt" not in columns or len(chosen) > 1):
@@ -493,13 +495,12 @@ def detect(row: Row) -> Layout:
         if "prompt" not in columns and isinstance(chosen, str):
             return LAYOUTS["hh"]
     for layout in _ALL:
-        if set(layout.columns) <= columns and layout.name not in ("implicit", "hh"):
+        if set(layout.columns) <= columns and layout.name not in ("oasst", "implicit", "hh"):
             return layout
-    nearest = min(_ALL, key=lambda layout: (len(set(layout.columns) - columns), -len(layout.columns)))
-    missing = [name for name in nearest.columns if name not in columns]
-    near = [(difflib.get_close_matches(str(key), missing, n=1), key) for key in columns]
-    guesses = [f"did you mean '{match[0]}' by '{key}'?" for match, key in near if match]
-    if not guesses:
-        guesses = [f"'{nearest.name}' wants {', '.join(nearest.columns)}; docs/formats.md has them all"]
+    missing = {name for layout in _ALL for name in layout.columns} - columns
+    guesses = [(key, difflib.get_close_matches(str(key), missing, n=1)) for key in sorted(map(str, columns))]
+    hints = [f"Did you mean '{near[0]}' by '{key}'?" for key, near in guesses if near]
     shown = ", ".join(sorted(map(str, columns))) or "none"
-    raise UserError(f"no known layout has the columns {shown}", guesses[0][0].upper() + guesses[0][1:])
+    raise UserError(
+        f"no known layout has the columns {shown}", hints[0] if hints else "docs/formats.md says which columns are read"
+    )
