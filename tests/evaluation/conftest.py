@@ -43,7 +43,7 @@ def made_up_rows(n: int = 120, peak: float | None = None) -> list[dict[str, floa
                 "policy_loss": -0.02 + rng.gauss(0, 0.004),
                 "value_loss": 0.9 * math.exp(-5 * t) + 0.12 + abs(rng.gauss(0, 0.03)),
                 "explained_variance": 0.75 * rise + rng.gauss(0, 0.04),
-                "response_length": 58 + 5 * t + rng.gauss(0, 1.2),
+                "length": 58 + 5 * t + rng.gauss(0, 1.2),
                 "eos_share": min(1.0, 0.96 + 0.03 * t + rng.gauss(0, 0.006)),
                 "seconds": 1.1,
             }

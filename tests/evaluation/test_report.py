@@ -4,11 +4,12 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from hearken.evaluation.report import Answer, Made, Pair, Policy, Recipe, Report, Step, Training, lineage, render
-from hearken.evaluation.view import difference
+from hearken.evaluation.view import CURVES, difference
 from hearken.statistics.intervals import Interval
 
 SECTIONS = [
@@ -176,6 +177,21 @@ def test_difference_marks_words_and_loses_none() -> None:
     assert not any(changed for _, changed in left)
     assert difference("one two three", "four five six") == ([("one two three", False)], [("four five six", False)])
     assert difference("", "") == ([], []) or difference("", "")[0] in ([], [("", False)])
+
+
+def test_the_example_of_the_documentation_runs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    names: dict[str, object] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    assert "PPO" in str(names["html"])
+    assert isinstance(names["figures"], str) and Report.from_json(names["figures"]).title == "my run"
+
+
+def test_every_documented_column_is_drawn() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    listed = text.partition("## Columns")[2].partition("A prefix")[0]
+    columns = set(re.findall(r"`([a-z_]+)`", listed)) - {"step"}
+    assert columns == {curve.keys[0] for curve in CURVES}
 
 
 def test_lineage_reads_manifests() -> None:

@@ -661,6 +661,12 @@ def sparkline(
     return _svg(width, height, title, description, [*body, _marker(*scale(*runs[-1][-1]), 0, size=2.5)])
 
 
+def _bend(start: tuple[float, float], end: tuple[float, float]) -> str:
+    """A curve between two points that leaves and arrives level."""
+    middle = (start[0] + end[0]) / 2
+    return f"C{_c(middle)} {_c(start[1])} {_c(middle)} {_c(end[1])} {_c(end[0])} {_c(end[1])}"
+
+
 def graph(nodes: Sequence[Node], *, title: str, description: str = "") -> str:
     """What came from what, left to right: a box a node, one column right of the furthest of its parents.
 
@@ -696,15 +702,22 @@ def graph(nodes: Sequence[Node], *, title: str, description: str = "") -> str:
             place[node.name] = (x, (start + row) * step + 1, wide)
         x += wide + gap
     body: list[str] = []
+    lanes: dict[str, float] = {}
     for node in by_name.values():
         nx, ny, _ = place[node.name]
         for parent in node.parents:
-            if parent in place and place[parent][0] < nx:
-                ax, ay, aw = place[parent]
-                x0, y0, x1, y1 = ax + aw, ay + tall / 2, nx, ny + tall / 2
-                bend = gap * 0.6
-                curve = f"{_c(x0 + bend)} {_c(y0)} {_c(x1 - bend)} {_c(y1)} {_c(x1)} {_c(y1)}"
-                body.append(f'<path d="M{_c(x0)} {_c(y0)}C{curve}" class="edge"/>')
+            if parent not in place or place[parent][0] >= nx:
+                continue
+            ax, ay, wide = place[parent]
+            source, target = (ax + wide, ay + tall / 2), (nx, ny + tall / 2)
+            if depth[node.name] - depth[parent] == 1:
+                body.append(f'<path d="M{_c(source[0])} {_c(source[1])}{_bend(source, target)}" class="edge"/>')
+            else:
+                # It would cross the boxes between: it runs below them, in a lane that a parent's children share.
+                lane = lanes.setdefault(parent, tallest * step - (step - tall) + 14 + 10 * len(lanes))
+                down, up = (source[0] + gap, lane), (target[0] - gap, lane)
+                run = f"{_bend(source, down)}L{_c(up[0])} {_c(lane)}{_bend(up, target)}"
+                body.append(f'<path d="M{_c(source[0])} {_c(source[1])}{run}" class="edge"/>')
     for node in by_name.values():
         nx, ny, wide = place[node.name]
         body.append(
@@ -714,4 +727,5 @@ def graph(nodes: Sequence[Node], *, title: str, description: str = "") -> str:
         body.append(_text(nx + 11, ny + (18 if node.caption else 26), _shorten(node.name, wide - 18), "strong label"))
         if node.caption:
             body.append(_text(nx + 11, ny + 33, _shorten(node.caption, wide - 16)))
-    return _svg(x - gap + 1, tallest * step - (step - tall) + 2, title, description, body)
+    bottom = max(lanes.values(), default=tallest * step - (step - tall))
+    return _svg(x - gap + 1, bottom + 2, title, description, body)

@@ -56,7 +56,7 @@ CURVES = (
         "share of the returns' variance the value model predicts; 1 is all",
     ),
     Curve(("ptx_loss",), "Pretraining loss", "nats a token on pretraining text (ptx)"),
-    Curve(("response_length", "length"), "Response length", "tokens"),
+    Curve(("length", "response_length"), "Response length", "tokens"),
     Curve(("eos_share",), "Ended by itself", "responses that reached their end token", True),
     Curve(("loss",), "Loss", "training loss"),
     Curve(("validation_loss", "eval_loss"), "Validation loss", "on prompts not trained on"),
@@ -65,8 +65,11 @@ CURVES = (
         ("validation_accuracy", "eval_accuracy"), "Validation accuracy", "held-out comparisons ordered rightly", True
     ),
     Curve(("perplexity",), "Perplexity", "exp of the loss a token"),
-    Curve(("gradient_norm", "grad_norm"), "Gradient norm", "before clipping"),
-    Curve(("learning_rate", "lr"), "Learning rate", ""),
+    Curve(("grad_norm", "gradient_norm"), "Gradient norm", "before clipping"),
+    Curve(("lr", "learning_rate"), "Learning rate", ""),
+    Curve(("value_clip_fraction",), "Value clip fraction", "token values cut off by the value clip", True),
+    Curve(("sampler_gap",), "Sampler gap", "log-probability, sampler against training; near 0 is right"),
+    Curve(("first_ratio_gap",), "First ratio", "distance of the first minibatch's ratio from 1; near 0 is right"),
 )
 
 
@@ -392,7 +395,6 @@ def _judging(judges: Sequence[Judge]) -> dict[str, Any] | None:
                 title=title,
                 description="; ".join(f"{item.label} {item.text}" for item in items) + ".",
                 references=[charts.Reference(0.5, reference)],
-                x_range=(0.0, 1.0),
                 as_percent=True,
                 dots=True,
             )
