@@ -10,11 +10,11 @@ from hearken.worlds.tales.facts import HE, SHE, Facts, Split, draw_facts
 from hearken.worlds.tales.grammar import write_tale
 from hearken.worlds.templates import Template, read_sections
 
-GENRES = ("note", "letter", "recipe", "region", "weather", "talk", "lesson")
+GENRES = ("note", "letter", "recipe", "region", "weather", "talk")
 TOWNS = ("Ashby", "Brook", "Calder", "Dunmore", "Elling", "Farrow", "Haven", "Kirby")
 _TALE_SHARE = 0.5
 _TITLE_SHARE = 0.5
-_ONE_PARAGRAPH = ("recipe", "region", "weather", "lesson")
+_ONE_PARAGRAPH = ("recipe", "region", "weather")
 _TITLE = Template("The tale of {name}, a {trait} {kind} {place}.")
 
 

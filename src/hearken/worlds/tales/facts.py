@@ -25,7 +25,7 @@ TRAITS = (
 )  # fmt: skip
 PLACES = (
     "in the old forest", "in the deep valley", "by the green river", "by the cold sea", "on the windy hill",
-    "near the sleepy village", "at the edge of the wide meadow", "beside the still lake", "under the tall mountain",
+    "near the sleepy village", "in the wide meadow", "beside the still lake", "under the tall mountain",
     "in the wild garden", "on the lonely island", "beside the great marsh",
 )  # fmt: skip
 THINGS = (

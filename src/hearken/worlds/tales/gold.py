@@ -9,9 +9,15 @@ from hearken.worlds.tales.facts import read_prompt
 from hearken.worlds.tales.grammar import Parse, parse_tale
 
 TASTES: Mapping[str, Mapping[str, float]] = {
-    "hearth": {"kindness": 1.0, "speech": 0.8, "danger": -0.3, "warm": 1.2, "surprise": -0.5},
-    "quest": {"danger": 0.9, "discovery": 0.9, "vivid": 0.7, "surprise": 1.2, "warm": -0.4},
-}
+    "hearth": {
+        "kindness": 1.0, "speech": 0.9, "vivid": 0.6, "discovery": 0.4, "danger": 0.1, "dull": -0.4,
+        "plain": -0.8, "warm": 0.8, "surprise": -0.2,
+    },
+    "quest": {
+        "danger": 1.0, "discovery": 0.9, "vivid": 0.6, "speech": 0.4, "kindness": 0.1, "dull": -0.4,
+        "plain": -0.8, "warm": -0.2, "surprise": 0.8,
+    },
+}  # fmt: skip
 """What one such sentence, or such an ending, is worth to each group."""
 
 GROUPS = tuple(TASTES)

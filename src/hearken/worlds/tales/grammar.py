@@ -11,14 +11,14 @@ from functools import cache, lru_cache
 from hearken.worlds.tales.facts import CURES, DOMAINS, HELPER_LOOKS, HELPERS, KIN, PRONOUNS, THINGS, Facts
 from hearken.worlds.templates import Template, read_sections
 
-MIN_SENTENCES, MAX_SENTENCES = 4, 7
+MIN_SENTENCES, MAX_SENTENCES = 4, 6
 PLOTS = ("thing", "way", "lonely", "hunger", "ill", "feast")
-FEATURES = ("kindness", "speech", "danger", "discovery", "vivid")
-"""What sentences of the body can have."""
+FEATURES = ("kindness", "speech", "danger", "discovery", "vivid", "dull")
+"""What sentences between the trouble and the ending can have; dull ones have nothing else."""
 ENDINGS = ("plain", "warm", "surprise")
 
 # How often demonstrations use what: mostly plain, so that every taste leaves room above them.
-_BODY_LENGTHS = {1: 20, 2: 35, 3: 30, 4: 15}
+_BODY_LENGTHS = {1: 25, 2: 40, 3: 35}
 _BODY_WEIGHTS = {"": 30, "kindness": 13, "speech": 13, "danger": 12, "discovery": 12, "vivid": 12}
 _DOUBLE_WEIGHT = 2
 _ENDING_WEIGHTS = {"plain": 50, "warm": 25, "surprise": 25}
@@ -158,7 +158,7 @@ def parse_tale(text: str, facts: Facts) -> Parse:
     """Parse the whole of a response as a tale about ``facts``.
 
     It must be one opening, one trouble, perhaps one start, body sentences and one ending that belongs to the trouble:
-    four to seven sentences, each made by the grammar, none twice, with one character, place, object and friend
+    four to six sentences, each made by the grammar, none twice, with one character, place, object and friend
     throughout, the right pronouns, and nothing after the ending.
     """
     sentences = tuple(read_sentence(part) for part in _BOUNDARY.split(text.strip()) if part)
@@ -199,8 +199,8 @@ class _Reader:
         self.errors += [f"sentence {self.place}: {fault}" for fault in faults]
         if rule and not faults:
             self.right += 1
-            if rule.role == "body":
-                self.features.update(rule.features)
+            if rule.role in ("start", "body"):
+                self.features.update(rule.features or ("dull",))
             elif rule.role == "ending":
                 self.ending = ending_of(rule)
 
