@@ -34,6 +34,9 @@ CLOSED = 2
 
 _CHUNK = 5_000
 
+_Lent = Leases.alias("lent")
+_First = Judgments.alias("first")
+
 
 def chunks(values: Iterable[str]) -> Iterator[list[str]]:
     """Distinct values in sorted lists that fit into one statement."""
@@ -172,9 +175,8 @@ def _free(labeler: str, now: datetime) -> Select[Any]:
     judged = exists().where(
         Judgments.c.item_id == Items.c.id, Judgments.c.labeler_id == labeler, Judgments.c.live == literal_column("1")
     )
-    first = Judgments.alias("first")
     judged_first = exists().where(
-        first.c.item_id == Items.c.repeat_of, first.c.labeler_id == labeler, first.c.live == literal_column("1")
+        _First.c.item_id == Items.c.repeat_of, _First.c.labeler_id == labeler, _First.c.live == literal_column("1")
     )
     return select(Items).where(
         is_open(),
@@ -186,8 +188,7 @@ def _free(labeler: str, now: datetime) -> Select[Any]:
 
 def _lent(now: datetime) -> ColumnElement[int]:
     """How many leases on an item are in force."""
-    leases = Leases.alias("lent")
-    count = select(func.count()).where(leases.c.item_id == Items.c.id, leases.c.expires > now)
+    count = select(func.count()).where(_Lent.c.item_id == Items.c.id, _Lent.c.expires > now)
     return count.correlate(Items).scalar_subquery()
 
 

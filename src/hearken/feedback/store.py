@@ -50,6 +50,8 @@ LEASE_SECONDS = 900.0
 
 _PAGE = 2_000
 
+_Later = Judgments.alias("later")
+
 _REDACTED: dict[str, dict[str, Any]] = {
     "prompt": {"content": "", "metadata": {}, "erased": 1},
     "response": {"text": "", "messages": None, "token_ids": None, "payload": None, "metadata": {}, "erased": 1},
@@ -186,18 +188,18 @@ class FeedbackStore:
         Returns:
             The claims; empty when there is nothing to judge (now).
         """
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             items, expires = queue.claim(connection, self._database, labeler_id, lease_seconds, n, kinds, self._clock())
             return self._claims(connection, items, labeler_id, expires)
 
     def heartbeat(self, item_id: str, labeler_id: str, lease_seconds: float = LEASE_SECONDS) -> datetime | None:
         """Prolong a lease (an expired one too, while its slot is free). Returns its new end; None where it is lost."""
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             return queue.heartbeat(connection, item_id, labeler_id, lease_seconds, self._clock())
 
     def release(self, item_id: str, labeler_id: str) -> None:
         """Give a lent item back unanswered."""
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             queue.release(connection, item_id, labeler_id)
 
     def close_items(self, item_ids: Iterable[str]) -> None:
@@ -440,8 +442,7 @@ class FeedbackStore:
             return until
         if as_of is None:
             return [Judgments.c.live == 1]
-        later = Judgments.alias("later")
-        superseded = exists().where(later.c.supersedes == Judgments.c.id, later.c.seq <= as_of)
+        superseded = exists().where(_Later.c.supersedes == Judgments.c.id, _Later.c.seq <= as_of)
         return [*until, Judgments.c.kind != "withdrawal", ~superseded]
 
     def _pages(self, query: Select[Any], seq: Any) -> Iterator[RowMapping]:
