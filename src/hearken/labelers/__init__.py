@@ -1,0 +1,1 @@
+"""Labelers that are not people, behind one interface."""

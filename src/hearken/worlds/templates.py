@@ -38,7 +38,8 @@ class Template:
     def pattern(self, domains: Mapping[str, str]) -> re.Pattern[str]:
         """A regular expression for everything `fill` can make, given one expression per slot.
 
-        The n-th occurrence of a slot is the group ``slot__n``; whether they agree is for the reader of the match to say.
+        Slots are the groups ``name__0``, ``name__1``, ... in the order of the text; whether two of one name agree is for
+        the reader of the match to say.
         """
         count = iter(range(self.source.count("{")))
 
@@ -48,10 +49,11 @@ class Template:
         def plain(text: str) -> str:
             return "".join(slot(part) if i % 2 else re.escape(part) for i, part in enumerate(_SLOT.split(text)))
 
-        parts = _CHOICE.split(self.source)
-        return re.compile(
-            "".join(f"(?:{'|'.join(map(plain, part.split('|')))})" if i % 2 else plain(part) for i, part in enumerate(parts))
-        )
+        def choice(text: str) -> str:
+            return f"(?:{'|'.join(map(plain, text.split('|')))})"
+
+        parts = enumerate(_CHOICE.split(self.source))
+        return re.compile("".join(choice(part) if i % 2 else plain(part) for i, part in parts))
 
 
 def read_sections(package: str, name: str) -> list[tuple[tuple[str, ...], Template]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import zlib
 from functools import cache
 
-from hearken.worlds.tales.facts import HE, SHE, Facts, Split, draw_facts
+from hearken.worlds.tales.facts import HE, SHE, Facts, Split, draw_facts, split_of
 from hearken.worlds.tales.grammar import write_tale
 from hearken.worlds.templates import Template, read_sections
 
@@ -33,7 +32,7 @@ def write_document(rng: random.Random, split: Split) -> str:
         return _title(facts, rng) + write_tale(facts, rng)
     while True:
         text = _write(rng.choice(GENRES), rng)
-        if ("heldout" if zlib.crc32(text.encode()) % 10 == 0 else "train") == split:
+        if split_of(text) == split:
             return text
 
 
@@ -48,8 +47,8 @@ def _write(genre: str, rng: random.Random) -> str:
     templates = _templates()
     body = templates[(genre,)]
     chosen = sorted(rng.sample(range(len(body)), rng.randint(3, 6)))
-    lines = [rng.choice(templates[(genre, "first")]), *(body[i] for i in chosen), rng.choice(templates[(genre, "last")])]
-    written = [line.fill(values, rng) for line in lines]
+    first, last = (rng.choice(templates[(genre, end)]) for end in ("first", "last"))
+    written = [line.fill(values, rng) for line in (first, *(body[i] for i in chosen), last)]
     if genre in _ONE_PARAGRAPH:
         return " ".join(written)
     return "\n".join(written if genre == "talk" else [written[0], " ".join(written[1:-1]), written[-1]])

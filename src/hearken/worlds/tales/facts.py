@@ -20,8 +20,8 @@ KINDS = (
 SHE = ("Ruby", "Willow", "Hazel", "Clara", "Nell", "Daisy", "Ivy", "Poppy", "Mira", "Tilda", "Anna", "Rosa")
 HE = ("Finn", "Oscar", "Hugo", "Rowan", "Jasper", "Toby", "Milo", "Basil", "Felix", "Otto", "Ned", "Arlo")
 TRAITS = (
-    "brave", "clever", "gentle", "shy", "lonely", "proud", "curious", "merry", "patient", "stubborn", "quiet", "restless",
-    "careful", "lazy",
+    "brave", "clever", "gentle", "shy", "lonely", "proud", "curious", "merry", "patient", "stubborn", "quiet",
+    "restless", "careful", "lazy",
 )  # fmt: skip
 PLACES = (
     "in the old forest", "in the deep valley", "by the green river", "by the cold sea", "on the windy hill",
@@ -51,6 +51,11 @@ PROMPTS = tuple(
     )
     for wish in (".", ". There should be a {thing} in it.")
 )
+
+
+def split_of(key: str) -> Split:
+    """The part of the world that something belongs to, by a hash of its key: a tenth is held out."""
+    return "heldout" if zlib.crc32(key.encode()) % 10 == 0 else "train"
 
 
 def _one_of(words: tuple[str, ...]) -> str:
@@ -93,8 +98,8 @@ class Facts:
 
     @property
     def split(self) -> Split:
-        """Which part of the world these facts belong to: a tenth of all is held out, whatever the wording."""
-        return "heldout" if zlib.crc32(f"{self.name} {self.kind} {self.trait} {self.place}".encode()) % 10 == 0 else "train"
+        """Which part of the world these facts belong to, whatever the wording of the prompt."""
+        return split_of(f"{self.name} {self.kind} {self.trait} {self.place}")
 
     def slots(self) -> dict[str, str]:
         """Values for the slots of a template that these facts decide."""

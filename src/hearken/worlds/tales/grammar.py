@@ -166,9 +166,8 @@ def parse_tale(text: str, facts: Facts) -> Parse:
     for sentence in sentences:
         reader.read(sentence)
     reader.close()
-    return Parse(
-        sentences, tuple(reader.errors), reader.features, reader.ending, reader.right / max(MIN_SENTENCES, len(sentences))
-    )
+    share = reader.right / max(MIN_SENTENCES, len(sentences))
+    return Parse(sentences, tuple(reader.errors), reader.features, reader.ending, share)
 
 
 class _Reader:

@@ -35,7 +35,7 @@ class TaleWorld:
         return list(made)
 
     def corpus(self, n: int, split: Split = "train") -> list[str]:
-        """``n`` distinct documents for pretraining, about 320 characters each: half of them tales, half other short plain text."""
+        """``n`` distinct documents for pretraining, about 310 characters each: half tales, half other plain text."""
         rng = self._rng("corpus", split)
         made: dict[str, None] = {}
         while len(made) < n:
