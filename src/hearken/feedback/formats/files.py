@@ -189,7 +189,13 @@ def _opener(path: Path) -> Callable[[], IO[bytes]]:
 
 def _member_opener(archive: zipfile.ZipFile, name: str) -> Callable[[], IO[bytes]]:
     # The member is read whole, because Parquet needs to seek.
-    return lambda: _unzipped(io.BytesIO(archive.read(name)), name)
+    def read() -> IO[bytes]:
+        try:
+            return _unzipped(io.BytesIO(archive.read(name)), name)
+        except (RuntimeError, NotImplementedError) as error:
+            raise UserError(f"{archive.filename}: {error}", "Unpack it, and give the folder") from None
+
+    return read
 
 
 def _unzipped(file: IO[bytes], name: str) -> IO[bytes]:

@@ -494,6 +494,9 @@ def detect(row: Row) -> Layout:
             return LAYOUTS["implicit"]
         if "prompt" not in columns and isinstance(chosen, str):
             return LAYOUTS["hh"]
+    for half, whole in (({"chosen", "rejected"}, "pairs"), ({"responses", "ranks"}, "rankings")):
+        if half & columns and not half <= columns and "completion" not in columns:
+            return LAYOUTS[whole]  # so that a missing or misspelt column is named, instead of a file of prompts read
     for layout in _ALL:
         if set(layout.columns) <= columns and layout.name not in ("oasst", "implicit", "hh"):
             return layout

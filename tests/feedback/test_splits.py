@@ -1,0 +1,88 @@
+"""Deduplication, splits by prompt, leakage."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Demonstration, Document, Message, PromptOnly, Rating, Thumb
+from hearken.feedback.splits import check_leakage, deduplicate, side, split_by_prompt
+
+
+def test_deduplicate_keeps_the_first_of_equals() -> None:
+    pair = Comparison("p", ("a", "b"), (0, 1), metadata={"row": 1})
+    rows = [
+        pair,
+        Comparison("p", ("a", "b"), (0, 1), metadata={"row": 2}),  # the same
+        Comparison("p", ("b", "a"), (1, 0)),  # the same, the other way round
+        Comparison("p", ("b", "a"), (0, 1)),  # the opposite
+        Comparison("p", ("a", "b"), (0, 1), weight=2),
+        Comparison("p", ("a", "b"), (0, 1), share=0.8),
+        Comparison("p", ("b", "a"), (1, 0), share=0.8),  # a share speaks of the first response
+        Demonstration("p", "a"),
+        Thumb("p", "a", True),
+        Thumb("p", "a", False),
+        Rating("p", "a", {"x": 1}),
+        Rating("p", "a", {"x": 1.0}),  # the same
+        PromptOnly("p"),
+        PromptOnly((Message("user", "p"),)),
+        Document("p"),
+    ]
+    kept, removed = deduplicate(rows)
+    assert removed == 3
+    assert kept == [row for number, row in enumerate(rows) if number not in (1, 2, 11)]
+
+
+def test_two_judgments_are_two_however_alike() -> None:
+    rows = [Thumb("p", "a", True, metadata={"judgment": name}) for name in ("x", "y", "x")]
+    assert deduplicate(rows) == (rows[:2], 1)
+
+
+@given(st.lists(st.text(max_size=3), max_size=30), st.lists(st.text(max_size=3), max_size=30), st.integers(0, 5))
+def test_a_split_is_stable_and_clean(first: list[str], more: list[str], seed: int) -> None:
+    rows = [Thumb(prompt, str(number), True) for number, prompt in enumerate(first)]
+    added = [Demonstration(prompt, "d") for prompt in more]
+    small, large = split_by_prompt(rows, 0.4, seed), split_by_prompt(rows + added, 0.4, seed)
+    assert sorted(small.train + small.validation, key=lambda e: int(e.response)) == rows
+    assert small.train == [row for row in large.train if isinstance(row, Thumb)]
+    assert small.validation == [row for row in large.validation if isinstance(row, Thumb)]
+    assert not check_leakage(large.train, large.validation, strict=True)
+
+
+def test_the_share_and_the_seed() -> None:
+    prompts = [f"prompt {number}" for number in range(4000)]
+    sides = {seed: [side(prompt, 0.25, seed) == "validation" for prompt in prompts] for seed in (0, 1)}
+    for chosen in sides.values():
+        assert sum(chosen) == pytest.approx(1000, abs=110)  # four standard errors
+    assert sum(a and b for a, b in zip(sides[0], sides[1], strict=True)) == pytest.approx(250, abs=62)
+    assert {side(prompt, 0.0) for prompt in prompts} == {"train"}
+    assert {side(prompt, 1.0) for prompt in prompts} == {"validation"}
+
+
+def test_the_split_is_the_same_on_every_machine() -> None:
+    # Fixed for good: another hash would move prompts between train and validation of existing projects.
+    assert [side(f"prompt {n}", 0.5) for n in range(8)] == [
+        "train", "validation", "train", "train", "validation", "train", "validation", "validation",
+    ]  # fmt: skip
+    dialogue = (Message("user", "Tell  a TALE"),)
+    assert side(dialogue, 0.5) == side((Message("user", "tell a tale"),), 0.5)
+
+
+def test_leakage_tells_equal_from_nearly_equal() -> None:
+    train = [PromptOnly("Tell a tale."), PromptOnly((Message("user", "Hi"),)), Document("Once")]
+    validation = [Thumb("tell  a tale.\n", "x", True), Thumb("Tell a tale.", "x", True), PromptOnly("Hi")]
+    validation += [Document("once"), Demonstration((Message("user", "Hi"),), "x"), Thumb("tell  a tale.\n", "y", True)]
+    found = check_leakage(train, validation)
+    assert found.exact == ("Tell a tale.", (Message("user", "Hi"),))
+    assert found.near == ("tell  a tale.\n", "once")
+    assert found.validation_rows == 5
+    assert str(found) == "4 prompts of the validation data (5 rows) are in the training data, 2 of them nearly"
+    with pytest.raises(UserError, match="4 prompts of the validation data"):
+        check_leakage(train, validation, strict=True)
+
+
+def test_a_share_is_a_share() -> None:
+    with pytest.raises(UserError, match=r"0\.\.1, not 10"):
+        split_by_prompt([], 10)
