@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import json
 import os
@@ -530,6 +531,19 @@ def test_columns_that_a_table_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write this kind of file"):
         write_examples(mixed, tmp_path / "a.zip")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"a\.jsonl: No space left on device. Nothing was written"):
+        write_examples([Document("a")], tmp_path / "a.jsonl")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Nothing was written"):
+        write_examples([Document("a")], tmp_path / "file" / "a.jsonl")
 
 
 def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,17 @@ def test_in_and_out_unchanged(db: FeedbackStore, tmp_path: Path, layout: str) ->
     assert (report.rows, report.left_out) == (len(FILES[layout]), Counter())
 
 
+def test_in_and_out_unchanged_on_either_database(store: FeedbackStore, tmp_path: Path) -> None:
+    odd = {"prompt": "\x00 \u2028", "responses": ["ä\x00", "\U0001f600", "\t."], "ranks": [0, 1, None], "n": "\x00"}
+    import_file(store, write(tmp_path / "in.jsonl", odd, *FILES["rankings"]))
+    assert import_file(store, tmp_path / "in.jsonl").judgments == 0
+    export(store, tmp_path / "out.jsonl.gz", "rankings")
+    with gzip.open(tmp_path / "out.jsonl.gz") as file:
+        assert [json.loads(line) for line in file] == [odd, *FILES["rankings"]]
+    export(store, tmp_path / "raw.jsonl", "raw")
+    assert import_file(store, tmp_path / "raw.jsonl").judgments == 0
+
+
 def test_every_layout_is_tried() -> None:
     assert set(FILES) | {"raw", "snapshot"} == set(EXPORT_LAYOUTS)
 
