@@ -503,3 +503,10 @@ def test_the_password_is_never_shown(location: str) -> None:
 
 def test_default_clock_is_utc() -> None:
     assert Prompt(content="now").created.tzinfo is UTC
+
+
+def test_the_example_in_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "database.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(example, {})

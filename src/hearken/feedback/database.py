@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import threading
@@ -89,8 +90,11 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A read-only transaction: one consistent view, which waits for nobody."""
-        with self._errors(), self.engine.connect() as connection, connection.begin():
-            yield connection
+        with self._errors(), self.engine.connect() as connection:
+            if self.path is None:  # SQLite's transactions have one view anyway
+                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
@@ -118,7 +122,7 @@ class Database:
     def copy_to(self, target: Path) -> None:
         """Copy a SQLite database, consistently, while others work with it. The copy appears whole or not at all."""
         assert self.path is not None
-        partial = target.with_name(target.name + ".partial")
+        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         try:
             with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(partial)) as copy:
                 source.backup(copy)
@@ -134,9 +138,8 @@ class Database:
     def forget(self) -> None:
         """After an erasure: empty SQLite's log of changes, which holds the old contents until then."""
         if self.path is not None:
-            with self._turn, self._errors(), self.engine.connect() as connection:
-                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            with self._turn, closing(self.engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # -- opening -------------------------------------------------------------------------------------------------
 
