@@ -38,8 +38,8 @@ class Template:
     def pattern(self, domains: Mapping[str, str]) -> re.Pattern[str]:
         """A regular expression for everything `fill` can make, given one expression per slot.
 
-        Slots are the groups ``name__0``, ``name__1``, ... in the order of the text; whether two of one name agree is for
-        the reader of the match to say.
+        Slots are the groups ``name__0``, ``name__1``, ... in the order of the text; whether those of one name agree is
+        for the reader of the match to say.
         """
         count = iter(range(self.source.count("{")))
 

@@ -180,6 +180,8 @@ class _Reader:
         self.right = 0
         self.rules: list[Rule] = []
         self.place = 0
+        self.before: str | None = ""
+        """Role of the sentence before: empty at the start, None where the grammar could not make it."""
         sub, obj, pos = PRONOUNS[facts.gender]
         self.known = {
             "name": facts.name, "kind": facts.kind, "trait": facts.trait, "place": facts.place,
@@ -195,6 +197,8 @@ class _Reader:
         if rule:
             self._remember(sentence)
             self.rules.append(rule)
+        if self.before != "ending":
+            self.before = rule.role if rule else None
         self.errors += [f"sentence {self.place}: {fault}" for fault in faults]
         if rule and not faults:
             self.right += 1
@@ -205,9 +209,11 @@ class _Reader:
 
     def close(self) -> None:
         roles = [rule.role for rule in self.rules]
-        self.errors += [f"there is no {role}" for role in ("opening", "trouble", "ending") if role not in roles]
+        missing = [f"there is no {role}" for role in ("opening", "trouble", "ending") if role not in roles]
         if not any(role in ("start", "body") for role in roles):
-            self.errors.append("nothing happens between the trouble and the ending")
+            missing.append("nothing happens between the trouble and the ending")
+        # A sentence that the grammar cannot make may have been meant as one of these: one slip is one error.
+        self.errors += missing[self.place - len(self.rules) :]
 
     def _faults(self, sentence: Sentence) -> list[str]:
         rule = sentence.rule
@@ -216,13 +222,12 @@ class _Reader:
         if rule in self.rules:
             return ["it repeats an earlier one"]
         faults = []
-        roles = [other.role for other in self.rules]
-        before = roles[-1] if roles else ""
+        before = self.before
         allowed = {
             "opening": ("",), "trouble": ("opening",), "start": ("trouble",), "body": ("trouble", "start", "body"),
             "ending": ("start", "body"),
         }  # fmt: skip
-        if before not in allowed[rule.role]:
+        if before is not None and before not in allowed[rule.role]:
             faults.append(f"{rule.role} out of place")
         elif self.place > MAX_SENTENCES - (rule.role != "ending"):
             faults.append("the tale is too long")
