@@ -7,7 +7,6 @@ The functions named here are the Python API of the commands; each is loaded when
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from hearken.loop.project import Project as Project
     from hearken.loop.quickstart import quickstart as quickstart
 
-__version__ = _version("hearken")
+    __version__: str
 
 _WHERE = {
     "FeedbackStore": "hearken.feedback.store",
@@ -35,6 +34,10 @@ __all__ = ["__version__", *sorted(_WHERE)]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hearken")
     if name not in _WHERE:
         raise AttributeError(f"module 'hearken' has no attribute '{name}'")
     return getattr(import_module(_WHERE[name]), name)

@@ -92,13 +92,17 @@ def emit(result: dict[str, Any], as_json: bool, title: str = "") -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
     for name, value in flatten(result):
-        table.add_row(name, _figure(value))
-    Console().print(table)
+        table.add_row(Text(name), Text(figure(value)))
+    console = Console(highlight=False)
+    if title:
+        console.print(Text(title, "bold"))
+    console.print(table)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -110,9 +114,10 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{name}", value
 
 
-def _figure(value: Any) -> str:
+def figure(value: Any) -> str:
+    """A value for people: numbers with four digits, lists with commas."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_figure, value))
+        return ", ".join(map(figure, value))
     return "–" if value is None else str(value)

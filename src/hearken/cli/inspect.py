@@ -109,5 +109,7 @@ def _facts(view: View) -> str:
     ends = "ends with an end token" if view.pieces and view.pieces[-1].part == "end" else "has no end token"
     facts = [f"{view.count('prompt')} prompt tokens"]
     if response:
-        facts += [f"{response} response tokens", f"{trained} trained", ends]
+        judged = view.kind in ("Comparison", "Rating", "Thumb")
+        loss = "a reward model reads its score at the last" if judged else f"{trained} trained"
+        facts += [f"{response} response tokens", loss, ends]
     return ", ".join(facts)

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
 from hearken.algorithms.stage import Inputs, Stage, estimate, find_stage, run_stage, stages
-from hearken.cli.console import JsonOption, clean_stdout, emit
+from hearken.cli.console import JsonOption, clean_stdout, emit, figure, flatten
 from hearken.config import Options, assign, read_yaml
 from hearken.errors import UserError
 
@@ -102,11 +102,9 @@ def make_command(stage: Stage) -> Any:
         with clean_stdout():
             result = _run(stage, request, out, dry_run=dry_run, overwrite=overwrite)
         if dry_run and not as_json:
-            import yaml
-
-            typer.echo(yaml.safe_dump({**result["inputs"], **result["options"]}, sort_keys=False, allow_unicode=True))
-            result = result["estimate"]
-        emit(result, as_json, "Estimate" if dry_run else f"{stage.name} is finished")
+            typer.echo(_as_yaml(result), nl=False)
+        else:
+            emit(result, as_json, f"{stage.name} is finished")
 
     parameters = [
         *(_input_parameter(name, stage) for name in inputs),
@@ -131,8 +129,8 @@ def _saved_request(out: Path, stage: Stage) -> dict[str, Any]:
 
 def _run(stage: Stage, request: dict[str, Any], out: Path, *, dry_run: bool, overwrite: bool) -> dict[str, Any]:
     options = stage.options.parse(request["options"], where=f"train {stage.name}")
-    given: dict[str, Any] = request["inputs"]
-    inputs = Inputs(**{name: _paths(value) if name in MANY else value for name, value in given.items()})
+    given: dict[str, Any] = {n: _paths(value) if n in MANY else value for n, value in request["inputs"].items()}
+    inputs = Inputs(**given)
     if dry_run:
         return {
             "stage": stage.name,
@@ -142,6 +140,15 @@ def _run(stage: Stage, request: dict[str, Any], out: Path, *, dry_run: bool, ove
         }
     artifact = run_stage(stage, inputs, options, out, overwrite=overwrite)
     return {"out": str(artifact.path), "kind": artifact.kind, "metrics": artifact.metrics}
+
+
+def _as_yaml(dry: dict[str, Any]) -> str:
+    """A dry run's result as a file for ``--config``; the estimate stands in its comments."""
+    import yaml
+
+    figures = "".join(f"# {name}: {figure(value)}\n" for name, value in flatten(dry["estimate"]))
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in dry["inputs"].items()}
+    return figures + yaml.safe_dump(plain | dry["options"], sort_keys=False, allow_unicode=True)
 
 
 def _paths(value: Any) -> tuple[str, ...]:

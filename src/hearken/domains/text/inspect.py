@@ -151,7 +151,8 @@ def _views(example: Example, number: int, encoder: TextEncoder, train_on: str) -
     kind = type(example).__name__
     unlimited = TextEncoder(encoder.tokenizer, NO_LIMIT, stop=sorted(encoder.stop))
 
-    def view(cut: Group, whole: Group, note: str) -> View:
+    def view(cut: Group | None, whole: Group | None, note: str) -> View:
+        assert cut and whole  # neither encoder leaves prompts out
         response = cut.responses[0]
         mask = cut.masks[0] if cut.masks else [True] * len(response)
         pieces = [_piece(encoder, token, "prompt", False) for token in cut.prompt]
@@ -170,14 +171,11 @@ def _views(example: Example, number: int, encoder: TextEncoder, train_on: str) -
         yield view(cut, whole, "")
     elif isinstance(example, Demonstration) and isinstance(example.prompt, tuple) and train_on == "all":
         turns = [*example.prompt, Message("assistant", example.response)]
-        cut, whole = (e.dialogue(turns, f"example {number}") for e in (encoder, unlimited))
-        assert cut and whole
-        yield view(cut, whole, "every assistant turn")
+        where = f"example {number}"
+        yield view(encoder.dialogue(turns, where), unlimited.dialogue(turns, where), "every assistant turn")
     else:
         for response, note in _responses(example):
-            cut, whole = (e.group(example.prompt, [response]) for e in (encoder, unlimited))
-            assert cut and whole
-            yield view(cut, whole, note)
+            yield view(encoder.group(example.prompt, [response]), unlimited.group(example.prompt, [response]), note)
 
 
 def _responses(example: Comparison | Rating | Thumb | Demonstration) -> list[tuple[str, str]]:
@@ -193,7 +191,7 @@ def _responses(example: Comparison | Rating | Thumb | Demonstration) -> list[tup
 
 
 def _piece(encoder: TextEncoder, token: int, part: Literal["prompt", "response"], trained: bool) -> Piece:
-    text = encoder.tokenizer.decode([token])
+    text = str(encoder.tokenizer.decode([token]))
     return Piece(token, text, "end" if part == "response" and token in encoder.stop else part, trained)
 
 
@@ -208,7 +206,7 @@ def _warnings(encoder: TextEncoder, views: Iterable[View], summary: dict[str, An
             "tokens: training stops with an error unless long_prompts is drop or truncate"
         )
     if summary["responses_cut"]:
-        yield f"{summary['responses_cut']} responses are cut and so never end: raise max_length if the model allows"
+        yield f"{summary['responses_cut']} response(s) are cut and so never end: raise max_length if the model allows"
     for view in views:
         ids = [piece.id for piece in view.pieces[:2]]
         if tokenizer.bos_token_id is not None and ids == [tokenizer.bos_token_id] * 2:
