@@ -72,21 +72,25 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where an empty database is: the same test runs on both."""
-    if request.param == "sqlite":
-        yield str(tmp_path / "feedback.db")
-        return
-    server = request.getfixturevalue("postgres_server")
+@pytest.fixture
+def postgres_location(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
     name = f"hearken_{uuid.uuid4().hex}"
-    engine = create_engine(make_url(server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    engine = create_engine(make_url(postgres_server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
     with engine.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty database is: the same test runs on both."""
+    if request.param == "sqlite":
+        return str(tmp_path / "feedback.db")
+    return str(request.getfixturevalue("postgres_location"))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from hearken.errors import UserError
 from hearken.feedback.records import (
@@ -354,6 +354,26 @@ def test_two_claims_of_one_labeler_at_once_share_nothing(location: str, fill: An
         for thread in threads:
             thread.join()
         assert len({item for item, _ in set(got)}) == len(set(got)) == 6
+
+
+def test_a_claim_sees_a_lease_that_was_committed_while_it_looked(postgres_location: str, fill: Any) -> None:
+    """PostgreSQL: the slow claim's view is older than the quick claim's lease, and its row lock comes after it."""
+    with FeedbackStore(postgres_location) as slow, FeedbackStore(postgres_location) as quick:
+        fill(quick, labelers=("ann", "bob"))
+
+        @event.listens_for(slow._database.engine, "before_cursor_execute", retval=True)
+        def _dawdle(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> tuple[str, Any]:
+            if "SKIP LOCKED" in statement:
+                statement = statement.replace(" ORDER BY", " AND pg_sleep(0.6)::text = '' ORDER BY")
+            return statement, parameters
+
+        got: list[Any] = []
+        late = threading.Thread(target=lambda: got.extend(slow.claim("ann")))
+        late.start()
+        time.sleep(0.2)
+        assert len(quick.claim("bob")) == 1
+        late.join()
+        assert got == []
 
 
 def test_a_batch_and_single_judgments_do_not_block_each_other(location: str, fill: Any) -> None:

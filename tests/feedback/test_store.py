@@ -233,6 +233,7 @@ def test_a_second_answer_is_a_revision_and_as_of_sees_the_first(store: FeedbackS
     assert list(store.judgments()) == [other, second]
     assert list(store.judgments(as_of=pinned)) == [first, other]
     assert list(store.judgments(as_of=1)) == [first]
+    assert list(store.judgments(as_of=second.seq)) == [other, second]
     assert list(store.judgments(history=True)) == [first, other, second]
     assert store.item(items[0].id).filled == 1
     with pytest.raises(UserError, match="no longer in force"):
