@@ -20,7 +20,7 @@ WORLD = TaleWorld(0)
 RUBY = "Tell a tale about a brave fox named Ruby in the old forest."
 TALE = (
     "Ruby was a brave fox who lived in the old forest. One snowy evening Ruby lost the way home. "
-    '"Where are you going?" asked an old owl. The ice cracked, and Ruby almost fell into the deep water. '
+    '"Where are you going?" asked an old owl. Suddenly the ice cracked, and Ruby fell into the deep water. '
     "The owl led her safely home, and they sang together by the fire."
 )
 
@@ -60,7 +60,7 @@ def test_tales_are_many_short_and_of_few_words(demonstrations):
     tales = [tale for _, tale in demonstrations]
     assert len(set(tales)) >= 0.99 * len(tales)
     lengths = [len(tale.split()) for tale in tales]
-    assert min(lengths) >= 30 and max(lengths) <= 85 and 50 <= statistics.mean(lengths) <= 70
+    assert min(lengths) >= 30 and max(lengths) <= 90 and 50 <= statistics.mean(lengths) <= 70
     words = {word.lower() for text in tales + WORLD.corpus(1500) for word in re.findall(r"[A-Za-z']+", text)}
     assert 500 <= len(words) <= 1000
 
@@ -109,7 +109,7 @@ def test_a_whole_tale_parses():
         ("led her", "led him", "obj should be 'her'"),
         ("The owl led", "The toad led", "friend should be 'owl'"),
         ('"Where are you going?" asked an old owl. ', "", "the friend was never met"),
-        (" The ice", ' "Is this the right road?" asked Ruby, and an old owl nodded. The ice', "met twice"),
+        (" Suddenly", ' "Is this the right road?" asked Ruby, and an old owl nodded. Suddenly', "met twice"),
         ("One snowy evening Ruby lost the way home.", "Ruby needed the moon flower, because her brother was very ill.",
          "does not belong to the tale's trouble"),
         ("lost the way home", "the lost way home", "sentence 2: the grammar cannot make it"),
@@ -118,10 +118,12 @@ def test_a_whole_tale_parses():
         (" The owl led her safely home, and they sang together by the fire.", "", "there is no ending"),
         ("by the fire.", "by the fire", "cannot make it"),
         ("by the fire.", "by the fire. And so on", "cannot make it"),
-        ("by the fire.", "by the fire. The air smelled of smoke and honey.", "out of place"),
-        ("the deep water. ", "the deep water. The ice cracked, and Ruby almost sank into the black water. ", "repeats"),
+        ("by the fire.", "by the fire. The air smelled like smoke and honey.", "out of place"),
+        ("the deep water. ", "the deep water. Suddenly the ice cracked, and Ruby sank into the black water. ",
+         "repeats"),
         ("lost the way home. ", "lost the way home. As brave as ever, Ruby set out along the road alone. ", "set out"),
-        ("the deep water. ", "the deep water. Every leaf shone with dew. The air smelled of salt and apples. ", "too long"),
+        ("the deep water. ", "the deep water. Every leaf shone like glass. The wind smelled like salt and apples. ",
+         "too long"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(old, new, error):

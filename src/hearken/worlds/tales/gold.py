@@ -22,8 +22,8 @@ TASTES: Mapping[str, Mapping[str, float]] = {
 
 GROUPS = tuple(TASTES)
 WORST = -4.0
-_FIRST_ERROR, _NEXT_ERROR = 1.5, 0.5
-_TASTE_OF_BROKEN = 0.3
+_FIRST_ERROR, _NEXT_ERROR = 1.2, 0.5
+_TASTE_OF_BROKEN = 0.5
 
 
 def taste(parse: Parse, group: str) -> float:
@@ -46,8 +46,8 @@ def parse(prompt: str, text: str) -> Parse:
 def utility(prompt: str, text: str, group: str) -> float:
     """What a tale is worth to one group (no unit; ordinary tales have a standard deviation near 1).
 
-    A tale that parses is worth the group's taste for it. Any other pays 1.5 for its first error and .5 for each
-    further one, keeps .3 of its taste, and is never worth less than -4.
+    A tale that parses is worth the group's taste for it. Any other pays 1.2 for its first error and .5 for each
+    further one, keeps half of its taste, and is never worth less than -4.
     """
     parsed = parse(prompt, text)
     liked = taste(parsed, group)
