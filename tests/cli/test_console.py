@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from typer.testing import Result
@@ -83,5 +84,7 @@ def test_emit(capsys: pytest.CaptureFixture[str]) -> None:
     emit({"rate": 0.123456, "text": "[red]“é”[/red]", "rows": 1234567.0, "of": [1, 0.5]}, as_json=False, title="Done")
     words = capsys.readouterr().out.split()
     assert words == ["Done", "rate", "0.1235", "text", "[red]“é”[/red]", "rows", "1,234,567", "of", "1,", "0.5"]
-    emit({"text": "“é”", "path": __import__("pathlib").Path("a")}, as_json=True)
-    assert json.loads(capsys.readouterr().out) == {"text": "“é”", "path": "a"}
+    emit({"text": "“é”", "path": Path("a"), "of": (1.5, float("nan"), {"x": float("inf")})}, as_json=True)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "text": "“é”", "path": "a", "of": [1.5, None, {"x": None}],
+    }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shlex
 import sys
@@ -88,7 +89,7 @@ def clean_stdout() -> Iterator[None]:
 def emit(result: dict[str, Any], as_json: bool, title: str = "") -> None:
     """Show a command's result: one JSON object, or a small table for people."""
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False, default=str))
+        typer.echo(json.dumps(_strict(result), ensure_ascii=False, default=str, allow_nan=False))
         return
     from rich.console import Console
     from rich.table import Table
@@ -103,6 +104,15 @@ def emit(result: dict[str, Any], as_json: bool, title: str = "") -> None:
     if title:
         console.print(Text(title, "bold"))
     console.print(table)
+
+
+def _strict(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: what is not a number is null."""
+    if isinstance(value, dict):
+        return {key: _strict(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
