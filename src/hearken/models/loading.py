@@ -6,6 +6,7 @@ Names of local folders and of the Hub are the same to `transformers`; what is wr
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,17 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    logging,
 )
 
 from hearken.errors import UserError
+
+if "TRANSFORMERS_VERBOSITY" not in os.environ:  # our own progress bars and messages say what a person needs
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _checked(name: str) -> str:
@@ -58,14 +65,11 @@ def load_tokenizer(name: str, eos: str = "") -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> list[int]:
-    """Token ids that end a response: the tokenizer's EOS and those of the model's generation config."""
-    found = {tokenizer.eos_token_id}
-    if model is not None and model.generation_config is not None:
-        more = model.generation_config.eos_token_id
-        size = model.config.get_text_config().vocab_size
-        found |= {i for i in (more if isinstance(more, list) else [more]) if i is not None and i < size and i < len(tokenizer)}
-    return sorted(found)
+def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
+    """Token ids that end a response: the tokenizer's EOS and those that the model's configuration names."""
+    config = getattr(model, "generation_config", None) or model.config
+    more = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return sorted({tokenizer.eos_token_id} | {i for i in more if i is not None and i < len(tokenizer)})
 
 
 def context_length(model: PreTrainedModel) -> int:
@@ -120,7 +124,17 @@ def new_reward(name: str, seed: int, *, device: torch.device | str = "cpu") -> t
         if len(tokenizer) > size:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
+    stop = getattr(load_generation(_base_of(name)), "eos_token_id", None)
+    model.config.eos_token_id = stop or tokenizer.eos_token_id
     return model.to(device), tokenizer
+
+
+def load_generation(name: str) -> GenerationConfig | None:
+    """A model's generation settings, where it has any."""
+    try:
+        return GenerationConfig.from_pretrained(name)
+    except OSError:
+        return None
 
 
 def _is_adapter(name: str) -> bool:

@@ -37,7 +37,7 @@ class Scorer(nn.Module):
         self.adapter = adapter
         # Dropout off, always: the ratio of PPO's first minibatch must be 1. (Checkpointing needs training mode; whoever
         # turned it on has set dropout to 0.)
-        self.model = model.train(model.is_gradient_checkpointing)
+        self.model = model.train(any(getattr(m, "gradient_checkpointing", False) for m in model.modules()))
         chosen = model.config._attn_implementation or "eager"
         self.native = "eager" if chosen == attention.NAME else chosen
         self.path: Path = path

@@ -193,7 +193,9 @@ class Run:
         for name in wanted:
             tracker = LOGGER_TYPE_TO_CLASS[str(name)]
             extra = {"logging_dir": self.folder / str(name)} if tracker.requires_logging_directory else {}
-            self._trackers.append(tracker("metrics", **extra))
+            started = tracker("metrics", **extra)
+            started.start()
+            self._trackers.append(started)
 
     def _interrupt(self, *_: Any) -> None:
         if self._stop:  # a second Ctrl-C does not wait

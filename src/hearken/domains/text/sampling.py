@@ -1,52 +1,64 @@
-"""Responses of a text policy to prompts: from content to text in one call."""
+"""Responses of a saved policy to prompts: what `hearken sample` stores and evaluation reads."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from hearken.domains.text.loading import open_policy
+import numpy as np
+
+from hearken.domains.text.encoder import TextEncoder
+from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.feedback.examples import Content, content_key
-from hearken.progress import progress
+from hearken.models.loading import load_policy, load_tokenizer
+from hearken.models.scorers import TokenScorer, probe
 from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import SamplingParameters
-from hearken.training.options import TextOptions, TrainingOptions
+from hearken.training.options import TextOptions
+from hearken.training.precision import device_of
 
 
-def prompt_seed(prompt: Content, seed: int) -> int:
-    """The seed of a prompt's draws: the same whatever other prompts are sampled with it."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{content_key(prompt)}".encode()).digest()[:8], "big")
+@dataclass(frozen=True)
+class Sampled:
+    """One response as it was sampled."""
+
+    prompt: Content
+    text: str
+    tokens: list[int]
+    finish_reason: str
+    seed: int
+    number: int
+    """Which of the prompt's samples it is (0, 1, ...)."""
+
+
+def open_frozen(name: str, text: TextOptions | None = None, *, device: str = "auto", reserve: int = 1) -> TextPolicy:
+    """Load a policy to sample from or to measure, not to train."""
+    text = text or TextOptions(long_prompts="truncate")
+    tokenizer = load_tokenizer(name, text.eos)
+    model = load_policy(name, device=device_of(device))
+    encoder: TextEncoder = text_encoder(tokenizer, model, text, reserve)
+    scorer = TokenScorer(model, adapter="default").requires_grad_(False)
+    probe(scorer, encoder.max_length)
+    return TextPolicy(scorer, tokenizer, encoder, base=None)
+
+
+def prompt_seed(seed: int, prompt: Content) -> int:
+    """A prompt's own seed: its draws do not depend on the other prompts."""
+    return int(np.random.SeedSequence([seed, int(content_key(prompt)[:12], 16)]).generate_state(1)[0])
 
 
 def sample(
-    model: str | Path,
-    prompts: Sequence[Content],
-    n: int = 1,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-    **parameters: Any,
-) -> list[list[str]]:
-    """``n`` responses of a policy to each prompt.
-
-    Args:
-        model: a folder (an adapter's too) or Hub name.
-        prompts: texts or dialogues; equal prompts get equal responses.
-        n: responses per prompt.
-        seed: the same seed gives the same responses on the same machine.
-        device: as in training.
-        parameters: of `SamplingParameters`: max_new_tokens, temperature, top_p, top_k.
-
-    Raises:
-        UserError: the model cannot be loaded, or a prompt leaves no room for a response.
-    """
-    how = SamplingParameters.parse(parameters, where="sample")
-    policy = open_policy(str(model), TrainingOptions(device=device), TextOptions(), reserve=how.max_new_tokens)
-    ids = [policy.encoder.prompt(prompt, f"prompt {i}") or [] for i, prompt in enumerate(prompts, 1)]
-    with progress("sample", len(prompts) * n, "response") as bar:
-        seeds = [prompt_seed(prompt, seed) for prompt in prompts]
-        found = NativeSampler(policy.scorer, policy.stop).sample(ids, n, how, seeds, bar.advance)
-    texts = [policy.encoder.decode(one.tokens) for one in found]
-    return [texts[i * n : (i + 1) * n] for i in range(len(prompts))]
+    policy: TextPolicy, prompts: Sequence[Content], k: int, how: SamplingParameters, seed: int, *, chunk: int = 32
+) -> Iterator[list[Sampled]]:
+    """``k`` responses to each prompt, in chunks of prompts, so that finished work can be stored as it comes."""
+    sampler = NativeSampler(policy.scorer, policy.stop)
+    for start in range(0, len(prompts), chunk):
+        part = prompts[start : start + chunk]
+        ids = [policy.encoder.prompt(p) or [policy.encoder.eos] for p in part]
+        seeds = [prompt_seed(seed, p) for p in part]
+        yield [
+            Sampled(
+                part[s.prompt], policy.encoder.decode(s.tokens), s.tokens, s.finish_reason, seeds[s.prompt], i % k
+            )
+            for i, s in enumerate(sampler.sample(ids, k, how, seeds))
+        ]

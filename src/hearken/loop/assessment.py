@@ -1,0 +1,75 @@
+"""Assess policies on held-out prompts and keep every response, so that the report can show and anyone can check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hearken.evaluation.compare import head_to_head
+from hearken.evaluation.measure import Judge, mean, measure
+from hearken.feedback.examples import Content
+from hearken.rollout.sampler import SamplingParameters
+from hearken.statistics.diversity import distinct_n
+
+if TYPE_CHECKING:
+    from hearken.loop.project import Project
+
+
+def assess(project: Project, policies: Sequence[str], prompts: Sequence[Content], seed: int) -> dict[str, Any]:
+    """Responses and figures of each policy, the first being the baseline of win rates and the reference of KL.
+
+    Returns:
+        JSON: ``prompts``, ``judge`` (who decided), and per policy figures as [estimate, low, high] with its responses.
+    """
+    how = SamplingParameters(**project.config.sample.model_dump(exclude={"k"}))
+    rewards = [a for a in project.finished().values() if a.kind == "reward"]
+    proxy = Judge(str(rewards[-1].path)) if rewards else None
+    world = None
+    if project.config.world == "tales":
+        from hearken.worlds.tales.world import TaleWorld
+
+        world = TaleWorld(project.config.seed)
+
+    found: dict[str, Any] = {}
+    answers: dict[str, list[str]] = {}
+    scores: dict[str, list[float]] = {}
+    for name in dict.fromkeys(policies):
+        short = Path(name).name
+        seen = measure(name, policies[0], prompts, how, seed)
+        answers[short] = seen.texts
+        figures: dict[str, Any] = {
+            "kl": mean(seen.kl, prompts), "length": mean(seen.lengths, prompts), "distinct_2": distinct_n(seen.texts, 2),
+            "eos_share": mean([float(f) for f in seen.finished], prompts),
+        }  # fmt: skip
+        if proxy is not None:
+            scores[short] = [s[0] for s in proxy(prompts, [[t] for t in seen.texts], [[f] for f in seen.finished])]
+            figures["proxy"] = mean(scores[short], prompts)
+        if world is not None:
+            golds = [world.gold(str(p), t) for p, t in zip(prompts, seen.texts, strict=True)]
+            parses = [world.parse(str(p), t).parses for p, t in zip(prompts, seen.texts, strict=True)]
+            figures |= {"gold": mean(golds, prompts), "parse_rate": mean([float(x) for x in parses], prompts)}
+            found[short] = {**figures, "golds": golds, "parses": parses}
+        else:
+            found[short] = figures
+        found[short] |= {"responses": seen.texts, "scores": scores.get(short)}
+
+    base = Path(policies[0]).name
+    judge = "the gold reward" if world is not None else "the reward model (a proxy: ask people before you believe it)"
+    for short in answers:
+        if short == base:
+            continue
+        if world is not None:
+            groups = {g: (lambda p, t, g=g: world.utility(str(p), t, g)) for g in world.groups}  # type: ignore[misc]
+            won = head_to_head(prompts, answers[short], answers[base], lambda p, t: world.gold(str(p), t), groups)
+            found[short] |= {"win_rate": won.win_rate, "win_rate_by_group": won.by_group}
+        elif proxy is not None:
+            mine = dict(zip(zip(map(repr, prompts), answers[short], strict=True), scores[short], strict=True))
+            mine |= dict(zip(zip(map(repr, prompts), answers[base], strict=True), scores[base], strict=True))
+            won = head_to_head(prompts, answers[short], answers[base], lambda p, t: mine[repr(p), t])
+            found[short] |= {"win_rate": won.win_rate}
+    return {"baseline": base, "judge": judge, "prompts": [_plain(p) for p in prompts], "policies": found}
+
+
+def _plain(prompt: Content) -> Any:
+    return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]

@@ -1,0 +1,322 @@
+"""The project folder: one configuration, one feedback database, artifacts with their lineage.
+
+A step resolves references ("the newest reward model") into inputs, runs a stage, and leaves an artifact. Finished
+artifacts are not made again; unfinished ones are resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from hearken.algorithms.stage import Inputs, find_stage, run_stage
+from hearken.config import Options, read_yaml
+from hearken.errors import UserError
+from hearken.feedback.examples import Content
+from hearken.feedback.formats import read_examples
+from hearken.feedback.records import Judgment, Prompt, QueueItem, Response, hash_id
+from hearken.feedback.records import Labeler as LabelerRecord
+from hearken.feedback.snapshot import snapshot
+from hearken.feedback.splits import side
+from hearken.feedback.store import FeedbackStore
+from hearken.labelers.simulated import Panel, make_panel
+from hearken.progress import progress
+from hearken.rollout.sampler import SamplingParameters
+from hearken.training.artifact import MANIFEST, Artifact, write_json
+
+CONFIG = "hearken.yaml"
+
+
+class SampleConfig(SamplingParameters):
+    """How responses for judgment are drawn."""
+
+    k: int = Field(4, ge=2)
+    """Responses per prompt."""
+
+
+class ProjectConfig(Options):
+    """hearken.yaml."""
+
+    model: str
+    """The policy to begin with: a folder or a Hub name."""
+    prompts: str = ""
+    """File, folder or Hub name of the prompts."""
+    world: Literal["", "tales"] = ""
+    """A built-in world that knows the true reward; empty for real use."""
+    database: str = "feedback.db"
+    """File in the project folder, or a PostgreSQL URL."""
+    seed: int = 0
+    """Fixes every draw."""
+    validation: float = Field(0.2, gt=0, lt=1)
+    """Share of the prompts held out from training."""
+    sample: SampleConfig = SampleConfig()
+    """How responses are drawn."""
+    stages: dict[str, dict[str, Any]] = {}
+    """Options of the training stages, by name."""
+
+
+class Project:
+    """A project folder.
+
+    Raises:
+        UserError: ``path`` is not a project, or its configuration is wrong.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not (self.path / CONFIG).is_file():
+            raise UserError(f"{self.path} is not a project (no {CONFIG})", "Make one with: hearken init DIR --model M --prompts F")
+        self.config = ProjectConfig.parse(read_yaml(self.path / CONFIG), where=CONFIG)
+
+    @classmethod
+    def init(cls, path: Path | str, *, model: str, prompts: str, seed: int = 0) -> Project:
+        """Make a project folder and bring the prompts into its database."""
+        config = ProjectConfig(model=_absolute(model), prompts=_absolute(prompts), seed=seed)
+        rows = read_examples(prompts)
+        project = cls.create(path, config)
+        found = {row.prompt: row for row in rows if hasattr(row, "prompt")}
+        if not found:
+            raise UserError(f"{prompts} holds no prompts", "Give rows with a prompt column")
+        with project.store() as store:
+            store.add_prompts(
+                Prompt(content=content, split=side(content, config.validation, seed), metadata=row.metadata)
+                for content, row in found.items()
+            )
+        return project
+
+    @classmethod
+    def create(cls, path: Path | str, config: ProjectConfig) -> Project:
+        """Write the folder and its configuration."""
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} exists and is not empty", "Name a new folder")
+        path.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        (path / CONFIG).write_text(text, "utf-8")
+        return cls(path)
+
+    def store(self) -> FeedbackStore:
+        """The feedback database."""
+        url = self.config.database
+        return FeedbackStore(url if "://" in url else self.path / url)
+
+    # Artifacts
+
+    @property
+    def artifacts(self) -> Path:
+        """Their folder."""
+        return self.path / "artifacts"
+
+    def artifact(self, name: str) -> Artifact | None:
+        """A finished artifact of this project, or None."""
+        path = self.artifacts / name
+        return Artifact.load(path) if (path / MANIFEST).is_file() else None
+
+    def finished(self) -> dict[str, Artifact]:
+        """All finished artifacts by name, oldest first."""
+        found = [p.parent for p in self.artifacts.glob(f"*/{MANIFEST}")]
+        return {p.name: Artifact.load(p) for p in sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime)}
+
+    def policy(self, name: str | None = None) -> str:
+        """Path or Hub name of a policy: an artifact's name, anything else as it is, by default the newest one."""
+        if name is not None:
+            return str(self.artifacts / name) if self.artifact(name) else name
+        made = [a for a in self.finished().values() if a.kind not in ("reward", "scratch")]
+        return str(made[-1].path) if made else self.config.model
+
+    def reward(self) -> str:
+        """Path of the newest reward model."""
+        made = [a for a in self.finished().values() if a.kind == "reward"]
+        if not made:
+            raise UserError("this project has no reward model yet", "Run: hearken train reward (after labelling)")
+        return str(made[-1].path)
+
+    def train(self, stage: str, name: str, inputs: Inputs, **overrides: Any) -> Artifact:
+        """Run a stage into the artifact ``name``, or return it if it is finished."""
+        if (done := self.artifact(name)) is not None:
+            return done
+        found = find_stage(stage)
+        values = {"seed": self.config.seed, **self.config.stages.get(stage, {}), **overrides}
+        options = found.options.parse(values, where=f"{CONFIG}: stages.{stage}")
+        return run_stage(found, inputs, options, self.artifacts / name)
+
+    # The steps of a round
+
+    def sample(
+        self, k: int | None = None, *, prompts: int | None = None, policy: str | None = None, seed: int | None = None,
+        split: str | None = None, round: int = 1,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Responses of a policy into the database, queued for judgment. Prompts that have theirs are left alone."""
+        from hearken.domains.text.sampling import open_frozen, sample
+
+        how = SamplingParameters(**self.config.sample.model_dump(exclude={"k"}))
+        k, seed, name = k or self.config.sample.k, self.config.seed if seed is None else seed, self.policy(policy)
+        label = Path(name).name
+        with self.store() as store:
+            wanted = list(store.prompts(split=split, domain="text"))[:prompts]
+            have: dict[str, int] = {}
+            for response in store.responses(policy=label, round=round):
+                have[response.prompt_id] = have.get(response.prompt_id, 0) + 1
+            todo = {p.content: p for p in wanted if have.get(p.id, 0) < k}
+            if todo:
+                opened = open_frozen(name, reserve=how.max_new_tokens)
+                with progress("Sampling responses", len(wanted), "prompt") as bar:
+                    bar.advance(len(wanted) - len(todo))
+                    for part in sample(opened, list(todo), k, how, seed):
+                        _store_samples(store, part, todo, k, label, how, round)
+                        bar.advance(len(part) // k)
+            progress_now = store.progress(round)
+        return {"policy": label, "prompts": len(wanted), "responses": len(wanted) * k, "queued": progress_now.items}
+
+    def label(self, labeler: str = "simulated", *, seed: int | None = None, round: int | None = None) -> dict[str, Any]:
+        """Let labelers that are not people answer the queue."""
+        if not self.config.world:
+            raise UserError(
+                "simulated labelers need a world that knows the true reward; this project has none",
+                "Import judgments (hearken import), or set world: tales in hearken.yaml for the built-in one",
+            )
+        panel = self.panel()
+        seed = self.config.seed if seed is None else seed
+        with self.store() as store:
+            found = {r.name: r for r in store.labelers(kind="simulated")}
+            for one in panel.labelers:
+                if one.name not in found:
+                    record = LabelerRecord(name=one.name, kind="simulated", id=f"simulated-{one.name}", attributes=dict(one.attributes))
+                    found[one.name] = store.add_labeler(record)
+            before = store.progress(round)
+            waiting = before.slots - before.slots_filled
+            with progress("Simulated labelers", waiting, "judgment") as bar:
+                done = 0
+                while done < waiting:
+                    answered = sum(self._answer(store, one, found[one.name].id, seed, bar) for one in panel.labelers)
+                    if not answered:
+                        break
+                    done += answered
+            return {"judgments": store.last_seq(), "labelers": len(panel.labelers), "new": done}
+
+    @staticmethod
+    def _answer(store: FeedbackStore, labeler: Any, labeler_id: str, seed: int, bar: Any) -> int:
+        """One labeler takes and answers a few items."""
+        claims = store.claim(labeler_id, n=8, kinds=("comparison",))
+        answers = []
+        for claim in claims:
+            ranking = labeler.judge(claim.prompt.content, [r.text for r in claim.responses], seed)
+            answers.append(
+                Judgment(
+                    id=hash_id("simulated", claim.item.id, labeler_id), prompt_id=claim.prompt.id, labeler_id=labeler_id,
+                    item_id=claim.item.id, payload=ranking.payload([r.id for r in claim.responses]), order=ranking.order,
+                    order_seed=seed,
+                )
+            )  # fmt: skip
+        if answers:
+            store.submit_all(answers)
+            bar.advance(len(answers))
+        return len(answers)
+
+    def panel(self) -> Panel:
+        """The simulated labelers of this project's world."""
+        from hearken.worlds.tales.world import TaleWorld
+
+        world = TaleWorld(self.config.seed)
+        return make_panel(world.utility, world.groups, seed=self.config.seed)
+
+    def snapshot(self, split: str, *, kinds: Sequence[str] = ("comparison",), as_of: int | None = None) -> str:
+        """A frozen data set of the judgments so far (or as of one), as a file that stages read."""
+        folder = self.path / "snapshots"
+        folder.mkdir(exist_ok=True)
+        with self.store() as store:
+            as_of = store.last_seq() if as_of is None else as_of
+            out = folder / f"{'-'.join(kinds)}-{split}-{as_of}.parquet"
+            return str(snapshot(store, kinds, split, as_of, out).path)
+
+    # Measuring and reporting
+
+    def evaluate(
+        self, *, policy: str | None = None, against: str | None = None, prompts: int | None = None, seed: int | None = None
+    ) -> dict[str, Any]:
+        """Compare a policy with another on held-out prompts, by the gold reward where it is known, else by the reward model."""
+        from hearken.loop.assessment import assess
+
+        name, base = self.policy(policy), self.policy(against) if against else self.first_policy()
+        held_out = self.held_out(prompts)
+        seed = self.config.seed + 1 if seed is None else seed
+        found = assess(self, [base, name], held_out, seed)
+        write_json(self.path / "evaluation.json", found)
+        return found["policies"][Path(name).name]
+
+    def first_policy(self) -> str:
+        """What the newest policy is compared with: the first fine-tuned one, else the configured model."""
+        made = [a for a in self.finished().values() if a.kind == "sft"]
+        return str(made[-1].path) if made else self.config.model
+
+    def held_out(self, count: int | None = None) -> list[Content]:
+        """Prompts that training never saw."""
+        with self.store() as store:
+            found = [p.content for p in store.prompts(split="validation", domain="text")][:count]
+        if not found:
+            raise UserError("no held-out prompts in the database", "Import prompts with a validation split")
+        return found
+
+    def report(self) -> Path:
+        """Write report.html from the artifacts and the last evaluation."""
+        from hearken.evaluation.report import render
+        from hearken.loop.reporting import compose
+
+        out = self.path / "report.html"
+        out.write_text(render(compose(self)), "utf-8")
+        return out
+
+    # Bookkeeping
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the seconds of a step to the project's record, whatever interrupts it."""
+        record = self.path / "runs" / "steps.json"
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            known = json.loads(record.read_text()) if record.exists() else {}
+            known[step] = round(known.get(step, 0.0) + time.monotonic() - begun, 2)
+            write_json(record, known)
+
+    def step_seconds(self) -> dict[str, float]:
+        """Seconds spent in each step so far."""
+        record = self.path / "runs" / "steps.json"
+        return json.loads(record.read_text()) if record.exists() else {}
+
+
+def _absolute(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).exists() else name
+
+
+def _store_samples(
+    store: FeedbackStore, part: Sequence[Any], prompts: dict[Content, Prompt], k: int, policy: str,
+    how: SamplingParameters, round: int,
+) -> None:  # fmt: skip
+    """Responses and their queue items; distinct texts only are worth a comparison."""
+    responses = [
+        Response(
+            prompt_id=prompts[s.prompt].id, text=s.text, token_ids=tuple(s.tokens), finish_reason=s.finish_reason,
+            policy=policy, round=round, sampling=how.model_dump(), seed=s.seed, sample=s.number,
+        )
+        for s in part
+    ]  # fmt: skip
+    store.add_responses(responses)
+    items = []
+    for i in range(0, len(responses), k):
+        texts: dict[str, str] = {}
+        for response in responses[i : i + k]:
+            texts.setdefault(response.text, response.id)
+        if len(texts) > 1:
+            items.append(
+                QueueItem(prompt_id=responses[i].prompt_id, response_ids=tuple(texts.values()), round=round, propensity=1.0)
+            )
+    store.enqueue(items)

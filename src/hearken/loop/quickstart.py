@@ -1,0 +1,204 @@
+"""`hearken quickstart`: the whole loop on the tale world, with simulated labelers, in a few minutes on two cores.
+
+Every step leaves something finished on disk and is skipped when it is there, so an interrupted quickstart goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hearken.algorithms.stage import Inputs
+from hearken.config import Options, read_yaml
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly
+from hearken.feedback.formats import read_examples, write_examples
+from hearken.feedback.records import Prompt
+from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
+from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.training.artifact import write_json
+from hearken.worlds.tales.world import TaleWorld
+
+
+class Plan(Options):
+    """How much of everything."""
+
+    documents: int = 6000
+    heldout_documents: int = 200
+    demonstrations: int = 1500
+    prompts: int = 2000
+    """Training prompts; the first `judged` of them are answered and judged, PPO draws from all."""
+    judged: int = 450
+    heldout_judged: int = 120
+    heldout: int = 200
+    """Held-out prompts on which policies are compared."""
+    size: ScratchSize = ScratchSize(vocabulary=1200, hidden=128, layers=4, heads=4, context=192)
+    base: dict[str, Any] = {"lr": 3e-3, "batch": 16, "warmup": 0.05, "beta2": 0.98, "weight_decay": 0.05, "max_length": 160}
+    sft: dict[str, Any] = {"lr": 1e-3, "batch": 32, "warmup": 0.05}
+    reward: dict[str, Any] = {"lr": 5e-4, "batch": 16, "epochs": 2, "warmup": 0.05}
+    ppo: dict[str, Any] = {
+        "lr": 3e-4, "batch": 96, "minibatches": 3, "epochs": 2, "episodes": 2880, "beta": 0.05, "max_new_tokens": 112,
+        "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.5, "missing_eos": -4.0, "schedule": "constant",
+    }  # fmt: skip
+
+
+FAST = Plan(
+    documents=600, heldout_documents=40, demonstrations=200, prompts=120, judged=60, heldout_judged=24, heldout=24,
+    size=ScratchSize(vocabulary=1000, hidden=48, layers=2, heads=2, context=192),
+    ppo={**Plan().ppo, "batch": 24, "minibatches": 2, "episodes": 72},
+)  # fmt: skip
+
+
+def quickstart(directory: Path | str, *, seed: int = 0, fast: bool = False) -> dict[str, Any]:
+    """Run (or go on with) the whole loop in ``directory``.
+
+    Returns:
+        The summary that ``--json`` prints: seconds, reward, ppo, perplexity, report.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    plan = FAST if fast else Plan()
+    project = _open(Path(directory), plan, seed)
+    world = TaleWorld(seed)
+    data = _write_data(project, world, plan)
+
+    with project.timed("Language model"):
+        scratch = project.artifacts / "r00-scratch"
+        if not (scratch / "tokenizer_config.json").exists():
+            make_scratch((row.text for row in read_examples(data["corpus"]) if isinstance(row, Document)), scratch, plan.size, seed)
+        base = project.train(
+            "sft", "r00-base", Inputs(model=str(scratch), data=(data["corpus"],), validation=(data["heldout"],)), **plan.base
+        )
+    with project.timed("Supervised fine-tuning"):
+        sft = project.train("sft", "r00-sft", Inputs(model=str(base.path), data=(data["demonstrations"],)), **plan.sft)
+    with project.timed("Sampling"):
+        for split, count in (("train", plan.judged), ("validation", plan.heldout_judged)):
+            project.sample(prompts=count, policy="r00-sft", split=split)
+    with project.timed("Judgments"):
+        project.label("simulated")
+    with project.timed("Reward model"):
+        reward = project.train(
+            "reward", "r01-reward",
+            Inputs(
+                model=str(sft.path), data=(project.snapshot("train"),), validation=(project.snapshot("validation"),),
+                references=(data["demonstrations"],),
+            ), **plan.reward,
+        )  # fmt: skip
+    start = Inputs(model=str(sft.path), data=(data["prompts"],), reward=str(reward.path), ref=str(sft.path))
+    with project.timed("PPO-ptx"):
+        ppo = project.train("ppo", "r01-ppo", _with_ptx(start, data["corpus"]), **plan.ppo)
+    if not fast:
+        with project.timed("PPO without ptx"):
+            project.train("ppo", "r01-ppo-without-ptx", start, **plan.ppo)
+    with project.timed("Evaluation"):
+        found = _evaluate(project, world, plan, data, ppo.path)
+    report = project.report()
+    return {**found["summary"], "seconds": round(sum(project.step_seconds().values()), 1), "report": str(report)}
+
+
+def _with_ptx(inputs: Inputs, corpus: str) -> Inputs:
+    return Inputs(**{**inputs.__dict__, "ptx": (corpus,)})
+
+
+def _open(path: Path, plan: Plan, seed: int) -> Project:
+    """A new project, or the one that an interrupted quickstart with the same settings left."""
+    config = ProjectConfig(
+        model="artifacts/r00-sft", world="tales", seed=seed,
+        sample=SampleConfig(k=4, max_new_tokens=plan.ppo["max_new_tokens"]),
+        stages={"sft": plan.sft, "reward": plan.reward, "ppo": plan.ppo},
+    )  # fmt: skip
+    if not (path / CONFIG).exists():
+        return Project.create(path, config)
+    if ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG) != config:
+        raise UserError(f"{path} holds a project with other settings", "Use the same --seed and --fast, or another folder")
+    return Project(path)
+
+
+def _write_data(project: Project, world: TaleWorld, plan: Plan) -> dict[str, str]:
+    """The world's files and prompts; written once."""
+    folder = project.path / "data"
+    files = {name: folder / f"{name}.jsonl" for name in ("corpus", "heldout", "demonstrations", "prompts")}
+    marker = folder / "complete"
+    if not marker.exists():
+        with project.timed("Tale world"):
+            folder.mkdir(exist_ok=True)
+            prompts = world.prompts(plan.prompts + plan.demonstrations)
+            rows: dict[str, Iterator[Example]] = {
+                "corpus": (Document(t) for t in world.corpus(plan.documents)),
+                "heldout": (Document(t) for t in world.corpus(plan.heldout_documents, "heldout")),
+                "demonstrations": (Demonstration(p, t) for p, t in world.demonstrations(prompts[plan.prompts :])),
+                "prompts": (PromptOnly(p) for p in prompts[: plan.prompts]),
+            }
+            for name, path in files.items():
+                write_examples(list(rows[name]), path, overwrite=True)
+            with project.store() as store:
+                store.add_prompts(Prompt(content=p, split="train") for p in prompts[: plan.judged])
+                heldout = world.prompts(plan.heldout, "heldout")
+                store.add_prompts(Prompt(content=p, split="validation") for p in heldout)
+            marker.touch()
+    return {name: str(path) for name, path in files.items()}
+
+
+def _evaluate(project: Project, world: TaleWorld, plan: Plan, data: dict[str, str], ppo: Path) -> dict[str, Any]:
+    """Figures by the gold reward, kept in evaluation.json; made once."""
+    from hearken.evaluation.measure import text_perplexity
+    from hearken.loop.assessment import assess
+
+    saved = project.path / "evaluation.json"
+    if saved.exists():
+        return json.loads(saved.read_text("utf-8"))
+    names = [n for n in ("r00-sft", "r01-ppo", "r01-ppo-without-ptx") if project.artifact(n)]
+    found = assess(project, [str(project.artifacts / n) for n in names], project.held_out(plan.heldout), project.config.seed + 1)
+    texts = [row.text for row in read_examples(data["heldout"]) if isinstance(row, Document)]
+    for name in ("r00-base", *names):
+        found["policies"].setdefault(name, {})["perplexity"] = text_perplexity(str(project.artifacts / name), texts)
+    reward = project.artifact("r01-reward")
+    assert reward is not None
+    policies = found["policies"]
+    ours = policies["r01-ppo"]
+    found["ceiling"] = ceiling(project)
+    found["summary"] = {
+        "seed": project.config.seed,
+        "reward": {
+            "accuracy": reward.metrics["accuracy"], "accuracy_low": reward.metrics["accuracy_low"],
+            "accuracy_high": reward.metrics["accuracy_high"], "ceiling": found["ceiling"],
+            "reference_mean": reward.metrics["reference_mean"], "length_accuracy": reward.metrics["length_accuracy"],
+        },
+        "ppo": {
+            "win_rate": ours["win_rate"][0], "win_rate_low": ours["win_rate"][1], "win_rate_high": ours["win_rate"][2],
+            "win_rate_by_group": {g: w[0] for g, w in ours["win_rate_by_group"].items()},
+            "kl": ours["kl"][0], "parse_rate": ours["parse_rate"][0], "gold": ours["gold"][0],
+            "sft_gold": policies["r00-sft"]["gold"][0], "sft_parse_rate": policies["r00-sft"]["parse_rate"][0],
+        },
+        "perplexity": {
+            short: policies.get(name, {}).get("perplexity")
+            for short, name in (
+                ("base", "r00-base"), ("sft", "r00-sft"), ("ppo", "r01-ppo"), ("ppo_without_ptx", "r01-ppo-without-ptx")
+            )
+        },
+    }  # fmt: skip
+    write_json(saved, found)
+    return json.loads(saved.read_text("utf-8"))
+
+
+def ceiling(project: Project) -> float:
+    """Accuracy of the exact vote probability on the held-out comparisons: what no reward model can beat on average."""
+    panel = project.panel()
+    rows = [r for r in read_examples(project.snapshot("validation")) if isinstance(r, Comparison)]
+    right: list[float] = []
+    for row in rows:
+        for better, worse in _ordered(row.ranks):
+            p = panel.vote_probability(row.prompt, row.responses[better], row.responses[worse])
+            right.append(1.0 if p > 0.5 else 0.0 if p < 0.5 else 0.5)
+    return sum(right) / len(right)
+
+
+def _ordered(ranks: Sequence[int | None]) -> list[tuple[int, int]]:
+    known = [(i, r) for i, r in enumerate(ranks) if r is not None]
+    return [(i, j) for i, a in known for j, b in known if a < b]
+
+
+__all__ = ["FAST", "Plan", "ceiling", "quickstart"]
