@@ -22,7 +22,7 @@ SMALL = os.environ.get("HEARKEN_EXAMPLE") == "small"
 home = Path("loop-in-python")
 home.mkdir(exist_ok=True)
 world = TaleWorld(seed=0)
-documents, demonstrated, asked, held_out = (64, 32, 16, 8) if SMALL else (8000, 1200, 400, 100)
+documents, demonstrated, asked, held_out = (64, 32, 16, 8) if SMALL else (6000, 1200, 400, 100)
 
 # %% [markdown]
 # Files in the layouts that every trainer reads: plain text, demonstrations, prompts.
@@ -42,9 +42,12 @@ hearken.write_examples([PromptOnly(p) for p in prompts], home / "prompts.jsonl",
 # With a model of your own, leave this cell out and name its folder.
 
 # %%
-size = ScratchSize(vocabulary=400, hidden=32, layers=2, heads=2) if SMALL else ScratchSize()
+size = ScratchSize(vocabulary=400, hidden=32, layers=2, heads=2) if SMALL else ScratchSize(vocabulary=1200, context=192)
 untrained = make_scratch(texts, home / "untrained", size)
-base = hearken.train("sft", model=untrained, data=home / "corpus.jsonl", out=home / "base", lr=2e-3, overwrite=True)
+base = hearken.train(
+    "sft", model=untrained, data=home / "corpus.jsonl", out=home / "base",
+    lr=3e-3, batch=16, warmup=0.05, beta2=0.98, max_length=160, overwrite=True,
+)  # fmt: skip
 print("pretraining:", base.metrics)
 
 # %% [markdown]
@@ -52,7 +55,7 @@ print("pretraining:", base.metrics)
 
 # %%
 sft = hearken.train(
-    "sft", model=base.path, data=home / "demonstrations.jsonl", out=home / "sft", lr=1e-3, overwrite=True
+    "sft", model=base.path, data=home / "demonstrations.jsonl", out=home / "sft", lr=1e-3, warmup=0.05, overwrite=True
 )
 print("SFT:", sft.metrics)
 
@@ -61,9 +64,9 @@ print("SFT:", sft.metrics)
 # This is where people come in: their rankings are the same rows.
 
 # %%
-new_tokens = 24 if SMALL else 96
+new_tokens = 24 if SMALL else 112
 to_judge = prompts[demonstrated:]
-responses = hearken.sample(sft.path, to_judge, n=4, max_new_tokens=new_tokens, seed=1)
+responses = hearken.respond(sft.path, to_judge, n=4, max_new_tokens=new_tokens, seed=1)
 panel = make_panel(world.utility, world.groups)
 judged = []
 for number, (prompt, four) in enumerate(zip(to_judge, responses, strict=True)):
@@ -77,7 +80,7 @@ hearken.write_examples(judged, home / "rankings.jsonl", "rankings", overwrite=Tr
 # %%
 reward = hearken.train(
     "reward", model=sft.path, data=home / "rankings.jsonl", references=home / "demonstrations.jsonl",
-    out=home / "reward", lr=5e-4, overwrite=True,
+    out=home / "reward", lr=5e-4, batch=16, epochs=2, warmup=0.05, overwrite=True,
 )  # fmt: skip
 print("reward model:", reward.metrics)
 
@@ -87,8 +90,9 @@ print("reward model:", reward.metrics)
 # %%
 ppo = hearken.train(
     "ppo", model=sft.path, reward=reward.path, data=home / "prompts.jsonl", ptx=home / "corpus.jsonl",
-    out=home / "ppo", lr=1e-4, episodes=32 if SMALL else 8192, batch=16 if SMALL else 256,
-    epochs=1 if SMALL else 4, max_new_tokens=new_tokens, overwrite=True,
+    out=home / "ppo", lr=3e-4, schedule="constant", episodes=32 if SMALL else 2880, batch=16 if SMALL else 96,
+    minibatches=1 if SMALL else 3, epochs=2, max_new_tokens=new_tokens, missing_eos=-4.0, ptx_coef=0.5, ptx_batch=8,
+    overwrite=True,
 )  # fmt: skip
 print("PPO:", ppo.metrics)
 
@@ -98,7 +102,7 @@ print("PPO:", ppo.metrics)
 # %%
 unseen = world.prompts(held_out, "heldout")
 before, after = (
-    [one for (one,) in hearken.sample(policy.path, unseen, n=1, max_new_tokens=new_tokens, seed=2)]
+    [one for (one,) in hearken.respond(policy.path, unseen, n=1, max_new_tokens=new_tokens, seed=2)]
     for policy in (sft, ppo)
 )
 result = head_to_head(unseen, after, before, world.gold)

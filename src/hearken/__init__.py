@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hearken.algorithms.stage import train as train
-    from hearken.domains.text.sampling import sample as sample
+    from hearken.domains.text.respond import respond as respond
     from hearken.errors import UserError as UserError
     from hearken.feedback.formats import read_examples as read_examples
     from hearken.feedback.formats import write_examples as write_examples
@@ -27,7 +27,7 @@ _WHERE = {
     "UserError": "hearken.errors",
     "quickstart": "hearken.loop.quickstart",
     "read_examples": "hearken.feedback.formats",
-    "sample": "hearken.domains.text.sampling",
+    "respond": "hearken.domains.text.respond",
     "train": "hearken.algorithms.stage",
     "write_examples": "hearken.feedback.formats",
 }

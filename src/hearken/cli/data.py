@@ -37,7 +37,7 @@ def import_(
         from hearken.feedback.transfer import import_file
         from hearken.loop.project import Project
 
-        with Project(project).open_store() as store:
+        with Project(project).store() as store:
             done = import_file(store, path, format, labeler, validation=validation, on_bad=on_bad, encoding=encoding)
     result = {
         "layouts": sorted(done.read.layouts),
@@ -68,7 +68,7 @@ def export(
         from hearken.feedback.transfer import export as write
         from hearken.loop.project import Project
 
-        with Project(project).open_store() as store:
+        with Project(project).store() as store:
             done = write(store, out, layout, split, as_of, overwrite=overwrite)
     result = {"path": str(done.path), "layout": done.layout, "rows": done.rows, "left_out": dict(done.left_out)}
     emit(result, as_json, f"Exported {layout}")

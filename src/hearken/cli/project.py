@@ -40,7 +40,9 @@ def init(
 
 
 def sample(
-    k: Annotated[int, typer.Option("-k", min=1, help="Responses per prompt.")] = 4,
+    k: Annotated[
+        int | None, typer.Option("-k", min=2, help="Responses per prompt.", show_default="the project's")
+    ] = None,
     prompts: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many prompts.")] = None,
     policy: PolicyOption = None,
     seed: SeedOption = None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hearken.cli.console import JsonOption, clean_stdout, emit
+from hearken.progress import duration
 
 
 def register(app: typer.Typer) -> None:
@@ -33,10 +35,29 @@ def quickstart(
 
     with clean_stdout():
         summary = run(directory, seed=seed, fast=fast)
-    emit(summary, as_json, "What changed")
-    if not as_json:
-        _closing(summary)
+    if as_json:
+        emit(summary, as_json=True)
+    else:
+        emit(closing(summary), as_json=False, title="What changed")
 
 
-def _closing(summary: dict[str, Any]) -> None:
-    typer.echo(f"\nRead the report: {summary['report']}")
+def closing(summary: dict[str, Any]) -> dict[str, str]:
+    """The summary in a few plain words."""
+    reward, ppo, perplexity = (summary[name] for name in ("reward", "ppo", "perplexity"))
+    groups = ", ".join(f"{name} {_share(rate)}" for name, rate in ppo["win_rate_by_group"].items())
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in perplexity.items() if value)
+    return {
+        "Reward model": f"right in {_share(reward['accuracy'])} of held-out comparisons; "
+        f"the labelers' noise allows {_share(reward['ceiling'])}",
+        "PPO against SFT": f"wins {_share(ppo['win_rate'])} by the true reward "
+        f"({_share(ppo['win_rate_low'])} to {_share(ppo['win_rate_high'])}); by group: {groups}",
+        "Distance": f"KL {ppo['kl']:.1f} nats a tale",
+        "Grammar": f"{_share(ppo['parse_rate'])} of the tales parse",
+        "Perplexity of plain text": figures,
+        "Time": duration(summary["seconds"]),
+        "Report": str(summary["report"]),
+    }
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.1%}"

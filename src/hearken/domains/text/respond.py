@@ -1,0 +1,45 @@
+"""Responses of a text policy to prompts, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hearken.domains.text.sampling import open_frozen, sample
+from hearken.feedback.examples import Content
+from hearken.progress import progress
+from hearken.rollout.sampler import SamplingParameters
+from hearken.training.options import TextOptions
+
+
+def respond(
+    model: str | Path,
+    prompts: Sequence[Content],
+    n: int = 1,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    **parameters: Any,
+) -> list[list[str]]:
+    """``n`` responses of a policy to each prompt.
+
+    Args:
+        model: a folder (an adapter's too) or Hub name.
+        prompts: texts or dialogues; equal prompts get equal responses.
+        n: responses per prompt.
+        seed: the same seed gives the same responses on the same machine, whatever the other prompts.
+        device: as in training.
+        parameters: of `SamplingParameters`: max_new_tokens, temperature, top_p, top_k.
+
+    Raises:
+        UserError: the model cannot be loaded, or a prompt leaves no room for a response.
+    """
+    how = SamplingParameters.parse(parameters, where="respond")
+    policy = open_frozen(str(model), TextOptions(), device=device, reserve=how.max_new_tokens)
+    texts: list[str] = []
+    with progress("Sampling responses", len(prompts) * n, "response") as bar:
+        for part in sample(policy, prompts, n, how, seed):
+            texts += [one.text for one in part]
+            bar.advance(len(part))
+    return [texts[i * n : (i + 1) * n] for i in range(len(prompts))]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+Run = Callable[..., Result]
+SUMMARY = {
+    "seconds": 301.0,
+    "reward": {"accuracy": 0.79, "ceiling": 0.81, "reference_mean": 0.0},
+    "ppo": {
+        "win_rate": 0.823, "win_rate_low": 0.78, "win_rate_high": 0.861, "kl": 7.26, "parse_rate": 0.96,
+        "win_rate_by_group": {"adventure": 0.8, "comfort": float("nan")},
+    },
+    "perplexity": {"base": 3.1, "sft": 3.4, "ppo": 3.5, "ppo_without_ptx": None},
+    "report": Path("t/report.html"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    calls: list[Any] = []
+
+    def quickstart(directory: Path, *, seed: int, fast: bool) -> dict[str, Any]:
+        calls.append((directory, seed, fast))
+        print("chatter")
+        return SUMMARY
+
+    monkeypatch.setattr("hearken.loop.quickstart.quickstart", quickstart)
+    return calls
+
+
+def test_words_for_people(hearken: Run, calls: list[Any]) -> None:
+    done = hearken("quickstart", "t", "--seed", 5)
+    assert calls == [(Path("t"), 5, False)] and done.exit_code == 0
+    text = " ".join(done.stdout.split())
+    for words in (
+        "right in 79.0% of held-out comparisons", "allows 81.0%", "wins 82.3% by the true reward (78.0% to 86.1%)",
+        "adventure 80.0%, comfort –", "KL 7.3 nats", "96.0% of the tales parse", "base 3.10, sft 3.40, ppo 3.50 ",
+        "5 min 01 s", "t/report.html",
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_json(hearken: Run, calls: list[Any]) -> None:
+    done = hearken("quickstart", "--fast", "--json")
+    assert calls == [(Path("my-tales"), 0, True)]
+    told = json.loads(done.stdout)
+    assert told["ppo"]["win_rate"] == 0.823 and told["ppo"]["win_rate_by_group"]["comfort"] is None
+    assert told["perplexity"]["ppo_without_ptx"] is None and "chatter" in done.stderr
