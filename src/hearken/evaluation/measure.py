@@ -1,9 +1,10 @@
-"""What a policy does on held-out prompts: its responses, their KL to the reference, and its language on held-out text."""
+"""What a policy does on held-out prompts: its responses, their KL to the reference, its language on held-out text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from hearken.domains.text.data import demonstrations
 from hearken.domains.text.encoder import TextEncoder
-from hearken.domains.text.loading import TextPolicy, text_encoder
+from hearken.domains.text.loading import text_encoder
 from hearken.domains.text.sampling import Sampled, open_frozen, sample
 from hearken.feedback.examples import Content, Document
 from hearken.models.layout import Group
@@ -46,7 +47,9 @@ class Measured:
     finished: list[bool]
 
 
-def measure(name: str, reference: str | None, prompts: Sequence[Content], how: SamplingParameters, seed: int) -> Measured:
+def measure(
+    name: str, reference: str | None, prompts: Sequence[Content], how: SamplingParameters, seed: int
+) -> Measured:
     """Sample one response a prompt from the policy ``name`` and measure its KL to ``reference``."""
     policy = open_frozen(name, reserve=how.max_new_tokens)
     samples: list[Sampled] = []
@@ -101,22 +104,29 @@ class Judge:
         self.encoder: TextEncoder = text_encoder(load_tokenizer(name), network, TextOptions(long_prompts="truncate"))
         probe(self.scorer, self.encoder.max_length)
 
-    def __call__(self, prompts: Sequence[Content], responses: Sequence[Sequence[str]], finished: Sequence[Sequence[bool]] | None = None) -> list[list[float]]:
+    def __call__(
+        self,
+        prompts: Sequence[Content],
+        responses: Sequence[Sequence[str]],
+        finished: Sequence[Sequence[bool]] | None = None,
+    ) -> list[list[float]]:
         """Scores of the responses to each prompt."""
         groups = []
         for i, (prompt, texts) in enumerate(zip(prompts, responses, strict=True)):
             ids = self.encoder.prompt(prompt) or [self.encoder.eos]
             ends = finished[i] if finished else [True] * len(texts)
             room = self.encoder.max_length - len(ids)
-            groups.append(Group(ids, [self.encoder.response(prompt, t, room, finished=e) for t, e in zip(texts, ends, strict=True)]))
+            groups.append(
+                Group(
+                    ids, [self.encoder.response(prompt, t, room, finished=e) for t, e in zip(texts, ends, strict=True)]
+                )
+            )
         flat = LearnedReward(self.scorer, TOKENS)(groups).tolist()
         cuts = np.cumsum([0, *(len(texts) for texts in responses)])
-        return [flat[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        return [flat[a:b] for a, b in pairwise(cuts)]
 
 
 def mean(values: Sequence[float], prompts: Sequence[Content]) -> Interval:
     """Mean with a 95 % interval by bootstrap over prompts."""
     return cluster_bootstrap(np.asarray(values, float), np.array([repr(p) for p in prompts]))
 
-
-__all__ = ["Judge", "Measured", "TextPolicy", "mean", "measure", "text_perplexity"]

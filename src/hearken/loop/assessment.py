@@ -39,8 +39,8 @@ def assess(project: Project, policies: Sequence[str], prompts: Sequence[Content]
         seen = measure(name, policies[0], prompts, how, seed)
         answers[short] = seen.texts
         figures: dict[str, Any] = {
-            "kl": mean(seen.kl, prompts), "length": mean(seen.lengths, prompts), "distinct_2": distinct_n(seen.texts, 2),
-            "eos_share": mean([float(f) for f in seen.finished], prompts),
+            "kl": mean(seen.kl, prompts), "length": mean(seen.lengths, prompts),
+            "distinct_2": distinct_n(seen.texts, 2), "eos_share": mean([float(f) for f in seen.finished], prompts),
         }  # fmt: skip
         if proxy is not None:
             scores[short] = [s[0] for s in proxy(prompts, [[t] for t in seen.texts], [[f] for f in seen.finished])]
@@ -66,7 +66,7 @@ def assess(project: Project, policies: Sequence[str], prompts: Sequence[Content]
         elif proxy is not None:
             mine = dict(zip(zip(map(repr, prompts), answers[short], strict=True), scores[short], strict=True))
             mine |= dict(zip(zip(map(repr, prompts), answers[base], strict=True), scores[base], strict=True))
-            won = head_to_head(prompts, answers[short], answers[base], lambda p, t: mine[repr(p), t])
+            won = head_to_head(prompts, answers[short], answers[base], lambda p, t, by=mine: by[repr(p), t])  # type: ignore[misc]
             found[short] |= {"win_rate": won.win_rate}
     return {"baseline": base, "judge": judge, "prompts": [_plain(p) for p in prompts], "policies": found}
 

@@ -72,7 +72,9 @@ class Project:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not (self.path / CONFIG).is_file():
-            raise UserError(f"{self.path} is not a project (no {CONFIG})", "Make one with: hearken init DIR --model M --prompts F")
+            raise UserError(
+                f"{self.path} is not a project (no {CONFIG})", "Make one with: hearken init DIR --model M --prompts F"
+            )
         self.config = ProjectConfig.parse(read_yaml(self.path / CONFIG), where=CONFIG)
 
     @classmethod
@@ -188,7 +190,9 @@ class Project:
             found = {r.name: r for r in store.labelers(kind="simulated")}
             for one in panel.labelers:
                 if one.name not in found:
-                    record = LabelerRecord(name=one.name, kind="simulated", id=f"simulated-{one.name}", attributes=dict(one.attributes))
+                    record = LabelerRecord(
+                        name=one.name, kind="simulated", id=f"simulated-{one.name}", attributes=dict(one.attributes)
+                    )
                     found[one.name] = store.add_labeler(record)
             before = store.progress(round)
             waiting = before.slots - before.slots_filled
@@ -210,9 +214,9 @@ class Project:
             ranking = labeler.judge(claim.prompt.content, [r.text for r in claim.responses], seed)
             answers.append(
                 Judgment(
-                    id=hash_id("simulated", claim.item.id, labeler_id), prompt_id=claim.prompt.id, labeler_id=labeler_id,
-                    item_id=claim.item.id, payload=ranking.payload([r.id for r in claim.responses]), order=ranking.order,
-                    order_seed=seed,
+                    id=hash_id("simulated", claim.item.id, labeler_id), prompt_id=claim.prompt.id,
+                    labeler_id=labeler_id, item_id=claim.item.id, order=ranking.order, order_seed=seed,
+                    payload=ranking.payload([r.id for r in claim.responses]),
                 )
             )  # fmt: skip
         if answers:
@@ -239,9 +243,14 @@ class Project:
     # Measuring and reporting
 
     def evaluate(
-        self, *, policy: str | None = None, against: str | None = None, prompts: int | None = None, seed: int | None = None
+        self,
+        *,
+        policy: str | None = None,
+        against: str | None = None,
+        prompts: int | None = None,
+        seed: int | None = None,
     ) -> dict[str, Any]:
-        """Compare a policy with another on held-out prompts, by the gold reward where it is known, else by the reward model."""
+        """Compare two policies on held-out prompts, by the gold reward where it is known, else by the reward model."""
         from hearken.loop.assessment import assess
 
         name, base = self.policy(policy), self.policy(against) if against else self.first_policy()
@@ -317,6 +326,8 @@ def _store_samples(
             texts.setdefault(response.text, response.id)
         if len(texts) > 1:
             items.append(
-                QueueItem(prompt_id=responses[i].prompt_id, response_ids=tuple(texts.values()), round=round, propensity=1.0)
+                QueueItem(
+                    prompt_id=responses[i].prompt_id, response_ids=tuple(texts.values()), round=round, propensity=1.0
+                )
             )
     store.enqueue(items)

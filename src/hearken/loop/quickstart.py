@@ -35,7 +35,14 @@ class Plan(Options):
     heldout: int = 200
     """Held-out prompts on which policies are compared."""
     size: ScratchSize = ScratchSize(vocabulary=1200, hidden=128, layers=4, heads=4, context=192)
-    base: dict[str, Any] = {"lr": 3e-3, "batch": 16, "warmup": 0.05, "beta2": 0.98, "weight_decay": 0.05, "max_length": 160}
+    base: dict[str, Any] = {
+        "lr": 3e-3,
+        "batch": 16,
+        "warmup": 0.05,
+        "beta2": 0.98,
+        "weight_decay": 0.05,
+        "max_length": 160,
+    }
     sft: dict[str, Any] = {"lr": 1e-3, "batch": 32, "warmup": 0.05}
     reward: dict[str, Any] = {"lr": 5e-4, "batch": 16, "epochs": 2, "warmup": 0.05}
     ppo: dict[str, Any] = {
@@ -68,9 +75,17 @@ def quickstart(directory: Path | str, *, seed: int = 0, fast: bool = False) -> d
     with project.timed("Language model"):
         scratch = project.artifacts / "r00-scratch"
         if not (scratch / "tokenizer_config.json").exists():
-            make_scratch((row.text for row in read_examples(data["corpus"]) if isinstance(row, Document)), scratch, plan.size, seed)
+            make_scratch(
+                (row.text for row in read_examples(data["corpus"]) if isinstance(row, Document)),
+                scratch,
+                plan.size,
+                seed,
+            )
         base = project.train(
-            "sft", "r00-base", Inputs(model=str(scratch), data=(data["corpus"],), validation=(data["heldout"],)), **plan.base
+            "sft",
+            "r00-base",
+            Inputs(model=str(scratch), data=(data["corpus"],), validation=(data["heldout"],)),
+            **plan.base,
         )
     with project.timed("Supervised fine-tuning"):
         sft = project.train("sft", "r00-sft", Inputs(model=str(base.path), data=(data["demonstrations"],)), **plan.sft)
@@ -113,7 +128,9 @@ def _open(path: Path, plan: Plan, seed: int) -> Project:
     if not (path / CONFIG).exists():
         return Project.create(path, config)
     if ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG) != config:
-        raise UserError(f"{path} holds a project with other settings", "Use the same --seed and --fast, or another folder")
+        raise UserError(
+            f"{path} holds a project with other settings", "Use the same --seed and --fast, or another folder"
+        )
     return Project(path)
 
 
@@ -151,7 +168,9 @@ def _evaluate(project: Project, world: TaleWorld, plan: Plan, data: dict[str, st
     if saved.exists():
         return json.loads(saved.read_text("utf-8"))
     names = [n for n in ("r00-sft", "r01-ppo", "r01-ppo-without-ptx") if project.artifact(n)]
-    found = assess(project, [str(project.artifacts / n) for n in names], project.held_out(plan.heldout), project.config.seed + 1)
+    found = assess(
+        project, [str(project.artifacts / n) for n in names], project.held_out(plan.heldout), project.config.seed + 1
+    )
     texts = [row.text for row in read_examples(data["heldout"]) if isinstance(row, Document)]
     for name in ("r00-base", *names):
         found["policies"].setdefault(name, {})["perplexity"] = text_perplexity(str(project.artifacts / name), texts)

@@ -61,7 +61,10 @@ def _interval(value: Any) -> Any:
 
 
 def _policy(name: str, figures: dict[str, Any]) -> page.Policy:
-    known = {k: _interval(figures.get(k)) for k in ("win_rate", "proxy", "gold", "kl", "perplexity", "parse_rate", "length", "distinct_2")}
+    known = {
+        k: _interval(figures.get(k))
+        for k in ("win_rate", "proxy", "gold", "kl", "perplexity", "parse_rate", "length", "distinct_2")
+    }
     groups = {g: Interval(*w) for g, w in figures.get("win_rate_by_group", {}).items()}
     return page.Policy(name=name, by_group=groups, **known)
 
@@ -98,19 +101,50 @@ def _steps(project: Project, artifacts: dict[str, Artifact]) -> list[page.Step]:
     for name, artifact in artifacts.items():
         data, metrics = artifact.manifest["data"], artifact.metrics
         if artifact.kind == "sft":
-            made[name] = ("Learned to imitate its data, one pass", data["sequences"], "sequences", artifact.manifest["seconds"])
+            made[name] = (
+                "Learned to imitate its data, one pass",
+                data["sequences"],
+                "sequences",
+                artifact.manifest["seconds"],
+            )
         elif artifact.kind == "reward":
-            made[name] = ("Learned to predict the judgments", data["judgments"], "rankings", artifact.manifest["seconds"])
+            made[name] = (
+                "Learned to predict the judgments",
+                data["judgments"],
+                "rankings",
+                artifact.manifest["seconds"],
+            )
         else:
             options = artifact.manifest["options"]
             count = metrics["steps"] * options["batch"]
-            made[name] = ("Improved by PPO under a KL penalty" + (" with a pretraining term" if data["ptx_pieces"] else ""), count, "episodes", artifact.manifest["seconds"])
+            made[name] = (
+                "Improved by PPO under a KL penalty" + (" with a pretraining term" if data["ptx_pieces"] else ""),
+                count,
+                "episodes",
+                artifact.manifest["seconds"],
+            )
     sampled = False
     for name, (done, count, unit, spent) in made.items():
         if artifacts[name].kind == "reward" and not sampled:
             sampled = True
-            steps.append(page.Step(name="Sampling", done="Answered prompts several times", count=responses, unit="responses", seconds=seconds.get("Sampling")))
-            steps.append(page.Step(name="Judgments", done="Labelers ranked the answers", count=judgments, unit="rankings", seconds=seconds.get("Judgments")))
+            steps.append(
+                page.Step(
+                    name="Sampling",
+                    done="Answered prompts several times",
+                    count=responses,
+                    unit="responses",
+                    seconds=seconds.get("Sampling"),
+                )
+            )
+            steps.append(
+                page.Step(
+                    name="Judgments",
+                    done="Labelers ranked the answers",
+                    count=judgments,
+                    unit="rankings",
+                    seconds=seconds.get("Judgments"),
+                )
+            )
         options = artifacts[name].manifest["options"]
         settings = {k: options[k] for k in ("lr", "batch", "epochs", "beta", "ptx_coef", "loss") if k in options}
         steps.append(page.Step(name=name, done=done, count=count, unit=unit, seconds=spent, settings=settings))
@@ -158,7 +192,7 @@ def _reward_model(project: Project, artifacts: dict[str, Artifact], found: dict[
 
 
 def _training(project: Project, artifacts: dict[str, Artifact]) -> list[page.Training]:
-    """Curves of every run; PPO's with the gold reward of its rollouts, computed afterwards, where the world knows it."""
+    """Curves of every run; PPO's with the gold reward of its rollouts, found afterwards, where the world knows it."""
     runs = []
     for name, artifact in reversed(artifacts.items()):
         file = artifact.path / "run" / "metrics.jsonl"
@@ -206,7 +240,9 @@ def _judges(project: Project) -> list[page.Judge]:
                     if a != b:
                         won, lost = (i, j) if a < b else (j, i)
                         row["first"].append(float(place[won] < place[lost]))
-                        longer = len(texts[payload.response_ids[won]].split()) - len(texts[payload.response_ids[lost]].split())
+                        longer = len(texts[payload.response_ids[won]].split()) - len(
+                            texts[payload.response_ids[lost]].split()
+                        )
                         if longer:
                             row["longer"].append(float(longer > 0))
 
@@ -225,7 +261,11 @@ def _judges(project: Project) -> list[page.Judge]:
 
 def _recipe(project: Project, artifacts: dict[str, Artifact]) -> page.Recipe:
     newest = list(artifacts.values())[-1].manifest if artifacts else {}
-    command = f"hearken quickstart {project.path.name} --seed {project.config.seed}" if project.config.world else "hearken evaluate"
+    command = (
+        f"hearken quickstart {project.path.name} --seed {project.config.seed}"
+        if project.config.world
+        else "hearken evaluate"
+    )
     reward = [a for a in artifacts.values() if a.kind == "reward"]
     return page.Recipe(
         commands=[command],

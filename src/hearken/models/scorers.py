@@ -105,13 +105,13 @@ class TokenScorer(Scorer):
             switch_adapter(self.model, self.adapter)
             ids, keep, source = layout.padded()
             rows = self.model(input_ids=ids, attention_mask=keep, use_cache=False).logits.flatten(0, 1)[source][state]
-            logprobs, spread = _select(rows, targets, temperature)
+            logprobs, spread = _select(rows, targets, temperature, entropy)
             return TokenScores(layout.grid(logprobs), layout.grid(spread) if entropy else None)
         states = self.hidden(layout)[state]
         head = self.model.get_output_embeddings()
 
         def chunk(h: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            return _select(self.logits(h), t, temperature)
+            return _select(self.logits(h), t, temperature, entropy)
 
         size = max(CHUNK // head.weight.shape[0], 16)
         pieces = [
@@ -122,13 +122,15 @@ class TokenScorer(Scorer):
         return TokenScores(layout.grid(logprobs), layout.grid(torch.cat([p[1] for p in pieces])) if entropy else None)
 
 
-def _select(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the targets and (detached) entropies: (n, V), (n,) -> (n,), (n,)."""
-    logits = logits.float() / temperature
+def _select(logits: Tensor, targets: Tensor, temperature: float, entropy: bool = False) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the targets, and (detached) entropies or zeros: (n, V), (n,) -> (n,), (n,)."""
+    logits = logits.float() if temperature == 1 else logits.float() / temperature
     normaliser = logits.logsumexp(-1)
-    with torch.no_grad():
-        entropy = normaliser - (torch.softmax(logits, -1) * logits).sum(-1)
-    return logits.gather(-1, targets[:, None])[:, 0] - normaliser, entropy
+    spread = torch.zeros_like(normaliser)
+    if entropy:
+        with torch.no_grad():
+            spread = normaliser - (torch.exp(logits - normaliser[:, None]) * logits).sum(-1)
+    return logits.gather(-1, targets[:, None])[:, 0] - normaliser, spread
 
 
 class RewardScorer(Scorer):
