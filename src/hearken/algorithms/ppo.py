@@ -29,8 +29,8 @@ from hearken.domains.text.loading import TextPolicy, open_policy, prepare, text_
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
 from hearken.feedback.formats import read_examples
-from hearken.models.layout import Group, lay_out
-from hearken.models.loading import add_adapter, load_policy, load_reward, load_tokenizer, save
+from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.loading import add_adapter, load_policy, load_reward, load_tokenizer, save, switch_adapter
 from hearken.models.scorers import RewardScorer, TokenScorer, ValueScorer, probe
 from hearken.objectives.kl import adapt_kl, k3, sequence_kl
 from hearken.objectives.language import nll
@@ -180,7 +180,7 @@ def improve(
     actor.adam.zero_grad()
 
     for step in run.steps(iterations):
-        chosen = (order.endless if order.batch == options.batch // options.samples else order.rows)(step)
+        chosen = order.endless(step)
         with run.guard():
             rollout = collect(policy, models, sampler, [ids[i] for i in chosen], step, control.beta, run, options)
             stats: list[dict[str, float]] = []
@@ -197,19 +197,11 @@ def improve(
 
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "kl", "beta", "entropy", "length", "eos_share")} | {"steps": iterations}
-    models.policy.eval()
-    save_policy(policy, out)
+    switch_adapter(policy.scorer.model, "policy")
+    save(policy.scorer.model, policy.tokenizer, out)
     artifact = finish(out, "ppo", inputs=inputs, options=options, data=facts, metrics=metrics, seconds=run.seconds)
     run.discard_checkpoint()
     return artifact
-
-
-def save_policy(policy: TextPolicy, out: Path) -> None:
-    """Write the trained policy (its adapter only, where it is one)."""
-    from hearken.models.loading import switch_adapter
-
-    switch_adapter(policy.scorer.model, "policy")
-    save(policy.scorer.model, policy.tokenizer, out)
 
 
 def collect(
@@ -238,18 +230,18 @@ def collect(
 
     device = models.policy.device
 
-    def grid(scorer: TokenScorer, entropy: bool = False) -> Tensor:
-        def answer(layout: Any) -> Tensor:
-            found = scorer(layout, temperature=options.temperature, entropy=entropy)
-            return found.entropy if entropy else found.logprobs
+    def with_entropy(layout: Layout) -> Tensor:
+        found = models.policy(layout, temperature=options.temperature, entropy=True)
+        return torch.stack([found.logprobs, found.entropy], -1)
 
-        return gather(answer, groups, options.tokens, device, run.autocast)
+    def reference(layout: Layout) -> Tensor:
+        return models.reference(layout, temperature=options.temperature).logprobs
 
-    old = grid(models.policy)
+    old, entropy = gather(with_entropy, groups, options.tokens, device, run.autocast).unbind(-1)
     lengths = torch.tensor([len(s.tokens) for s in samples], device=device)
     mask = torch.arange(old.shape[1], device=device)[None] < lengths[:, None]
     sampled = torch.zeros_like(old).masked_scatter(mask, torch.tensor([x for s in samples for x in s.logprobs], device=device))
-    ref = grid(models.reference)
+    ref = gather(reference, groups, options.tokens, device, run.autocast)
     values = gather(models.value, groups, options.tokens, device, run.autocast)
     rewards = token_rewards(scores, old, ref, mask, beta)
     if options.whiten_rewards:
@@ -258,14 +250,14 @@ def collect(
     if options.whiten_advantages:
         advantages = whiten(advantages, mask)
     return Rollout(
-        groups, samples, scores, mask, old, ref, values, grid(models.policy, entropy=True),
+        groups, samples, scores, mask, old, ref, values, entropy,
         masked_mean((sampled - old).abs(), mask).item(), advantages, returns, rewards,
     )  # fmt: skip
 
 
 def truncate(sample: Sample, policy: TextPolicy, text: str) -> Sample:
     """Cut a response after the first token that contains ``text``; it then counts as finished."""
-    for i, token in enumerate(sample.tokens[:-1]):
+    for i, token in enumerate(sample.tokens):
         if text in policy.tokenizer.decode([token]):
             return Sample(sample.prompt, sample.tokens[: i + 1], sample.logprobs[: i + 1], "stop")
     return sample
@@ -318,9 +310,10 @@ def learn(
                 share = nll(models.policy(layout).logprobs, layout.trained).sum() / count
             run.backward(options.ptx_coef * share)
             sums["ptx_loss"] += share.item()
-    steps = actor.step(update)
-    critic.step(update)
-    return {**sums, **steps, "ratio_gap": farthest}
+    norms = actor.clip(), critic.clip()  # both are looked at before either changes a weight
+    steps = actor.update(update, norms[0])
+    critic.update(update, norms[1])
+    return {**sums, **steps, "value_grad_norm": norms[1], "ratio_gap": farthest}
 
 
 def summary(rollout: Rollout, stats: Sequence[dict[str, float]], kl: float, beta: float, options: PPOOptions) -> dict[str, float]:

@@ -143,14 +143,19 @@ class Layout:
 
 
 def lay_out(groups: Sequence[Group], device: torch.device | str = "cpu") -> Layout:
-    """Lay groups out in one row. Every prompt and every response needs at least one token."""
+    """Lay groups out in one row.
+
+    Every prompt and every response needs at least one token; only where every group's one response is empty does the
+    row hold prompts alone (what a sampler starts from: ``state[:, 0]`` is then each prompt's last token).
+    """
     device = torch.device(device)
     prompt_lengths = [len(g.prompt) for g in groups]
     lengths = [len(r) for g in groups for r in g.responses]
     parents = [i for i, g in enumerate(groups) for _ in g.responses]
-    if not lengths or min(lengths) == 0 or min(prompt_lengths) == 0:
-        raise ValueError("every group needs a prompt and responses of at least one token")
     shared = any(len(g.responses) != 1 for g in groups)
+    alone = not shared and not any(lengths)
+    if not lengths or min(prompt_lengths) == 0 or (min(lengths) == 0 and not alone):
+        raise ValueError("every group needs a prompt and responses of at least one token")
     ids: list[int] = []
     positions: list[int] = []
     begin: list[int] = []  # row index of each response's first token
@@ -176,7 +181,7 @@ def lay_out(groups: Sequence[Group], device: torch.device | str = "cpu") -> Layo
             positions.extend(range(len(g.prompt) + len(g.responses[0])))
 
     row = torch.tensor(ids)
-    width = max(lengths)
+    width = max(*lengths, 1)
     column = torch.arange(width)
     mask = column[None] < torch.tensor(lengths)[:, None]
     token = torch.where(mask, torch.tensor(begin)[:, None] + column[None], 0)
@@ -187,7 +192,7 @@ def lay_out(groups: Sequence[Group], device: torch.device | str = "cpu") -> Layo
         flags = [m for g in groups for m in (g.masks or [[True] * len(r) for r in g.responses])]
         for r, flag in enumerate(flags):
             trained[r, : len(flag)] &= torch.tensor(flag, dtype=torch.bool)
-    whole = [n for n in lengths] if shared else [p + n for p, n in zip(prompt_lengths, lengths, strict=True)]
+    whole = lengths if shared else [p + n for p, n in zip(prompt_lengths, lengths, strict=True)]
     parent = torch.tensor(parents)
     return Layout(
         ids=row.to(device),

@@ -168,14 +168,23 @@ def has_adapter(model: PreTrainedModel) -> bool:
 
 
 def switch_adapter(model: PreTrainedModel, name: str | None) -> None:
-    """Compute with the adapter ``name``, or without any (None). Models without adapters are left as they are."""
+    """Compute with the adapter ``name``, or without any (None). Models without adapters are left as they are.
+
+    Which parameters are trained does not change: PEFT's own switches freeze every adapter but the active one, and the
+    reward model (adapters off) would freeze the value model's adapter on the same network.
+    """
     if not has_adapter(model):
         return
-    if name is None:
-        model.disable_adapters()
-    else:
-        model.enable_adapters()
-        model.set_adapter(name)
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    if name is not None and name not in model.peft_config:
+        raise ValueError(f"no adapter '{name}' among {', '.join(model.peft_config)}")
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer | ModulesToSaveWrapper):
+            module._disable_adapters = name is None
+            if name is not None:
+                module._active_adapter = [name]
 
 
 def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:

@@ -135,17 +135,9 @@ class _Packed:
 
     def __init__(self, scorer: TokenScorer, prompts: Sequence[Sequence[int]], n: int, new_tokens: int) -> None:
         self.scorer = scorer
-        # The layout wants a response: the last prompt token plays it, so the joined sequence is exactly the prompt.
-        head = [list(p) if len(p) > 1 else [p[0], p[0]] for p in prompts]
-        self.single = [len(p) == 1 for p in prompts]
-        self.layout = lay_out([Group(p[:-1], [p[-1:]]) for p in head], scorer.device)
+        self.layout = lay_out([Group(p, [()]) for p in prompts], scorer.device)
         self.parent = torch.arange(len(prompts), device=scorer.device).repeat_interleave(n)
         self.cache = KVCache(self.layout, self.parent, new_tokens)
-        for row, single in enumerate(self.single):
-            if single:  # the doubled token is not there: hide its column
-                at = self.parent == row
-                self.cache.lengths[at] -= 1
-                self.cache.hidden[at, 1] = True
 
     def start(self) -> Tensor:
         """Logits of each row's first token: (rows, V)."""
@@ -153,8 +145,7 @@ class _Packed:
             input_ids=self.layout.ids[None], position_ids=self.layout.positions[None], use_cache=False, cache=self.cache
         ).last_hidden_state[0]
         self.cache.layout = None
-        last = self.layout.last - torch.tensor(self.single, device=hidden.device).long()
-        return self.scorer.logits(hidden[last])[self.parent]
+        return self.scorer.logits(hidden[self.layout.state[:, 0]])[self.parent]
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed (rows,) tokens, get the next logits (rows, V)."""

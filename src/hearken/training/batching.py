@@ -14,7 +14,7 @@ class Order:
     """A fresh shuffle of ``size`` rows each epoch. Nothing to save: step ``i``'s rows follow from the seed alone."""
 
     def __init__(self, size: int, batch: int, seed: int) -> None:
-        self.size, self.batch, self.seed = size, min(batch, size), seed
+        self.size, self.batch, self.seed = size, batch, seed
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,4 +1,4 @@
-"""Scores of many groups without gradient, in microbatches, as padded (R, T) tensors in the order of the responses."""
+"""Scores of many groups without gradient, in microbatches, as padded tensors in the order of the responses."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ def gather(
     function: Callable[[Layout], Tensor], groups: Sequence[Group], tokens: int, device: torch.device,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:  # fmt: skip
-    """``function``'s (r, t) or (r,) answers for microbatches, put together as (R, T) or (R,)."""
+    """``function``'s answers for microbatches, (r,), (r, t) or (r, t, c), put together as (R,), (R, T) or (R, T, c)."""
     lengths = [len(r) for g in groups for r in g.responses]
     whole: Tensor | None = None
     for part in microbatches(groups, tokens):
         with autocast():
             piece = function(lay_out([groups[i] for i in part], device)).float()
         if whole is None:
-            whole = piece.new_zeros((len(lengths), max(lengths)) if piece.ndim == 2 else len(lengths))
+            tokens_wide = (max(lengths), *piece.shape[2:]) if piece.ndim > 1 else ()
+            whole = piece.new_zeros(len(lengths), *tokens_wide)
         rows = torch.tensor(rows_of(groups, part), device=device)
-        if piece.ndim == 2:
+        if piece.ndim > 1:
             whole[rows, : piece.shape[1]] = piece
         else:
             whole[rows] = piece

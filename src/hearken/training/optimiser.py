@@ -54,22 +54,34 @@ class Optimiser:
             fused=all(p.is_floating_point() for p in self.parameters) or None,
         )
 
+    def clip(self) -> float:
+        """Scale the gradients down to the greatest norm allowed, and return their norm before.
+
+        Raises:
+            NonFiniteGradient: it is NaN or infinite.
+        """
+        norm: Tensor = nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm)
+        if not torch.isfinite(norm):
+            self.adam.zero_grad(set_to_none=True)
+            raise NonFiniteGradient(f"the gradient's norm is {norm.item()}")
+        return norm.item()
+
     def step(self, step: int) -> dict[str, float]:
         """Clip, update, clear. ``step`` (from 0) fixes the learning rate.
 
         Raises:
             NonFiniteGradient: before anything is changed.
         """
-        norm: Tensor = nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm)
-        if not torch.isfinite(norm):
-            self.adam.zero_grad(set_to_none=True)
-            raise NonFiniteGradient(f"the gradient's norm is {norm.item()} at step {step}")
+        return self.update(step, self.clip())
+
+    def update(self, step: int, norm: float) -> dict[str, float]:
+        """The update alone, for several optimisers that are all to `clip` before any of them changes a weight."""
         rate = self.scale * learning_rate(step, self.total, self.options)
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
-        return {"grad_norm": norm.item(), "lr": rate}
+        return {"grad_norm": norm, "lr": rate}
 
     def state_dict(self) -> dict[str, Any]:
         """The moments and the trained parameters themselves."""
