@@ -70,8 +70,10 @@ responses = hearken.respond(sft.path, to_judge, n=4, max_new_tokens=new_tokens, 
 panel = make_panel(world.utility, world.groups)
 judged = []
 for number, (prompt, four) in enumerate(zip(to_judge, responses, strict=True)):
-    _, ranking = panel.rank(prompt, four, seed=number)
-    judged.append(Comparison(prompt, tuple(four), ranking.ranks))
+    shown = tuple(dict.fromkeys(text for text in four if text.strip()))  # equal or empty ones teach nothing
+    if len(shown) > 1:
+        _, ranking = panel.rank(prompt, shown, seed=number)
+        judged.append(Comparison(prompt, shown, ranking.ranks))
 hearken.write_examples(judged, home / "rankings.jsonl", "rankings", overwrite=True)
 
 # %% [markdown]
