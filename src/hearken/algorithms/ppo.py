@@ -1,20 +1,19 @@
 """PPO for language models: Ziegler et al. 2019, Stiennon et al. 2020, Ouyang et al. 2022 (PPO-ptx).
 
-    repeat:
-        sample responses from the policy, score them with the reward model
-        reward per token = -β (log π - log π_ref), plus the score on the last token
-        advantages by GAE from the value model, whitened over the batch
-        for some passes over minibatches:
-            clipped policy loss + vf_coef x clipped value loss (+ ptx_coef x pretraining loss)
-        adapt β to the KL target, where there is one
+repeat:
+    sample responses from the policy, score them with the reward model
+    reward per token = -β (log π - log π_ref), plus the score on the last token
+    advantages by GAE from the value model, whitened over the batch
+    for some passes over minibatches:
+        clipped policy loss + vf_coef x clipped value loss (+ ptx_coef x pretraining loss)
+    adapt β to the KL target, where there is one
 """
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from torch import Tensor
 
 from hearken.algorithms.ppo_options import PPOOptions
 from hearken.algorithms.stage import Inputs
-from hearken.domains.text.data import demonstrations, prompts, read_rows
+from hearken.domains.text.data import Reader, demonstrations, nothing_fits, prompts
 from hearken.domains.text.loading import TextPolicy, open_policy, prepare, text_encoder
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
-from hearken.feedback.formats import read_examples
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import add_adapter, load_policy, load_reward, load_tokenizer, save, switch_adapter
 from hearken.models.scorers import RewardScorer, TokenScorer, ValueScorer, probe
@@ -44,6 +42,8 @@ from hearken.training.batching import Order, microbatches
 from hearken.training.forward import gather, rows_of
 from hearken.training.optimiser import NonFiniteGradient, Optimiser
 from hearken.training.run import Run
+
+ROLLOUTS = "rollouts.jsonl"
 
 
 @dataclass
@@ -95,29 +95,45 @@ class Rollout:
     rewards: Tensor
 
 
-def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
-    """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward`` and write the policy to ``out``."""
+@dataclass(frozen=True)
+class Ready:
+    """Everything that is read and checked before the first step."""
+
+    policy: TextPolicy
+    models: Models
+    contents: list[Content]
+    prompts: list[list[int]]
+    ptx: list[Group]
+    facts: dict[str, Any]
+
+
+def load(inputs: Inputs, options: PPOOptions) -> Ready:
+    """Open the four networks and encode the prompts and the pretraining text."""
     if options.top_p < 1 or options.top_k:
         warnings.warn("top_p and top_k make the measured KL wrong: it is not that of the sampled policy", stacklevel=2)
-    if options.batch % (options.samples * options.minibatches):
+    whole = options.samples * options.minibatches
+    if options.batch % whole:
         raise UserError(
-            f"batch {options.batch} is not a multiple of samples x minibatches ({options.samples} x {options.minibatches})",
+            f"batch {options.batch} is not a multiple of samples x minibatches ({whole})",
             "Choose batch so that every minibatch holds whole prompts",
         )
     policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
-    rows = read_rows(inputs.data, inputs.validation, 0.0, options.seed)
+    reader = Reader(options)
+    rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
     contents, ids = prompts(rows.train, policy.encoder)
     if not ids:
-        raise UserError(f"{', '.join(inputs.data)} holds no prompt that fits", "See long_prompts and max_length")
-    ptx = [g for path in inputs.ptx for g in demonstrations(read_examples(path), policy.encoder)]
-    models = open_models(inputs, options, policy)
-    facts = rows.facts | {"prompts": len(ids), "ptx_pieces": len(ptx), "truncation": policy.encoder.truncation.say()}
-    return improve(policy, models, contents, ids, ptx, inputs, options, out, facts)
+        raise nothing_fits(inputs.data)
+    ptx = demonstrations(reader.read(inputs.ptx), policy.encoder)
+    more = {"prompts": len(ids), "ptx_pieces": len(ptx), "skipped": reader.skipped}
+    facts = rows.facts | more | {"truncation": policy.encoder.truncation.say()}
+    return Ready(policy, open_models(inputs, options, policy), contents, ids, ptx, facts)
 
 
 def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy) -> Models:
-    """Reference, reward and value model; with LoRA the reference is the policy without its adapter, and the value model
-    an adapter on the reward model."""
+    """Reference, reward and value model beside the policy.
+
+    With LoRA the reference is the policy without its adapter, and the value model an adapter on the reward model.
+    """
     device = policy.scorer.device
     length = policy.encoder.max_length
     reference = None if inputs.ref else policy.reference()
@@ -125,8 +141,7 @@ def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy) -> Mode
         reference = TokenScorer(load_policy(inputs.ref or inputs.model, device=device), adapter="default")
         reference.requires_grad_(False)
         probe(reference, length)
-    if not inputs.reward:
-        raise UserError("train ppo needs --reward", "Train one with: hearken train reward")
+    assert inputs.reward is not None  # `check_inputs`
     network = load_reward(inputs.reward, device=device)
     shared = bool(options.lora)
     value_network = network if shared else load_reward(inputs.reward, device=device)
@@ -138,7 +153,8 @@ def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy) -> Mode
     reward = RewardScorer(network)
     value = ValueScorer(value_network, adapter="value" if shared else None)
     value.use(probe(reward, length))
-    return Models(policy.scorer, reference, value, translated(LearnedReward(reward, options.tokens), inputs.reward, policy, options))
+    scores = translated(LearnedReward(reward, options.tokens), inputs.reward, policy, options)
+    return Models(policy.scorer, reference, value, scores)
 
 
 def translated(reward: LearnedReward, name: str, policy: TextPolicy, options: PPOOptions) -> Reward:
@@ -152,7 +168,7 @@ def translated(reward: LearnedReward, name: str, policy: TextPolicy, options: PP
     def score(groups: Sequence[Group]) -> Tensor:
         again = []
         for g in groups:
-            prompt = policy.tokenizer.decode(list(g.prompt))
+            prompt = str(policy.tokenizer.decode(list(g.prompt)))
             ids = encoder.prompt(prompt) or [encoder.eos]
             room = encoder.max_length - len(ids)
             texts = [(policy.encoder.decode(r), r[-1] in policy.encoder.stop) for r in g.responses]
@@ -162,19 +178,25 @@ def translated(reward: LearnedReward, name: str, policy: TextPolicy, options: PP
     return score
 
 
-def improve(
-    policy: TextPolicy, models: Models, contents: Sequence[Content], ids: Sequence[list[int]], ptx: Sequence[Group],
-    inputs: Inputs, options: PPOOptions, out: Path, facts: dict[str, Any],
-) -> Artifact:  # fmt: skip
-    """The outer loop: one step of the run is one batch of responses and the updates on it."""
+def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
+    """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward`` and write the policy to ``out``.
+
+    The outer loop: one step of the run is one batch of responses and the updates on it.
+    """
+    ready = load(inputs, options)
+    policy, models, ids, ptx = ready.policy, ready.models, ready.prompts, ready.ptx
     iterations = max(options.episodes // options.batch, 1)
     updates = options.epochs * options.minibatches
     order = Order(len(ids), options.batch // options.samples, options.seed)
-    pretraining = Order(len(ptx), options.ptx_batch or options.batch // options.minibatches, options.seed + 1) if ptx else None
+    pretraining = (
+        Order(len(ptx), options.ptx_batch or options.batch // options.minibatches, options.seed + 1) if ptx else None
+    )
     control = KLControl(options.beta)
     actor = Optimiser([models.policy], options, iterations * updates)
-    critic = Optimiser([models.value], options, iterations * updates, scale=(options.value_lr or options.lr) / options.lr)
-    run = Run(out, options, {"policy": actor, "value": critic, "control": control}, label="PPO")
+    critic = Optimiser(
+        [models.value], options, iterations * updates, scale=(options.value_lr or options.lr) / options.lr
+    )
+    run = Run(out, options, {"policy": actor, "value": critic, "control": control}, label="PPO", records=[ROLLOUTS])
     sampler = NativeSampler(models.policy, policy.stop)
     run.choose_precision(lambda: _trial(models.policy, ids, options).backward())
     actor.adam.zero_grad()
@@ -191,15 +213,19 @@ def improve(
         kl = sequence_kl(rollout.old_logprobs, rollout.ref_logprobs, rollout.mask).mean().item()
         run.log(**summary(rollout, stats, kl, control.beta, options))
         if options.save_rollouts:
-            _save_rollouts(run, policy, rollout, [contents[i] for i in chosen])
+            run.record(ROLLOUTS, described(policy, rollout, [ready.contents[i] for i in chosen]))
         if options.kl_target:
             control.beta = adapt_kl(control.beta, kl, options.kl_target, len(rollout.samples), options.kl_horizon)
 
     last = run.history[-1]
-    metrics = {key: last[key] for key in ("score", "kl", "beta", "entropy", "length", "eos_share")} | {"steps": iterations}
+    metrics = {key: last[key] for key in ("score", "kl", "beta", "entropy", "length", "eos_share")} | {
+        "steps": iterations
+    }
     switch_adapter(policy.scorer.model, "policy")
     save(policy.scorer.model, policy.tokenizer, out)
-    artifact = finish(out, "ppo", inputs=inputs, options=options, data=facts, metrics=metrics, seconds=run.seconds)
+    artifact = finish(
+        out, "ppo", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+    )
     run.discard_checkpoint()
     return artifact
 
@@ -223,7 +249,9 @@ def collect(
 
     scores = models.reward(groups)
     if not torch.isfinite(scores).all():
-        raise NonFiniteGradient(f"the reward model scored {int((~torch.isfinite(scores)).sum())} responses as NaN or infinite")
+        raise NonFiniteGradient(
+            f"the reward model scored {int((~torch.isfinite(scores)).sum())} responses as NaN or infinite"
+        )
     if options.missing_eos is not None:
         cut = torch.tensor([s.finish_reason == "length" for s in samples], device=scores.device)
         scores = scores.masked_fill(cut, options.missing_eos)
@@ -240,7 +268,9 @@ def collect(
     old, entropy = gather(with_entropy, groups, options.tokens, device, run.autocast).unbind(-1)
     lengths = torch.tensor([len(s.tokens) for s in samples], device=device)
     mask = torch.arange(old.shape[1], device=device)[None] < lengths[:, None]
-    sampled = torch.zeros_like(old).masked_scatter(mask, torch.tensor([x for s in samples for x in s.logprobs], device=device))
+    sampled = torch.zeros_like(old).masked_scatter(
+        mask, torch.tensor([x for s in samples for x in s.logprobs], device=device)
+    )
     ref = gather(reference, groups, options.tokens, device, run.autocast)
     values = gather(models.value, groups, options.tokens, device, run.autocast)
     rewards = token_rewards(scores, old, ref, mask, beta)
@@ -316,7 +346,9 @@ def learn(
     return {**sums, **steps, "value_grad_norm": norms[1], "ratio_gap": farthest}
 
 
-def summary(rollout: Rollout, stats: Sequence[dict[str, float]], kl: float, beta: float, options: PPOOptions) -> dict[str, float]:
+def summary(
+    rollout: Rollout, stats: Sequence[dict[str, float]], kl: float, beta: float, options: PPOOptions
+) -> dict[str, float]:
     """The figures of an iteration; means are over real tokens or responses, never over padding."""
     mask = rollout.mask
     mean = {key: sum(s[key] for s in stats) / len(stats) for key in stats[0] if key != "ratio_gap"}
@@ -342,18 +374,15 @@ def _trial(scorer: TokenScorer, ids: Sequence[list[int]], options: PPOOptions) -
     return scorer(lay_out(groups, scorer.device)).logprobs.sum()
 
 
-def _save_rollouts(run: Run, policy: TextPolicy, rollout: Rollout, contents: Sequence[Content]) -> None:
-    """Append the batch's responses to run/rollouts.jsonl."""
+def described(policy: TextPolicy, rollout: Rollout, contents: Sequence[Content]) -> Iterator[dict[str, Any]]:
+    """The batch's responses with their figures, as run/rollouts.jsonl holds them."""
     kls = sequence_kl(rollout.old_logprobs, rollout.ref_logprobs, rollout.mask).tolist()
-    with (run.folder / "rollouts.jsonl").open("a", encoding="utf-8") as file:
-        for sample, score, kl in zip(rollout.samples, rollout.scores.tolist(), kls, strict=True):
-            prompt = contents[sample.prompt]
-            row = {
-                "step": run.step,
-                "prompt": prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt],
-                "completion": policy.encoder.decode(sample.tokens),
-                "score": round(score, 4),
-                "kl": round(kl, 4),
-                "finish_reason": sample.finish_reason,
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    for sample, score, kl in zip(rollout.samples, rollout.scores.tolist(), kls, strict=True):
+        prompt = contents[sample.prompt]
+        yield {
+            "prompt": prompt if isinstance(prompt, str) else [asdict(message) for message in prompt],
+            "completion": policy.encoder.decode(sample.tokens),
+            "score": round(score, 4),
+            "kl": round(kl, 4),
+            "finish_reason": sample.finish_reason,
+        }

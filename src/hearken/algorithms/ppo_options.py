@@ -57,7 +57,7 @@ class PPOOptions(TrainingOptions, TextOptions):
     whiten_advantages: bool = True
     """Scale the advantages of a batch to mean 0 and variance 1."""
     ptx_coef: float = Field(1.0, ge=0)
-    """Weight of the pretraining loss where --ptx is given, per-token means on both sides (InstructGPT's 27.8 is on its own scale)."""
+    """Weight of the pretraining loss where --ptx is given; both are means per token (InstructGPT's 27.8 is not)."""
     ptx_batch: int = Field(0, ge=0)
     """Pieces of pretraining text per optimiser step; 0 takes as many as responses."""
     save_rollouts: bool = True

@@ -1,25 +1,27 @@
 """Reward modelling: a score that explains people's judgments.
 
-Rankings: -1/C(K,2) Σ over pairs log σ(r_better - r_worse), all pairs of a prompt one batch element, K forward passes and
-one of the prompt (Ouyang et al. 2022), or Plackett-Luce. Ratings: squared error on the scale -1..1. Thumbs: binary
+Rankings: -1/C(K,2) Σ over pairs log σ(r_better - r_worse), all pairs of a prompt one batch element, K forward passes
+and one of the prompt (Ouyang et al. 2022), or Plackett-Luce. Ratings: squared error on the scale -1..1. Thumbs: binary
 cross-entropy. Afterwards a bias is set so that reference responses score 0 on average.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs
-from hearken.domains.text.data import Judged, demonstrations, judgments, read_rows
+from hearken.domains.text.data import Judged, Reader, demonstrations, judgments, nothing_fits
 from hearken.domains.text.loading import prepare, text_encoder
 from hearken.errors import UserError
-from hearken.feedback.formats import read_examples
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import add_adapter, merge_adapter, new_reward, save
 from hearken.models.scorers import RewardScorer, probe
@@ -33,28 +35,52 @@ from hearken.training.precision import device_of
 from hearken.training.run import Run
 
 
-def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
-    """Fit a reward model on ``inputs.data``, starting from the language model ``inputs.model``, and write it to ``out``."""
-    model, tokenizer = new_reward(inputs.model, options.seed, device=device_of(options.device))
+@dataclass(frozen=True)
+class Ready:
+    """Everything that is read and checked before the first step."""
+
+    scorer: RewardScorer
+    tokenizer: PreTrainedTokenizerBase
+    data: list[Judged]
+    held_out: list[Judged]
+    references: list[Group]
+    facts: dict[str, Any]
+
+
+def load(inputs: Inputs, options: RewardOptions) -> Ready:
+    """A fresh head on the language model ``inputs.model``, and the judgments encoded."""
+    model, tokenizer = new_reward(inputs.model, options.seed, eos=options.eos, device=device_of(options.device))
     model.config.hearken_pooling = options.pooling
     encoder = text_encoder(tokenizer, model, options)
-    rows = read_rows(inputs.data, inputs.validation, options.validation, options.seed)
+    reader = Reader(options)
+    rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
     data, held_out = judgments(rows.train, encoder), judgments(rows.validation, encoder)
-    references = [g for path in inputs.references for g in demonstrations(read_examples(path), encoder)]
+    if not data:
+        raise nothing_fits(inputs.data)
+    references = demonstrations(reader.read(inputs.references), encoder)
     prepare(model, options)
     if options.lora:
         add_adapter(model, "reward", options.lora, options.lora_alpha, options.lora_targets)
         model.score.requires_grad_(True)
     scorer = RewardScorer(model, adapter="reward")
     probe(scorer, encoder.max_length)
+    more = {"judgments": len(data), "references": len(references), "skipped": reader.skipped}
+    facts = rows.facts | more | {"truncation": encoder.truncation.say()}
+    return Ready(scorer, tokenizer, data, held_out, references, facts)
 
-    run = fit(scorer, data, options, out)
-    metrics = calibrate(scorer, references or [j.group for j in data], options)
-    metrics |= evaluate(scorer, held_out, options.tokens)
-    facts = rows.facts | {"judgments": len(data), "truncation": encoder.truncation.say(), "references": len(references)}
-    save(merge_adapter(model), tokenizer, out)
+
+def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
+    """Fit a reward model on ``inputs.data``, starting from ``inputs.model``, and write it to ``out``."""
+    ready = load(inputs, options)
+    scorer = ready.scorer
+    run = fit(scorer, ready.data, options, out)
+    metrics = calibrate(scorer, ready.references or [j.group for j in ready.data], options)
+    metrics |= evaluate(scorer, ready.held_out, options.tokens)
     metrics |= {"train_loss": run.history[-1]["loss"], "steps": run.step}
-    artifact = finish(out, "reward", inputs=inputs, options=options, data=facts, metrics=metrics, seconds=run.seconds)
+    save(merge_adapter(scorer.model), ready.tokenizer, out)
+    artifact = finish(
+        out, "reward", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+    )
     run.discard_checkpoint()
     return artifact
 
@@ -98,7 +124,9 @@ def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions
     total = scores.new_zeros(len(batch))
     for kind in {j.kind for j in batch}:
         rows = torch.tensor([i for i, j in enumerate(batch) if j.kind == kind], device=device)
-        total = total.index_add(0, rows, _losses(kind, grid[rows], ranks[rows], [batch[i] for i in rows.tolist()], options))
+        total = total.index_add(
+            0, rows, _losses(kind, grid[rows], ranks[rows], [batch[i] for i in rows.tolist()], options)
+        )
     return total * torch.tensor([j.weight for j in batch], device=device)
 
 
@@ -137,7 +165,7 @@ def calibrate(scorer: RewardScorer, references: Sequence[Group], options: Reward
 
 
 def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> dict[str, float]:
-    """Held-out accuracy on strictly ordered pairs with its interval (bootstrap over prompts), beside "the longer wins"."""
+    """Held-out accuracy on strictly ordered pairs, with its interval by bootstrap over prompts, and of "longer wins"."""
     if not held_out:
         return {}
     scores = LearnedReward(scorer, tokens)([j.group for j in held_out]).tolist()

@@ -27,6 +27,6 @@ class RewardOptions(TrainingOptions, TextOptions):
     margin: float = Field(0.0, ge=0)
     """Lead asked of the better response of a pair, times its strength (Llama 2)."""
     pooling: Literal["last", "mean"] = "last"
-    """Read the score at the last response token (what AutoModelForSequenceClassification reads), or average over the response."""
+    """Read the score at the last response token (as AutoModelForSequenceClassification does), or average over all."""
     normalise: Literal["mean", "unit", "none"] = "mean"
     """After training: reference responses score 0 on average (mean), and with standard deviation 1 (unit)."""

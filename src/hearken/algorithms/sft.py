@@ -6,13 +6,15 @@ Loss: -Σ_t log π(y_t | x, y_<t) over response tokens, divided by the number of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hearken.algorithms.sft_options import SFTOptions
 from hearken.algorithms.stage import Inputs
-from hearken.domains.text.data import demonstrations, read_rows
+from hearken.domains.text.data import Reader, demonstrations, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import save
@@ -24,26 +26,39 @@ from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
 
 
-def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
-    """Fine-tune ``inputs.model`` on ``inputs.data`` and write the policy to ``out``."""
+@dataclass(frozen=True)
+class Ready:
+    """Everything that is read and checked before the first step."""
+
+    policy: TextPolicy
+    data: list[Group]
+    held_out: list[Group]
+    facts: dict[str, Any]
+
+
+def load(inputs: Inputs, options: SFTOptions) -> Ready:
+    """Open the model and encode the demonstrations."""
     policy = open_policy(inputs.model, options, options)
-    rows = read_rows(inputs.data, inputs.validation, options.validation, options.seed)
+    reader = Reader(options)
+    rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
     data = demonstrations(rows.train, policy.encoder, options.train_on)
     held_out = demonstrations(rows.validation, policy.encoder, options.train_on)
-    return finetune(policy, data, held_out, inputs, options, out, rows.facts)
+    if not data:
+        raise nothing_fits(inputs.data)
+    more = {"sequences": len(data), "skipped": reader.skipped, "truncation": policy.encoder.truncation.say()}
+    return Ready(policy, data, held_out, rows.facts | more)
 
 
-def finetune(
-    policy: TextPolicy, data: Sequence[Group], held_out: Sequence[Group], inputs: Inputs, options: SFTOptions, out: Path,
-    facts: dict[str, object],
-) -> Artifact:  # fmt: skip
-    """The loop."""
+def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
+    """Fine-tune ``inputs.model`` on ``inputs.data`` and write the policy to ``out``."""
+    ready = load(inputs, options)
+    policy, data = ready.policy, ready.data
     scorer = policy.scorer
     order = Order(len(data), options.batch, options.seed)
     total = max(round(options.epochs * order.steps_per_epoch), 1)
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label="SFT")
-    run.choose_precision(lambda: _share(scorer, data[:4]).backward())
+    run.choose_precision(lambda: summed_nll(scorer, data[:4]).backward())
     optimiser.adam.zero_grad()
 
     for step in run.steps(total):
@@ -53,21 +68,26 @@ def finetune(
         with run.guard():
             for part in microbatches(batch, options.tokens):
                 with run.autocast():
-                    share = _share(scorer, [batch[i] for i in part]) / tokens
+                    share = summed_nll(scorer, [batch[i] for i in part]) / tokens
                 run.backward(share)
                 loss += share.item()
             stats = optimiser.step(step)
         run.log(loss=loss, **stats, tokens=tokens)
 
-    metrics = {"train_loss": run.history[-1]["loss"], "steps": total, **evaluate(scorer, held_out, options.tokens)}
+    metrics = {
+        "train_loss": run.history[-1]["loss"],
+        "steps": total,
+        **evaluate(scorer, ready.held_out, options.tokens),
+    }
     save(scorer.model, policy.tokenizer, out)
-    facts = facts | {"sequences": len(data), "truncation": policy.encoder.truncation.say()}
-    artifact = finish(out, "sft", inputs=inputs, options=options, data=facts, metrics=metrics, seconds=run.seconds)
+    artifact = finish(
+        out, "sft", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+    )
     run.discard_checkpoint()
     return artifact
 
 
-def _share(scorer: TokenScorer, groups: Sequence[Group]) -> torch.Tensor:
+def summed_nll(scorer: TokenScorer, groups: Sequence[Group]) -> torch.Tensor:
     """Sum of the negative log-likelihood over the trained tokens."""
     layout = lay_out(groups, scorer.device)
     return nll(scorer(layout).logprobs, layout.trained).sum()
@@ -83,6 +103,6 @@ def evaluate(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> dict[
     """Mean loss and perplexity per trained token of held-out groups; empty where there are none."""
     if not groups:
         return {}
-    total = sum(_share(scorer, [groups[i] for i in part]).item() for part in microbatches(groups, tokens))
+    total = sum(summed_nll(scorer, [groups[i] for i in part]).item() for part in microbatches(groups, tokens))
     count = sum(map(trained_tokens, groups))
     return {"validation_loss": total / count, "validation_perplexity": perplexity(total, count)}

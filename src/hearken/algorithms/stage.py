@@ -128,7 +128,8 @@ def train(
 ) -> Artifact:
     """Run a stage on bare files: ``train("reward", model="sft", data="pairs.jsonl", out="rm", lr=1e-5)``.
 
-    An unfinished run in ``out`` with the same inputs and options is resumed; a finished one is refused unless ``overwrite``.
+    An unfinished run in ``out`` with the same inputs and options is resumed; a finished one is refused, unless
+    ``overwrite``.
     """
     found = find_stage(stage)
 
@@ -139,21 +140,27 @@ def train(
         model=str(model), data=many(data), validation=many(validation), reward=str(reward) if reward else None,
         ref=str(ref) if ref else None, ptx=many(ptx), references=many(references),
     )  # fmt: skip
-    return run_stage(found, inputs, found.options.parse(options, where=f"train {stage}"), Path(out), overwrite=overwrite)
+    return run_stage(
+        found, inputs, found.options.parse(options, where=f"train {stage}"), Path(out), overwrite=overwrite
+    )
 
 
 def run_stage(stage: Stage, inputs: Inputs, options: Options, out: Path, *, overwrite: bool = False) -> Artifact:
     """Check everything that can be checked first, then run ``stage`` into ``out``."""
     check_inputs(stage, inputs)
-    from hearken.training.artifact import claim_folder
+    from hearken.training.artifact import claim_folder, release_folder
 
     claim_folder(out, stage.name, inputs, options, overwrite=overwrite)
-    return stage.run(inputs, options, out)
+    try:
+        return stage.run(inputs, options, out)
+    except UserError:
+        release_folder(out)
+        raise
 
 
 def estimate(stage: Stage, inputs: Inputs, options: Options) -> dict[str, Any]:
-    """For ``--dry-run``: rows, tokens, steps, memory in bytes and seconds, from the inputs' headers and a timed sample."""
+    """For ``--dry-run``: rows, tokens, steps, memory in bytes and seconds; every input is checked as in a real run."""
     check_inputs(stage, inputs)
-    from hearken.training.estimate import estimate as measure
+    from hearken.algorithms.estimate import estimate as measure
 
     return measure(stage.name, inputs, options)

@@ -1,4 +1,4 @@
-"""Attention over a `Layout` (training) or a `KVCache` (sampling), for any transformers model with an attention interface.
+"""Attention over a `Layout` (training) or a `KVCache` (sampling), for transformers models with an attention interface.
 
 Registered under the name ``hearken``; the model's own code does the rest. Sliding windows, soft caps and attention
 sinks that a model passes along are honoured. What a model does outside its attention function cannot be seen here, so
@@ -21,9 +21,15 @@ NAME = "hearken"
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, softcap: float | None, sinks: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
 ) -> Tensor:
-    """Scaled dot-product attention: q (b, H, t, d), k and v (b, Hk, s, d), boolean mask (b|1, 1, t, s) or None for causal."""
+    """Scaled dot-product attention: q (b, H, t, d), k and v (b, Hk, s, d), mask (b|1, 1, t, s) or None for causal."""
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     if softcap is None and sinks is None:
@@ -163,7 +169,9 @@ def _attention(
         feed = cache.prefill if cache.layout is not None else cache.step
         return feed(layer, query, key, value, sliding_window, *how), None
     if layout is None:
-        raise RuntimeError("hearken attention was called without a layout: the model does not pass keyword arguments on")
+        raise RuntimeError(
+            "hearken attention was called without a layout: the model does not pass keyword arguments on"
+        )
     return _packed(query, key, value, layout, sliding_window, *how)[None], None
 
 

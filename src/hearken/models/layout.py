@@ -124,7 +124,7 @@ class Layout:
         """The same batch as ordinary right-padded sequences, for models that cannot be packed.
 
         Returns:
-            ids (R, S), attention mask (R, S), and (N,) the cell of each token of the row (a shared prompt's first copy).
+            ids (R, S), attention mask (R, S), and (N,) the cell of each token of the row (a shared prompt: first copy).
         """
         lengths, rows = self.lengths.tolist(), self.mask.shape[0]
         starts = self.prompt_lengths.tolist()
@@ -190,8 +190,8 @@ def lay_out(groups: Sequence[Group], device: torch.device | str = "cpu") -> Layo
     trained = mask.clone()
     if any(g.masks is not None for g in groups):
         flags = [m for g in groups for m in (g.masks or [[True] * len(r) for r in g.responses])]
-        for r, flag in enumerate(flags):
-            trained[r, : len(flag)] &= torch.tensor(flag, dtype=torch.bool)
+        for row_number, flag in enumerate(flags):
+            trained[row_number, : len(flag)] &= torch.tensor(flag, dtype=torch.bool)
     whole = lengths if shared else [p + n for p, n in zip(prompt_lengths, lengths, strict=True)]
     parent = torch.tensor(parents)
     return Layout(

@@ -35,7 +35,9 @@ def _checked(name: str) -> str:
     looks_local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local and not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
         what = "does not exist" if not path.exists() else "is not a model folder (no config.json)"
-        raise UserError(f"--model {name} {what}", "Name a folder written by save_pretrained, or a Hub name like org/model")
+        raise UserError(
+            f"--model {name} {what}", "Name a folder written by save_pretrained, or a Hub name like org/model"
+        )
     return name
 
 
@@ -46,7 +48,9 @@ def _load(loader: Any, name: str, what: str, **more: Any) -> Any:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         first = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot load {what} from {name}: {first}", "Check the name; without a network, name a folder") from None
+        raise UserError(
+            f"cannot load {what} from {name}: {first}", "Check the name; without a network, name a folder"
+        ) from None
 
 
 def load_tokenizer(name: str, eos: str = "") -> PreTrainedTokenizerBase:
@@ -61,7 +65,9 @@ def load_tokenizer(name: str, eos: str = "") -> PreTrainedTokenizerBase:
             raise UserError(f"the tokenizer of {name} has no token '{eos}'", "Name an existing token as eos")
         tokenizer.eos_token = eos
     if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of {name} has no end-of-sequence token", "Name one of its tokens: -o eos='</s>'")
+        raise UserError(
+            f"the tokenizer of {name} has no end-of-sequence token", "Name one of its tokens: -o eos='</s>'"
+        )
     return tokenizer
 
 
@@ -79,7 +85,14 @@ def context_length(model: PreTrainedModel) -> int:
 
 
 def load_policy(name: str, *, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """A causal language model in fp32 (an adapter folder comes with its base)."""
+    """A causal language model in fp32 (an adapter folder comes with its base).
+
+    Raises:
+        UserError: there is none, or it is a reward model, whose language head would be made up.
+    """
+    kinds = _load(AutoConfig, _base_of(_checked(name)), "a model configuration").architectures or []
+    if any("SequenceClassification" in kind for kind in kinds):
+        raise UserError(f"--model {name} is a reward model ({kinds[0]})", "Name the language model it was made from")
     model = _load(AutoModelForCausalLM, name, "a causal language model", dtype=torch.float32)
     return model.to(device)
 
@@ -96,16 +109,20 @@ def load_reward(name: str, *, device: torch.device | str = "cpu") -> PreTrainedM
         raise UserError(f"--reward {name} is a {kinds[0]}, not a reward model", "Train one with: hearken train reward")
     model = _load(AutoModelForSequenceClassification, name, "a reward model", dtype=torch.float32)
     if model.config.num_labels != 1:
-        raise UserError(f"--reward {name} has {model.config.num_labels} labels", "A reward model has one (num_labels=1)")
+        raise UserError(
+            f"--reward {name} has {model.config.num_labels} labels", "A reward model has one (num_labels=1)"
+        )
     return model.to(device)
 
 
-def new_reward(name: str, seed: int, *, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def new_reward(
+    name: str, seed: int, *, eos: str = "", device: torch.device | str = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A reward model on a language model's backbone with a fresh head: N(0, 1/(d+1)), no bias (Stiennon et al. 2020).
 
     Its pad token is not EOS: with pad == EOS, transformers would read the score before the end-of-sequence token.
     """
-    tokenizer = load_tokenizer(name)
+    tokenizer = load_tokenizer(name, eos)
     config = _load(AutoConfig, _base_of(name), "a model configuration")
     config.num_labels = 1
     torch.manual_seed(seed)
@@ -114,7 +131,9 @@ def new_reward(name: str, seed: int, *, device: torch.device | str = "cpu") -> t
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         getattr(model, model.base_model_prefix).load_state_dict(getattr(merged, merged.base_model_prefix).state_dict())
     else:
-        model = _load(AutoModelForSequenceClassification, name, "a reward model's backbone", config=config, dtype=torch.float32)
+        model = _load(
+            AutoModelForSequenceClassification, name, "a reward model's backbone", config=config, dtype=torch.float32
+        )
     if not isinstance(getattr(model, "score", None), nn.Linear):
         raise UserError(f"{type(model).__name__} has no linear head named score", "Use a decoder architecture")
     nn.init.normal_(model.score.weight, std=(model.config.get_text_config().hidden_size + 1) ** -0.5)
@@ -157,7 +176,13 @@ def add_adapter(model: PreTrainedModel, name: str, rank: int, alpha: float, targ
     modules: str | list[str] = targets if targets == "all-linear" else targets.split(",")
     heads = [n for n in ("lm_head", "embed_out", "score") if modules == "all-linear" and hasattr(model, n)]
     model.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=modules, lora_dropout=0.0, exclude_modules=heads or None)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha or 2 * rank,  # type: ignore[arg-type]  # a fraction is fine
+        target_modules=modules,
+        lora_dropout=0.0,
+        exclude_modules=heads or None,
+    )
     model.add_adapter(config, adapter_name=name)
     model.set_adapter(name)
 

@@ -1,13 +1,14 @@
 """The forward passes of training, one module each: token log-probabilities, rewards, values.
 
 Each holds an unmodified transformers model and reads a `Layout`. Hidden states are computed for every real token, the
-head only where it is needed, in chunks that are recomputed in the backward pass: no tensor of tokens x vocabulary is kept.
+head only where it is needed, in chunks recomputed in the backward pass: no tensor of tokens x vocabulary is kept.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,8 +29,8 @@ class Scorer(nn.Module):
     """A transformers model that reads layouts.
 
     ``adapter`` names the LoRA adapter it computes with, where the model has any; None is the model without them.
-    ``path`` says how: ``packed`` (real tokens only), ``padded`` (where a model's attention cannot be packed) or ``full``
-    (padded, with the model's own head, where even its logits are not head(hidden)). `probe` chooses it.
+    ``path`` says how: ``packed`` (real tokens only), ``padded`` (where a model's attention cannot be packed) or
+    ``full`` (padded, with the model's own head, where even its logits are not head(hidden)). `probe` chooses it.
     """
 
     def __init__(self, model: PreTrainedModel, path: Path = "packed", adapter: str | None = "policy") -> None:
@@ -73,7 +74,7 @@ class Scorer(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """What a policy says of given responses: ``logprobs`` (R, T) and, if asked for, ``entropy`` (R, T), 0 in the padding."""
+    """What a policy says of given responses: ``logprobs`` and, if asked for, ``entropy``, (R, T), 0 in the padding."""
 
     logprobs: Tensor
     entropy: Tensor | None
@@ -136,8 +137,8 @@ def _select(logits: Tensor, targets: Tensor, temperature: float, entropy: bool =
 class RewardScorer(Scorer):
     """A sequence classifier with one label as a reward model: logit x gain + bias, pooled over the response.
 
-    ``pooling`` ``last`` reads the last response token, as ``AutoModelForSequenceClassification`` does; ``mean`` averages
-    over the response tokens (our reading only: transformers would still read the last).
+    ``pooling`` ``last`` reads the last response token, as ``AutoModelForSequenceClassification`` does; ``mean``
+    averages over the response tokens (our reading only: transformers would still read the last).
     """
 
     def __init__(self, model: PreTrainedModel, path: Path = "packed", adapter: str | None = None) -> None:
@@ -172,7 +173,7 @@ class RewardScorer(Scorer):
 class ValueScorer(RewardScorer):
     """A reward model's network as the value function: expected return before each response token is chosen.
 
-    With an adapter the network may be the reward model's own; the head is then a copy, so that only this one is trained.
+    With an adapter the network may be the reward model's own; the head is then a copy: only this one is trained.
     """
 
     def __init__(self, model: PreTrainedModel, path: Path = "packed", adapter: str | None = None) -> None:
@@ -182,7 +183,7 @@ class ValueScorer(RewardScorer):
     @property
     def head(self) -> nn.Module:
         """The linear map from hidden states to values."""
-        return self.own_head or super().head
+        return self.model.score if self.own_head is None else self.own_head  # type: ignore[return-value]
 
     def forward(self, layout: Layout) -> Tensor:
         """Values V(prompt, tokens before t): (R, T), 0 in the padding."""
@@ -234,7 +235,7 @@ def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:
     return chosen
 
 
-def _plain(scorer: TokenScorer | RewardScorer, prompt: list[int], response: list[int]) -> Tensor:  # type: ignore[type-arg]
+def _plain(scorer: TokenScorer | RewardScorer, prompt: Sequence[int], response: Sequence[int]) -> Tensor:  # type: ignore[type-arg]
     """The model's own answer for one sequence without padding: (t,) log-probabilities, or (1,) logit."""
     ids = torch.tensor([[*prompt, *response]], device=scorer.device)
     if isinstance(scorer, TokenScorer):

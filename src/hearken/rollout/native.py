@@ -107,6 +107,7 @@ def draw(logits: Tensor, uniform: Tensor, how: SamplingParameters) -> tuple[Tens
     Args:
         logits: (rows, V).
         uniform: (rows, 1) numbers in [0, 1).
+        how: temperature, top_p and top_k.
 
     Returns:
         Token ids (rows,) and their log-probabilities (rows,) under softmax(logits / temperature).

@@ -1,7 +1,7 @@
 """Artifacts: what a stage leaves on disk, with its lineage, and the folder it is made in.
 
 An artifact is a folder in the ecosystem's own layout plus ``manifest.json``. While a stage runs, the folder holds
-``run/`` (request.json, metrics.jsonl, checkpoint); the manifest is written last, so a folder with a manifest is finished.
+``run/`` (request.json, metrics.jsonl, checkpoint); the manifest comes last, so a folder with a manifest is finished.
 """
 
 from __future__ import annotations
@@ -74,7 +74,11 @@ def versions() -> dict[str, str]:
 
 
 def _request(kind: str, inputs: Any, options: Options) -> dict[str, Any]:
-    return {"kind": kind, "inputs": json.loads(json.dumps(dataclasses.asdict(inputs))), "options": options.model_dump(mode="json")}
+    return {
+        "kind": kind,
+        "inputs": json.loads(json.dumps(dataclasses.asdict(inputs))),
+        "options": options.model_dump(mode="json"),
+    }
 
 
 def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwrite: bool = False) -> None:
@@ -103,8 +107,9 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
                     for key in request[part]
                     if old.get(part, {}).get(key) != request[part][key]
                 ]
+                what = ", ".join(changed) or "another stage"
                 raise UserError(
-                    f"--out {out} holds an unfinished run with other settings ({', '.join(changed) or 'another stage'})",
+                    f"--out {out} holds an unfinished run with other settings ({what})",
                     "Use the same settings to resume it, name another folder, or add --overwrite",
                 )
     try:
@@ -113,13 +118,27 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
         raise UserError(f"cannot write to --out {out} ({error.strerror})", "Name a folder you can write to") from None
 
 
+def release_folder(out: Path) -> None:
+    """Give back a folder in which nothing was done beyond claiming it: the next run may have other settings."""
+    if [p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()] == ["run/request.json"]:
+        shutil.rmtree(out)
+
+
 def finish(
-    out: Path, kind: str, *, inputs: Any, options: Options, data: dict[str, Any], metrics: dict[str, Any], seconds: float
+    out: Path,
+    kind: str,
+    *,
+    inputs: Any,
+    options: Options,
+    data: dict[str, Any],
+    metrics: dict[str, Any],
+    seconds: float,
 ) -> Artifact:
     """Write the manifest: from here on the artifact is finished."""
     manifest = {
         **_request(kind, inputs, options),
-        "parents": {k: v for k, v in (("model", inputs.model), ("reward", inputs.reward), ("ref", inputs.ref)) if v} | inputs.parents,
+        "parents": {k: v for k, v in (("model", inputs.model), ("reward", inputs.reward), ("ref", inputs.ref)) if v}
+        | inputs.parents,
         "data": data,
         "seed": getattr(options, "seed", None),
         "versions": versions(),

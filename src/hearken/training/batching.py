@@ -29,7 +29,9 @@ class Order:
     def endless(self, step: int) -> list[int]:
         """Row indices of a step's batch where batches run across epochs, so that all have the same size."""
         first = step * self.batch
-        return [_permutation(self.size, self.seed, i // self.size)[i % self.size] for i in range(first, first + self.batch)]
+        return [
+            _permutation(self.size, self.seed, i // self.size)[i % self.size] for i in range(first, first + self.batch)
+        ]
 
 
 @lru_cache(maxsize=64)
@@ -38,7 +40,10 @@ def _permutation(size: int, seed: int, epoch: int) -> list[int]:
 
 
 def microbatches(groups: Sequence[Group], tokens: int) -> Iterator[list[int]]:
-    """Indices of groups in microbatches of at most ``tokens`` real tokens (a longer group stands alone), alike lengths together."""
+    """Indices of groups in microbatches of at most ``tokens`` real tokens, alike lengths together.
+
+    A group that is longer stands alone.
+    """
     order = sorted(range(len(groups)), key=lambda i: groups[i].tokens, reverse=True)
     batch: list[int] = []
     used = 0

@@ -59,3 +59,7 @@ class TextOptions(Options):
     """What to do with a prompt that leaves no room for a response: refuse, leave out, or cut its beginning."""
     eos: str = ""
     """Token that ends a response, where the tokenizer names none."""
+    on_bad: Literal["error", "skip"] = "error"
+    """What to do with a row that cannot be read: stop and say where it stands, or leave it out and count it."""
+    encoding: str = "utf-8"
+    """Of text files, e.g. cp1252."""

@@ -1,4 +1,7 @@
-"""A training run in a folder: steps, metrics, progress, checkpoints, interruption. Every algorithm's loop is `Run.steps`."""
+"""A training run in a folder: steps, metrics, progress, checkpoints, interruption.
+
+Every algorithm's loop is `Run.steps`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,9 +45,12 @@ class Run:
         options: see `TrainingOptions`.
         states: what a checkpoint holds besides, by name.
         label: shown beside the progress bar.
+        records: names of the files that `record` writes.
     """
 
-    def __init__(self, out: Path, options: TrainingOptions, states: dict[str, Stateful], label: str) -> None:
+    def __init__(
+        self, out: Path, options: TrainingOptions, states: dict[str, Stateful], label: str, records: Sequence[str] = ()
+    ) -> None:
         self.folder = out / "run"
         self.options, self.states, self.label = options, states, label
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +65,7 @@ class Run:
         self._note = ""
         self._stop = False
         self._trackers: list[Any] = []
+        self._records = records
 
     # Precision
 
@@ -121,6 +128,11 @@ class Run:
             tracker.log(metrics, step=self.step)
         self._note = "  ".join(f"{k} {v:.3g}" for k, v in list(metrics.items())[:2])
 
+    def record(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Append rows of the current step to ``run/NAME``, one of the ``records`` that are rewound on resuming."""
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"step": self.step, **row}, ensure_ascii=False) + "\n" for row in rows)
+
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate the gradient of a microbatch's share of the loss.
 
@@ -153,9 +165,11 @@ class Run:
                 os.fsync(file.fileno())
             os.replace(partial, self.checkpoint)
         except (OSError, RuntimeError) as error:
-            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
             partial.unlink(missing_ok=True)
+            # torch's own writer says only that writing failed.
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full and "failed writing" not in str(error):
+                raise
             raise UserError(
                 f"the disk is full: step {self.step} of {self.label} could not be saved in {self.folder}",
                 "The last checkpoint is whole. Free some space and run the same command again to go on from it",
@@ -168,14 +182,20 @@ class Run:
             torch.set_rng_state(state["rng"].cpu())
             for name, owner in self.states.items():
                 owner.load_state_dict(state["states"][name])
-        if self.metrics_file.exists():  # lines written after the checkpoint will be written again
-            for line in self.metrics_file.read_text("utf-8").splitlines():
-                row = _json_or_none(line)
-                if row is not None and row["step"] < self.step:
-                    self.history.append(row)
-            partial = self.metrics_file.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(row) + "\n" for row in self.history), "utf-8")
-            os.replace(partial, self.metrics_file)
+        self.history = self._rewind(self.metrics_file)
+        for name in self._records:
+            self._rewind(self.folder / name)
+
+    def _rewind(self, path: Path) -> list[dict[str, Any]]:
+        """Cut off the lines written after the checkpoint, which will be written again; returns those that stay."""
+        if not path.exists():
+            return []
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        stay = [(line, row) for line in lines if (row := _json_or_none(line)) is not None and row["step"] < self.step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(line for line, _ in stay), "utf-8")
+        os.replace(partial, path)
+        return [row for _, row in stay]
 
     def discard_checkpoint(self) -> None:
         """The artifact is complete: what only resuming needs may go."""

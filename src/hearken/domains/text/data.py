@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from hearken.domains.text.encoder import TextEncoder
 from hearken.errors import UserError
@@ -14,14 +16,14 @@ from hearken.feedback.examples import (
     Document,
     Example,
     Message,
-    PromptOnly,
     Rating,
     Thumb,
 )
-from hearken.feedback.formats import read_examples
+from hearken.feedback.formats import ReadReport, read_examples
 from hearken.feedback.splits import check_leakage, deduplicate, split_by_prompt
 from hearken.models.layout import Group
 from hearken.training.artifact import hash_files
+from hearken.training.options import TextOptions
 
 
 @dataclass(frozen=True)
@@ -30,33 +32,61 @@ class Rows:
 
     train: list[Example]
     validation: list[Example]
-    facts: dict[str, object]
+    facts: dict[str, Any]
 
 
-def read_rows(data: tuple[str, ...], validation: tuple[str, ...], share: float, seed: int) -> Rows:
-    """Read, deduplicate and split by prompt; refuse leakage where the validation rows came in files of their own."""
-    rows, duplicates = deduplicate(_read(data))
-    if validation:
-        train, held_out = rows, _read(validation)
-        check_leakage(train, held_out, strict=True)
-    else:
-        split = split_by_prompt(rows, validation=share, seed=seed)
-        train, held_out = split.train, split.validation
-    if not train:
-        raise UserError(f"{', '.join(data)} leaves no rows to train on", "Add rows, or lower validation")
-    facts = {
-        "files": list(data), "hash": hash_files(data), "rows": len(train), "validation_rows": len(held_out),
-        "duplicates_removed": duplicates,
-    }  # fmt: skip
-    return Rows(train, held_out, facts)
+@dataclass
+class Reader:
+    """Reads every input of a stage in the same way, and remembers what it left out."""
+
+    options: TextOptions
+    skipped: dict[str, str] = field(default_factory=dict)
+    """By file: how many rows were left out, why, and the first of them."""
+
+    def read(self, paths: Sequence[str]) -> list[Example]:
+        """The rows of some files, folders or Hub names.
+
+        Raises:
+            UserError: where and what is wrong; with ``on_bad=skip`` only where nothing can be read.
+        """
+        rows: list[Example] = []
+        for path in paths:
+            report = ReadReport()
+            rows += read_examples(path, on_bad=self.options.on_bad, encoding=self.options.encoding, report=report)
+            if report.skipped:
+                self.skipped[path] = f"{report}; the first: {report.first}"
+                warnings.warn(f"{path}: {self.skipped[path]}", stacklevel=2)
+        return rows
+
+    def rows(self, data: Sequence[str], validation: Sequence[str], share: float, seed: int) -> Rows:
+        """Read, deduplicate and split by prompt; refuse leakage where the validation rows came in files of their own.
+
+        Raises:
+            UserError: as `read`; a prompt is on both sides; nothing is left to train on.
+        """
+        rows, duplicates = deduplicate(self.read(data))
+        if validation:
+            train, held_out = rows, self.read(validation)
+            check_leakage(train, held_out, strict=True)
+        else:
+            split = split_by_prompt(rows, validation=share, seed=seed)
+            train, held_out = split.train, split.validation
+        if not train:
+            raise UserError(f"{', '.join(data)} leaves no rows to train on", "Add rows, or lower validation")
+        facts = {
+            "files": list(data), "hash": hash_files(tuple(data)), "rows": len(train), "validation_rows": len(held_out),
+            "duplicates_removed": duplicates,
+        }  # fmt: skip
+        return Rows(train, held_out, facts)
 
 
-def _read(paths: tuple[str, ...]) -> list[Example]:
-    return [row for path in paths for row in read_examples(path)]
+def nothing_fits(data: Sequence[str]) -> UserError:
+    """What to say where every row was left out for its length."""
+    return UserError(f"{', '.join(data)}: no row is left", "Every prompt alone fills max_length: raise it, or truncate")
 
 
 def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str = "last") -> list[Group]:
-    """One group per demonstration (the best response of a comparison counts as one), and pieces of joined plain text."""
+    """One group per demonstration (or best response of a comparison), and pieces of joined plain text."""
     groups: list[Group | None] = []
     documents: list[str] = []
     for number, row in enumerate(rows, 1):
@@ -136,9 +166,7 @@ def judgments(rows: Sequence[Example], encoder: TextEncoder) -> list[Judged]:
             continue
         if isinstance(row, Comparison):
             ranks = tuple(-1 if r is None else r for r in row.ranks)
-            found.append(
-                Judged(group, "comparison", ranks, row.share, row.strength, weight=row.weight, key=row.prompt)
-            )
+            found.append(Judged(group, "comparison", ranks, row.share, row.strength, weight=row.weight, key=row.prompt))
         elif isinstance(row, Rating):
             mean = sum(row.ratings.values()) / len(row.ratings)
             target = 2 * (mean - row.low) / (row.high - row.low) - 1

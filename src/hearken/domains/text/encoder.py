@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from hearken.errors import UserError
@@ -67,11 +68,23 @@ class TextEncoder:
         if isinstance(prompt, str):
             return prompt
         if self.tokenizer.chat_template:
-            turns = [{"role": m.role, "content": m.content} for m in prompt]
-            return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            return self._template(prompt, add_generation_prompt=True)
         end = self.tokenizer.eos_token
         turns = (f"\n\n{SPEAKER[m.role]}: {m.content}{end if m.role == 'assistant' else ''}" for m in prompt)
         return "".join(turns) + "\n\nAssistant:"
+
+    def _template(self, turns: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        plain = [{"role": m.role, "content": m.content} for m in turns]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                plain, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except TemplateError as error:
+            roles = ", ".join(m.role for m in turns)
+            raise UserError(
+                f"the chat template refuses a dialogue of {roles}: {error}", "Mend the dialogue or the template"
+            ) from None
+        return str(text)
 
     def render_response(self, prompt: Content, response: str) -> str:
         """The response as it follows `render`'s text, with what the template puts after it."""
@@ -79,10 +92,7 @@ class TextEncoder:
             return response
         if self.tokenizer.chat_template:
             before = self.render(prompt)
-            turns = [*prompt, Message("assistant", response)]
-            whole = self.tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in turns], tokenize=False
-            )
+            whole = self._template([*prompt, Message("assistant", response)], add_generation_prompt=False)
             if not whole.startswith(before):  # some templates strip or rewrite history
                 return response
             return whole[len(before) :]
@@ -108,7 +118,8 @@ class TextEncoder:
             if self.long_prompts == "error":
                 name = where or f"prompt {content_key(prompt)[:8]}"
                 raise UserError(
-                    f"{name} has {len(ids)} tokens; with {self.reserve} for the response it must fit in {self.max_length}",
+                    f"{name} has {len(ids)} tokens; with {self.reserve} for the response "
+                    f"it must fit in {self.max_length}",
                     "Shorten it, raise max_length if the model allows, or set -o long_prompts=truncate (or drop)",
                 )
             if self.long_prompts == "drop":
@@ -146,7 +157,9 @@ class TextEncoder:
         """
         answers = [i for i, m in enumerate(turns) if m.role == "assistant" and i > 0]
         if not answers:
-            raise UserError(f"{where or 'a dialogue'} has no assistant turn after a prompt", "Add one, or leave the row out")
+            raise UserError(
+                f"{where or 'a dialogue'} has no assistant turn after a prompt", "Add one, or leave the row out"
+            )
         first = self.prompt(tuple(turns[: answers[0]]), where)
         if first is None:
             return None
@@ -158,7 +171,8 @@ class TextEncoder:
             rendered = self.render(before)
             if not rendered.startswith(text):
                 raise UserError(
-                    f"{where or 'a dialogue'}: this chat template rewrites earlier turns, so they cannot all be trained at once",
+                    f"{where or 'a dialogue'}: this chat template rewrites earlier turns, "
+                    "so they cannot all be trained at once",
                     "Set -o train_on=last",
                 )
             between = self._ids(rendered[len(text) :], special=False) if len(rendered) > len(text) else []
@@ -189,4 +203,4 @@ class TextEncoder:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of sampled tokens, without end and special tokens."""
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))

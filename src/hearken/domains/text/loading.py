@@ -1,4 +1,4 @@
-"""Open a model for training on text: tokenizer, scorer, adapters, probe, encoder, in the order in which they can fail."""
+"""Open a model for training on text: tokenizer, model, encoder, adapters, probe, each as early as it can fail."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TextPolicy:
     tokenizer: PreTrainedTokenizerBase
     encoder: TextEncoder
     base: str | None
-    """The frozen adapter that stands for the policy before training, where there are adapters; None is the bare model."""
+    """The frozen adapter that is the policy before training, where it came with one; None is the bare model."""
 
     def reference(self) -> TokenScorer | None:
         """The policy before training at no cost in memory, where it is trained through an adapter; else None."""
@@ -88,7 +88,7 @@ def open_policy(name: str, options: TrainingOptions, text: TextOptions, *, reser
 
 
 def prepare(model: PreTrainedModel, options: TrainingOptions) -> None:
-    """Turn gradient checkpointing on where asked for. transformers ties it to training mode, so dropout is set to 0 first."""
+    """Turn gradient checkpointing on where asked for; it needs training mode, so dropout is set to 0 first."""
     if not options.gradient_checkpointing:
         return
     for module in model.modules():
