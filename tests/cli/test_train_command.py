@@ -131,7 +131,7 @@ def test_dry_run_prints_options_that_config_takes(hearken: Run, toy, tmp_path: P
     done = hearken(*BASE, *words)
     assert done.exit_code == 0, done.stderr
     assert yaml.safe_load(done.stdout)["data"] == ["a.jsonl"]
-    assert "# memory.weights: 1,000,000,000\n" in done.stdout
+    assert "# memory.weights: 1.00 GB\n# seconds: 1 min 0 s\n" in done.stdout
     assert not toy.calls and not list(tmp_path.iterdir()), "nothing was trained or written"
 
     told = json.loads(hearken(*BASE, *words, "--json").stdout)

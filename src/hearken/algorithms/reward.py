@@ -165,7 +165,7 @@ def calibrate(scorer: RewardScorer, references: Sequence[Group], options: Reward
 
 
 def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> dict[str, float]:
-    """Held-out accuracy on strictly ordered pairs, with its interval by bootstrap over prompts, and of "longer wins"."""
+    """Held-out accuracy on strictly ordered pairs, with an interval by bootstrap over prompts, and of "longer wins"."""
     if not held_out:
         return {}
     scores = LearnedReward(scorer, tokens)([j.group for j in held_out]).tolist()

@@ -146,9 +146,20 @@ def _as_yaml(dry: dict[str, Any]) -> str:
     """A dry run's result as a file for ``--config``; the estimate stands in its comments."""
     import yaml
 
-    figures = "".join(f"# {name}: {figure(value)}\n" for name, value in flatten(dry["estimate"]))
+    figures = "".join(f"# {name}: {_said(name, value)}\n" for name, value in flatten(dry["estimate"]))
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in dry["inputs"].items()}
     return figures + yaml.safe_dump(plain | dry["options"], sort_keys=False, allow_unicode=True)
+
+
+def _said(name: str, value: Any) -> str:
+    """A figure of an estimate for people: bytes as MB or GB, seconds as minutes or hours."""
+    if name.startswith("memory."):
+        return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
+    if name.startswith("seconds"):
+        minutes, seconds = divmod(round(value), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{value:.2g} s"
+    return f"{value:,}" if isinstance(value, int) else figure(value)
 
 
 def _paths(value: Any) -> tuple[str, ...]:

@@ -1,0 +1,185 @@
+"""What ``--dry-run`` says of a stage: the data as the model will see it, steps, memory and time.
+
+The stage's own ``load`` opens and checks every input, so a dry run finds the mistakes a real run would.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from hearken.algorithms.stage import Inputs
+from hearken.models.layout import Group, lay_out
+from hearken.training.batching import Order
+from hearken.training.estimate import SAMPLE_TOKENS, Trial, parameters, sample_of, try_out, weight_bytes
+
+
+def estimate(stage: str, inputs: Inputs, options: Any) -> dict[str, Any]:
+    """Rows, tokens, steps, parameters, memory in bytes by part, and seconds.
+
+    Seconds come from one microbatch (for PPO also a few sampled responses) on this machine in fp32; evaluation, loading
+    and saving are not in them. A stage from outside the package gets its inputs checked by name only.
+    """
+    known = {"sft": _sft, "reward": _reward, "ppo": _ppo}
+    return known[stage](inputs, options) if stage in known else {"note": f"{stage} has no estimate"}
+
+
+def _sft(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.sft import load, summed_nll
+
+    ready = load(inputs, options)
+    scorer = ready.policy.scorer
+    small = sample_of(ready.data, SAMPLE_TOKENS)
+    modules = {"policy": scorer}
+    trial = try_out(lambda: summed_nll(scorer, small), _tokens(small), parameters(modules), scorer.device)
+    steps = max(round(options.epochs * Order(len(ready.data), options.batch, 0).steps_per_epoch), 1)
+    tokens = round(_tokens(ready.data) * options.epochs)
+    return {
+        **ready.facts,
+        **_lengths(ready.data),
+        "steps": steps,
+        "tokens": tokens,
+        **_memory(modules, trial, min(options.tokens, _largest(ready.data, options.batch)), _vocabulary(scorer)),
+        "seconds": tokens * trial.seconds / trial.tokens,
+    }
+
+
+def _reward(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.reward import load, losses
+
+    ready = load(inputs, options)
+    groups = [j.group for j in ready.data]
+    small = ready.data[: len(sample_of(groups, SAMPLE_TOKENS))]
+    modules = {"reward": ready.scorer}
+    trial = try_out(
+        lambda: losses(ready.scorer, small, options).sum(),
+        _tokens([j.group for j in small]),
+        parameters(modules),
+        ready.scorer.device,
+    )
+    steps = max(round(options.epochs * Order(len(groups), options.batch, 0).steps_per_epoch), 1)
+    tokens = round(_tokens(groups) * options.epochs)
+    return {
+        **ready.facts,
+        **_lengths(groups),
+        "steps": steps,
+        "tokens": tokens,
+        **_memory(modules, trial, min(options.tokens, _largest(groups, options.batch)), 0),
+        "seconds": tokens * trial.seconds / trial.tokens,
+    }
+
+
+def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.ppo import load
+    from hearken.rollout.native import NativeSampler
+    from hearken.rollout.sampler import SamplingParameters
+
+    ready = load(inputs, options)
+    policy, value, reference = ready.models.policy, ready.models.value, ready.models.reference
+    iterations = max(options.episodes // options.batch, 1)
+    updates = iterations * options.epochs * options.minibatches
+
+    # Responses are taken to be as long as they may be: memory and time are upper bounds in this.
+    mean_prompt = sum(map(len, ready.prompts)) / len(ready.prompts)
+    iteration_tokens = round(options.batch * (options.max_new_tokens + mean_prompt / options.samples))
+    made = [Group(p, [[p[-1]] * options.max_new_tokens] * options.samples) for p in ready.prompts]
+    small = sample_of(made, SAMPLE_TOKENS)
+    modules: dict[str, nn.Module] = {"policy": policy, "value": value, "reference": reference}
+    if isinstance(network := getattr(ready.models.reward, "scorer", None), nn.Module):
+        modules["reward"] = network
+
+    def loss() -> Tensor:
+        layout = lay_out(small, policy.device)
+        return policy(layout).logprobs.sum() + value(layout).sum()
+
+    trial = try_out(loss, _tokens(small), parameters(modules), policy.device)
+
+    rows = NativeSampler(policy, ready.policy.stop).rows
+    drawn = ready.prompts[: max(min(rows // options.samples, len(ready.prompts), 16), 1)]
+    short = min(options.max_new_tokens, 8)
+    start = time.perf_counter()
+    NativeSampler(policy, []).sample(
+        drawn, options.samples, SamplingParameters(max_new_tokens=short), range(len(drawn))
+    )
+    per_token = (time.perf_counter() - start) / (len(drawn) * options.samples * short)
+
+    # Scoring is four forward passes: two networks are in the trial, twice.
+    scoring = iteration_tokens * 2 * trial.forward_seconds / trial.tokens
+    learning = iteration_tokens * options.epochs * trial.seconds / trial.tokens
+    sampling = options.batch * options.max_new_tokens * per_token
+    pretraining = 0.0
+    if ready.ptx:
+        pieces = options.ptx_batch or options.batch // options.minibatches
+        each = _tokens(ready.ptx) / len(ready.ptx)
+        pretraining = updates * pieces * each * 0.5 * trial.seconds / trial.tokens
+    width = max(map(len, ready.prompts)) + options.max_new_tokens
+    cache = _cache_bytes(policy.model.config, min(rows, options.batch), width)
+    memory = _memory(modules, trial, min(options.tokens, iteration_tokens), _vocabulary(policy), kv_cache=cache)
+    return {
+        **ready.facts,
+        "prompt_tokens": {"mean": mean_prompt, "longest": max(map(len, ready.prompts))},
+        "response_tokens": {"longest": options.max_new_tokens},
+        "iterations": iterations,
+        "steps": updates,
+        "tokens": iterations * iteration_tokens,
+        **memory,
+        "seconds": iterations * (sampling + scoring + learning) + pretraining,
+        "seconds_of": {
+            "sampling": iterations * sampling,
+            "scoring": iterations * scoring,
+            "learning": iterations * learning + pretraining,
+        },
+    }
+
+
+def _tokens(groups: Sequence[Group]) -> int:
+    return sum(g.tokens for g in groups)
+
+
+def _largest(groups: Sequence[Group], batch: int) -> int:
+    """Tokens of the largest batch there can be."""
+    return sum(sorted((g.tokens for g in groups), reverse=True)[:batch])
+
+
+def _vocabulary(scorer: Any) -> int:
+    return int(scorer.model.get_output_embeddings().weight.shape[0])
+
+
+def _lengths(groups: Sequence[Group]) -> dict[str, Any]:
+    """Mean and longest prompt and response, in tokens."""
+    found = {}
+    for name, lengths in (
+        ("prompt_tokens", [len(g.prompt) for g in groups]),
+        ("response_tokens", [len(r) for g in groups for r in g.responses]),
+    ):
+        found[name] = {"mean": sum(lengths) / len(lengths), "longest": max(lengths)}
+    return found
+
+
+def _memory(
+    modules: Mapping[str, nn.Module], trial: Trial, tokens: int, vocabulary: int, **more: int
+) -> dict[str, Any]:
+    """Parameters, and bytes by part: weights of each network, gradients, AdamW's moments, activations."""
+    every = parameters(modules)
+    trained = sum(p.untyped_storage().nbytes() for p in every if p.requires_grad)
+    parts: dict[str, int] = {f"weights_of_{name}": size for name, size in weight_bytes(modules).items()}
+    parts |= {"gradients": trained, "adam": 2 * trained, "activations": trial.scaled(tokens, vocabulary)} | more
+    return {
+        "parameters": {
+            "trained": sum(p.numel() for p in every if p.requires_grad),
+            "frozen": sum(p.numel() for p in every if not p.requires_grad),
+        },
+        "memory": parts | {"total": sum(parts.values())},
+    }
+
+
+def _cache_bytes(config: Any, rows: int, width: int) -> int:
+    """Keys and values in fp32 of ``rows`` responses, ``width`` tokens with their prompts."""
+    config = config.get_text_config()
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    return 2 * 4 * int(config.num_hidden_layers * rows * kept * size * width)
