@@ -34,26 +34,22 @@ class Plan(Options):
     heldout_judged: int = 120
     heldout: int = 200
     """Held-out prompts on which policies are compared."""
-    size: ScratchSize = ScratchSize(vocabulary=1200, hidden=128, layers=4, heads=4, context=192)
+    size: ScratchSize = ScratchSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=192)
     base: dict[str, Any] = {
-        "lr": 3e-3,
-        "batch": 16,
-        "warmup": 0.05,
-        "beta2": 0.98,
-        "weight_decay": 0.05,
-        "max_length": 160,
-    }
-    sft: dict[str, Any] = {"lr": 1e-3, "batch": 32, "warmup": 0.05}
-    reward: dict[str, Any] = {"lr": 5e-4, "batch": 16, "epochs": 2, "warmup": 0.05}
+        "lr": 6e-3, "batch": 8, "warmup": 0.05, "beta2": 0.98, "weight_decay": 0.05, "eps": 1e-8, "max_length": 160,
+    }  # fmt: skip
+    sft: dict[str, Any] = {"lr": 2e-3, "batch": 16, "warmup": 0.05, "beta2": 0.98, "eps": 1e-8}
+    reward: dict[str, Any] = {"lr": 1e-3, "batch": 8, "epochs": 2, "warmup": 0.1, "beta2": 0.98, "eps": 1e-8}
     ppo: dict[str, Any] = {
-        "lr": 3e-4, "batch": 96, "minibatches": 3, "epochs": 2, "episodes": 2880, "beta": 0.05, "max_new_tokens": 112,
-        "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.5, "missing_eos": -4.0, "schedule": "constant",
+        "lr": 3e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 3, "epochs": 2, "episodes": 2880, "beta": 0.05,
+        "max_new_tokens": 112, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.5, "missing_eos": -4.0,
+        "schedule": "constant",
     }  # fmt: skip
 
 
 FAST = Plan(
-    documents=600, heldout_documents=40, demonstrations=200, prompts=120, judged=60, heldout_judged=24, heldout=24,
-    size=ScratchSize(vocabulary=1000, hidden=48, layers=2, heads=2, context=192),
+    documents=1500, heldout_documents=40, demonstrations=200, prompts=120, judged=60, heldout_judged=24, heldout=24,
+    size=ScratchSize(vocabulary=1600, hidden=64, layers=2, heads=2, context=192),
     ppo={**Plan().ppo, "batch": 24, "minibatches": 2, "episodes": 72},
 )  # fmt: skip
 

@@ -57,7 +57,12 @@ def make_scratch(texts: Iterable[str], out: Path, size: ScratchSize, seed: int =
             eos_token_id=1,
             bos_token_id=2,
             tie_word_embeddings=True,
+            initializer_range=size.hidden**-0.5,  # the usual .02 suits wide models and slows narrow ones down
         )
     )
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):  # what each layer adds to the stream starts small
+                weight /= (2 * size.layers) ** 0.5
     save(model, tokenizer, out)
     return out
