@@ -1,6 +1,6 @@
 """The whole loop in Python, cell by cell: from plain text to a policy that people (here, simulated ones) prefer.
 
-Run it as a script (`python examples/loop_in_python.py`, some minutes on two cores) or cell by cell in an editor that
+Run it as a script (`python examples/loop_in_python.py`, about ten minutes on two cores) or cell by cell in an editor that
 knows `# %%`. It writes into the folder `loop-in-python`. HEARKEN_EXAMPLE=small makes it a smoke test of seconds.
 """
 

@@ -38,8 +38,9 @@ def test_help(words: list[str]) -> None:
     code = f"sys.argv = ['hearken', *{words!r}, '--help']; from hearken.cli.main import main; main()"
     heavy, seconds = loaded_by(code)
     assert not heavy
-    # Other work on the machine can slow one try, hardly three.
-    assert seconds < 0.5 or loaded_by(code)[1] < 0.5 or loaded_by(code)[1] < 0.5
+    if seconds > 0.5:  # the machine may be slow or busy just now: what do the libraries alone take?
+        _, bare = loaded_by("import pydantic.fields, typer.rich_utils")
+        assert min(seconds, loaded_by(code)[1]) < 2.5 * bare
 
 
 def test_unknown_names_of_the_package_are_errors() -> None:
