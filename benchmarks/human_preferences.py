@@ -1,0 +1,191 @@
+"""A reward model on 1,796 human comparisons (HH-RLHF, harmless), beside a bag-of-bigrams Bradley–Terry model.
+
+A small language model is pretrained on the dialogues as unlabelled text (both responses of every row, those of the test
+rows too, without a word on which was preferred), then fitted to the comparisons. 200 rows are set aside and every
+setting below was chosen on them (``--choose`` prints the table); the rest is cross-validated once, in folds by prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import arguments, percent, run, scratch, shared, table, train
+
+from hearken.errors import UserError
+from hearken.evaluation.measure import Judge
+from hearken.feedback.examples import Comparison, Document, content_key
+from hearken.feedback.formats import ReadReport, read_examples, write_examples
+from hearken.loop.scratch import ScratchSize
+from hearken.statistics.intervals import cluster_bootstrap, paired_difference
+
+FOLDS = 5
+SET_ASIDE = 200
+SIZE = ScratchSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=1024)
+PRETRAINING = {
+    "epochs": 3.0, "lr": 3e-3, "batch": 8, "max_length": 256, "warmup": 0.05, "weight_decay": 0.1, "beta2": 0.99,
+    "trackers": "none", "precision": "fp32",
+}  # fmt: skip
+FITTING: dict[str, Any] = {
+    "epochs": 1.0, "lr": 1e-4, "batch": 16, "pooling": "mean", "warmup": 0.1, "weight_decay": 0.1, "max_length": 384,
+    "tokens": 1024,
+    "long_prompts": "truncate", "trackers": "none", "precision": "fp32",
+}  # fmt: skip
+CHOICES: list[dict[str, Any]] = [
+    {"lr": 3e-5}, {"lr": 1e-4}, {"lr": 3e-4}, {"lr": 1e-4, "epochs": 2.0}, {"lr": 3e-4, "epochs": 2.0},
+    {"lr": 1e-4, "pooling": "last"}, {"lr": 3e-4, "pooling": "last"}, {"lr": 1e-4, "label_smoothing": 0.2},
+]  # fmt: skip
+RIDGE = 0.01  # scikit-learn's C of the bigrams, chosen on the same 200 rows among .003, .01, .03, .1, .3
+
+
+def main(settings: argparse.Namespace) -> dict[str, Any]:
+    rows, skipped = comparisons()
+    if settings.fast:
+        rows = rows[:160]
+    aside = 20 if settings.fast else SET_ASIDE
+    order = np.random.default_rng(settings.seed).permutation(len(rows))
+    chosen, rest = [rows[i] for i in order[:aside]], [rows[i] for i in order[aside:]]
+    language_model = pretrain(rows, settings)
+    if settings.choose:
+        return {"chosen_on": aside, "settings": choose(language_model, chosen, rest, settings)}
+
+    prompts = [content_key(row.prompt) for row in rest]
+    folds = folds_by_prompt(prompts, 2 if settings.fast else FOLDS, settings.seed)
+    models = {
+        "reward model": np.zeros(len(rest)), "bigrams, Bradley–Terry": np.zeros(len(rest)),
+        "shorter wins": np.array([len(r.responses[1]) - len(r.responses[0]) for r in rest], float),
+    }  # fmt: skip
+    for fold in range(folds.max() + 1):
+        test = np.flatnonzero(folds == fold)
+        training, held_out = [rest[i] for i in np.flatnonzero(folds != fold)], [rest[i] for i in test]
+        for s in range(settings.seeds):
+            out = settings.work / f"fold-{fold}-seed-{s}"
+            leads = fit(language_model, training, held_out, out, settings.seed + s, FITTING)
+            models["reward model"][test] += leads / settings.seeds
+        models["bigrams, Bradley–Terry"][test] = bigrams(training, held_out)
+
+    right = {name: 0.5 + 0.5 * np.sign(leads) for name, leads in models.items()}
+    accuracy = {name: cluster_bootstrap(r, prompts, seed=settings.seed) for name, r in right.items()}
+    ours = right["reward model"]
+    ahead = {
+        name: paired_difference(ours, r, prompts, seed=settings.seed) for name, r in right.items() if r is not ours
+    }
+    by_fold = [float(ours[folds == f].mean()) for f in range(folds.max() + 1)]
+    table(
+        f"HH-harmless: {len(rest)} human comparisons in {folds.max() + 1}-fold cross-validation by prompt "
+        f"({skipped} rows with an empty response left out, {aside} set aside)",
+        ("model", "accuracy, %", "reward model ahead by, points"),
+        [(name, percent(found), percent(ahead[name]) if name in ahead else "") for name, found in accuracy.items()],
+    )
+    print(f"\nReward model by fold: {', '.join(f'{100 * x:.1f}' for x in by_fold)} %")
+    return {
+        "rows": len(rest), "set_aside": aside, "skipped": skipped, "accuracy": accuracy, "ahead_of": ahead,
+        "by_fold": by_fold, "seeds_averaged": settings.seeds, "size": SIZE.model_dump(), "pretraining": PRETRAINING,
+        "fitting": FITTING,
+    }  # fmt: skip
+
+
+def comparisons() -> tuple[list[Comparison], int]:
+    """The usable rows, each with the preferred response first, and how many were left out."""
+    report = ReadReport()
+    rows = read_examples(shared("hh-harmless.jsonl.gz"), on_bad="skip", report=report)
+    return [row for row in rows if isinstance(row, Comparison)], report.skipped.total()
+
+
+def rankings() -> list[Comparison]:
+    """People's rankings of OpenAssistant's replies."""
+    return [row for row in read_examples(shared("oasst-trees.jsonl.gz")) if isinstance(row, Comparison)]
+
+
+def pretrain(rows: Sequence[Comparison], settings: argparse.Namespace) -> Path:
+    """A language model of the dialogues and of OpenAssistant's; responses come in an order that no label sets."""
+    texts: dict[str, None] = {}
+    seen = set()
+    for row in [*rows, *rankings()]:
+        for response in sorted(row.responses):
+            # The whole dialogue once; the other responses after the last turn only.
+            prompt = row.prompt[-1:] if row.prompt in seen else row.prompt
+            seen.add(row.prompt)
+            turns = "".join(
+                f"\n\nHuman: {m.content}" if m.role == "user" else f"\n\nAssistant: {m.content}<eos>" for m in prompt
+            )
+            texts[f"{turns}\n\nAssistant: {response}"] = None
+    settings.work.mkdir(parents=True, exist_ok=True)
+    data = settings.work / "dialogues.jsonl"
+    write_examples([Document(text) for text in texts], data, overwrite=True)
+    untrained = scratch(list(texts), settings.work, SIZE, settings.seed)
+    options = PRETRAINING | {"seed": settings.seed} | ({"epochs": 0.2} if settings.fast else {})
+    return train("sft", settings.work / "lm", options, model=untrained, data=data).path
+
+
+def folds_by_prompt(prompts: Sequence[str], count: int, seed: int) -> np.ndarray:
+    """(N,) the fold of each row; rows with one prompt share it."""
+    unique, index = np.unique(prompts, return_inverse=True)
+    return (np.random.default_rng(seed).permutation(len(unique)) % count)[index]
+
+
+def fit(
+    model: Path, training: Sequence[Comparison], held_out: Sequence[Comparison], out: Path, seed: int,
+    options: dict[str, Any],
+) -> np.ndarray:  # fmt: skip
+    """Fit a reward model and return its lead of the preferred response on held-out rows, (N,).
+
+    The reward model reads the last human turn and the response.
+    """
+    data = out.with_name(f"{out.name}.jsonl")
+    write_examples([Comparison(r.prompt[-1:], r.responses, r.ranks) for r in training], data, overwrite=True)
+    artifact = train("reward", out, options | {"seed": seed, "validation": 0.0}, model=model, data=data)
+    scores = Judge(str(artifact.path))([r.prompt[-1:] for r in held_out], [r.responses for r in held_out])
+    return np.array([better - worse for better, worse in scores])
+
+
+def choose(
+    model: Path, chosen: Sequence[Comparison], rest: Sequence[Comparison], settings: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Every setting, fitted on the rest and judged on the rows set aside (means over the seeds)."""
+    found = []
+    for number, change in enumerate(CHOICES):
+        leads = [
+            fit(model, rest, chosen, settings.work / f"choice-{number}-{s}", settings.seed + s, FITTING | change)
+            for s in range(settings.seeds)
+        ]
+        every = np.stack(leads)
+        loss = float(np.logaddexp(0, -every).mean())
+        found.append({"change": change, "accuracy": float((every > 0).mean()), "loss": loss})
+    table(
+        f"Settings on the {len(chosen)} rows set aside",
+        ("change", "accuracy, %", "loss, nats"),
+        [(row["change"], f"{100 * row['accuracy']:.1f}", f"{row['loss']:.4f}") for row in found],
+    )
+    return found
+
+
+def bigrams(training: Sequence[Comparison], held_out: Sequence[Comparison]) -> np.ndarray:
+    """The baseline: Bradley–Terry on which words and bigrams a response has (logistic regression on differences)."""
+    try:
+        from scipy.sparse import vstack
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        raise UserError("the baseline needs scikit-learn", 'pip install -e ".[test]"') from None
+    words = CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"\w+|[^\w\s]")
+    words.fit([text for row in training for text in row.responses])
+
+    def difference(rows: Sequence[Comparison]) -> Any:
+        return (words.transform([r.responses[0] for r in rows]) - words.transform([r.responses[1] for r in rows])) * 1.0
+
+    features = difference(training)
+    model = LogisticRegression(C=RIDGE, fit_intercept=False, solver="liblinear")
+    model.fit(vstack([features, -features]), np.repeat([1, 0], len(training)))
+    return model.decision_function(difference(held_out))
+
+
+if __name__ == "__main__":
+    parser = arguments(re.split(r"\n\n", __doc__ or "")[0])
+    parser.add_argument("--choose", action="store_true", help="compare settings on the 200 rows set aside, and stop")
+    parser.add_argument("--seeds", type=int, default=1, help="reward models averaged per fold")
+    run(main, parser)

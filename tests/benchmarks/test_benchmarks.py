@@ -1,0 +1,123 @@
+"""The benchmarks: their own pieces, and that each runs from start to end (``--fast``; its figures mean nothing)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Message, Thumb
+from hearken.statistics.intervals import Interval
+
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("HEARKEN_SHARED_DATA") or ROOT.parent / "shared" / "data")
+needs_data = pytest.mark.skipif(
+    not (SHARED / "README.md").exists(), reason=f"the real data is not at {SHARED} (set HEARKEN_SHARED_DATA)"
+)
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def test_missing_data_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import common
+
+    monkeypatch.setenv("HEARKEN_SHARED_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=r"hh-harmless\.jsonl\.gz is not in") as error:
+        common.shared("hh-harmless.jsonl.gz")
+    assert "HEARKEN_SHARED_DATA" in error.value.hint
+
+
+def test_a_table_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    import common
+
+    common.table("Title", ("model", "accuracy"), [("ours", common.percent(Interval(0.6123, 0.588, 0.635)))])
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0] == "Title"
+    assert lines[2:] == [
+        "| model | accuracy          |",
+        "|-------|-------------------|",
+        "| ours  | 61.2 [58.8, 63.5] |",
+    ]
+
+
+def test_folds_keep_a_prompt_together_and_are_even() -> None:
+    from human_preferences import folds_by_prompt
+
+    prompts = [f"p{i % 50}" for i in range(120)]
+    folds = folds_by_prompt(prompts, 5, seed=1)
+    assert all(len({f for p, f in zip(prompts, folds, strict=True) if p == q}) == 1 for q in set(prompts))
+    unique = dict(zip(prompts, folds, strict=True))
+    assert np.bincount(list(unique.values())).tolist() == [10] * 5
+
+
+def test_bigrams_learn_what_a_pair_of_words_says() -> None:
+    pytest.importorskip("sklearn")
+    from human_preferences import bigrams
+
+    def row(better: str, worse: str) -> Comparison:
+        return Comparison((Message("user", "?"),), (better, worse), (0, 1))
+
+    # Single words are the same on both sides: only their order tells.
+    training = [row(f"not good {i}", f"good not {i}") for i in range(20)]
+    leads = bigrams(training, [row("this is not good", "this is good not"), row("good not", "not good")])
+    assert leads[0] > 0 > leads[1]
+
+
+def test_the_gold_judge_reads_words_and_says_a_probability() -> None:
+    pytest.importorskip("sklearn")
+    from sentiment import gold_judge
+
+    rows = [Thumb("a film", f" that is {w}", w == "lovely") for w in ("lovely", "dreadful") for _ in range(5)]
+    gold, accuracy = gold_judge(rows, rows)
+    assert accuracy == 1.0
+    high, low = gold(["lovely", "dreadful"])
+    assert 1 > high > 0.5 > low > 0
+
+
+def test_distinct_ratio() -> None:
+    from sentiment import distinct_ratio
+
+    varied = [f"word{i} follows word{i + 1} here" for i in range(40)]
+    same = distinct_ratio(varied, varied)
+    assert (same.estimate, same.low, same.high) == (1, 1, 1)
+    collapsed = distinct_ratio(["the best best best film"] * 40, varied)
+    assert collapsed.estimate < 0.1 and collapsed.high < 0.2
+
+
+def test_requirements_fail_where_they_should() -> None:
+    from sentiment import requirements
+
+    def at(x: float) -> Interval:
+        return Interval(x, x, x)
+
+    good = {"gain": at(0.16), "kl": at(4.0), "distinct_2_ratio": at(0.95), "perplexity_ratio": at(0.9)}
+    assert all(requirements(good).values())
+    for bad in ({"gain": at(0.1)}, {"kl": at(6.0)}, {"distinct_2_ratio": at(0.5)}, {"perplexity_ratio": at(0.5)}):
+        assert list(requirements(good | bad).values()).count(False) == 1
+
+
+@pytest.mark.slow
+@needs_data
+@pytest.mark.parametrize(
+    ("script", "key"),
+    [("human_preferences", "accuracy"), ("rankings", "tau"), ("sentiment", "policies")],
+)
+def test_runs_from_start_to_end(script: str, key: str, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    out = tmp_path / "figures.json"
+    command = [sys.executable, f"benchmarks/{script}.py", "--fast", "--out", str(out), "--work", str(tmp_path / "work")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "| " in done.stdout
+    figures = json.loads(out.read_text("utf-8"))
+    assert figures["fast"] is True
+    assert figures[key]
