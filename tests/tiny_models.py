@@ -78,7 +78,9 @@ def causal(name: str, seed: int = 0) -> Any:
             if parameter.isnan().any() or parameter.abs().max() > 1e3:  # gpt-oss leaves some as they were in memory
                 parameter.normal_(std=WIDE)
             elif parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))  # biases and norms that are not at their neutral start
+                parameter.add_(
+                    0.1 * torch.randn_like(parameter)
+                )  # biases and norms that are not at their neutral start
     return model
 
 
@@ -90,7 +92,23 @@ def classifier(name: str, seed: int = 0) -> Any:
     return AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
 
 
-WORDS = "the fox bear owl runs sleeps sings in a forest river hill happily sadly and then home".split()
+WORDS = [
+    "the",
+    "fox",
+    "bear",
+    "owl",
+    "runs",
+    "sleeps",
+    "sings",
+    "in",
+    "a",
+    "forest",
+    "river",
+    "hill",
+    "happily",
+    "sadly",
+    "home",
+]
 
 
 def sentence(generator: random.Random, low: int = 4, high: int = 10) -> str:

@@ -24,11 +24,11 @@ from torch import Tensor
 from hearken.algorithms.ppo_options import PPOOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader, demonstrations, nothing_fits, prompts
-from hearken.domains.text.loading import TextPolicy, open_policy, prepare, text_encoder
+from hearken.domains.text.loading import TextPolicy, adapt, open_policy, prepare, text_encoder
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
 from hearken.models.layout import Group, Layout, lay_out
-from hearken.models.loading import add_adapter, load_policy, load_reward, load_tokenizer, save, switch_adapter
+from hearken.models.loading import load_policy, load_reward, load_tokenizer, save, switch_adapter
 from hearken.models.scorers import RewardScorer, TokenScorer, ValueScorer, probe
 from hearken.objectives.kl import adapt_kl, k3, sequence_kl
 from hearken.objectives.language import nll
@@ -147,7 +147,7 @@ def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy) -> Mode
     value_network = network if shared else load_reward(inputs.reward, device=device)
     prepare(value_network, options)
     if shared:
-        add_adapter(value_network, "value", options.lora, options.lora_alpha, options.lora_targets)
+        adapt(value_network, "value", options)
     else:
         network.requires_grad_(False)
     reward = RewardScorer(network)

@@ -20,10 +20,10 @@ from transformers import PreTrainedTokenizerBase
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, demonstrations, judgments, nothing_fits
-from hearken.domains.text.loading import prepare, text_encoder
+from hearken.domains.text.loading import adapt, prepare, text_encoder
 from hearken.errors import UserError
 from hearken.models.layout import Group, lay_out
-from hearken.models.loading import add_adapter, merge_adapter, new_reward, save
+from hearken.models.loading import merge_adapter, new_reward, save
 from hearken.models.scorers import RewardScorer, probe
 from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, rating_regression, thumb_bce
 from hearken.rewards.learned import LearnedReward
@@ -60,7 +60,7 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     references = demonstrations(reader.read(inputs.references), encoder)
     prepare(model, options)
     if options.lora:
-        add_adapter(model, "reward", options.lora, options.lora_alpha, options.lora_targets)
+        adapt(model, "reward", options)
         model.score.requires_grad_(True)
     scorer = RewardScorer(model, adapter="reward")
     probe(scorer, encoder.max_length)

@@ -118,7 +118,7 @@ def train(
     model: str | Path,
     data: str | Path | list[str | Path],
     out: str | Path,
-    validation: str | Path | list[str | Path] | None = None,
+    validation: str | Path | list[str | Path] | float | None = None,
     reward: str | Path | None = None,
     ref: str | Path | None = None,
     ptx: str | Path | list[str | Path] | None = None,
@@ -129,9 +129,11 @@ def train(
     """Run a stage on bare files: ``train("reward", model="sft", data="pairs.jsonl", out="rm", lr=1e-5)``.
 
     An unfinished run in ``out`` with the same inputs and options is resumed; a finished one is refused, unless
-    ``overwrite``.
+    ``overwrite``. ``validation`` is held-out data, or the share of the prompts of ``data`` to hold out.
     """
     found = find_stage(stage)
+    if isinstance(validation, int | float):
+        options, validation = options | {"validation": validation}, None
 
     def many(value: str | Path | list[str | Path] | None) -> tuple[str, ...]:
         return tuple(str(v) for v in (value if isinstance(value, list) else [value] if value else []))

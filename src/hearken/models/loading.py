@@ -169,8 +169,10 @@ def _base_of(name: str) -> str:
 # Adapters, by transformers' own PEFT integration
 
 
-def add_adapter(model: PreTrainedModel, name: str, rank: int, alpha: float, targets: str) -> None:
-    """Freeze ``model`` and add a trainable LoRA adapter called ``name``; the head is left alone."""
+def add_adapter(
+    model: PreTrainedModel, name: str, rank: int, *, alpha: float = 0, targets: str = "all-linear", seed: int = 0
+) -> None:
+    """Freeze ``model`` and add a trainable LoRA adapter called ``name``, drawn by ``seed``; the head is left alone."""
     from peft import LoraConfig
 
     modules: str | list[str] = targets if targets == "all-linear" else targets.split(",")
@@ -183,8 +185,9 @@ def add_adapter(model: PreTrainedModel, name: str, rank: int, alpha: float, targ
         lora_dropout=0.0,
         exclude_modules=heads or None,
     )
-    model.add_adapter(config, adapter_name=name)
-    model.set_adapter(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model.add_adapter(config, adapter_name=name)
 
 
 def has_adapter(model: PreTrainedModel) -> bool:

@@ -182,6 +182,8 @@ class Run:
             torch.set_rng_state(state["rng"].cpu())
             for name, owner in self.states.items():
                 owner.load_state_dict(state["states"][name])
+        else:
+            torch.manual_seed(self.options.seed)
         self.history = self._rewind(self.metrics_file)
         for name in self._records:
             self._rewind(self.folder / name)

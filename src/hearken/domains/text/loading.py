@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 from torch import nn
@@ -79,12 +80,19 @@ def open_policy(name: str, options: TrainingOptions, text: TextOptions, *, reser
     base = None
     if has_adapter(model):
         base = str(model.active_adapters()[0])
-        model.load_adapter(name, adapter_name="policy", is_trainable=True)
+        with warnings.catch_warnings():  # PEFT wonders about a second adapter
+            warnings.simplefilter("ignore")
+            model.load_adapter(name, adapter_name="policy", is_trainable=True)
     elif options.lora:
-        add_adapter(model, "policy", options.lora, options.lora_alpha, options.lora_targets)
+        adapt(model, "policy", options)
     scorer = TokenScorer(model)
     probe(scorer, encoder.max_length)
     return TextPolicy(scorer, tokenizer, encoder, base)
+
+
+def adapt(model: PreTrainedModel, name: str, options: TrainingOptions) -> None:
+    """Add the LoRA adapter that the options describe."""
+    add_adapter(model, name, options.lora, alpha=options.lora_alpha, targets=options.lora_targets, seed=options.seed)
 
 
 def prepare(model: PreTrainedModel, options: TrainingOptions) -> None:
