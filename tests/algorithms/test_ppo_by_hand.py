@@ -15,9 +15,9 @@ BETA, GAMMA, LAM, CLIP, VCLIP, VF, LR, VLR, T = 0.1, 0.97, 0.9, 0.15, 0.1, 0.3, 
 def test_one_iteration_by_hand(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spy(monkeypatch)
     out = improve(
-        world, tmp_path / "out", batch=16, episodes=16, samples=2, max_new_tokens=4, minibatches=1, epochs=3, beta=BETA,
-        gamma=GAMMA, lam=LAM, clip=CLIP, value_clip=VCLIP, vf_coef=VF, lr=LR, value_lr=VLR, temperature=T, missing_eos=-0.5,
-        schedule="linear", weight_decay=0.01, max_grad_norm=0.5, tokens=128,
+        world, tmp_path / "out", batch=16, episodes=16, samples=2, max_new_tokens=4, minibatches=1, epochs=3, lr=LR,
+        value_lr=VLR, beta=BETA, gamma=GAMMA, lam=LAM, clip=CLIP, value_clip=VCLIP, vf_coef=VF, temperature=T,
+        missing_eos=-0.5, schedule="linear", weight_decay=0.01, max_grad_norm=0.5, tokens=128,
     ).path  # fmt: skip
 
     # From the package: only what was sampled.

@@ -110,7 +110,10 @@ def test_attention_does_not_leak_between_responses_or_groups() -> None:
     scorer = scorer_of(causal("llama"))
     with torch.no_grad():
         alone = scorer(lay_out(SHARED[:1])).logprobs[1]
-        changed = [Group(SHARED[0].prompt, [tokens(7), SHARED[0].responses[1], tokens(3)]), Group(tokens(8), [tokens(9)])]
+        changed = [
+            Group(SHARED[0].prompt, [tokens(7), SHARED[0].responses[1], tokens(3)]),
+            Group(tokens(8), [tokens(9)]),
+        ]
         beside = scorer(lay_out(changed)).logprobs[1]
     torch.testing.assert_close(alone[:2], beside[:2], rtol=0, atol=1e-5)
 

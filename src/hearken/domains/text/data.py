@@ -20,6 +20,7 @@ from hearken.feedback.examples import (
     Thumb,
 )
 from hearken.feedback.formats import ReadReport, read_examples
+from hearken.feedback.formats.canonical import kind_name
 from hearken.feedback.splits import check_leakage, deduplicate, split_by_prompt
 from hearken.models.layout import Group
 from hearken.training.artifact import hash_files
@@ -101,7 +102,7 @@ def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str 
                 groups.append(encoder.group(row.prompt, [response], where))
         else:
             raise UserError(
-                f"{where} is a {type(row).__name__.lower()}, which is not something to imitate",
+                f"{where} is a {kind_name(row)}, which is not something to imitate",
                 "SFT reads prompt/completion, messages, plain text, or the best response of comparisons",
             )
     if documents:
@@ -157,7 +158,7 @@ def judgments(rows: Sequence[Example], encoder: TextEncoder) -> list[Judged]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Comparison | Rating | Thumb):
             raise UserError(
-                f"row {number} is a {type(row).__name__.lower()}, not a judgment",
+                f"row {number} is a {kind_name(row)}, not a judgment",
                 "A reward model reads comparisons, rankings, ratings or thumbs",
             )
         responses = row.responses if isinstance(row, Comparison) else (row.response,)

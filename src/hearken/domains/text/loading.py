@@ -104,6 +104,6 @@ def prepare(model: PreTrainedModel, options: TrainingOptions) -> None:
             module.p = 0.0
         elif hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0  # type: ignore[assignment]
-    model.gradient_checkpointing_enable()
-    if options.lora:
-        model.enable_input_require_grads()
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+    model.enable_input_require_grads()  # else nothing below a frozen embedding would have a gradient

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import tokenizer, write_base, write_rows
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from hearken.algorithms.reward import calibrate, evaluate, load, losses, ordered
+from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.stage import Inputs, train
+from hearken.domains.text.data import Judged
+from hearken.models.layout import Group, lay_out
+from hearken.models.loading import load_reward, new_reward
+from hearken.models.scorers import RewardScorer
+from hearken.rewards.learned import LearnedReward
+
+OFF: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch": 8}
+
+
+def transformers_score(folder: Path, prompt: str, response: str) -> float:
+    """As anyone would read the folder: no code of ours."""
+    tok = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    ids = tok(prompt)["input_ids"] + tok(response)["input_ids"] + [tok.eos_token_id]
+    with torch.no_grad():
+        logit = model(torch.tensor([ids])).logits[0, 0].item()
+    return logit * model.config.hearken_reward_gain + model.config.hearken_reward_bias
+
+
+@pytest.mark.parametrize("pad", ["pad", "eos", "none"])
+def test_our_score_is_transformers_logit(world, tmp_path: Path, pad: str) -> None:
+    """Padded in a batch as well, where pad == EOS would make transformers read the token before EOS."""
+    special = {"eos_token": "<eos>", "bos_token": "<bos>"} | {
+        "pad": {"pad_token": "<pad>"},
+        "eos": {"pad_token": "<eos>"},
+    }.get(pad, {})
+    base = write_base(tmp_path / "base", tokenizer(**special))
+    out = train("reward", model=base, data=world.pairs, out=tmp_path / "rm", normalise="unit", **OFF).path
+    tok, model = AutoTokenizer.from_pretrained(out), AutoModelForSequenceClassification.from_pretrained(out)
+    assert tok.pad_token_id is not None and tok.pad_token_id != tok.eos_token_id
+    assert model.config.pad_token_id == tok.pad_token_id and model.score.bias is None
+    assert len(tok) <= model.get_input_embeddings().num_embeddings
+
+    texts = [(" the fox sleeps happily", " owl"), (" home", " the bear runs in a forest sadly")]
+    groups = [
+        Group(tok("tell 1 the")["input_ids"], [[*tok(t)["input_ids"], tok.eos_token_id] for t in two]) for two in texts
+    ]
+    scores = LearnedReward(RewardScorer(load_reward(str(out))), 64)(groups)
+    flat = [t for two in texts for t in two]
+    for score, text in zip(scores.tolist(), flat, strict=True):
+        assert score == pytest.approx(transformers_score(out, "tell 1 the", text), abs=1e-5)
+    batch = tok.pad({"input_ids": [[*g.prompt, *r] for g in groups for r in g.responses]}, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**batch).logits[:, 0]
+    want = logits * model.config.hearken_reward_gain + model.config.hearken_reward_bias
+    torch.testing.assert_close(scores, want, rtol=0, atol=1e-5)
+
+
+def test_the_head_at_the_start(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", hidden_size=1024, num_attention_heads=4, num_hidden_layers=1)
+    model, _ = new_reward(str(base), seed=3)
+    weight = model.score.weight
+    assert model.score.bias is None and weight.shape == (1, 1024)
+    assert weight.std().item() == pytest.approx(1025**-0.5, rel=0.1) and abs(weight.mean()) < 4 * 1025**-0.5 / 32
+    again, other = (new_reward(str(base), seed=s)[0].score.weight for s in (3, 4))
+    assert torch.equal(weight, again) and not torch.equal(weight, other)
+
+
+def test_reference_responses_score_zero(world, tmp_path: Path) -> None:
+    out = train(
+        "reward", model=world.base, data=world.pairs, out=tmp_path / "rm", references=world.demonstrations, **OFF
+    )
+    scores = [
+        transformers_score(out.path, row["prompt"], row["completion"])
+        for row in map(json.loads, world.demonstrations.read_text().splitlines())
+    ]
+    assert sum(scores) / len(scores) == pytest.approx(0, abs=1e-5)
+    assert abs(out.metrics["reference_mean"]) < 1e-5
+
+
+def test_unit_and_none(world) -> None:
+    model, _ = new_reward(str(world.base), 0)
+    scorer = RewardScorer(model)
+    references = [Group([5, 6], [[7, 8], [9]]), Group([3], [[4, 5, 6]])]
+    found = calibrate(scorer, references, RewardOptions(normalise="unit"))
+    assert found["reference_mean"] == pytest.approx(0, abs=1e-5) and found["reference_sd"] == pytest.approx(1, abs=1e-4)
+    found = calibrate(scorer, references, RewardOptions(normalise="none"))
+    assert (scorer.gain, scorer.bias) == (1, 0) and found["reference_mean"] == pytest.approx(found["raw_mean"])
+
+
+def by_hand(scores: list[float], ranks: list[int], ties: str = "half") -> float:
+    """Mean over all pairs of the ranked responses, written out."""
+    total, pairs = 0.0, 0
+    for i in range(len(ranks)):
+        for j in range(i + 1, len(ranks)):
+            if ranks[i] < 0 or ranks[j] < 0:
+                continue
+            pairs += 1
+            a, b = (i, j) if ranks[i] <= ranks[j] else (j, i)
+            better = -math.log(1 / (1 + math.exp(scores[b] - scores[a])))
+            if ranks[i] != ranks[j]:
+                total += better
+            elif ties == "half":
+                total += 0.5 * better + 0.5 * -math.log(1 / (1 + math.exp(scores[a] - scores[b])))
+    return total / pairs
+
+
+GROUP = Group([5, 6, 7], [[8, 9], [10], [11, 12, 13], [14]])
+
+
+@pytest.fixture
+def scorer(world) -> RewardScorer:
+    return RewardScorer(new_reward(str(world.base), 0)[0])
+
+
+@pytest.mark.parametrize("ties", ["half", "drop"])
+@pytest.mark.parametrize("ranks", [(0, 1, 2, 3), (1, 0, 1, 2), (0, -1, 0, 1)])
+def test_rankings(scorer: RewardScorer, ranks: tuple[int, ...], ties: str) -> None:
+    with torch.no_grad():
+        scores = scorer.raw(lay_out([GROUP])).tolist()
+    # Beside a pair, so that the smaller one is padded.
+    pair = Judged(Group([5], [[6], [7]]), "comparison", (1, 0), weight=3.0)
+    found = losses(scorer, [pair, Judged(GROUP, "comparison", ranks)], RewardOptions(ties=ties))
+    assert found[1].item() == pytest.approx(by_hand(scores, list(ranks), ties), abs=1e-5)
+    with torch.no_grad():
+        two = scorer.raw(lay_out([pair.group])).tolist()
+    assert found[0].item() == pytest.approx(3 * by_hand(two, [1, 0]), abs=1e-5)
+
+
+def test_other_judgments(scorer: RewardScorer) -> None:
+    one, two = Group([5, 6], [[7, 8]]), Group([5], [[9], [3, 4]])
+    with torch.no_grad():
+        (a,), (b, c) = scorer.raw(lay_out([one])).tolist(), scorer.raw(lay_out([two])).tolist()
+    sigmoid = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
+    batch = [
+        Judged(one, "rating", target=0.5),
+        Judged(one, "thumb", target=1.0),
+        Judged(one, "thumb", target=0.0, weight=2.0),
+        Judged(two, "comparison", (0, 1), share=0.7),
+        Judged(two, "comparison", (0, 1), strength=0.5),
+    ]
+    found = losses(scorer, batch, RewardOptions(margin=2.0)).tolist()
+    want = [
+        (a - 0.5) ** 2,
+        -math.log(sigmoid(a)),
+        -2 * math.log(1 - sigmoid(a)),
+        -0.7 * math.log(sigmoid(b - c)) - 0.3 * math.log(sigmoid(c - b)),
+        -math.log(sigmoid(b - c - 2 * 0.5)),
+    ]
+    assert found == pytest.approx(want, abs=1e-5)
+
+
+def test_mean_pooling(world, tmp_path: Path) -> None:
+    model, _ = new_reward(str(world.base), 0)
+    model.config.hearken_pooling = "mean"
+    scorer = RewardScorer(model)
+    layout = lay_out([GROUP])
+    with torch.no_grad():
+        mine = scorer.raw(layout)
+        for score, response in zip(mine, GROUP.responses, strict=True):
+            hidden = scorer.hidden(lay_out([Group(GROUP.prompt, [response])]))
+            assert score == pytest.approx(scorer.head(hidden)[3:, 0].mean().item(), abs=1e-5)
+    out = train("reward", model=world.base, data=world.pairs, out=tmp_path / "rm", pooling="mean", **OFF).path
+    assert RewardScorer(load_reward(str(out))).pooling == "mean", "the folder remembers"
+
+
+@pytest.mark.parametrize("loss", ["kwise", "plackett_luce"])
+def test_rankings_are_learned(world, tmp_path: Path, loss: str) -> None:
+    options = OFF | {"epochs": 12, "lr": 1e-2, "loss": loss, "validation": world.rankings.with_name("held.jsonl")}
+    rows = [json.loads(line) for line in world.rankings.read_text().splitlines()]
+    write_rows(options["validation"], [row | {"prompt": row["prompt"] + " old"} for row in rows])
+    artifact = train("reward", model=world.base, data=world.rankings, out=tmp_path / "rm", **options)
+    found = artifact.metrics
+    assert found["accuracy"] > 0.9 > 0.7 > found["length_accuracy"]
+    assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
+
+
+def test_ratings_and_thumbs_are_learned(world, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    for i in range(24):
+        word = "happily" if i % 2 else "sadly"
+        rows.append({"prompt": f"tell {i} the", "completion": f" fox sleeps {word}", "label": bool(i % 2)})
+    thumbs = write_rows(tmp_path / "thumbs.jsonl", rows)
+    rated = [
+        {"prompt": r["prompt"], "completion": r["completion"], "ratings": {"overall": 5 if r["label"] else 1}}
+        for r in rows
+    ]
+    ratings = write_rows(tmp_path / "ratings.jsonl", rated)
+    for data in (thumbs, ratings):
+        out = train("reward", model=world.base, data=data, out=tmp_path / data.stem, epochs=8, validation=0, **OFF).path
+        good, bad = (transformers_score(out, "tell 99 the", f" fox sleeps {w}") for w in ("happily", "sadly"))
+        assert good > bad + 0.5
+
+
+def test_accuracy_counts_ordered_pairs(scorer: RewardScorer) -> None:
+    with torch.no_grad():
+        scores = scorer.raw(lay_out([GROUP])).tolist()
+    order = sorted(range(4), key=lambda i: -scores[i])
+    ranks = [0] * 4
+    for place, i in enumerate(order):
+        ranks[i] = min(place, 2)  # the last two are tied
+    found = evaluate(scorer, [Judged(GROUP, "comparison", tuple(ranks), key="a")], 8192)
+    assert found["accuracy"] == 1 and found["validation_pairs"] == 5
+    reverse = tuple(3 - r for r in ranks)
+    assert evaluate(scorer, [Judged(GROUP, "comparison", reverse, key="a")], 8192)["accuracy"] == 0
+    assert ordered((0, -1, 0, 1)) == [(0, 3), (2, 3)]
+
+
+def test_a_row_with_other_labels_is_refused(world, tmp_path: Path) -> None:
+    from hearken.errors import UserError
+
+    model = AutoModelForSequenceClassification.from_pretrained(world.base, num_labels=3)
+    model.save_pretrained(tmp_path / "three")
+    with pytest.raises(UserError, match="has 3 labels"):
+        load_reward(str(tmp_path / "three"))
+
+
+def test_skipped_validation(world) -> None:
+    ready = load(Inputs(model=str(world.base), data=(str(world.pairs),)), RewardOptions(validation=0))
+    assert ready.held_out == [] and evaluate(ready.scorer, [], 64) == {}

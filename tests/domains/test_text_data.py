@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tiny_models import tokenizer, write_rows
+
+from hearken.domains.text.data import Reader, best, demonstrations, judgments, prompts
+from hearken.domains.text.encoder import TextEncoder
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Demonstration, Document, Message, PromptOnly, Rating, Thumb
+from hearken.training.options import TextOptions
+
+ENCODER = TextEncoder(tokenizer(), 2048, long_prompts="truncate")
+DATA = Path(os.environ.get("HEARKEN_SHARED_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
+
+
+def reader(**options) -> Reader:
+    return Reader(TextOptions(**options))
+
+
+def test_rows_are_split_by_prompt_and_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i % 40}", "completion": f"c{i}"} for i in range(80)] + [{"prompt": "p0", "completion": "c0"}]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    found = reader().rows([str(path)], [], 0.25, 0)
+    assert found.facts["duplicates_removed"] == 1
+    assert found.facts["rows"] + found.facts["validation_rows"] == 80
+    assert not {r.prompt for r in found.train} & {r.prompt for r in found.validation}
+    assert len(found.facts["hash"]) == 64 and found.facts["files"] == [str(path)]
+    again = reader().rows([str(path)], [], 0.25, 0)
+    assert [r.prompt for r in again.train] == [r.prompt for r in found.train]
+    with pytest.raises(UserError, match="in the training data"):
+        reader().rows([str(path)], [str(path)], 0, 0)
+
+
+def test_the_best_response_is_a_demonstration() -> None:
+    row = Comparison("the fox", (" runs", " sings", " sleeps"), (1, None, 0))
+    assert best(row) == " sleeps"
+    (group,) = demonstrations([row], ENCODER)
+    assert ENCODER.decode(group.responses[0]) == " sleeps"
+
+
+def test_kinds_that_do_not_fit_are_named() -> None:
+    with pytest.raises(UserError, match=r"row 2 is a rating.*not something to imitate"):
+        demonstrations([Demonstration("a", "b"), Rating("a", "b", {"x": 3})], ENCODER)
+    with pytest.raises(UserError, match="row 1 is a demonstration, not a judgment"):
+        judgments([Demonstration("a", "b")], ENCODER)
+    with pytest.raises(UserError, match="plain text, not a prompt"):
+        prompts([Document("text")], ENCODER)
+
+
+def test_prompts_are_distinct_and_of_any_kind() -> None:
+    rows = [PromptOnly("a"), Thumb("a", "x", True), Demonstration("b", "y"), PromptOnly((Message("user", "a"),))]
+    contents, ids = prompts(rows, ENCODER)
+    assert contents == ["a", "b", (Message("user", "a"),)] and len(ids) == 3
+
+
+def test_judgments() -> None:
+    rows = [
+        Comparison("a", ("x", "y", "z"), (0, None, 1), weight=2.0),
+        Rating("a", "x", {"one": 5, "two": 2}, low=1, high=5),
+        Thumb("a", "x", False),
+        Comparison("a", ("x", "y"), (0, 1), strength=0.5, share=0.8),
+    ]
+    ranking, rating, thumb, pair = judgments(rows, ENCODER)
+    assert ranking.ranks == (0, -1, 1) and ranking.weight == 2 and len(ranking.group.responses) == 3
+    assert rating.target == pytest.approx(0.25) and thumb.target == 0
+    assert (pair.strength, pair.share, pair.key) == (0.5, 0.8, "a")
+
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA} (set HEARKEN_SHARED_DATA)")
+
+
+@needs_data
+def test_real_pairs_with_empty_responses() -> None:
+    files = sorted(
+        p for p in DATA.rglob("*") if "harmless" in str(p).lower() and p.suffix in (".gz", ".jsonl", ".parquet")
+    )
+    if not files:
+        pytest.skip("no HH-harmless file")
+    with pytest.raises(UserError, match="empty"):
+        reader().read([str(files[0])])
+    made = reader(on_bad="skip")
+    with pytest.warns(UserWarning, match="skipped"):
+        rows = made.read([str(files[0])])
+    assert len(rows) > 1000 and "is empty" in made.skipped[str(files[0])]
+    assert len(judgments(rows[:20], ENCODER)) == 20

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import CHATML, sentence, tokenizer
+
+from hearken.domains.text.encoder import TextEncoder
+from hearken.errors import UserError
+from hearken.feedback.examples import Message
+
+PLAIN = tokenizer()
+CHAT = tokenizer(pad_token="<pad>", eos_token="<|im_end|>", bos_token="<bos>")
+CHAT.chat_template = CHATML
+TURNS = (Message("user", "the fox"), Message("assistant", "sleeps"), Message("user", "and the owl"))
+
+
+def encoder(tok=PLAIN, length: int = 64, **more) -> TextEncoder:
+    return TextEncoder(tok, length, **more)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=30), st.text(min_size=1, max_size=30))
+def test_text_comes_back(prompt: str, response: str) -> None:
+    made = encoder(length=1000)
+    group = made.group(prompt, [response])
+    assert group is not None
+    (tokens,) = group.responses
+    assert tokens[-1] == made.eos and made.decode(tokens) == response
+    assert made.decode(group.prompt) == prompt
+    assert made.decode([*group.prompt, *tokens]) == prompt + response
+
+
+def test_an_empty_prompt_is_the_bos_token() -> None:
+    assert encoder().prompt("") == [PLAIN.bos_token_id]
+    bare = tokenizer(eos_token="<eos>")
+    assert encoder(bare).prompt("") == [bare.eos_token_id]
+
+
+def test_an_unfinished_response_has_no_end_and_a_written_end_is_not_doubled() -> None:
+    made = encoder()
+    assert made.eos not in made.response("a", "the fox", 20, finished=False)
+    assert made.response("a", "the fox<eos> runs", 20).count(made.eos) == 1
+    assert made.response("a", "the fox<eos> runs", 20)[-1] == made.eos
+
+
+def test_a_chat_prompt_is_the_template_and_the_response_ends_by_it() -> None:
+    made = encoder(CHAT)
+    want = CHAT.apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in TURNS], add_generation_prompt=True, return_dict=False
+    )
+    assert made.prompt(TURNS) == want
+    assert CHAT.decode(made.response(TURNS, "sings", 20)) == "sings<|im_end|>"
+
+
+def test_other_stop_tokens_of_the_model_end_a_response() -> None:
+    end = PLAIN.convert_tokens_to_ids("<|im_end|>")
+    made = encoder(stop=[end, PLAIN.eos_token_id])
+    assert made.response("a", "the fox<|im_end|> runs", 20)[-1] == end
+
+
+def test_long_prompts() -> None:
+    text = sentence(random.Random(0), 30, 30)
+    whole = PLAIN(text)["input_ids"]
+    with pytest.raises(UserError, match=rf"row 7 has {len(whole)} tokens; with 4 for the response .* fit in 20"):
+        encoder(length=20, reserve=4).prompt(text, "row 7")
+    cut = encoder(length=20, reserve=4, long_prompts="truncate")
+    assert cut.prompt(text) == whole[-16:] and cut.truncation.prompts == 1
+    dropped = encoder(length=20, long_prompts="drop")
+    assert dropped.group(text, ["a"]) is None and dropped.truncation.dropped == 1
+    assert encoder().truncation.say() == ""
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(3, 40), st.integers(1, 12), st.integers(1, 12))
+def test_nothing_is_longer_than_it_may_be(length: int, words: int, more: int) -> None:
+    r = random.Random(words)
+    made = encoder(length=length, long_prompts="truncate")
+    group = made.group(sentence(r, words, words), [sentence(r, more, more), "a"])
+    assert group is not None
+    assert all(0 < len(x) <= length - len(group.prompt) for x in group.responses) and len(group.prompt) < length
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=15), min_size=1, max_size=5), st.integers(4, 30))
+def test_documents_lose_no_token(texts: list[str], length: int) -> None:
+    made = encoder(length=length)
+    stream = [t for x in texts for t in [PLAIN.bos_token_id, *PLAIN(x)["input_ids"], PLAIN.eos_token_id]]
+    pieces = [[*g.prompt, *g.responses[0]] for g in made.documents(texts)]
+    joined = [t for piece in pieces for t in piece]
+    assert joined == stream[: len(joined)] and len(stream) - len(joined) <= 1, (
+        "a last piece of one token trains nothing"
+    )
+
+
+@pytest.mark.parametrize("tok", [PLAIN, CHAT], ids=["no template", "chat"])
+def test_a_dialogue_is_the_same_text_as_its_last_turn(tok) -> None:
+    made = encoder(tok, 200)
+    turns = [*TURNS, Message("assistant", "sings")]
+    whole, last = made.dialogue(turns), made.group(TURNS, ["sings"])
+    assert whole is not None and last is not None and whole.masks is not None
+    text = tok.decode([*whole.prompt, *whole.responses[0]]).strip()
+    assert text == tok.decode([*last.prompt, *last.responses[0]]).strip()
+    assert sum(whole.masks[0]) > len(last.responses[0])
+    with pytest.raises(UserError, match="no assistant turn"):
+        made.dialogue([TURNS[0]])
+
+
+def test_a_template_that_rewrites_history_is_refused_for_all_turns() -> None:
+    tok = tokenizer(pad_token="<pad>", eos_token="<|im_end|>", bos_token="<bos>")
+    tok.chat_template = "{{ messages | length }} turns: {{ messages[-1].content }}<|im_end|>"
+    with pytest.raises(UserError, match=r"rewrites earlier turns.*train_on=last"):
+        encoder(tok).dialogue([*TURNS, Message("assistant", "sings")])
