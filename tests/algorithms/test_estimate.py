@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hearken.algorithms.stage import Inputs, estimate, find_stage, train
+from hearken.training.estimate import sample_of, try_out, weight_bytes
+
+
+def dry(stage: str, inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+    found = find_stage(stage)
+    return estimate(found, Inputs(**inputs), found.options.parse(options))
+
+
+def test_sft(world, tmp_path: Path) -> None:
+    inputs = {"model": str(world.base), "data": (str(world.demonstrations),)}
+    found = dry("sft", inputs, batch=5, epochs=2, validation=0)
+    size = (world.base / "model.safetensors").stat().st_size
+    assert found["memory"]["weights_of_policy"] == pytest.approx(size, rel=0.1)
+    assert found["memory"]["adam"] == 2 * found["memory"]["gradients"] == 2 * found["memory"]["weights_of_policy"]
+    assert sum(v for k, v in found["memory"].items() if k != "total") == found["memory"]["total"]
+    assert found["parameters"] == {"trained": found["memory"]["weights_of_policy"] // 4, "frozen": 0}
+    out = train(
+        "sft", model=world.base, data=world.demonstrations, out=tmp_path / "out", batch=5, epochs=2, validation=0,
+        trackers="none",
+    )  # fmt: skip
+    assert found["steps"] == out.metrics["steps"] and found["rows"] == out.manifest["data"]["rows"] == 24
+    rows = [json.loads(x) for x in (out.path / "run/metrics.jsonl").read_text().splitlines()]
+    trained = sum(r["tokens"] for r in rows)
+    assert found["tokens"] == 2 * 24 * found["prompt_tokens"]["mean"] + trained
+    assert 0 < found["seconds"] < 60
+    json.dumps(found)
+
+
+def test_reward(world) -> None:
+    found = dry("reward", {"model": str(world.base), "data": (str(world.rankings),)}, batch=8, validation=0)
+    assert found["steps"] == 3 and found["judgments"] == 24
+    assert found["response_tokens"]["longest"] >= found["response_tokens"]["mean"] > 1
+
+
+def test_ppo_with_and_without_adapters(world) -> None:
+    inputs = {
+        "model": str(world.sft), "data": (str(world.prompts),), "reward": str(world.reward), "ptx": (str(world.text),)
+    }  # fmt: skip
+    small = {"batch": 8, "episodes": 80, "minibatches": 2, "max_new_tokens": 8}
+    full, lora = dry("ppo", inputs, **small), dry("ppo", inputs, lora=2, **small)
+    assert (full["prompts"], full["iterations"], full["steps"]) == (24, 10, 10 * 4 * 2)
+    networks = [f"weights_of_{n}" for n in ("policy", "value", "reference", "reward")]
+    assert all(full["memory"][n] > 0 for n in networks)
+    assert lora["memory"]["weights_of_reference"] == lora["memory"]["weights_of_reward"] == 0
+    assert lora["memory"]["adam"] < full["memory"]["adam"] / 4
+    assert lora["parameters"]["trained"] < full["parameters"]["trained"] / 4
+    # 2 layers, keys and values, 2 heads of 8 numbers, 4 bytes, 8 rows
+    longest = full["prompt_tokens"]["longest"] + 8
+    assert full["memory"]["kv_cache"] == 2 * 2 * 2 * 8 * 4 * 8 * longest
+    assert full["seconds"] == pytest.approx(sum(full["seconds_of"].values()))
+    assert set(full["seconds_of"]) == {"sampling", "scoring", "learning"}
+
+
+def test_a_stage_from_elsewhere_says_that_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hearken.algorithms.estimate import estimate as measure
+
+    assert "note" in measure("theirs", Inputs(), None)
+
+
+def test_activations_are_what_autograd_keeps() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(100, 50, bias=False)
+    x = torch.randn(10, 100)
+    trial = try_out(lambda: layer(x).exp().sum(), 10, list(layer.parameters()), torch.device("cpu"))
+    assert trial.activation_bytes == 4 * (10 * 100 + 10 * 50), "the input of the product and the result of exp"
+    assert layer.weight.grad is None and trial.seconds >= trial.forward_seconds > 0
+
+
+def test_shared_weights_are_counted_once() -> None:
+    layer = nn.Linear(4, 4, bias=False)
+    assert weight_bytes({"a": layer, "b": nn.Sequential(layer, nn.Linear(4, 1, bias=False))}) == {"a": 64, "b": 16}
+    assert sample_of([], 5) == []
