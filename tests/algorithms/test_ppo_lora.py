@@ -128,23 +128,26 @@ def test_other_stages_with_lora(world, tmp_path: Path, stage: str) -> None:
 
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
-from transformers import LlamaConfig, LlamaForCausalLM
 from hearken.algorithms.stage import train
 from hearken.progress import quiet
 base, reward, data, out, lora = sys.argv[1:]
-start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with quiet():
     train("ppo", model=base, data=data, reward=reward, out=out, lora=int(lora), batch=4, episodes=4, epochs=1,
           max_new_tokens=4, trackers="none", precision="fp32", tokens=256)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# Not ru_maxrss, which a child inherits from whoever started it.
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_peak_memory(world, tmp_path: Path) -> None:
-    """12 million weights: full training holds 4 networks, 2 gradients and 4 moments of it; LoRA 2 networks."""
+    """12 million weights: full training holds two networks' gradients and moments more, six copies; LoRA hardly any.
+
+    (Weights that are only read stay mapped from their file, so the two frozen copies hardly count on a CPU.)
+    """
     from tiny_models import write_base
 
     base = write_base(tmp_path / "base", hidden_size=512, intermediate_size=1024, num_hidden_layers=5)
@@ -163,5 +166,5 @@ def test_peak_memory(world, tmp_path: Path) -> None:
             str(lora),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks[lora] = int(done.stdout.split()[-1])
-    assert peaks[0] - peaks[4] > 5 * size, "of the 8 copies' difference, allowing for what is freed and for loading"
+        peaks[lora] = 1024 * int(done.stdout.split()[-1])
+    assert peaks[0] - peaks[4] > 5 * size
