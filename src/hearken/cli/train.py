@@ -85,9 +85,11 @@ def make_command(stage: Stage) -> Any:
         as_json: bool,
         **given: Any,
     ) -> None:
-        if out is None:
-            raise UserError("--out is missing", "Name the folder that the result shall go to")
-        request = _saved_request(out, stage) if resume else {"inputs": {}, "options": {}}
+        request: dict[str, Any] = {"inputs": {}, "options": {}}
+        if out is not None and resume:
+            request = _saved_request(out, stage)
+        elif out is None:
+            out, request = _project_request(stage)
         written = read_yaml(config) if config else {}
         for words in override or []:
             assign(written, words)
@@ -125,6 +127,18 @@ def _saved_request(out: Path, stage: Stage) -> dict[str, Any]:
         what = request["kind"]
         raise UserError(f"--resume: {out} holds a run of '{what}'", f"Run: hearken train {what} --out {out} --resume")
     return request
+
+
+def _project_request(stage: Stage) -> tuple[Path, dict[str, Any]]:
+    """Inside a project, its configuration and database say what to train on and where to."""
+    if not Path("hearken.yaml").is_file():
+        raise UserError("--out is missing", "Name the folder that the result shall go to, or run this inside a project")
+    from hearken.loop.project import Project
+
+    project = Project(Path())
+    name, inputs, options = project.request(stage.name)
+    given = {field: value for field in INPUTS if (value := getattr(inputs, field))}
+    return project.artifacts / name, {"inputs": given, "options": options}
 
 
 def _run(stage: Stage, request: dict[str, Any], out: Path, *, dry_run: bool, overwrite: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hearken.feedback.examples import Content
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import Judgment, Prompt, QueueItem, Response, hash_id
 from hearken.feedback.records import Labeler as LabelerRecord
-from hearken.feedback.snapshot import snapshot
+from hearken.feedback.snapshot import inline_examples, snapshot
 from hearken.feedback.splits import side
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.simulated import Panel, make_panel
@@ -148,6 +148,35 @@ class Project:
         values = {"seed": self.config.seed, **self.config.stages.get(stage, {}), **overrides}
         options = found.options.parse(values, where=f"{CONFIG}: stages.{stage}")
         return run_stage(found, inputs, options, self.artifacts / name)
+
+    def request(self, stage: str) -> tuple[str, Inputs, dict[str, Any]]:
+        """What ``hearken train STAGE`` means here: the artifact's name, its inputs, and the options of hearken.yaml.
+
+        Raises:
+            UserError: the database holds nothing for this stage yet.
+        """
+        values = {"seed": self.config.seed, **self.config.stages.get(stage, {})}
+        if stage == "sft":
+            data = (self.snapshot("train", kinds=("demonstration",)),)
+            return "r00-sft", Inputs(model=self.config.model, data=data), values
+        if stage == "reward":
+            inputs = Inputs(
+                model=self.first_policy(),
+                data=(self.snapshot("train"),),
+                validation=self._optional("validation", "comparison"),
+                references=self._optional("train", "demonstration"),
+            )
+            return "r01-reward", inputs, values
+        start = self.first_policy()
+        prompts = self.snapshot("train", kinds=("prompt",))
+        return f"r01-{stage}", Inputs(model=start, data=(prompts,), reward=self.reward(), ref=start), values
+
+    def _optional(self, split: str, kind: str) -> tuple[str, ...]:
+        """A snapshot, or nothing where the database has no such examples."""
+        with self.store() as store:
+            if next(inline_examples(store, (kind,), split, None), None) is None:
+                return ()
+        return (self.snapshot(split, kinds=(kind,)),)
 
     # The steps of a round
 

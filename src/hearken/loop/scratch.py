@@ -62,7 +62,7 @@ def make_scratch(texts: Iterable[str], out: Path, size: ScratchSize, seed: int =
     )
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):  # what each layer adds to the stream starts small
-                weight /= (2 * size.layers) ** 0.5
+            if name.endswith(("o_proj.weight", "down_proj.weight")):  # each layer starts as nothing added to the stream
+                weight.zero_()
     save(model, tokenizer, out)
     return out

@@ -191,15 +191,17 @@ class TextEncoder:
         return Group(first, [ids[:room]], [mask[:room]])
 
     def documents(self, texts: Sequence[str]) -> list[Group]:
-        """Texts joined with EOS between them and cut into sequences of ``max_length``, every token trained."""
-        stream: list[int] = []
+        """Each text as one sequence with its end token, every token trained; longer ones in pieces of ``max_length``.
+
+        Texts are not joined: without padding there is nothing to fill up, and no text is read after another's words.
+        """
         start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.eos
+        found = []
         for text in texts:
-            stream += [start, *self._ids(text, special=False)]
-            if start != self.eos:
-                stream.append(self.eos)
-        pieces = [stream[i : i + self.max_length] for i in range(0, len(stream), self.max_length)]
-        return [Group(p[:1], [p[1:]]) for p in pieces if len(p) > 1]
+            ids = [start, *self._ids(text, special=False), self.eos]
+            pieces = [ids[i : i + self.max_length] for i in range(0, len(ids), self.max_length)]
+            found += [Group(p[:1], [p[1:]]) for p in pieces if len(p) > 1]
+        return found
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of sampled tokens, without end and special tokens."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from functools import cache
 
-from hearken.worlds.tales.facts import HE, SHE, Facts, Split, draw_facts, split_of
+from hearken.worlds.tales.facts import HE, SHE, Facts, Split, draw_facts, split_of, write_prompt
 from hearken.worlds.tales.grammar import write_tale
 from hearken.worlds.templates import Template, read_sections
 
 GENRES = ("note", "letter", "recipe", "region", "weather", "talk")
 TOWNS = ("Ashby", "Brook", "Calder", "Dunmore", "Elling", "Farrow", "Haven", "Kirby")
-_TALE_SHARE = 0.5
-_TITLE_SHARE = 0.5
+_TALE_SHARE = 0.6
+_REQUEST_SHARE, _TITLE_SHARE = 0.5, 0.25  # what stands before a tale; else nothing
 _ONE_PARAGRAPH = ("recipe", "region", "weather")
 _TITLE = Template("The tale of {name}, a {trait} {kind} {place}.")
 
@@ -29,15 +29,19 @@ def write_document(rng: random.Random, split: Split) -> str:
     """A document of the corpus that belongs to the split: by its facts for a tale, by its text for anything else."""
     if rng.random() < _TALE_SHARE:
         facts = draw_facts(rng, split)
-        return _title(facts, rng) + write_tale(facts, rng)
+        return _lead(facts, rng) + write_tale(facts, rng)
     while True:
         text = _write(rng.choice(GENRES), rng)
         if split_of(text) == split:
             return text
 
 
-def _title(facts: Facts, rng: random.Random) -> str:
-    return _TITLE.fill(facts.slots(), rng) + "\n" if rng.random() < _TITLE_SHARE else ""
+def _lead(facts: Facts, rng: random.Random) -> str:
+    """What stands above a tale: somebody's request for it, its title, or nothing."""
+    what = rng.random()
+    if what < _REQUEST_SHARE:
+        return write_prompt(facts, rng) + "\n"
+    return _TITLE.fill(facts.slots(), rng) + "\n" if what < _REQUEST_SHARE + _TITLE_SHARE else ""
 
 
 def _write(genre: str, rng: random.Random) -> str:
