@@ -7,17 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from test_ppo import improve, metrics, spy
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-BETA, GAMMA, LAM, CLIP, VCLIP, VF, LR, VLR, T = 0.1, 0.97, 0.9, 0.15, 0.1, 0.3, 2e-3, 5e-3, 0.8
+BETA, GAMMA, LAM, CLIP, VCLIP, VF, LR, VLR, T, PTX = 0.1, 0.97, 0.9, 0.15, 0.1, 0.3, 2e-3, 5e-3, 0.8, 0.3
 
 
 def test_one_iteration_by_hand(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spy(monkeypatch)
+    tok = AutoTokenizer.from_pretrained(world.sft)
+    stream = [tok.bos_token_id, *tok(world.text.read_text())["input_ids"], tok.eos_token_id]
+    pieces = [torch.tensor([stream[i : i + 96]]) for i in range(0, len(stream), 96)]
     out = improve(
         world, tmp_path / "out", batch=16, episodes=16, samples=2, max_new_tokens=4, minibatches=1, epochs=3, lr=LR,
         value_lr=VLR, beta=BETA, gamma=GAMMA, lam=LAM, clip=CLIP, value_clip=VCLIP, vf_coef=VF, temperature=T,
         missing_eos=-0.5, schedule="linear", weight_decay=0.01, max_grad_norm=0.5, tokens=128,
+        ptx=(str(world.text),), ptx_coef=PTX, ptx_batch=len(pieces),
     ).path  # fmt: skip
 
     # From the package: only what was sampled.
@@ -83,6 +87,9 @@ def test_one_iteration_by_hand(world, tmp_path: Path, monkeypatch: pytest.Monkey
         cut = values + (v - values).clamp(-VCLIP, VCLIP)
         loss = -torch.minimum(gain_free, gain_cut)[mask].mean()
         loss = loss + VF * 0.5 * torch.maximum((v - returns) ** 2, (cut - returns) ** 2)[mask].mean()
+        for piece in pieces:
+            picked = torch.log_softmax(policy(piece).logits[:, :-1], -1).gather(2, piece[:, 1:, None])
+            loss = loss - PTX * picked.sum() / sum(x.shape[1] - 1 for x in pieces)
         loss.backward()
         for model, optimiser, rate in zip((policy, critic), optimisers, (LR, VLR), strict=True):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
