@@ -12,12 +12,9 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from common import RESULTS, arguments, run, table, train
-from human_preferences import FITTING, FOLDS, comparisons, folds_by_prompt, pretrain, rankings
+from common import RESULTS, arguments, run, table
+from human_preferences import FITTING, FOLDS, comparisons, fit_reward, folds_by_prompt, pretrain, rankings
 
-from hearken.evaluation.measure import Judge
-from hearken.feedback.examples import Comparison
-from hearken.feedback.formats import write_examples
 from hearken.statistics.intervals import paired_difference
 from hearken.statistics.ranking import kendall_tau
 
@@ -31,12 +28,9 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     folds = folds_by_prompt(trees, 2 if settings.fast else FOLDS, settings.seed)
     scores: list[list[float]] = [[] for _ in rows]
     for fold in range(folds.max() + 1):
-        out = settings.work / f"rankings-fold-{fold}"
-        data = out.with_name(f"{out.name}.jsonl")
         training = [rows[i] for i in np.flatnonzero(folds != fold)]
-        write_examples([Comparison(r.prompt[-1:], r.responses, r.ranks) for r in training], data, overwrite=True)
-        options = FITTING | {"seed": settings.seed, "validation": 0.0}
-        judge = Judge(str(train("reward", out, options, model=language_model, data=data).path))
+        out = settings.work / f"rankings-fold-{fold}"
+        judge = fit_reward(language_model, training, out, FITTING | {"seed": settings.seed})
         test = np.flatnonzero(folds == fold)
         found = judge([rows[i].prompt[-1:] for i in test], [rows[i].responses for i in test])
         for i, mine in zip(test, found, strict=True):
