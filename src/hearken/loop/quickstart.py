@@ -21,35 +21,45 @@ from hearken.loop.scratch import ScratchSize, make_scratch
 from hearken.training.artifact import write_json
 from hearken.worlds.tales.world import TaleWorld
 
+# What suits a model of half a million weights that learns from nothing: epsilon below its gradients, a short memory.
+_SMALL = {"warmup": 0.03, "beta2": 0.98, "eps": 1e-8}
+
 
 class Plan(Options):
     """How much of everything."""
 
-    documents: int = 6000
+    documents: int = 2500
     heldout_documents: int = 200
-    demonstrations: int = 1500
-    prompts: int = 2000
+    demonstrations: int = 9_600
+    prompts: int = 3000
     """Training prompts; the first `judged` of them are answered and judged, PPO draws from all."""
     judged: int = 450
     heldout_judged: int = 120
     heldout: int = 200
     """Held-out prompts on which policies are compared."""
-    size: ScratchSize = ScratchSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=192)
-    base: dict[str, Any] = {
-        "lr": 6e-3, "batch": 8, "warmup": 0.05, "beta2": 0.98, "weight_decay": 0.05, "eps": 1e-8, "max_length": 160,
-    }  # fmt: skip
-    sft: dict[str, Any] = {"lr": 2e-3, "batch": 16, "warmup": 0.05, "beta2": 0.98, "eps": 1e-8}
-    reward: dict[str, Any] = {"lr": 1e-3, "batch": 8, "epochs": 2, "warmup": 0.1, "beta2": 0.98, "eps": 1e-8}
+    temperature: float = 0.7
+    """Of all sampling, as in Ziegler 2019 and Stiennon 2020."""
+    size: ScratchSize = ScratchSize(vocabulary=2048, hidden=128, layers=3, heads=2, context=192)
+    base: dict[str, Any] = {**_SMALL, "lr": 4e-3, "batch": 8, "weight_decay": 0.05}
+    sft: dict[str, Any] = {
+        **_SMALL,
+        "lr": 6e-3,
+        "batch": 8,
+        "weight_decay": 0.05,
+        "schedule": "linear",
+        "validation": 0.02,
+    }
+    reward: dict[str, Any] = {**_SMALL, "lr": 1e-3, "batch": 8, "epochs": 2, "warmup": 0.1}
     ppo: dict[str, Any] = {
-        "lr": 3e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 3, "epochs": 2, "episodes": 2880, "beta": 0.05,
-        "max_new_tokens": 112, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.5, "missing_eos": -4.0,
-        "schedule": "constant",
+        "lr": 5e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 3, "epochs": 2, "episodes": 2880, "beta": 0.05,
+        "max_new_tokens": 112, "temperature": 0.7, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.5,
+        "missing_eos": -4.0, "schedule": "constant",
     }  # fmt: skip
 
 
 FAST = Plan(
-    documents=1500, heldout_documents=40, demonstrations=200, prompts=120, judged=60, heldout_judged=24, heldout=24,
-    size=ScratchSize(vocabulary=1600, hidden=64, layers=2, heads=2, context=192),
+    documents=800, heldout_documents=40, demonstrations=1200, prompts=120, judged=60, heldout_judged=24, heldout=24,
+    size=ScratchSize(vocabulary=1600, hidden=64, layers=2, heads=1, context=192),
     ppo={**Plan().ppo, "batch": 24, "minibatches": 2, "episodes": 72},
 )  # fmt: skip
 
@@ -118,7 +128,7 @@ def _open(path: Path, plan: Plan, seed: int) -> Project:
     """A new project, or the one that an interrupted quickstart with the same settings left."""
     config = ProjectConfig(
         model="artifacts/r00-sft", world="tales", seed=seed,
-        sample=SampleConfig(k=4, max_new_tokens=plan.ppo["max_new_tokens"]),
+        sample=SampleConfig(k=4, max_new_tokens=plan.ppo["max_new_tokens"], temperature=plan.temperature),
         stages={"sft": plan.sft, "reward": plan.reward, "ppo": plan.ppo},
     )  # fmt: skip
     if not (path / CONFIG).exists():
