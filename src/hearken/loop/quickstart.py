@@ -33,8 +33,8 @@ class Plan(Options):
     demonstrations: int = 9_600
     prompts: int = 3000
     """Training prompts; the first `judged` of them are answered and judged, PPO draws from all."""
-    judged: int = 450
-    heldout_judged: int = 120
+    judged: int = 1200
+    heldout_judged: int = 150
     heldout: int = 200
     """Held-out prompts on which policies are compared."""
     temperature: float = 0.7
@@ -49,9 +49,9 @@ class Plan(Options):
         "schedule": "linear",
         "validation": 0.02,
     }
-    reward: dict[str, Any] = {**_SMALL, "lr": 1e-3, "batch": 8, "epochs": 2, "warmup": 0.1}
+    reward: dict[str, Any] = {**_SMALL, "lr": 2e-3, "batch": 16, "epochs": 2, "warmup": 0.1}
     ppo: dict[str, Any] = {
-        "lr": 5e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 3, "epochs": 2, "episodes": 2880, "beta": 0.05,
+        "lr": 5e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 4, "epochs": 1, "episodes": 2304, "beta": 0.05,
         "max_new_tokens": 112, "temperature": 0.7, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.5,
         "missing_eos": -4.0, "schedule": "constant",
     }  # fmt: skip
