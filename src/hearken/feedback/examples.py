@@ -52,7 +52,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """One response scored on one or several attributes, e.g. ``{"overall": 4}``, each on the scale ``low``..``high``."""
+    """One response scored on one or several attributes, as ``{"overall": 4}``, each on the scale ``low``..``high``."""
 
     prompt: Content
     response: str
