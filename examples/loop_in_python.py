@@ -1,7 +1,7 @@
 """The whole loop in Python, cell by cell: from plain text to a policy that people (here, simulated ones) prefer.
 
-Run it as a script (`python examples/loop_in_python.py`, ten minutes on two cores) or cell by cell in an editor that knows
-`# %%`. It writes into the folder `loop-in-python`. HEARKEN_EXAMPLE=small makes it a smoke test of seconds.
+Run it as a script (`python examples/loop_in_python.py`, ten minutes on two cores), or cell by cell in an editor that
+knows `# %%`. It writes into the folder `loop-in-python`. HEARKEN_EXAMPLE=small makes it a smoke test of seconds.
 """
 
 # %% [markdown]
