@@ -42,11 +42,10 @@ PROXY = COMMON | {
     "epochs": 3.0, "lr": 5e-4, "batch": 16, "weight_decay": 0.1, "pooling": "mean", "long_prompts": "truncate",
 }  # fmt: skip
 PPO = COMMON | {
-    "lr": 2e-4, "value_lr": 1e-3, "episodes": 10240, "batch": 256, "samples": 4, "epochs": 1, "minibatches": 2,
-    "beta": 0.05, "kl_target": 4.0, "kl_horizon": 1000.0, "max_new_tokens": NEW_TOKENS, "missing_eos": None,
-    "schedule": "constant", "save_rollouts": False,
+    "lr": 3e-4, "value_lr": 1e-3, "episodes": 10240, "batch": 256, "samples": 4, "epochs": 1, "minibatches": 2,
+    "beta": 0.3, "max_new_tokens": NEW_TOKENS, "missing_eos": None, "save_rollouts": False,
 }  # fmt: skip
-LOOSE = {"beta": 0.005, "kl_target": 0.0, "lr": 5e-4, "batch": 128}  # what PPO does where hardly anything holds it back
+LOOSE = {"beta": 0.02, "lr": 5e-4, "batch": 128, "schedule": "constant"}  # hardly anything holds it back
 COOLER = 0.7
 
 Gold = Callable[[Sequence[str]], np.ndarray]

@@ -96,7 +96,7 @@ def test_other_kinds(hearken: Run, model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("abcdefgh")
     told = json.loads(hearken("inspect", tmp_path / "text.txt", "--model", model, "--max-length", 5, "--json").stdout)
     assert [view["note"] for view in told["views"]] == ["piece 1 of 2", "piece 2 of 2"]
-    assert "".join(p["text"] for view in told["views"] for p in view["pieces"]) == "<eos>abcdefgh"
+    assert "".join(p["text"] for view in told["views"] for p in view["pieces"]) == "<eos>abcdefgh<eos>"
 
 
 def test_ids_html_and_choice_of_rows(hearken: Run, model: Path, tmp_path: Path) -> None:
