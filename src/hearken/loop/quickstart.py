@@ -33,7 +33,7 @@ class Plan(Options):
     demonstrations: int = 9_600
     prompts: int = 3000
     """Training prompts; the first `judged` of them are answered and judged, PPO draws from all."""
-    judged: int = 1200
+    judged: int = 1000
     heldout_judged: int = 150
     heldout: int = 200
     """Held-out prompts on which policies are compared."""
@@ -51,7 +51,7 @@ class Plan(Options):
     }
     reward: dict[str, Any] = {**_SMALL, "lr": 2e-3, "batch": 16, "epochs": 2, "warmup": 0.1}
     ppo: dict[str, Any] = {
-        "lr": 5e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 4, "epochs": 1, "episodes": 2304, "beta": 0.05,
+        "lr": 5e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 4, "epochs": 1, "episodes": 1536, "beta": 0.2,
         "max_new_tokens": 112, "temperature": 0.7, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.5,
         "missing_eos": -4.0, "schedule": "constant",
     }  # fmt: skip
