@@ -20,9 +20,12 @@ TURNS = (Message("user", "the fox"), Message("assistant", "sleeps"), Message("us
 def encoder(tok=PLAIN, length: int = 64, **more) -> TextEncoder:
     return TextEncoder(tok, length, **more)
 
+# Any text but one that spells a special token, which the tokenizer reads as that token.
+WORDS = st.text(max_size=30).filter(lambda text: not any(t in text for t in ("<eos>", "<bos>", "<pad>")))
+
 
 @settings(max_examples=40, deadline=None)
-@given(st.text(max_size=30), st.text(min_size=1, max_size=30))
+@given(WORDS, WORDS.filter(bool))
 def test_text_comes_back(prompt: str, response: str) -> None:
     made = encoder(length=1000)
     group = made.group(prompt, [response])
