@@ -43,7 +43,7 @@ PROXY = COMMON | {
 }  # fmt: skip
 PPO = COMMON | {
     "lr": 3e-4, "value_lr": 1e-3, "episodes": 10240, "batch": 256, "samples": 4, "epochs": 1, "minibatches": 2,
-    "beta": 0.3, "max_new_tokens": NEW_TOKENS, "missing_eos": None, "save_rollouts": False,
+    "beta": 0.15, "max_new_tokens": NEW_TOKENS, "missing_eos": None, "save_rollouts": False,
 }  # fmt: skip
 LOOSE = {"beta": 0.02, "lr": 5e-4, "batch": 128, "schedule": "constant"}  # hardly anything holds it back
 COOLER = 0.7
