@@ -253,3 +253,8 @@ def test_every_plot_ends_in_every_way():
 
 def test_read_sentence_says_nothing_of_nonsense():
     assert read_sentence("Colorless green ideas sleep.").rule is None
+
+
+def test_an_unknown_split_is_named() -> None:
+    with pytest.raises(UserError, match="no split 'test'"):
+        TaleWorld(0).corpus(3, "test")  # type: ignore[arg-type]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import get_args
 
+from hearken.errors import UserError
 from hearken.worlds.tales import gold as _gold
 from hearken.worlds.tales.corpus import write_document
 from hearken.worlds.tales.facts import Split, draw_facts, read_prompt, write_prompt
@@ -23,11 +25,17 @@ class TaleWorld:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
+    @staticmethod
+    def _check(split: str) -> None:
+        if split not in get_args(Split):
+            raise UserError(f"the tale world has no split '{split}'", f"Name one of: {', '.join(get_args(Split))}")
+
     def _rng(self, *key: object) -> random.Random:
         return random.Random(":".join(map(str, (self.seed, *key))))
 
     def prompts(self, n: int, split: Split = "train") -> list[str]:
         """``n`` distinct prompts; those of the two splits never ask for the same character in the same place."""
+        self._check(split)
         rng = self._rng("prompts", split)
         made: dict[str, None] = {}
         while len(made) < n:
@@ -36,6 +44,7 @@ class TaleWorld:
 
     def corpus(self, n: int, split: Split = "train") -> list[str]:
         """``n`` distinct documents for pretraining, about 310 characters each: half tales, half other plain text."""
+        self._check(split)
         rng = self._rng("corpus", split)
         made: dict[str, None] = {}
         while len(made) < n:
