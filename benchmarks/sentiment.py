@@ -45,8 +45,9 @@ PPO = COMMON | {
     "lr": 3e-4, "value_lr": 1e-3, "episodes": 10240, "batch": 256, "samples": 4, "epochs": 1, "minibatches": 2,
     "beta": 0.15, "max_new_tokens": NEW_TOKENS, "missing_eos": None, "save_rollouts": False,
 }  # fmt: skip
-PTX: dict[str, Any] = {"beta": 0.1, "lr": 4e-4, "ptx_coef": 0.3, "ptx_batch": 16}  # with a pretraining term on the reviews
-LOOSE: dict[str, Any] = {"beta": 0.02, "lr": 5e-4, "batch": 128, "schedule": "constant"}  # hardly anything holds it back
+# With a pretraining term on the reviews, and where hardly anything holds it back.
+PTX: dict[str, Any] = {"beta": 0.1, "lr": 4e-4, "ptx_coef": 0.3, "ptx_batch": 16}
+LOOSE: dict[str, Any] = {"beta": 0.02, "lr": 5e-4, "batch": 128, "schedule": "constant"}
 COOLER = 0.7
 
 Gold = Callable[[Sequence[str]], np.ndarray]
