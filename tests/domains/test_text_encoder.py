@@ -20,6 +20,7 @@ TURNS = (Message("user", "the fox"), Message("assistant", "sleeps"), Message("us
 def encoder(tok=PLAIN, length: int = 64, **more) -> TextEncoder:
     return TextEncoder(tok, length, **more)
 
+
 # Any text but one that spells a special token, which the tokenizer reads as that token.
 WORDS = st.text(max_size=30).filter(lambda text: not any(t in text for t in ("<eos>", "<bos>", "<pad>")))
 

@@ -161,7 +161,7 @@ class Shapes(TorchDispatchMode):
 
 
 def test_no_tensor_of_tokens_times_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hearken.models.scorers.CHUNK", 16 * V)
+    monkeypatch.setattr("hearken.models.head.CHUNK", 16 * V)
     scorer = scorer_of(causal("llama"))
     groups = [Group(tokens(20), [tokens(40), tokens(40)])]
     with Shapes() as seen:

@@ -122,8 +122,8 @@ def test_a_whole_tale_parses():
         ("the deep water. ", "the deep water. Suddenly the ice cracked, and Ruby sank into the black water. ",
          "repeats"),
         ("lost the way home. ", "lost the way home. As brave as ever, Ruby set out along the road alone. ", "set out"),
-        ("the deep water. ", "the deep water. Every leaf shone like glass. The wind smelled like salt and apples. ",
-         "too long"),
+        ("the deep water. ", "the deep water. Every leaf shone like glass. The wind smelled like salt and apples. "
+         "Twice Ruby turned back, and twice she went on. ", "too long"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(old, new, error):

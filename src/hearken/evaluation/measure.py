@@ -129,4 +129,3 @@ class Judge:
 def mean(values: Sequence[float], prompts: Sequence[Content]) -> Interval:
     """Mean with a 95 % interval by bootstrap over prompts."""
     return cluster_bootstrap(np.asarray(values, float), np.array([repr(p) for p in prompts]))
-

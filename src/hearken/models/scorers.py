@@ -18,10 +18,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from hearken.models import attention
+from hearken.models.head import chunk_rows, is_plain, linear_logprobs
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import switch_adapter
 
-CHUNK = 1 << 22  # logits alive at once (numbers, not bytes)
 Path = Literal["packed", "padded", "full"]
 
 
@@ -83,6 +83,13 @@ class TokenScores:
 class TokenScorer(Scorer):
     """A causal language model as the scorer of given responses."""
 
+    @property
+    def plain_head(self) -> bool:
+        """Whether the head is a linear map, with nothing done to its output."""
+        config = self.model.config.get_text_config()
+        bends = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+        return is_plain(self.model.get_output_embeddings()) and not any(getattr(config, name, None) for name in bends)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, d) hidden states -> (n, V), with what a few architectures do to their head's output."""
         config = self.model.config.get_text_config()
@@ -110,11 +117,14 @@ class TokenScorer(Scorer):
             return TokenScores(layout.grid(logprobs), layout.grid(spread) if entropy else None)
         states = self.hidden(layout)[state]
         head = self.model.get_output_embeddings()
+        if self.plain_head:
+            logprobs, spread = linear_logprobs(states, head, targets, temperature, entropy)
+            return TokenScores(layout.grid(logprobs), layout.grid(spread) if entropy else None)
 
         def chunk(h: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             return _select(self.logits(h), t, temperature, entropy)
 
-        size = max(CHUNK // head.weight.shape[0], 16)
+        size = chunk_rows(head.weight.shape[0])
         pieces = [
             checkpoint(chunk, h, t, use_reentrant=False) if h.requires_grad else chunk(h, t)
             for h, t in zip(states.split(size), targets.split(size), strict=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hearken.models.head import CHUNK
 from hearken.models.layout import Group
-from hearken.models.scorers import CHUNK
 
 SAMPLE_TOKENS = 1024
 """Real tokens of the microbatch that is timed."""

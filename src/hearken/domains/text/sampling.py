@@ -48,10 +48,11 @@ def prompt_seed(seed: int, prompt: Content) -> int:
 
 
 def sample(
-    policy: TextPolicy, prompts: Sequence[Content], k: int, how: SamplingParameters, seed: int, *, chunk: int = 32
+    policy: TextPolicy, prompts: Sequence[Content], k: int, how: SamplingParameters, seed: int, *, rows: int = 128
 ) -> Iterator[list[Sampled]]:
-    """``k`` responses to each prompt, in chunks of prompts, so that finished work can be stored as it comes."""
-    sampler = NativeSampler(policy.scorer, policy.stop)
+    """``k`` responses to each prompt, about ``rows`` at a time, so that finished work can be stored as it comes."""
+    sampler = NativeSampler(policy.scorer, policy.stop, rows)
+    chunk = max(rows // k, 1)
     for start in range(0, len(prompts), chunk):
         part = prompts[start : start + chunk]
         ids = [policy.encoder.prompt(p) or [policy.encoder.eos] for p in part]

@@ -36,6 +36,12 @@ THINGS = (
 HELPERS = ("owl", "mole", "heron", "beaver", "donkey", "crane", "toad", "raven", "pilgrim", "tinker")
 HELPER_LOOKS = ("an old", "a small", "a tired", "a friendly")
 KIN = ("mother", "father", "brother", "sister", "grandmother", "grandfather")
+THEMES = {
+    "way": "losing the way", "lonely": "being lonely", "hunger": "being hungry", "ill": "someone ill",
+    "feast": "a great feast",
+}  # fmt: skip
+"""What a prompt calls each plot but that of the lost thing, which it names."""
+PLOTS = ("thing", *THEMES)
 CURES = ("moon flower", "winter rose", "silver herb", "black honey")
 
 PRONOUNS = {"she": ("she", "her", "her"), "he": ("he", "him", "his")}
@@ -49,7 +55,7 @@ PROMPTS = tuple(
         "Write a short tale about a {trait} {kind} called {name} who lives {place}",
         "I would like a tale {place}, about a {trait} {kind} named {name}",
     )
-    for wish in (".", ". There should be a {thing} in it.")
+    for wish in (". There should be a {thing} in it.", ". It should be about {theme}.", ".")
 )
 
 
@@ -73,6 +79,7 @@ DOMAINS = {
     "new": f"(?:{_one_of(HELPER_LOOKS)}) (?:{_one_of(HELPERS)})",
     "kin": _one_of(KIN),
     "cure": _one_of(CURES),
+    "theme": _one_of(tuple(THEMES.values())),
     "sub": "she|he",
     "Sub": "She|He",
     "obj": "her|him",
@@ -83,12 +90,13 @@ DOMAINS = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a prompt asks for. ``thing`` is None where it names no object."""
+    """What a prompt asks for. ``plot`` is one of `PLOTS`, or None where any will do; ``thing`` goes with its plot."""
 
     name: str
     kind: str
     trait: str
     place: str
+    plot: str | None = None
     thing: str | None = None
 
     @property
@@ -111,20 +119,21 @@ class Facts:
         }  # fmt: skip
 
 
-def draw_facts(rng: random.Random, split: Split, wish: float = 0.5) -> Facts:
-    """Facts of the split, drawn uniformly; with probability ``wish`` an object is asked for."""
+def draw_facts(rng: random.Random, split: Split) -> Facts:
+    """Facts of the split, drawn uniformly but for the plot: mostly named, most often that of a lost thing."""
     while True:
-        thing = rng.choice(THINGS) if rng.random() < wish else None
-        facts = Facts(rng.choice(SHE + HE), rng.choice(KINDS), rng.choice(TRAITS), rng.choice(PLACES), thing)
+        plot = rng.choices((*PLOTS, None), (5, *(3 for _ in THEMES), 1))[0]
+        thing = rng.choice(THINGS) if plot == "thing" else None
+        facts = Facts(rng.choice(SHE + HE), rng.choice(KINDS), rng.choice(TRAITS), rng.choice(PLACES), plot, thing)
         if facts.split == split:
             return facts
 
 
 def write_prompt(facts: Facts, rng: random.Random) -> str:
     """A prompt that asks for these facts, in one of several wordings."""
-    thing = {"thing": facts.thing} if facts.thing else {}
-    fitting = [template for template in PROMPTS if ("thing" in template.slots) == bool(thing)]
-    return rng.choice(fitting).fill(facts.slots() | thing, rng)
+    wish = {"thing": facts.thing} if facts.thing else {"theme": THEMES[facts.plot]} if facts.plot else {}
+    fitting = [template for template in PROMPTS if set(wish) == set(template.slots) & {"thing", "theme"}]
+    return rng.choice(fitting).fill(facts.slots() | wish, rng)
 
 
 _PROMPT_PATTERNS: list[re.Pattern[str]] = [template.pattern(DOMAINS) for template in PROMPTS]
@@ -138,7 +147,10 @@ def read_prompt(prompt: str) -> Facts:
     """
     for pattern in _PROMPT_PATTERNS:
         if match := pattern.fullmatch(prompt.strip()):
-            return Facts(**{group.split("__")[0]: value for group, value in match.groupdict().items()})
+            found = {group.split("__")[0]: value for group, value in match.groupdict().items()}
+            theme = found.pop("theme", None)
+            plot = next((plot for plot, name in THEMES.items() if name == theme), "thing" if "thing" in found else None)
+            return Facts(**found, plot=plot)
     raise UserError(
         f"not a prompt of the tale world: '{prompt.strip()[:80]}'",
         "Its gold reward knows only prompts made by TaleWorld.prompts",

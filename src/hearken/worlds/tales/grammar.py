@@ -8,11 +8,10 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from hearken.worlds.tales.facts import CURES, DOMAINS, HELPER_LOOKS, HELPERS, KIN, PRONOUNS, THINGS, Facts
+from hearken.worlds.tales.facts import CURES, DOMAINS, HELPER_LOOKS, HELPERS, KIN, PLOTS, PRONOUNS, THINGS, Facts
 from hearken.worlds.templates import Template, read_sections
 
-MIN_SENTENCES, MAX_SENTENCES = 4, 6
-PLOTS = ("thing", "way", "lonely", "hunger", "ill", "feast")
+MIN_SENTENCES, MAX_SENTENCES = 4, 7
 FEATURES = ("kindness", "speech", "danger", "discovery", "vivid", "dull")
 """What sentences between the trouble and the ending can have; dull ones have nothing else."""
 ENDINGS = ("plain", "warm", "surprise")
@@ -64,7 +63,7 @@ def _rules_of(role: str, plot: str = "") -> tuple[Rule, ...]:
 
 def write_tale(facts: Facts, rng: random.Random) -> str:
     """A tale that fits the facts: grammatical, whole, of mixed worth."""
-    plot = "thing" if facts.thing else rng.choice(PLOTS)
+    plot = facts.plot or rng.choice(PLOTS)
     values = facts.slots() | {
         "thing": facts.thing or rng.choice(THINGS), "cure": rng.choice(CURES), "kin": rng.choice(KIN),
     }  # fmt: skip
@@ -158,7 +157,7 @@ def parse_tale(text: str, facts: Facts) -> Parse:
     """Parse the whole of a response as a tale about ``facts``.
 
     It must be one opening, one trouble, perhaps one start, body sentences and one ending that belongs to the trouble:
-    four to six sentences, each made by the grammar, none twice, with one character, place, object and friend
+    four to seven sentences, each made by the grammar, none twice, with one character, place, object and friend
     throughout, the right pronouns, and nothing after the ending.
     """
     sentences = tuple(read_sentence(part) for part in _BOUNDARY.split(text.strip()) if part)
@@ -187,8 +186,7 @@ class _Reader:
             "name": facts.name, "kind": facts.kind, "trait": facts.trait, "place": facts.place,
             "sub": sub, "obj": obj, "pos": pos,
         }  # fmt: skip
-        if facts.thing:
-            self.known |= {"thing": facts.thing, "plot": "thing"}
+        self.known |= {slot: value for slot, value in (("thing", facts.thing), ("plot", facts.plot)) if value}
 
     def read(self, sentence: Sentence) -> None:
         self.place += 1
