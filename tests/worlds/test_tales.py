@@ -99,6 +99,12 @@ def test_a_whole_tale_parses():
     assert WORLD.parse(RUBY, f"  {TALE}\n").parses
 
 
+def test_another_wording_of_a_sentence_is_dull():
+    again = "the deep water. Suddenly the ice cracked, and Ruby sank into the black water. "
+    parse = WORLD.parse(RUBY, TALE.replace("the deep water. ", again))
+    assert parse.parses and parse.features == {"speech": 1, "danger": 1, "dull": 1}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "error"),
     [
@@ -119,7 +125,7 @@ def test_a_whole_tale_parses():
         ("by the fire.", "by the fire", "cannot make it"),
         ("by the fire.", "by the fire. And so on", "cannot make it"),
         ("by the fire.", "by the fire. The air smelled like smoke and honey.", "out of place"),
-        ("the deep water. ", "the deep water. Suddenly the ice cracked, and Ruby sank into the black water. ",
+        ("the deep water. ", "the deep water. Suddenly the ice cracked, and Ruby fell into the deep water. ",
          "repeats"),
         ("lost the way home. ", "lost the way home. As brave as ever, Ruby set out along the road alone. ", "set out"),
         ("the deep water. ", "the deep water. Every leaf shone like glass. The wind smelled like salt and apples. "

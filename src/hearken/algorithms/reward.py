@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs
-from hearken.domains.text.data import Judged, Reader, demonstrations, judgments, nothing_fits
+from hearken.domains.text.data import Judged, Reader, by_responses, demonstrations, judgments, nothing_fits
 from hearken.domains.text.loading import adapt, prepare, text_encoder
 from hearken.errors import UserError
 from hearken.models.layout import Group, lay_out
@@ -86,8 +86,9 @@ def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
 
 
 def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, out: Path) -> Run:
-    """The loop."""
-    order = Order(len(data), options.batch, options.seed)
+    """The loop: an element of a batch is a set of responses with all judgments on it."""
+    elements = by_responses(data)
+    order = Order(len(elements), options.batch, options.seed)
     total = max(round(options.epochs * order.steps_per_epoch), 1)
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label="Reward model")
@@ -95,14 +96,14 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ou
     optimiser.adam.zero_grad()
 
     for step in run.steps(total):
-        batch = [data[i] for i in order.rows(step)]
-        run.batch = [j.group for j in batch]
-        weight = sum(j.weight for j in batch) or 1.0
+        batch = [elements[i] for i in order.rows(step)]
+        run.batch = [judged[0].group for judged in batch]
+        weight = sum(j.weight for judged in batch for j in judged) or 1.0
         loss = 0.0
         with run.guard():
             for part in microbatches(run.batch, options.tokens):
                 with run.autocast():
-                    share = losses(scorer, [batch[i] for i in part], options).sum() / weight
+                    share = losses(scorer, [j for i in part for j in batch[i]], options).sum() / weight
                 run.backward(share)
                 loss += share.item()
             stats = optimiser.step(step)
@@ -111,13 +112,21 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ou
 
 
 def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
-    """(B,) weighted losses of judgments of any kind."""
-    device = scorer.device
-    scores = scorer.raw(lay_out([j.group for j in batch], device))
+    """(B,) weighted losses of judgments of any kind; responses that several of them share are computed once."""
+    elements = by_responses(batch)
+    scores = scorer.raw(lay_out([same[0].group for same in elements], scorer.device))
+    device = scores.device
     width = max(len(j.group.responses) for j in batch)
-    grid, ranks = scores.new_zeros(len(batch), width), torch.full((len(batch), width), -1, device=device)
-    filled = torch.tensor([[k < len(j.group.responses) for k in range(width)] for j in batch], device=device)
-    grid = grid.masked_scatter(filled, scores)
+    starts, at = {}, 0
+    for same in elements:
+        starts[id(same[0].group)] = at
+        at += len(same[0].group.responses)
+    first = torch.tensor([starts[id(j.group)] for j in batch], device=device)
+    count = torch.tensor([len(j.group.responses) for j in batch], device=device)
+    column = torch.arange(width, device=device)
+    cells = (first[:, None] + column).clamp_max(at - 1)
+    grid = scores[cells] * (column < count[:, None])
+    ranks = torch.full((len(batch), width), -1, device=device)
     for row, judged in enumerate(batch):
         if judged.ranks:
             ranks[row, : len(judged.ranks)] = torch.tensor(judged.ranks, device=device)
@@ -160,7 +169,7 @@ def calibrate(scorer: RewardScorer, references: Sequence[Group], options: Reward
     gain = 1 / max(spread, 1e-6) if options.normalise == "unit" else 1.0
     if options.normalise != "none":
         scorer.calibrate(gain, -mean * gain)
-    after = LearnedReward(scorer, options.tokens)(references)
+    after = raw * scorer.gain + scorer.bias
     return {"reference_mean": after.mean().item(), "reference_sd": after.std(correction=0).item(), "raw_mean": mean}
 
 
@@ -168,18 +177,21 @@ def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> d
     """Held-out accuracy on strictly ordered pairs, with an interval by bootstrap over prompts, and of "longer wins"."""
     if not held_out:
         return {}
-    scores = LearnedReward(scorer, tokens)([j.group for j in held_out]).tolist()
+    elements = by_responses(held_out)
+    scores = LearnedReward(scorer, tokens)([judged[0].group for judged in elements]).tolist()
     right: list[float] = []
     longer: list[float] = []
     prompts: list[str] = []
     at = 0
-    for judged in held_out:
-        mine = scores[at : (at := at + len(judged.group.responses))]
-        lengths = [len(r) for r in judged.group.responses]
-        for i, j in ordered(judged.ranks):
-            right.append(0.5 + 0.5 * np.sign(mine[i] - mine[j]))
-            longer.append(0.5 + 0.5 * np.sign(lengths[i] - lengths[j]))
-            prompts.append(repr(judged.key))
+    for same in elements:
+        group = same[0].group
+        mine = scores[at : (at := at + len(group.responses))]
+        lengths = [len(r) for r in group.responses]
+        for judged in same:
+            for i, j in ordered(judged.ranks):
+                right.append(0.5 + 0.5 * np.sign(mine[i] - mine[j]))
+                longer.append(0.5 + 0.5 * np.sign(lengths[i] - lengths[j]))
+                prompts.append(repr(judged.key))
     if not right:
         return {}
     found = cluster_bootstrap(np.array(right), np.array(prompts))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from hearken.evaluation.compare import head_to_head
 from hearken.evaluation.measure import Judge, mean, measure
 from hearken.feedback.examples import Content
-from hearken.rollout.sampler import SamplingParameters
 from hearken.statistics.diversity import distinct_n
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def assess(project: Project, policies: Sequence[str], prompts: Sequence[Content]
     Returns:
         JSON: ``prompts``, ``judge`` (who decided), and per policy figures as [estimate, low, high] with its responses.
     """
-    how = SamplingParameters(**project.config.sample.model_dump(exclude={"k"}))
+    how = project.config.sample.parameters
     rewards = [a for a in project.finished().values() if a.kind == "reward"]
     proxy = Judge(str(rewards[-1].path)) if rewards else None
     world = None

@@ -39,6 +39,13 @@ class SampleConfig(SamplingParameters):
 
     k: int = Field(4, ge=2)
     """Responses per prompt."""
+    overlap: int = Field(1, ge=1)
+    """Labelers who judge the same responses."""
+
+    @property
+    def parameters(self) -> SamplingParameters:
+        """Those of the sampler alone."""
+        return SamplingParameters(**self.model_dump(include=set(SamplingParameters.model_fields)))
 
 
 class ProjectConfig(Options):
@@ -187,7 +194,7 @@ class Project:
         """Responses of a policy into the database, queued for judgment. Prompts that have theirs are left alone."""
         from hearken.domains.text.sampling import open_frozen, sample
 
-        how = SamplingParameters(**self.config.sample.model_dump(exclude={"k"}))
+        how = self.config.sample.parameters
         k, seed, name = k or self.config.sample.k, self.config.seed if seed is None else seed, self.policy(policy)
         label = Path(name).name
         with self.store() as store:
@@ -201,7 +208,7 @@ class Project:
                 with progress("Sampling responses", len(wanted), "prompt") as bar:
                     bar.advance(len(wanted) - len(todo))
                     for part in sample(opened, list(todo), k, how, seed):
-                        _store_samples(store, part, todo, k, label, how, round)
+                        _store_samples(store, part, todo, k, label, how, round, self.config.sample.overlap)
                         bar.advance(len(part) // k)
             progress_now = store.progress(round)
         return {"policy": label, "prompts": len(wanted), "responses": len(wanted) * k, "queued": progress_now.items}
@@ -337,7 +344,7 @@ def _absolute(name: str) -> str:
 
 def _store_samples(
     store: FeedbackStore, part: Sequence[Any], prompts: dict[Content, Prompt], k: int, policy: str,
-    how: SamplingParameters, round: int,
+    how: SamplingParameters, round: int, overlap: int,
 ) -> None:  # fmt: skip
     """Responses and their queue items; distinct texts only are worth a comparison."""
     responses = [
@@ -356,7 +363,11 @@ def _store_samples(
         if len(texts) > 1:
             items.append(
                 QueueItem(
-                    prompt_id=responses[i].prompt_id, response_ids=tuple(texts.values()), round=round, propensity=1.0
+                    prompt_id=responses[i].prompt_id,
+                    response_ids=tuple(texts.values()),
+                    round=round,
+                    slots=overlap,
+                    propensity=1.0,
                 )
             )
     store.enqueue(items)

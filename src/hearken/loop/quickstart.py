@@ -30,16 +30,22 @@ class Plan(Options):
 
     documents: int = 2500
     heldout_documents: int = 200
-    demonstrations: int = 9_600
+    demonstrations: int = 18_000
     prompts: int = 3000
     """Training prompts; the first `judged` of them are answered and judged, PPO draws from all."""
-    judged: int = 1000
-    heldout_judged: int = 150
+    judged: int = 900
+    heldout_judged: int = 200
+    overlap: int = 3
+    """Labelers who rank the same responses."""
+    references: int = 500
+    """Demonstrations whose mean score is 0."""
     heldout: int = 200
     """Held-out prompts on which policies are compared."""
     temperature: float = 0.7
     """Of all sampling, as in Ziegler 2019 and Stiennon 2020."""
-    size: ScratchSize = ScratchSize(vocabulary=2048, hidden=128, layers=3, heads=2, context=192)
+    size: ScratchSize = ScratchSize(
+        vocabulary=2048, hidden=128, layers=2, heads=4, head_width=64, shared=2, context=192
+    )
     base: dict[str, Any] = {**_SMALL, "lr": 4e-3, "batch": 8, "weight_decay": 0.05}
     sft: dict[str, Any] = {
         **_SMALL,
@@ -105,7 +111,7 @@ def quickstart(directory: Path | str, *, seed: int = 0, fast: bool = False) -> d
             "reward", "r01-reward",
             Inputs(
                 model=str(sft.path), data=(project.snapshot("train"),), validation=(project.snapshot("validation"),),
-                references=(data["demonstrations"],),
+                references=(data["references"],),
             ), **plan.reward,
         )  # fmt: skip
     start = Inputs(model=str(sft.path), data=(data["prompts"],), reward=str(reward.path), ref=str(sft.path))
@@ -128,7 +134,9 @@ def _open(path: Path, plan: Plan, seed: int) -> Project:
     """A new project, or the one that an interrupted quickstart with the same settings left."""
     config = ProjectConfig(
         model="artifacts/r00-sft", world="tales", seed=seed,
-        sample=SampleConfig(k=4, max_new_tokens=plan.ppo["max_new_tokens"], temperature=plan.temperature),
+        sample=SampleConfig(
+            k=4, overlap=plan.overlap, max_new_tokens=plan.ppo["max_new_tokens"], temperature=plan.temperature
+        ),
         stages={"sft": plan.sft, "reward": plan.reward, "ppo": plan.ppo},
     )  # fmt: skip
     if not (path / CONFIG).exists():
@@ -143,7 +151,9 @@ def _open(path: Path, plan: Plan, seed: int) -> Project:
 def _write_data(project: Project, world: TaleWorld, plan: Plan) -> dict[str, str]:
     """The world's files and prompts; written once."""
     folder = project.path / "data"
-    files = {name: folder / f"{name}.jsonl" for name in ("corpus", "heldout", "demonstrations", "prompts")}
+    files = {
+        name: folder / f"{name}.jsonl" for name in ("corpus", "heldout", "demonstrations", "references", "prompts")
+    }
     marker = folder / "complete"
     if not marker.exists():
         with project.timed("Tale world"):
@@ -153,6 +163,7 @@ def _write_data(project: Project, world: TaleWorld, plan: Plan) -> dict[str, str
                 "corpus": (Document(t) for t in world.corpus(plan.documents)),
                 "heldout": (Document(t) for t in world.corpus(plan.heldout_documents, "heldout")),
                 "demonstrations": (Demonstration(p, t) for p, t in world.demonstrations(prompts[plan.prompts :])),
+                "references": (Demonstration(p, world.tale(p)) for p in prompts[-plan.references :]),
                 "prompts": (PromptOnly(p) for p in prompts[: plan.prompts]),
             }
             for name, path in files.items():

@@ -18,6 +18,10 @@ class ScratchSize(Options):
     hidden: int = 128
     layers: int = 4
     heads: int = 4
+    head_width: int = 0
+    """Dimensions of a head; 0 shares the hidden ones out."""
+    shared: int = 1
+    """Query heads that share a head of keys and values."""
     context: int = 256
 
 
@@ -51,7 +55,8 @@ def make_scratch(texts: Iterable[str], out: Path, size: ScratchSize, seed: int =
             intermediate_size=round(size.hidden * 8 / 3 / 16) * 16,
             num_hidden_layers=size.layers,
             num_attention_heads=size.heads,
-            num_key_value_heads=size.heads,
+            num_key_value_heads=size.heads // size.shared,
+            head_dim=size.head_width or size.hidden // size.heads,
             max_position_embeddings=size.context,
             pad_token_id=0,
             eos_token_id=1,

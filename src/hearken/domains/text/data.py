@@ -152,9 +152,18 @@ class Judged:
     key: Content = ""
 
 
+def by_responses(judged: Sequence[Judged]) -> list[list[Judged]]:
+    """Judgments on the same responses together: what is computed once, and never split between two batches."""
+    found: dict[int, list[Judged]] = {}
+    for one in judged:
+        found.setdefault(id(one.group), []).append(one)
+    return list(found.values())
+
+
 def judgments(rows: Sequence[Example], encoder: TextEncoder) -> list[Judged]:
-    """Comparisons, ratings and thumbs as token groups."""
+    """Comparisons, ratings and thumbs as token groups; judgments on the same responses share one `Group`."""
     found: list[Judged] = []
+    groups: dict[tuple[Content, tuple[str, ...]], Group | None] = {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Comparison | Rating | Thumb):
             raise UserError(
@@ -162,7 +171,9 @@ def judgments(rows: Sequence[Example], encoder: TextEncoder) -> list[Judged]:
                 "A reward model reads comparisons, rankings, ratings or thumbs",
             )
         responses = row.responses if isinstance(row, Comparison) else (row.response,)
-        group = encoder.group(row.prompt, responses, f"row {number}")
+        if (row.prompt, responses) not in groups:
+            groups[row.prompt, responses] = encoder.group(row.prompt, responses, f"row {number}")
+        group = groups[row.prompt, responses]
         if group is None:
             continue
         if isinstance(row, Comparison):

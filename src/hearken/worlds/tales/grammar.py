@@ -157,7 +157,8 @@ def parse_tale(text: str, facts: Facts) -> Parse:
     """Parse the whole of a response as a tale about ``facts``.
 
     It must be one opening, one trouble, perhaps one start, body sentences and one ending that belongs to the trouble:
-    four to seven sentences, each made by the grammar, none twice, with one character, place, object and friend
+    four to seven sentences, each made by the grammar, none word for word twice (another wording of an earlier sentence
+    is merely dull), with one character, place, object and friend
     throughout, the right pronouns, and nothing after the ending.
     """
     sentences = tuple(read_sentence(part) for part in _BOUNDARY.split(text.strip()) if part)
@@ -178,6 +179,7 @@ class _Reader:
         self.ending: str | None = None
         self.right = 0
         self.rules: list[Rule] = []
+        self.texts: set[str] = set()
         self.place = 0
         self.before: str | None = ""
         """Role of the sentence before: empty at the start, None where the grammar could not make it."""
@@ -192,6 +194,8 @@ class _Reader:
         self.place += 1
         faults = self._faults(sentence)
         rule = sentence.rule
+        again = rule in self.rules
+        self.texts.add(sentence.text)
         if rule:
             self._remember(sentence)
             self.rules.append(rule)
@@ -201,7 +205,7 @@ class _Reader:
         if rule and not faults:
             self.right += 1
             if rule.role in ("start", "body"):
-                self.features.update(rule.features or ("dull",))
+                self.features.update(("dull",) if again else rule.features or ("dull",))
             elif rule.role == "ending":
                 self.ending = ending_of(rule)
 
@@ -217,7 +221,7 @@ class _Reader:
         rule = sentence.rule
         if rule is None:
             return ["the grammar cannot make it"]
-        if rule in self.rules:
+        if sentence.text in self.texts:
             return ["it repeats an earlier one"]
         faults = []
         before = self.before
@@ -233,8 +237,11 @@ class _Reader:
             faults.append("one who is lost cannot set out")
         if rule.plot and self.known.get("plot", rule.plot) != rule.plot:
             faults.append(f"the {rule.role} does not belong to the tale's trouble or wish")
-        if rule.role == "body" and not _fits(rule, self.rules):
-            faults.append("the friend is met twice" if "new" in rule.template.slots else "the friend was never met")
+        met = any("new" in other.template.slots for other in self.rules)
+        if "new" in rule.template.slots and met:
+            faults.append("the friend is met twice")
+        if rule.role == "body" and "friend" in rule.template.slots and not met:
+            faults.append("the friend was never met")
         for slot, value in _plain(sentence):
             if self.known.get(slot, value) != value:
                 faults.append(f"{slot} should be '{self.known[slot]}', not '{value}'")
