@@ -27,7 +27,7 @@ TALE = (
 
 @pytest.fixture(scope="module")
 def demonstrations():
-    return WORLD.demonstrations(WORLD.prompts(1000))
+    return WORLD.demonstrations(WORLD.prompts(2000))
 
 
 @settings(max_examples=200, deadline=None)

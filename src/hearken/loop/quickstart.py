@@ -35,7 +35,7 @@ class Plan(Options):
     """Training prompts; the first `judged` of them are answered and judged, PPO draws from all."""
     judged: int = 900
     heldout_judged: int = 200
-    overlap: int = 3
+    overlap: int = 6
     """Labelers who rank the same responses."""
     references: int = 500
     """Demonstrations whose mean score is 0."""
@@ -57,8 +57,8 @@ class Plan(Options):
     }
     reward: dict[str, Any] = {**_SMALL, "lr": 2e-3, "batch": 16, "epochs": 2, "warmup": 0.1}
     ppo: dict[str, Any] = {
-        "lr": 5e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 4, "epochs": 1, "episodes": 1536, "beta": 0.2,
-        "max_new_tokens": 112, "temperature": 0.7, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.5,
+        "lr": 5e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 4, "epochs": 1, "episodes": 1536, "beta": 0.1,
+        "max_new_tokens": 128, "temperature": 0.7, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.2,
         "missing_eos": -4.0, "schedule": "constant",
     }  # fmt: skip
 

@@ -19,7 +19,6 @@ ENDINGS = ("plain", "warm", "surprise")
 # How often demonstrations use what: mostly plain, so that every taste leaves room above them.
 _BODY_LENGTHS = {1: 25, 2: 40, 3: 35}
 _BODY_WEIGHTS = {"": 30, "kindness": 13, "speech": 13, "danger": 12, "discovery": 12, "vivid": 12}
-_DOUBLE_WEIGHT = 2
 _ENDING_WEIGHTS = {"plain": 50, "warm": 25, "surprise": 25}
 
 
@@ -32,7 +31,7 @@ class Rule:
     plot: str
     """The plot a trouble or an ending belongs to; else empty."""
     features: tuple[str, ...]
-    """Of a body sentence: any of `FEATURES`, perhaps one twice; of an ending: warm or surprise, or nothing."""
+    """Of a body sentence: one of `FEATURES`, or nothing; of an ending: warm or surprise, or nothing."""
     template: Template
 
     @property
@@ -95,10 +94,8 @@ def _draw(weights: dict, rng: random.Random):  # type: ignore[type-arg, no-untyp
 
 
 def _weight(rule: Rule) -> float:
-    kinds = len(set(rule.features))
-    weight = _DOUBLE_WEIGHT if kinds > 1 else _BODY_WEIGHTS[rule.features[0] if rule.features else ""]
     same = sum(other.features == rule.features for other in _rules_of("body"))
-    return weight / same
+    return _BODY_WEIGHTS[rule.features[0] if rule.features else ""] / same
 
 
 def _fits(rule: Rule, before: list[Rule]) -> bool:
