@@ -1,7 +1,7 @@
 """Hearken beside TRL and transformers' generate: speed, memory and equal losses, in one run on one machine.
 
 Both sides get the same model, data, batch and epochs, each in a process of its own with the same threads and precision.
-They take turns; a ratio is the median over the turns. A peer uses whichever of its own settings a trial run finds
+They take turns; a ratio is the median over the turns. The first step of each run warms up and is not timed. A peer uses whichever of its own settings a trial run finds
 fastest. Times leave out imports, loading and saving. Peers are found by --trl and --trl-ppo (a Python each, or the
 environment variables HEARKEN_TRL and HEARKEN_TRL_PPO): TRL 1.16 for SFT and reward models, TRL 1.12 for PPO.
 """
@@ -131,10 +131,10 @@ class Contest:
             task = replace(task, reward=str(world.make_reward(Path(f"{folder}-reward"), model, self.seed)))
         data = self.work / "data" / f"{row.kind}-{row.samples}-{count or 'all'}.jsonl"
         if row.kind == "sft":
-            rows = world.demonstrations(size, count or self.few(256, 16), self.seed)
+            rows = world.demonstrations(size, count or self.few(256, 48), self.seed)
             task = replace(task, batch=16)
         elif row.kind == "reward":
-            rows = world.rankings(size, count or self.few(512 // row.samples, 16), row.samples, self.seed)
+            rows = world.rankings(size, count or self.few(512 // row.samples, 48), row.samples, self.seed)
             task = replace(task, batch=32 // row.samples)
         else:
             steps = self.few(3 if row.kind == "ppo" else 4, 1)
@@ -153,9 +153,7 @@ class Contest:
 
 def units(row: Row, task: Task, found: dict[str, Any]) -> float:
     """What a side has done in its timed laps: new tokens, episodes, or real tokens."""
-    if row.kind == "sample":
-        return float(sum(found["tokens"]))
-    return float(task.batch * len(found["laps"]) if row.kind == "ppo" else world.real_tokens(task.rows()))
+    return float(task.batch * len(found["laps"]) if row.kind == "ppo" else found["tokens"])
 
 
 def needed(row: Row, task: Task, found: dict[str, Any]) -> float:
@@ -173,7 +171,8 @@ def needed(row: Row, task: Task, found: dict[str, Any]) -> float:
         return laps * (policy + scoring + task.passes * 3 * (policy + body))
     rows = task.rows()
     head = sum(sum(world.lengths(r)[1]) for r in rows) if row.kind == "sft" else 0
-    return 3 * size.forward(world.spans(rows), head=head)
+    whole = 3 * size.forward(world.spans(rows), head=head)
+    return whole * found["tokens"] / world.real_tokens(rows)  # without the step that warmed up
 
 
 def choose(contest: Contest, row: Row, python: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

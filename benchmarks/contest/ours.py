@@ -35,13 +35,18 @@ KINDS = {
 """Where an operation's time is counted: the first kind with a part of its name."""
 
 
-def watch(clock: Clock, warm: int) -> None:
-    """Tell the clock where a run's steps begin and end; the first ``warm`` of them are not timed."""
+def watch(clock: Clock) -> list[int]:
+    """Tell the clock where a run's steps begin and end; the first one warms up and is not timed.
+
+    Returns:
+        A list that gets the real tokens of each timed batch, the prompt counted once for each response.
+    """
     steps, log = Run.steps, Run.log
+    tokens: list[int] = []
 
     def timed(self: Run, total: int) -> Iterator[int]:
         for step in steps(self, total):
-            if step == warm:
+            if step == 1:
                 clock.begin()
             yield step
 
@@ -49,8 +54,10 @@ def watch(clock: Clock, warm: int) -> None:
         log(self, **metrics)
         if clock.marks:
             clock.lap()
+            tokens.append(sum(len(g.prompt) * len(g.responses) + sum(map(len, g.responses)) for g in self.batch))
 
     Run.steps, Run.log = timed, lap  # type: ignore[method-assign]
+    return tokens
 
 
 def shares(profiler: Any, seconds: float) -> dict[str, float]:
@@ -90,8 +97,8 @@ def options(task: Task) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def stage(kind: str, task: Task, clock: Clock, warm: int = 0, **more: Any) -> None:
-    watch(clock, warm)
+def stage(kind: str, task: Task, clock: Clock, **more: Any) -> None:
+    tokens = watch(clock)
     artifact: Any = None
 
     def work() -> None:
@@ -103,7 +110,7 @@ def stage(kind: str, task: Task, clock: Clock, warm: int = 0, **more: Any) -> No
     for line in (Path(task.work) / "run" / "metrics.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
         losses.append(row.get("loss", row.get("policy_loss")))
-    clock.result(losses=losses, metrics=artifact.metrics, **extra)
+    clock.result(losses=losses, tokens=sum(tokens), metrics=artifact.metrics, **extra)
 
 
 def sft(task: Task, clock: Clock) -> None:
@@ -132,7 +139,7 @@ def ppo(task: Task, clock: Clock) -> None:
     clock.wrap(Optimiser, "clip", "optimiser")
     clock.wrap(Optimiser, "update", "optimiser")
     stage(
-        "ppo", task, clock, warm=1, reward=task.reward, batch=task.batch, samples=task.samples, epochs=task.passes,
+        "ppo", task, clock, reward=task.reward, batch=task.batch, samples=task.samples, epochs=task.passes,
         episodes=task.batch * (task.steps + 1), max_new_tokens=task.new_tokens, missing_eos=None, minibatches=1,
     )  # fmt: skip
 
@@ -158,7 +165,7 @@ def sample(task: Task, clock: Clock) -> None:
                 counts.append(sum(len(s.tokens) for s in found))
 
     extra = profiled(task, clock, work)
-    clock.result(tokens=counts, mean_length=sum(counts) / (len(counts) * task.batch * task.samples), **extra)
+    clock.result(tokens=sum(counts), mean_length=sum(counts) / (len(counts) * task.batch * task.samples), **extra)
 
 
 def matmul(task: Task, clock: Clock) -> None:

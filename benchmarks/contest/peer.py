@@ -28,20 +28,23 @@ logging.disable_progress_bar()
 
 
 class Laps(TrainerCallback):
-    """Tells the clock where steps begin and end."""
+    """Tells the clock where steps end; the first step (of PPO: the first iteration) warms up and is not timed."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        if not self.clock.marks:
-            self.clock.begin()
+        self.trainer: Any = None
+        self.before = 0
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         if self.clock.marks:
             self.clock.lap()
-        else:  # PPO says nothing before the end of its first iteration, which then warms up
+        else:
+            self.before = self.tokens()
             self.clock.begin()
+
+    def tokens(self) -> int:
+        """Real tokens that the trainer has read so far."""
+        return int(getattr(self.trainer, "_total_train_tokens", 0))
 
 
 def arguments(task: Task) -> dict[str, Any]:
@@ -83,10 +86,14 @@ def classifier(folder: str) -> Any:
     return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
 
 
-def train(trainer: Any, clock: Clock) -> None:
-    trainer.add_callback(Laps(clock))
+def train(trainer: Any, clock: Clock, copies: int = 1) -> None:
+    """Train and report; each response stands ``copies`` times in the trainer's batches."""
+    laps = Laps(clock)
+    laps.trainer = trainer
+    trainer.add_callback(laps)
     trainer.train()
-    clock.result(losses=[row["loss"] for row in trainer.state.log_history if "loss" in row])
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    clock.result(losses=losses, tokens=(laps.tokens() - laps.before) / copies)
 
 
 def sft(task: Task, clock: Clock) -> None:
@@ -117,7 +124,8 @@ def reward(task: Task, clock: Clock) -> None:
     tokenizer = AutoTokenizer.from_pretrained(task.reward)
     config = RewardConfig(**settings)
     data = Dataset.from_list(rows)
-    train(RewardTrainer(classifier(task.reward), config, train_dataset=data, processing_class=tokenizer), clock)
+    trainer = RewardTrainer(classifier(task.reward), config, train_dataset=data, processing_class=tokenizer)
+    train(trainer, clock, copies=task.samples - 1)
 
 
 def ppo(task: Task, clock: Clock) -> None:
@@ -178,7 +186,7 @@ def sample(task: Task, clock: Clock) -> None:
         else:
             clock.lap()
             counts.append(int((found[:, ids.shape[1] :] != tokenizer.pad_token_id).sum()))
-    clock.result(tokens=counts, mean_length=sum(counts) / (len(counts) * task.batch * task.samples))
+    clock.result(tokens=sum(counts), mean_length=sum(counts) / (len(counts) * task.batch * task.samples))
 
 
 if __name__ == "__main__":
