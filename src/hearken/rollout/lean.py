@@ -1,9 +1,9 @@
 """One decoding step of a Llama-like model as a straight line of tensor operations.
 
-In small models a step through transformers' modules goes mostly into Python: some sixty calls a layer. Here weights that
-read the same input stand in one matrix, the norms' weights and the attention's scale are folded into it, and the tables
-of the rotary embedding are made once. What the model computes is the same; the sampler compares the two in its first
-step and goes on with the model's own code where they differ.
+In small models a step through transformers' modules goes mostly into Python: some sixty calls a layer. Here weights
+that read the same input stand in one matrix, the norms' weights and the attention's scale are folded into it, and the
+tables of the rotary embedding are made once. What is computed is the same; a sampler compares the two when it is made
+and keeps to the model's own code where they differ.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ class _Layer:
     out: tuple[Tensor, Tensor | None]
     gate_up: tuple[Tensor, Tensor | None]
     down: tuple[Tensor, Tensor | None]
-    norms: tuple[Tensor, Tensor] | None  # of queries and keys (Qwen3)
-    eps: float
+    norms: Tensor | None  # (heads, d) weights of the norms of queries and keys (Qwen3)
 
 
 class Lean:
@@ -58,7 +57,7 @@ class Lean:
         self.rotary = backbone.rotary_emb
         self.scale: float = first.scaling if hasattr(first, "q_norm") else 1.0  # else folded into the queries' weights
         self.layers = [_layer(layer, low) for layer in backbone.layers]
-        self.eps = self.layers[0].eps
+        self.eps = torch.tensor(backbone.norm.variance_epsilon, device=scorer.device)
         self._table = (torch.empty(0), torch.empty(0))
 
     def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,27 +76,24 @@ class Lean:
         heads, both = self.heads, self.heads + self.kv
         cos, sin = self.angles(cache.positions[:, 0])
         x = F.embedding(tokens, self.embedding)
-        width = x.shape[1:]
         for number, layer in enumerate(self.layers):
-            qkv = F.linear(F.rms_norm(x, width, eps=layer.eps), *layer.qkv).unflatten(1, (-1, self.dim))
+            qkv = F.linear(self.normed(x), *layer.qkv).unflatten(1, (-1, self.dim))
             qk = qkv[:, :both]
             if layer.norms is not None:
-                queries, keys = qk.split([heads, self.kv], 1)
-                qk = torch.cat(
-                    [
-                        F.rms_norm(queries, (self.dim,), layer.norms[0], layer.eps),
-                        F.rms_norm(keys, (self.dim,), layer.norms[1], layer.eps),
-                    ],
-                    1,
-                )
+                qk = self.normed(qk) * layer.norms
             qk = torch.addcmul(qk * cos, qk.roll(self.dim // 2, -1), sin)
             seen = cache.step(
                 number, qk[:, :heads, None], qk[:, heads:, None], qkv[:, both:, None], None, self.scale, None, None
             )
             x = x + F.linear(seen.flatten(1), *layer.out)
-            gate, up = F.linear(F.rms_norm(x, width, eps=layer.eps), *layer.gate_up).chunk(2, 1)
+            gate, up = F.linear(self.normed(x), *layer.gate_up).chunk(2, 1)
             x = x + F.linear(F.silu(gate) * up, *layer.down)
-        return F.rms_norm(x, width, self.norm, self.eps)
+        return self.normed(x) * self.norm
+
+    def normed(self, x: Tensor) -> Tensor:
+        """``x`` over the root mean square of its last dimension (half the time of `F.rms_norm` on a CPU)."""
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        return x * torch.addcmul(self.eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
 
 
 def fits(scorer: TokenScorer) -> bool:
@@ -132,9 +128,14 @@ def _layer(layer: Any, dtype: torch.dtype) -> _Layer:
         out=_join([out], [1.0], None, dtype),
         gate_up=_join([gate, up], [1.0, 1.0], after.weight, dtype),
         down=_join([down], [1.0], None, dtype),
-        norms=(attention.q_norm.weight, attention.k_norm.weight) if normed else None,
-        eps=before.variance_epsilon,
+        norms=_head_norms(attention) if normed else None,
     )
+
+
+def _head_norms(attention: Any) -> Tensor:
+    config, one = attention.config, (attention.q_norm.weight, attention.k_norm.weight)
+    counts = (config.num_attention_heads, config.num_key_value_heads)
+    return torch.cat([weight.expand(count, -1) for weight, count in zip(one, counts, strict=True)])
 
 
 def _join(

@@ -122,19 +122,20 @@ def draw(logits: Tensor, uniform: Tensor, how: SamplingParameters) -> tuple[Tens
         logprobs = torch.log_softmax(logits.float(), -1)
         best = logprobs.argmax(-1)
         return best, logprobs.gather(-1, best[:, None])[:, 0]
-    logits = logits.float() / how.temperature
-    logprobs = torch.log_softmax(logits, -1)
+    logits = logits.float() if how.temperature == 1 else logits.float() / how.temperature
+    probabilities = torch.softmax(logits, -1)
     if how.top_p == 1 and how.top_k == 0:
-        cumulative = logprobs.exp().cumsum(-1)
+        cumulative = probabilities.cumsum(-1)
         choice = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp_max(logits.shape[1] - 1)
     else:
         count = how.top_k or logits.shape[1]
-        ranked, index = logprobs.exp().topk(min(count, logits.shape[1]), -1)
+        ranked, index = probabilities.topk(min(count, logits.shape[1]), -1)
         ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= how.top_p, 0)  # the token that crosses top_p stays
         cumulative = ranked.cumsum(-1)
         place = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
         choice = index.gather(-1, place.clamp_max(ranked.shape[1] - 1))
-    return choice[:, 0], logprobs.gather(-1, choice)[:, 0]
+    chosen = probabilities.gather(-1, choice)[:, 0]
+    return choice[:, 0], chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log()
 
 
 class _Packed:
