@@ -102,13 +102,18 @@ def train(kind: str, out: Path, options: dict[str, Any], *, model: Path, data: P
     return run_stage(stage, inputs, wanted, out, overwrite=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table in Markdown, so that it can be pasted into the docs as it is."""
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table with aligned columns."""
     cells = [list(columns), *([str(c) for c in row] for row in rows)]
     width = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, width, strict=True)) + " |" for row in cells]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in width) + "|")
-    print("\n".join(["", title, "", *lines]), flush=True)
+    return "\n".join(lines)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table in Markdown, so that it can be pasted into the docs as it is."""
+    print(f"\n{title}\n\n{markdown(columns, rows)}", flush=True)
 
 
 def percent(interval: Interval) -> str:

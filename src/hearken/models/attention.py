@@ -85,6 +85,7 @@ class KVCache:
         lengths = torch.bincount(layout.responses.flat // self.prompt_width, minlength=layout.responses.rows)[parent]
         column = torch.arange(self.capacity, device=parent.device)
         self.lengths = lengths
+        self.ragged = bool((lengths != self.prompt_width).any())
         self.hidden = (column[None] >= lengths[:, None]) & (column[None] < self.prompt_width)
         self.filled = self.prompt_width
         self._bias: dict[tuple[int | None, int], Tensor] = {}
@@ -118,8 +119,13 @@ class KVCache:
             store[layer] = cells
         return _packed(q, k, v, self.layout, window, *how)[None]
 
-    def bias(self, heads: int, window: int | None, dtype: torch.dtype) -> Tensor:
-        """(rows * heads, 1, filled + 1) added to the scores: the padding, and what lies outside the window."""
+    def bias(self, heads: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
+        """(rows * heads, 1, filled + 1) added to the scores: the padding, and what lies outside the window.
+
+        None where there is neither.
+        """
+        if not self.ragged and not (window and window < self.capacity):
+            return None
         key = (window, heads)
         if key not in self._bias:
             end = self.filled + 1
@@ -147,14 +153,19 @@ class KVCache:
         values = values.view(rows * kv, self.capacity, d)[:, :end]
         scale = d**-0.5 if scale is None else scale
         query, bias = q.reshape(rows * kv, heads // kv, d), self.bias(kv, window, q.dtype)
-        if softcap is None:
-            scores = torch.baddbmm(bias, query, keys.transpose(1, 2), alpha=scale)
-        else:
-            scores = softcap * torch.tanh(torch.bmm(query, keys.transpose(1, 2)) * (scale / softcap)) + bias
+        if scale != 1:
+            query = query * scale
+        scores = torch.bmm(query, keys.transpose(1, 2))
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        if bias is not None:
+            scores = scores.add_(bias)
         if sinks is not None:
             extra = sinks.view(1, kv, heads // kv, 1).expand(rows, -1, -1, 1).reshape(rows * kv, heads // kv, 1)
             scores = torch.cat([scores, extra.to(scores.dtype)], 2)
-        weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)[..., :end]
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
+        if sinks is not None:
+            weights = weights[..., :end]
         return torch.bmm(weights, values).view(rows, 1, heads, d)
 
 

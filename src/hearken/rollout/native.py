@@ -15,6 +15,7 @@ from torch import Tensor
 from hearken.models.attention import KVCache
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import TokenScorer
+from hearken.rollout.lean import Lean, fits
 from hearken.rollout.sampler import Sample, SamplingParameters
 
 COMPACT = 0.8  # finished rows are removed once fewer than this share is alive
@@ -33,6 +34,7 @@ class NativeSampler:
         self.scorer = scorer
         self.eos = torch.tensor(sorted(set(eos)), device=scorer.device)
         self.rows = rows
+        self.lean = fits(scorer) and _lean_agrees(scorer)
 
     @torch.no_grad()
     def sample(
@@ -43,10 +45,11 @@ class NativeSampler:
         found: dict[int, Sample] = {}
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together: less padding
         per = max(self.rows // n, 1)
+        lean = Lean(self.scorer) if self.lean else None
         for start in range(0, len(order), per):
             batch = order[start : start + per]
             draws = np.concatenate([_uniforms(seeds[i], n, parameters.max_new_tokens) for i in batch])
-            rows = self._decode([prompts[i] for i in batch], n, parameters, torch.from_numpy(draws), on_done)
+            rows = self._decode([prompts[i] for i in batch], n, parameters, torch.from_numpy(draws), on_done, lean)
             for row, (tokens, logprobs, reason) in enumerate(rows):
                 prompt = batch[row // n]
                 found[prompt * n + row % n] = Sample(prompt, tokens, logprobs, reason)
@@ -54,11 +57,15 @@ class NativeSampler:
 
     def _decode(
         self, prompts: Sequence[Sequence[int]], n: int, how: SamplingParameters, draws: Tensor,
-        on_done: Callable[[int], None] | None,
+        on_done: Callable[[int], None] | None, lean: Lean | None,
     ) -> list[tuple[list[int], list[float], str]]:  # fmt: skip
         device, rows = self.scorer.device, len(prompts) * n
         draws = draws.to(device, torch.float32)
-        stepper = (_Packed if self.scorer.path == "packed" else _Padded)(self.scorer, prompts, n, how.max_new_tokens)
+        stepper: _Packed | _Padded
+        if self.scorer.path == "packed":
+            stepper = _Packed(self.scorer, prompts, n, how.max_new_tokens, lean)
+        else:
+            stepper = _Padded(self.scorer, prompts, n, how.max_new_tokens)
         tokens = torch.zeros(rows, how.max_new_tokens, dtype=torch.long, device=device)
         logprobs = torch.zeros(rows, how.max_new_tokens, device=device)
         lengths = torch.full((rows,), how.max_new_tokens, device=device)
@@ -68,8 +75,7 @@ class NativeSampler:
         logits = stepper.start()
         for t in range(how.max_new_tokens):
             choice, logprob = draw(logits, draws[slot, t, None], how)
-            write = slot[live]
-            tokens[write, t], logprobs[write, t] = choice[live], logprob[live]
+            tokens[slot, t], logprobs[slot, t] = choice, logprob  # what follows an end is cut off below
             ended = live & torch.isin(choice, self.eos)
             if ended.any():
                 done = slot[ended]
@@ -116,26 +122,29 @@ def draw(logits: Tensor, uniform: Tensor, how: SamplingParameters) -> tuple[Tens
         logprobs = torch.log_softmax(logits.float(), -1)
         best = logprobs.argmax(-1)
         return best, logprobs.gather(-1, best[:, None])[:, 0]
-    logits = logits.float() / how.temperature
-    logprobs = torch.log_softmax(logits, -1)
+    logits = logits.float() if how.temperature == 1 else logits.float() / how.temperature
+    probabilities = torch.softmax(logits, -1)
     if how.top_p == 1 and how.top_k == 0:
-        cumulative = logprobs.exp().cumsum(-1)
+        cumulative = probabilities.cumsum(-1)
         choice = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp_max(logits.shape[1] - 1)
     else:
         count = how.top_k or logits.shape[1]
-        ranked, index = logprobs.exp().topk(min(count, logits.shape[1]), -1)
+        ranked, index = probabilities.topk(min(count, logits.shape[1]), -1)
         ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= how.top_p, 0)  # the token that crosses top_p stays
         cumulative = ranked.cumsum(-1)
         place = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
         choice = index.gather(-1, place.clamp_max(ranked.shape[1] - 1))
-    return choice[:, 0], logprobs.gather(-1, choice)[:, 0]
+    chosen = probabilities.gather(-1, choice)[:, 0]
+    return choice[:, 0], chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log()
 
 
 class _Packed:
-    """Steps through the model with the preallocated cache."""
+    """Steps through the model with the preallocated cache, by its own modules or by ``lean``."""
 
-    def __init__(self, scorer: TokenScorer, prompts: Sequence[Sequence[int]], n: int, new_tokens: int) -> None:
-        self.scorer = scorer
+    def __init__(
+        self, scorer: TokenScorer, prompts: Sequence[Sequence[int]], n: int, new_tokens: int, lean: Lean | None = None
+    ) -> None:
+        self.scorer, self.lean = scorer, lean
         self.layout = lay_out([Group(p, [()]) for p in prompts], scorer.device)
         self.parent = torch.arange(len(prompts), device=scorer.device).repeat_interleave(n)
         self.cache = KVCache(self.layout, self.parent, new_tokens)
@@ -150,15 +159,32 @@ class _Packed:
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed (rows,) tokens, get the next logits (rows, V)."""
-        hidden = self.scorer.backbone(
-            input_ids=tokens[:, None], position_ids=self.cache.positions, use_cache=False, cache=self.cache
-        ).last_hidden_state[:, 0]
+        if self.lean is not None:
+            hidden = self.lean.step(tokens, self.cache)
+        else:
+            hidden = self.scorer.backbone(
+                input_ids=tokens[:, None], position_ids=self.cache.positions, use_cache=False, cache=self.cache
+            ).last_hidden_state[:, 0]
         self.cache.advance()
         return self.scorer.logits(hidden)
 
     def keep(self, rows: Tensor) -> None:
         """Drop finished rows."""
         self.cache.keep(rows)
+
+
+@torch.no_grad()
+def _lean_agrees(scorer: TokenScorer) -> bool:
+    """Whether the lean step gives the logits of the model's own code, on two short prompts."""
+    last = scorer.model.config.vocab_size - 1
+    own, lean = (_Packed(scorer, [[0, last, 1], [last]], 2, 2, step) for step in (None, Lean(scorer)))
+    fed = torch.tensor([0, 1, last, 0], device=scorer.device)
+    for stepper in (own, lean):
+        stepper.start()
+    for _ in range(2):
+        truth, found = own.step(fed), lean.step(fed)
+    relative = 1e-3 if scorer.model.dtype == torch.float32 else 0.1
+    return bool((found - truth).abs().max() <= relative * truth.std())
 
 
 class _Padded:

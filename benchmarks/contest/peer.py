@@ -1,0 +1,193 @@
+"""The peers' side: TRL's trainers and transformers' ``generate``, each with the settings the task names.
+
+Runs in the peer's own environment, which need not hold Hearken.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+from clock import Clock, Task, main
+from datasets import Dataset
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+    TrainerCallback,
+)
+from transformers.utils import logging
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+
+class Laps(TrainerCallback):
+    """Tells the clock where steps end; the first step (of PPO: the first iteration) warms up and is not timed."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.trainer: Any = None
+        self.before = 0
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if self.clock.marks:
+            self.clock.lap()
+        else:
+            self.before = self.tokens()
+            self.clock.begin()
+
+    def tokens(self) -> int:
+        """Real tokens that the trainer has read so far."""
+        return int(getattr(self.trainer, "_total_train_tokens", 0))
+
+
+def arguments(task: Task) -> dict[str, Any]:
+    """Settings of every trainer: those of our own optimiser, nothing saved, nothing reported."""
+    return {
+        "output_dir": task.work,
+        "seed": task.seed,
+        "learning_rate": task.lr,
+        "lr_scheduler_type": "constant",
+        "adam_epsilon": 1e-5,
+        "weight_decay": 0.0,
+        "bf16": task.precision == "bf16",
+        "gradient_checkpointing": False,
+        "use_cpu": task.device == "cpu",
+        "logging_steps": 1 if task.in_order else 10,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def training(task: Task) -> dict[str, Any]:
+    """Settings of SFT and reward training. ``accumulate`` of the task's setting cuts a batch into so many pieces."""
+    setting = dict(task.setting)
+    pieces = setting.pop("accumulate", 1)
+    if task.in_order:
+        setting["train_sampling_strategy"] = "sequential"
+    return arguments(task) | {
+        "per_device_train_batch_size": task.batch // pieces, "gradient_accumulation_steps": pieces,
+        "num_train_epochs": 1, "max_grad_norm": 1.0, "max_length": None, "remove_unused_columns": False, **setting,
+    }  # fmt: skip
+
+
+def language_model(folder: str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def classifier(folder: str) -> Any:
+    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+
+
+def train(trainer: Any, clock: Clock, copies: int = 1) -> None:
+    """Train and report; each response stands ``copies`` times in the trainer's batches."""
+    laps = Laps(clock)
+    laps.trainer = trainer
+    trainer.add_callback(laps)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    clock.result(losses=losses, tokens=(laps.tokens() - laps.before) / copies)
+
+
+def sft(task: Task, clock: Clock) -> None:
+    """One epoch over prompt/completion rows, the loss on completions."""
+    from trl import SFTConfig, SFTTrainer
+
+    config = SFTConfig(**training(task), completion_only_loss=True)
+    tokenizer = AutoTokenizer.from_pretrained(task.model)
+    data = Dataset.from_list(task.rows())
+    train(SFTTrainer(language_model(task.model), config, train_dataset=data, processing_class=tokenizer), clock)
+
+
+def reward(task: Task, clock: Clock) -> None:
+    """One epoch over pairs; a ranking of K responses is its K(K-1)/2 pairs, in one batch."""
+    from trl import RewardConfig, RewardTrainer
+
+    rows = []
+    for row in task.rows():
+        better_first = [text for _, text in sorted(zip(row["ranks"], row["responses"], strict=True))]
+        rows += [
+            {"prompt": row["prompt"], "chosen": better, "rejected": worse,
+             "length": len(row["prompt"].split()) + max(len(better.split()), len(worse.split()))}
+            for i, better in enumerate(better_first)
+            for worse in better_first[i + 1 :]
+        ]  # fmt: skip
+    pairs = math.comb(task.samples, 2)
+    settings = training(task) | {"per_device_train_batch_size": task.batch * pairs // task.setting.get("accumulate", 1)}
+    tokenizer = AutoTokenizer.from_pretrained(task.reward)
+    config = RewardConfig(**settings)
+    data = Dataset.from_list(rows)
+    trainer = RewardTrainer(classifier(task.reward), config, train_dataset=data, processing_class=tokenizer)
+    train(trainer, clock, copies=task.samples - 1)
+
+
+def ppo(task: Task, clock: Clock) -> None:
+    """TRL's last PPO: the first iteration warms up, the others are timed, by phase."""
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
+
+    pieces = task.setting.get("accumulate", 1)
+    tokenizer = AutoTokenizer.from_pretrained(task.model, padding_side="left")
+    config = PPOConfig(
+        **arguments(task), per_device_train_batch_size=task.batch // pieces, gradient_accumulation_steps=pieces,
+        num_ppo_epochs=task.passes, num_mini_batches=1, total_episodes=task.batch * (task.steps + 1),
+        local_rollout_forward_batch_size=task.batch, num_sample_generations=0, response_length=task.new_tokens,
+        temperature=1.0, stop_token="eos" if task.stops else None,
+    )  # fmt: skip
+    prompts = Dataset.from_list([{"input_ids": tokenizer(row["prompt"])["input_ids"]} for row in task.rows()])
+    trainer = PPOTrainer(
+        config, tokenizer, language_model(task.model), language_model(task.model), classifier(task.reward),
+        prompts, classifier(task.reward), callbacks=[Laps(clock)],
+    )  # fmt: skip
+    clock.wrap(ppo_trainer, "batch_generation", "sampling")
+    clock.wrap(ppo_trainer, "forward", "scoring", when=lambda: not torch.is_grad_enabled())
+    clock.wrap(ppo_trainer, "get_reward", "scoring")
+    clock.wrap(ppo_trainer, "forward", "forward", when=torch.is_grad_enabled)
+    clock.wrap(trainer.accelerator, "backward", "backward")
+    clock.wrap(trainer.optimizer, "step", "optimiser")
+    lengths: list[int] = []
+    seen = ppo_trainer.get_reward
+
+    def count(model: Any, sequences: torch.Tensor, pad: int, context: int) -> Any:
+        if clock.marks and model is trainer.reward_model:
+            lengths.extend((sequences[:, context:] != pad).sum(1).tolist())
+        return seen(model, sequences, pad, context)
+
+    ppo_trainer.get_reward = count
+    trainer.train()
+    clock.result(mean_length=sum(lengths) / len(lengths))
+
+
+def sample(task: Task, clock: Clock) -> None:
+    """``generate`` over batches of prompts of one length; the first batch warms up."""
+    tokenizer = AutoTokenizer.from_pretrained(task.model)
+    model = language_model(task.model).eval().to(task.device)
+    prompts = [tokenizer(row["prompt"])["input_ids"] for row in task.rows()]
+    how = GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=task.new_tokens,
+        num_return_sequences=task.samples, eos_token_id=tokenizer.eos_token_id if task.stops else None,
+        pad_token_id=tokenizer.pad_token_id, **task.setting,
+    )  # fmt: skip
+    torch.manual_seed(task.seed)
+    counts: list[int] = []
+    for step in range(task.steps + 1):
+        batch = [prompts[i % len(prompts)] for i in range(step * task.batch, (step + 1) * task.batch)]
+        ids = torch.tensor(batch, device=task.device)
+        with torch.no_grad(), torch.autocast(task.device, torch.bfloat16, enabled=task.precision == "bf16"):
+            found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=how)
+        if step == 0:
+            clock.begin()
+        else:
+            clock.lap()
+            counts.append(int((found[:, ids.shape[1] :] != tokenizer.pad_token_id).sum()))
+    clock.result(tokens=sum(counts), mean_length=sum(counts) / (len(counts) * task.batch * task.samples))
+
+
+if __name__ == "__main__":
+    main({"sft": sft, "reward": reward, "ppo": ppo, "sample": sample})

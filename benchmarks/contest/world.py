@@ -1,0 +1,182 @@
+"""The models and data of the contest, and the floating-point operations its work needs.
+
+Models are Llamas of random weights over a vocabulary of made-up words (one word, one token), so that both sides read
+the same files into the same tokens. The rate at which responses end is built into the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from hearken.models.loading import new_reward, save
+
+SPECIAL = ("<pad>", "<eos>", "<bos>")
+NEVER = -60.0  # added to a logit: a token that is not drawn
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of a Llama whose heads all have their own keys and values."""
+
+    hidden: int
+    layers: int = 4
+    heads: int = 4
+    vocabulary: int = 2048
+    context: int = 1024
+
+    @property
+    def inner(self) -> int:
+        """Width of the feed-forward layers."""
+        return 4 * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """Weights, the embedding being the head as well."""
+        return self.vocabulary * self.hidden + self.layers * (4 * self.hidden**2 + 3 * self.hidden * self.inner)
+
+    def forward(self, spans: Iterable[tuple[int, int]], head: int = 0) -> int:
+        """Operations of a forward pass.
+
+        Args:
+            spans: (tokens seen before, new tokens) of each run of tokens; a prompt shared by responses is one run.
+            head: tokens whose logits are computed.
+
+        Returns:
+            Two a multiply-add, of matrix products alone: linear layers, causal attention, head.
+        """
+        found = 2 * self.vocabulary * self.hidden * head
+        for before, new in spans:
+            pairs = new * before + new * (new + 1) // 2
+            found += 2 * self.layers * new * (4 * self.hidden**2 + 3 * self.hidden * self.inner)
+            found += 4 * self.layers * self.hidden * pairs
+        return found
+
+
+def words(generator: np.random.Generator, size: Size, count: int) -> str:
+    """So many random words."""
+    return " ".join(f"w{i}" for i in generator.integers(len(SPECIAL), size.vocabulary, count))
+
+
+def end_rate(limit: int, mean: float = 0.5) -> float:
+    """The chance of ending after each token that makes responses of at most ``limit`` tokens ``mean`` of it on average.
+
+    Their mean length is (1 - (1 - p)^limit) / p; p by bisection.
+    """
+    low, high = 1e-9, 1.0
+    for _ in range(60):
+        p = (low + high) / 2
+        low, high = (p, high) if (1 - (1 - p) ** limit) / p > mean * limit else (low, p)
+    return low
+
+
+def make_model(folder: Path, size: Size, seed: int, ends: float) -> Path:
+    """Write a policy of random weights that ends its response with probability ``ends`` after every token (0: never).
+
+    The first number of every embedding is the same, so the final hidden state has a constant part there, along which
+    the rows of the end, pad and begin tokens differ from the others.
+    """
+    if folder.exists():
+        return folder
+    vocabulary = [*SPECIAL, *(f"w{i}" for i in range(len(SPECIAL), size.vocabulary))]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>")
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=size.vocabulary, hidden_size=size.hidden, intermediate_size=size.inner,
+            num_hidden_layers=size.layers, num_attention_heads=size.heads, num_key_value_heads=size.heads,
+            max_position_embeddings=size.context, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
+            bos_token_id=2,
+        )
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        table = model.get_input_embeddings().weight
+        table[:, 0] = table.norm(dim=1).mean()
+        ids = torch.randint(len(SPECIAL), size.vocabulary, (8, 32))
+        constant = model.model(input_ids=ids).last_hidden_state[:, :, 0].mean()
+        odds = math.log(ends * size.vocabulary / (1 - ends)) if ends else NEVER
+        for token, shift in enumerate((NEVER, odds, NEVER)):
+            table[token, 1:] = 0
+            table[token, 0] += shift / constant
+    save(model, tokenizer, folder)
+    return folder
+
+
+def make_reward(folder: Path, policy: Path, seed: int) -> Path:
+    """Write the untrained reward model that `hearken train reward` would start from."""
+    if not folder.exists():
+        model, tokenizer = new_reward(str(policy), seed)
+        save(model, tokenizer, folder)
+    return folder
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def demonstrations(size: Size, count: int, seed: int) -> list[dict[str, Any]]:
+    """Prompts of 32 to 96 tokens with responses of 16 to 160."""
+    draw = np.random.default_rng([seed, 1])
+    return [
+        {
+            "prompt": words(draw, size, draw.integers(32, 97)),
+            "completion": " " + words(draw, size, draw.integers(15, 160)),
+        }
+        for _ in range(count)
+    ]
+
+
+def rankings(size: Size, count: int, k: int, seed: int) -> list[dict[str, Any]]:
+    """The same lengths, ``k`` responses each, the first the best."""
+    draw = np.random.default_rng([seed, 2, k])
+    return [
+        {
+            "prompt": words(draw, size, draw.integers(32, 97)),
+            "responses": [" " + words(draw, size, draw.integers(15, 160)) for _ in range(k)],
+            "ranks": list(range(k)),
+        }
+        for _ in range(count)
+    ]
+
+
+def prompts(size: Size, count: int, length: int, seed: int) -> list[dict[str, Any]]:
+    """Prompts of one length."""
+    draw = np.random.default_rng([seed, 3])
+    return [{"prompt": words(draw, size, length)} for _ in range(count)]
+
+
+def lengths(row: dict[str, Any]) -> tuple[int, list[int]]:
+    """Tokens of a row's prompt and of each of its responses, the end token included."""
+    responses: Sequence[str] = row.get("responses") or [row["completion"]]
+    return len(row["prompt"].split()), [len(r.split()) + 1 for r in responses]
+
+
+def real_tokens(rows: Iterable[dict[str, Any]]) -> int:
+    """Tokens of prompts and responses, the prompt counted once for each of its responses (as a peer reads it)."""
+    return sum(p * len(r) + sum(r) for p, r in map(lengths, rows))
+
+
+def spans(rows: Iterable[dict[str, Any]]) -> list[tuple[int, int]]:
+    """The runs of tokens that have to be computed: each prompt once, then its responses."""
+    return [span for p, r in map(lengths, rows) for span in [(0, p), *((p, n) for n in r)]]
+
+
+def fresh(folder: Path) -> Path:
+    """An empty place for an output."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder

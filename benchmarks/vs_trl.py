@@ -1,0 +1,376 @@
+"""Hearken beside TRL and transformers' generate: speed, memory and equal losses, in one run on one machine.
+
+Both sides get the same model, data, batch and epochs, each in a process of its own with the same threads and precision.
+They take turns; a ratio is the median over the turns. The first step of each run warms up and is not timed. A peer uses whichever of its own settings a trial run finds
+fastest. Times leave out imports, loading and saving. Peers are found by --trl and --trl-ppo (a Python each, or the
+environment variables HEARKEN_TRL and HEARKEN_TRL_PPO): TRL 1.16 for SFT and reward models, TRL 1.12 for PPO.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from common import HERE, arguments, run
+
+sys.path.insert(0, str(HERE / "contest"))
+
+import world
+from clock import Task
+from page import tables, write_docs
+from world import Size
+
+from hearken.errors import UserError
+from hearken.training.batching import Order
+
+PROMPT, NEW = 32, 64
+PEERS = {"trl": ("HEARKEN_TRL", "1.16"), "trl-ppo": ("HEARKEN_TRL_PPO", "1.12")}
+DOCS = HERE.parent / "docs"
+
+GROUPED = {"train_sampling_strategy": "group_by_length"}
+TRAINING = [{}, GROUPED, {"accumulate": 2}, {"accumulate": 4}, GROUPED | {"accumulate": 2}, GROUPED | {"accumulate": 4}]
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "sft": [*TRAINING, {"padding_free": True}, {"padding_free": True, "accumulate": 4}],
+    "reward": TRAINING,
+    "ppo": [{}, {"accumulate": 2}, {"accumulate": 4}],
+    "sample": [{}, {"cache_implementation": "static"}],
+}
+"""What a peer may choose from."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a task with the ratio to the peer that is asked for."""
+
+    name: str
+    kind: str
+    hidden: int
+    goal: float
+    samples: int = 1
+    stops: bool = False
+
+    @property
+    def peer(self) -> str | None:
+        """The peer that is needed, or None for transformers, which is always there."""
+        return {"sample": None, "ppo": "trl-ppo"}.get(self.kind, "trl")
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return {"sample": "new tokens/s", "ppo": "episodes/s"}.get(self.kind, "real tokens/s")
+
+
+ROWS = (
+    Row("sampling, 1 a prompt, fixed length", "sample", 256, 1.7),
+    Row("sampling, 4 a prompt, own EOS", "sample", 256, 2.0, samples=4, stops=True),
+    Row("sampling, 1 a prompt, fixed length", "sample", 64, 2.5),
+    Row("sampling, 4 a prompt, own EOS", "sample", 64, 2.5, samples=4, stops=True),
+    Row("SFT", "sft", 256, 1.5),
+    Row("SFT", "sft", 64, 1.5),
+    Row("reward model, pairs", "reward", 256, 1.5, samples=2),
+    Row("reward model, pairs", "reward", 64, 1.5, samples=2),
+    Row("reward model, K = 4", "reward", 256, 4.0, samples=4),
+    Row("reward model, K = 4", "reward", 64, 4.0, samples=4),
+    Row("PPO, fixed length", "ppo", 256, 1.6),
+    Row("PPO, own EOS", "ppo", 256, 2.5, stops=True),
+    Row("PPO, fixed length", "ppo", 64, 1.6),
+    Row("PPO, own EOS", "ppo", 64, 2.5, stops=True),
+)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Settings of the whole run."""
+
+    work: Path
+    repeats: int
+    seed: int
+    threads: int
+    device: str
+    precision: str
+    fast: bool
+    peers: dict[str, str]
+
+    def side(self, task: Task, python: str | None = None) -> dict[str, Any]:
+        """Carry a task out in a process of its own: ours, or a peer's in its Python."""
+        script = "ours.py" if python is None else "peer.py"
+        task = replace(task, work=str(world.fresh(self.work / "out")), device=self.device, precision=self.precision)
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "ignore",
+        }  # fmt: skip
+        if python not in (None, sys.executable):
+            environment.pop("PYTHONPATH", None)
+        done = subprocess.run(
+            [python or sys.executable, str(HERE / "contest" / script), json.dumps(asdict(task))],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise UserError(
+                f"{script} failed on {task.kind}: {done.stderr.strip()[-2000:]}", f"The task: {asdict(task)}"
+            )
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    def task(self, row: Row, count: int | None = None) -> Task:
+        """The work of a row; ``count`` rows of data instead of the usual number."""
+        size = Size(row.hidden)
+        rate = world.end_rate(NEW) if row.stops or row.kind in ("sft", "reward") else 0.0
+        folder = self.work / f"hidden-{row.hidden}-{'stops' if rate else 'never-stops'}"
+        model = world.make_model(folder, size, self.seed, rate)
+        task = Task(row.kind, model=str(model), samples=row.samples, stops=row.stops, new_tokens=NEW, seed=self.seed)
+        if row.kind in ("reward", "ppo"):
+            task = replace(task, reward=str(world.make_reward(Path(f"{folder}-reward"), model, self.seed)))
+        data = self.work / "data" / f"{row.kind}-{row.samples}-{count or 'all'}.jsonl"
+        if row.kind == "sft":
+            rows = world.demonstrations(size, count or self.few(256, 48), self.seed)
+            task = replace(task, batch=16)
+        elif row.kind == "reward":
+            rows = world.rankings(size, count or self.few(512 // row.samples, 48), row.samples, self.seed)
+            task = replace(task, batch=32 // row.samples)
+        else:
+            steps = self.few(3 if row.kind == "ppo" else 4, 1)
+            task = replace(task, batch=self.few(32, 8), steps=steps, lr=3e-6)
+            rows = world.prompts(size, task.batch * (task.steps + 1), PROMPT, self.seed)
+        return replace(task, data=str(world.write_rows(data, rows)))
+
+    def few(self, full: int, smoke: int) -> int:
+        """A number, or the smaller one of a smoke run."""
+        return smoke if self.fast else full
+
+    def rate(self) -> float:
+        """The machine's matrix-multiply rate now, operations a second."""
+        return float(self.side(Task("matmul"))["rate"])
+
+
+def units(row: Row, task: Task, found: dict[str, Any]) -> float:
+    """What a side has done in its timed laps: new tokens, episodes, or real tokens."""
+    return float(task.batch * len(found["laps"]) if row.kind == "ppo" else found["tokens"])
+
+
+def needed(row: Row, task: Task, found: dict[str, Any]) -> float:
+    """Floating-point operations that the timed laps need, by formula; padding and repetitions not counted."""
+    size, laps = Size(row.hidden), len(found["laps"])
+    if row.kind == "sample":
+        length = round(found["mean_length"])
+        rows = task.batch * task.samples * laps
+        return size.forward([(0, PROMPT)] * (task.batch * laps) + [(PROMPT, length)] * rows, head=rows * length)
+    if row.kind == "ppo":
+        length = round(found.get("mean_length") or found["metrics"]["length"])
+        each = [(0, PROMPT + length)] * task.batch
+        body, policy = size.forward(each), size.forward(each, head=task.batch * length)
+        scoring = 2 * policy + 2 * body  # old and reference log-probabilities, values, rewards
+        return laps * (policy + scoring + task.passes * 3 * (policy + body))
+    rows = task.rows()
+    head = sum(sum(world.lengths(r)[1]) for r in rows) if row.kind == "sft" else 0
+    whole = 3 * size.forward(world.spans(rows), head=head)
+    return whole * found["tokens"] / world.real_tokens(rows)  # without the step that warmed up
+
+
+def choose(contest: Contest, row: Row, python: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The peer's fastest setting on a small part of the work, and what each took."""
+    trials: list[dict[str, Any]] = []
+    candidates = SETTINGS[row.kind][:2] if contest.fast else SETTINGS[row.kind]
+    task = contest.task(row, 64 if row.kind in ("sft", "reward") and not contest.fast else None)
+    for setting in candidates:
+        try:
+            found = contest.side(replace(task, setting=setting, steps=1), python)
+            trials.append({"setting": setting, "seconds": sum(found["laps"])})
+        except UserError as error:  # a setting that does not work here is not the peer's best
+            trials.append({"setting": setting, "error": error.what[-300:]})
+    timed = [t for t in trials if "seconds" in t]
+    if not timed:
+        raise UserError(f"{row.name}: no setting of the peer works: {trials[0]['error']}", f"Look at {python}")
+    return min(timed, key=lambda t: t["seconds"])["setting"], trials
+
+
+def measure(contest: Contest, row: Row, python: str) -> dict[str, Any]:
+    """A row: both sides in turns."""
+    setting, trials = choose(contest, row, python)
+    task = contest.task(row)
+    turns = []
+    for turn in range(contest.repeats):
+        rate = contest.rate()
+        both: dict[str, Any] = {}
+        for side in ("ours", "peer") if turn % 2 == 0 else ("peer", "ours"):
+            ours = side == "ours"
+            found = contest.side(task if ours else replace(task, setting=setting), None if ours else python)
+            seconds = sum(found["laps"])
+            both[side] = {
+                "per_second": units(row, task, found) / seconds,
+                "matmul_share": needed(row, task, found) / seconds / rate,
+                "peak_mb": found["peak_bytes"] / 1e6,
+                "grown_mb": (found["peak_bytes"] - found["start_bytes"]) / 1e6,
+                "mean_length": found.get("mean_length") or found.get("metrics", {}).get("length"),
+                "phases": {name: spent / seconds for name, spent in found["phases"].items()},
+                "phase_seconds": {name: spent / len(found["laps"]) for name, spent in found["phases"].items()},
+            }
+        turns.append(both | {"ratio": both["ours"]["per_second"] / both["peer"]["per_second"], "rate": rate})
+    shares = contest.side(replace(task, profile=True)).get("shares")
+    ratio = statistics.median(t["ratio"] for t in turns)
+    return {
+        "row": asdict(row) | {"unit": row.unit}, "setting": setting, "trials": trials, "turns": turns, "ratio": ratio,
+        "met": ratio >= row.goal, "shares": shares,
+    }  # fmt: skip
+
+
+def equal_losses(contest: Contest, kind: str, python: str) -> dict[str, Any]:
+    """The same seed and order: losses of both sides over 50 steps and their greatest difference."""
+    steps, batch, seed = contest.few(50, 8), 4, contest.seed
+    row = Row(kind, kind, 64, 1.0, samples=1 if kind == "sft" else 2)
+    task = replace(contest.task(row, steps * batch), batch=batch)
+    ours = contest.side(task)["losses"]
+    rows, order = task.rows(), Order(steps * batch, batch, seed)
+    shuffled = world.write_rows(Path(task.data + ".ordered"), (rows[i] for s in range(steps) for i in order.rows(s)))
+    theirs = contest.side(replace(task, data=str(shuffled), in_order=True), python)["losses"]
+    worst = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+    return {
+        "kind": kind,
+        "steps": len(ours),
+        "first": ours[0],
+        "last": ours[-1],
+        "worst": worst,
+        "equal": worst <= 1e-3,
+    }
+
+
+def scaling(contest: Contest) -> dict[str, Any]:
+    """How our cost grows, one thing changed at a time: points (x, tokens a second, share of the matmul rate)."""
+    rate = contest.rate()
+
+    def points(row: Row, tasks: Iterable[tuple[float, Row, Task]]) -> list[dict[str, float]]:
+        found = []
+        for x, one, task in tasks:
+            result = contest.side(task)
+            seconds = sum(result["laps"])
+            found.append({"x": x, "per_second": units(one, task, result) / seconds,
+                          "share": needed(one, task, result) / seconds / rate})  # fmt: skip
+        return found
+
+    sft, sampling = Row("", "sft", 256, 0), Row("", "sample", 256, 0)
+    tuned = replace(contest.task(sft, contest.few(128, 16)), batch=64)
+    sizes = (128, 512, 2048) if contest.fast else (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+    widths = (32, 64) if contest.fast else (32, 64, 128, 256, 512)
+    limits = (16, 32) if contest.fast else (16, 32, 64, 128, 256, 512)
+    fans = (2, 4) if contest.fast else (2, 3, 4, 6, 8)
+    count = contest.few(96, 8)
+    return {
+        "rate": rate,
+        "tokens": points(sft, ((n, sft, replace(tuned, setting={"tokens": n})) for n in sizes)),
+        "length": points(
+            sampling, ((n, sampling, replace(contest.task(sampling), new_tokens=n, steps=1)) for n in limits)
+        ),
+        "k": points(
+            sft, ((k, r, contest.task(r, count)) for k in fans for r in [Row("", "reward", 256, 0, samples=k)])
+        ),
+        "hidden": points(sft, ((h, r, contest.task(r, count)) for h in widths for r in [Row("", "sft", h, 0)])),
+    }
+
+
+def startup(contest: Contest, times: int) -> dict[str, float]:
+    """Medians in seconds: help texts, and the first step of a stage once torch and transformers are there."""
+    import time
+
+    def seconds(*words: str) -> float:
+        code = f"import sys; sys.argv = {['hearken', *words, '--help']!r}; from hearken.cli.main import main; main()"
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    task = contest.task(Row("", "sft", 64, 0), 64)
+
+    def first_step() -> float:
+        out = str(world.fresh(contest.work / "out"))
+        command = [sys.executable, str(HERE / "contest" / "startup.py"), task.model, task.data, out]
+        environment = os.environ | {"OMP_NUM_THREADS": str(contest.threads)}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        return float(done.stdout.strip().splitlines()[-1])
+
+    return {
+        "hearken --help": statistics.median(seconds() for _ in range(times)),
+        "hearken train ppo --help": statistics.median(seconds("train", "ppo") for _ in range(times)),
+        "first step of train sft": statistics.median(first_step() for _ in range(times)),
+    }
+
+
+def find_peers(settings: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
+    """The Python of each peer that is there, and what is missing, in words."""
+    found, missing = {}, []
+    for name, (variable, wanted) in PEERS.items():
+        python = getattr(settings, name.replace("-", "_")) or os.environ.get(variable) or sys.executable
+        code = "from importlib.metadata import version; print(version('trl'))"
+        try:
+            done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+            version = done.stdout.strip() if done.returncode == 0 else ""
+        except OSError:
+            version = ""
+        if version.startswith(wanted + "."):
+            found[name] = python
+        else:
+            what = f"has TRL {version}" if version else "has no TRL"
+            missing.append(
+                f"TRL {wanted}: {python} {what}. Make an environment (python -m venv DIR; DIR/bin/pip install "
+                f"'trl=={wanted}.*') and name its Python with --{name} or {variable}"
+            )
+    return found, missing
+
+
+def main(settings: argparse.Namespace) -> dict[str, Any]:
+    peers, missing = find_peers(settings)
+    for line in missing:
+        print(f"Missing: {line}", flush=True)
+    contest = Contest(
+        settings.work, settings.repeats or (1 if settings.fast else 3), settings.seed,
+        settings.threads or os.cpu_count() or 1, settings.device, settings.precision, settings.fast, peers,
+    )  # fmt: skip
+    parts = settings.parts.split(",")
+    figures: dict[str, Any] = {"repeats": contest.repeats, "contest_threads": contest.threads, "missing": missing}
+    figures |= {"device": contest.device, "precision": contest.precision}
+    if "rows" in parts:
+        figures["rows"] = []
+        for row in ROWS:
+            name = f"{row.name}, hidden {row.hidden}"
+            if settings.only and not re.search(settings.only, name):
+                continue
+            if row.peer and row.peer not in peers:
+                continue
+            one = measure(contest, row, peers[row.peer] if row.peer else sys.executable)
+            figures["rows"].append(one)
+            print(f"{name}: {one['ratio']:.2f} (goal {row.goal:g})", flush=True)
+    if "losses" in parts and "trl" in peers:
+        figures["losses"] = [equal_losses(contest, kind, peers["trl"]) for kind in ("sft", "reward")]
+    if "startup" in parts:
+        figures["startup"] = startup(contest, contest.few(5, 1))
+    if "scaling" in parts:
+        figures["scaling"] = scaling(contest)
+    for name, table in tables(figures).items():
+        print(f"\n{name}\n\n{table}", flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    parser = arguments(re.split(r"\n\n", __doc__ or "")[0])
+    parser.add_argument("--trl", metavar="PYTHON", help="Python of an environment with TRL 1.16")
+    parser.add_argument("--trl-ppo", metavar="PYTHON", help="Python of an environment with TRL 1.12")
+    parser.add_argument("--repeats", type=int, default=0, help="turns of each row; 0: three (one in a smoke run)")
+    parser.add_argument("--threads", type=int, default=0, help="of both sides; 0: all cores")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of both sides")
+    parser.add_argument("--parts", default="rows,losses,startup,scaling", help="what to measure")
+    parser.add_argument("--only", metavar="REGEX", help="rows whose name matches")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="JSON", help="measure nothing: put figures into docs/performance.md"
+    )
+    given = parser.parse_args()
+    if given.markdown:
+        write_docs(json.loads(given.markdown.read_text("utf-8")), DOCS / "performance.md")
+    else:
+        run(main, parser)
