@@ -30,12 +30,12 @@ class Plan(Options):
 
     documents: int = 2500
     heldout_documents: int = 200
-    demonstrations: int = 18_000
+    demonstrations: int = 16_000
     prompts: int = 3000
     """Training prompts; the first `judged` of them are answered and judged, PPO draws from all."""
     judged: int = 900
     heldout_judged: int = 200
-    overlap: int = 6
+    overlap: int = 5
     """Labelers who rank the same responses."""
     references: int = 500
     """Demonstrations whose mean score is 0."""

@@ -93,6 +93,7 @@ def _draw(weights: dict, rng: random.Random):  # type: ignore[type-arg, no-untyp
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
+@cache
 def _weight(rule: Rule) -> float:
     same = sum(other.features == rule.features for other in _rules_of("body"))
     return _BODY_WEIGHTS[rule.features[0] if rule.features else ""] / same
