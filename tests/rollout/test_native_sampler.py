@@ -76,22 +76,27 @@ def test_progress_counts_every_response_once() -> None:
 def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the end token almost certain, few rows are computed after the first step."""
     scorer = scorer_of("llama")
+    sampler = NativeSampler(scorer, range(V - 10))
     widths: list[int] = []
     inner = scorer.logits
     monkeypatch.setattr(scorer, "logits", lambda h: (widths.append(len(h)), inner(h))[1])
-    found = NativeSampler(scorer, range(V - 10)).sample(PROMPTS, 8, HOW, range(5))
+    found = sampler.sample(PROMPTS, 8, HOW, range(5))
     assert widths[0] == 5 and sum(widths[1:]) < 40 * 0.5 * HOW.max_new_tokens
     alive = [sum(len(s.tokens) > t for s in found) for t in range(1, HOW.max_new_tokens)]
     for width, live in zip(widths[1:], alive, strict=False):
         assert live <= width <= live / 0.8 + 1
 
 
-def test_the_prompt_is_computed_once_for_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lean", [True, False])
+def test_the_prompt_is_computed_once_for_all_samples(lean: bool) -> None:
     scorer = scorer_of("llama")
+    sampler = NativeSampler(scorer, [])
+    assert sampler.lean
+    sampler.lean = lean
     seen: list[int] = []
     scorer.backbone.embed_tokens.register_forward_pre_hook(lambda _, args: seen.append(args[0].numel()))
-    NativeSampler(scorer, []).sample(PROMPTS, 6, SamplingParameters(max_new_tokens=3), range(5))
-    assert seen == [sum(map(len, PROMPTS)), 30, 30]
+    sampler.sample(PROMPTS, 6, SamplingParameters(max_new_tokens=3), range(5))
+    assert seen == [sum(map(len, PROMPTS)), *([] if lean else [30, 30])], "lean steps go past the model's own modules"
 
 
 def tiny(v: int = 5) -> TokenScorer:
