@@ -120,6 +120,7 @@ def claim(
     n: int,
     kinds: Collection[str],
     now: datetime,
+    checks: bool | None = None,
 ) -> tuple[list[QueueItem], datetime]:
     """Lend up to ``n`` items to a labeler: those lent already first, then by priority; never one judged before.
 
@@ -138,6 +139,7 @@ def claim(
         raise UserError(f"labeler '{labeler}' is {status}", "Set the labeler active again")
     expires = now + timedelta(seconds=seconds)
     asked = [Items.c.kind.in_(kinds)] if kinds else []
+    asked += [] if checks is None else [is_check() if checks else ~is_check()]
     lent = select(Items).join(Leases, Leases.c.item_id == Items.c.id)
     lent = lent.where(Leases.c.labeler_id == labeler, Leases.c.expires > now, is_open(), *asked)
     items = _lock_first(connection, database, lent, n)
@@ -168,6 +170,11 @@ def _lock_first(connection: Connection, database: Database, query: Select[Any], 
 def is_open() -> ColumnElement[bool]:
     """The condition that an item has open slots."""
     return Items.c.done == literal_column("0")  # not a parameter: the partial index is chosen by this text
+
+
+def is_check() -> ColumnElement[bool]:
+    """The condition that an item measures the labeler: its answer is known, or it is asked a second time."""
+    return (Items.c.is_gold == 1) | Items.c.repeat_of.is_not(None)
 
 
 def _free(labeler: str, now: datetime) -> Select[Any]:
