@@ -297,9 +297,7 @@ class Access:
         """
         secret, now = f"hearken_{secrets.token_urlsafe(32)}", self._clock()
         expires = None if days is None else now + timedelta(days=days)
-        token = Token(
-            name=name, scopes=tuple(sorted(set(scopes))), labeler_id=labeler_id, created=now, expires=expires
-        )
+        token = Token(name=name, scopes=tuple(sorted(set(scopes))), labeler_id=labeler_id, created=now, expires=expires)
         if "label" in scopes and labeler_id is None:
             raise UserError("a token that judges needs a labeler", "Name one as labeler_id")
         with self._database.write() as connection:

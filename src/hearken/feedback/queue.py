@@ -74,13 +74,18 @@ def add(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) ->
     return len(new)
 
 
-def enqueue(connection: Connection, items: Sequence[QueueItem]) -> int:
+def enqueue(connection: Connection, items: Sequence[QueueItem], closed: bool = False) -> int:
     """Add queue items; those whose id is known already are left as they are. Returns how many are new.
+
+    Args:
+        connection: in a write transaction.
+        items: the items.
+        closed: the queue serves them to nobody.
 
     Raises:
         UserError: an item names a prompt, response or earlier item that does not exist.
     """
-    rows = [to_row(item) | {"filled": 0, "done": 0, "is_gold": int(item.is_gold)} for item in items]
+    rows = [to_row(item) | {"filled": 0, "done": CLOSED * closed, "is_gold": int(item.is_gold)} for item in items]
     require(connection, Prompts, (item.prompt_id for item in items), "a queue item")
     owner = _owners(connection, (response for item in items for response in item.response_ids))
     for item in items:

@@ -85,7 +85,7 @@ def inline_examples(
     prompts = {}
     for prompt in store.prompts(split=split):
         prompts[prompt.id] = prompt.content
-        if "prompt" in kinds:
+        if "prompt" in kinds and prompt.domain != "practice":
             yield PromptOnly(prompt.content, prompt.metadata)
     sources = {source for kind in kinds if kind in _SOURCES for source in _SOURCES[kind]}
     if not sources:

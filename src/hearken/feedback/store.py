@@ -171,11 +171,15 @@ class FeedbackStore:
 
     # -- the queue -----------------------------------------------------------------------------------------------
 
-    def enqueue(self, items: Iterable[QueueItem]) -> int:
-        """Ask for judgments; items whose id is known are left as they are. Returns how many are new."""
+    def enqueue(self, items: Iterable[QueueItem], *, closed: bool = False) -> int:
+        """Ask for judgments; items whose id is known are left as they are. Returns how many are new.
+
+        With ``closed`` the queue serves them to nobody: they are there for answers that come another way (practice,
+        a conversation), which are kept as extra.
+        """
         items = list(items)
         with self._database.write() as connection:
-            return queue.enqueue(connection, items)
+            return queue.enqueue(connection, items, closed)
 
     def claim(
         self,
@@ -270,8 +274,8 @@ class FeedbackStore:
             return self._claims(connection, [queue.item_record(row)], old.labeler_id, expires)[0]
 
     def progress(self, round: int | None = None) -> Progress:
-        """How far the queue has come, of one round or of all."""
-        here = [] if round is None else [Items.c.round == round]
+        """How far the queue has come, of one round or of all; gold and repeated items are left out."""
+        here = [~queue.is_check(), *([] if round is None else [Items.c.round == round])]
         done = func.count().filter(Items.c.done > 0)
         in_force = Leases.join(Items, Items.c.id == Leases.c.item_id)
         of_round = [] if round is None else [Judgments.c.round == round]
@@ -280,7 +284,8 @@ class FeedbackStore:
             items = connection.execute(select(func.count(), done, *slots).where(*here)).one()
             now = self._clock()
             leased = select(func.count()).select_from(in_force).where(Leases.c.expires > now, queue.is_open(), *here)
-            kinds = select(Judgments.c.kind, func.count()).where(Judgments.c.live == 1, *of_round)
+            of_check = exists().where(Items.c.id == Judgments.c.item_id, queue.is_check())
+            kinds = select(Judgments.c.kind, func.count()).where(Judgments.c.live == 1, ~of_check, *of_round)
             return Progress(
                 items=items[0],
                 items_done=items[1],
@@ -289,6 +294,12 @@ class FeedbackStore:
                 leased=connection.scalar(leased) or 0,
                 judgments={kind: count for kind, count in connection.execute(kinds.group_by(Judgments.c.kind))},
             )
+
+    def count_judgments(self, labeler_id: str) -> int:
+        """How many judgments of a labeler are in force; answers to gold and repeated items count."""
+        mine = select(func.count()).where(Judgments.c.labeler_id == labeler_id, Judgments.c.live == 1)
+        with self._database.read() as connection:
+            return connection.scalar(mine) or 0
 
     def _claims(
         self, connection: Connection, items: list[QueueItem], labeler_id: str, expires: datetime
