@@ -145,7 +145,7 @@ def progress(request: Request, who: Looker) -> HTMLResponse:
     book = pages_of(request).book()
     found = data.progress_page(store, book, settings.hourly_cost)
     hourly = charts.line_chart(
-        [Series("judgments", [i - len(found.hourly) + 1 for i in range(len(found.hourly))], [n for _, n in found.hourly])],
+        [Series("judgments", range(1 - len(found.hourly), 1), [count for _, count in found.hourly])],
         title="Judgments an hour",
         description=f"{found.today} judgments in the last 24 hours",
         x_label="hours ago",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -129,6 +129,14 @@ class LabelSettings(Options):
     """How long an item is kept for the labeler who has it on the screen."""
     break_minutes: int = Field(50, ge=0)
     """After how long a pause is proposed; 0 for never."""
+    hourly_cost: float | None = Field(None, ge=0)
+    """What an hour of judging costs."""
+    budget: float | None = Field(None, ge=0)
+    """What the labelling may cost altogether."""
+    currency: str = Field("", max_length=8)
+    """Of cost and budget."""
+    population: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
+    """Whom the labelers should stand for: shares by attribute and value."""
 
     @model_validator(mode="after")
     def _check(self) -> LabelSettings:

@@ -32,7 +32,8 @@ def crowd_bt(
     """Maximum a posteriori of P(labeler l prefers i to j) = η_l σ(θ_i - θ_j) + (1 - η_l) σ(θ_j - θ_i).
 
     The priors are θ ~ N(0, 1/ridge) and η ~ Beta(right, wrong); the second one says that labelers rather mean well,
-    without which turning everything round would fit as well.
+    without which turning everything round would fit as well. Responses need many comparisons each (ten or more):
+    with few, strengths close to 0 explain all disagreement and nobody seems unreliable; take `dawid_skene` then.
 
     Args:
         first: (N,) number of a response, 0..R-1.
