@@ -26,8 +26,8 @@ def agrees(said: Any, expected: Mapping[str, Any], *, exact: bool) -> bool:
         return _shape(mine) == _shape(right) if exact else _best(mine) == _best(right)
     if isinstance(said, RatingPayload):
         middle = (said.low + said.high) / 2
-        same = (lambda a, b: a == b) if exact else (lambda a, b: (a > middle) == (b > middle))
-        return all(same(said.ratings.get(name, middle), value) for name, value in expected["ratings"].items())
+        pairs = [(said.ratings.get(name, middle), value) for name, value in expected["ratings"].items()]
+        return all(a == b if exact else (a > middle) == (b > middle) for a, b in pairs)
     return all(getattr(said, name, None) == value for name, value in expected.items())
 
 

@@ -143,7 +143,7 @@ def claim(
     if status != "active":
         raise UserError(f"labeler '{labeler}' is {status}", "Set the labeler active again")
     expires = now + timedelta(seconds=seconds)
-    asked = [Items.c.kind.in_(kinds)] if kinds else []
+    asked: list[ColumnElement[bool]] = [Items.c.kind.in_(kinds)] if kinds else []
     asked += [] if checks is None else [is_check() if checks else ~is_check()]
     lent = select(Items).join(Leases, Leases.c.item_id == Items.c.id)
     lent = lent.where(Leases.c.labeler_id == labeler, Leases.c.expires > now, is_open(), *asked)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 import hearken
 from hearken.errors import UserError
 from hearken.feedback.store import FeedbackStore
-from hearken.server import api, labeler
+from hearken.server import api, chat, labeler, owner
 from hearken.server.desk import Desk
 from hearken.server.pages import HERE, Elsewhere, page, send
 from hearken.server.security import ApiError, Door, Guard, Limit, Passwords, explain, visitor
@@ -27,14 +24,14 @@ from hearken.server.webhooks import Caller
 
 
 def create_app(
-    store: FeedbackStore, *, door: Door | None = None, policy: Any = None, media: Path | None = None
+    store: FeedbackStore, *, door: Door | None = None, policy: chat.Policy | None = None, media: Path | None = None
 ) -> FastAPI:
     """The labelling app and its API over one feedback database.
 
     Args:
         store: the open database; the caller closes it.
         door: how the server is reached; by default on this machine only.
-        policy: whom labelers may talk to (`server.chat.Policy`); None for nobody.
+        policy: whom labelers may talk to (`chat.Policy`); None for nobody.
         media: folder that the paths of media are relative to; None where there are none.
     """
     door = door or Door()
@@ -59,9 +56,8 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.include_router(api.router)
     app.include_router(labeler.router)
-    for name in ("hearken.server.chat", "hearken.server.owner"):
-        if importlib.util.find_spec(name) is not None:
-            app.include_router(import_module(name).router)
+    app.include_router(chat.router)
+    app.include_router(owner.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     app.add_middleware(Guard, door=door)
     return app

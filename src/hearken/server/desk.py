@@ -106,10 +106,10 @@ class Desk:
         newest = self.store.last_seq()
         since = self._draws.randrange(max(newest - REPEAT_AFTER, 1))
         mine = self.store.judgments(labeler_id=labeler, kinds=REPEATABLE, since=since, as_of=newest - REPEAT_AFTER)
-        for old in mine:
-            if old.item_id is not None and (not kinds or old.kind in kinds):
-                if self.store.enqueue([repeat(self.store.item(old.item_id))]):
-                    return self.store.claim(labeler, lease, 1, kinds, checks=True)
+        items = (self.store.item(old.item_id) for old in mine if old.item_id is not None)
+        fitting = (item for item in items if not kinds or item.kind in kinds)
+        if any(self.store.enqueue([repeat(item)]) for item in fitting):
+            return self.store.claim(labeler, lease, 1, kinds, checks=True)
         return []
 
     def reopen(self, item_id: str, labeler: str, expires: datetime | None, html: bool) -> Task:

@@ -1,7 +1,7 @@
 """Text of models and people as HTML that can do no harm.
 
-Markdown with raw HTML switched off, then cleaned by an allowlist; the Content-Security-Policy is the second wall. Images
-are never loaded: the address of one would tell its server who reads, and when.
+Markdown with raw HTML switched off, then cleaned by an allowlist; the Content-Security-Policy is the second wall.
+Images are never loaded: the address of one would tell its server who reads, and when.
 """
 
 from __future__ import annotations

@@ -9,17 +9,22 @@ import socket
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hearken.errors import UserError
 from hearken.feedback.access import Role
 from hearken.feedback.database import parse_url
+from hearken.feedback.examples import Message
 from hearken.feedback.store import FeedbackStore
 from hearken.server.security import LOOPBACK, Door
+
+if TYPE_CHECKING:
+    from hearken.server.chat import Policy
 
 LINK_MINUTES = 15
 
@@ -44,7 +49,7 @@ def serve(
     certificate: tuple[Path, Path] | None = None,
     role: Role = "owner",
     landing: str = "",
-    policy: Any = None,
+    policy: Policy | None = None,
     open_browser: bool = False,
     on_ready: Callable[[Address], None] | None = None,
     until: Callable[[], bool] | None = None,
@@ -71,6 +76,7 @@ def serve(
     from hearken.server.app import create_app
 
     location, media = _where(project, database)
+    policy = policy or (_Newest(project) if project is not None else None)
     local = host in LOOPBACK
     with FeedbackStore(location) as store, _alone(location), _listen(host, port) as listener:
         owners = [a for a in store.access.accounts() if a.role == "owner" and a.status == "active"]
@@ -110,6 +116,29 @@ def _where(project: Path | str | None, database: str | Path | None) -> tuple[str
     if database is None:
         raise UserError("nothing to serve", "Name a project folder (-C) or a database (--database)")
     return database, None
+
+
+class _Newest:
+    """The project's newest policy, loaded when somebody talks to it (and torch with it)."""
+
+    def __init__(self, project: Path | str) -> None:
+        from hearken.loop.project import Project
+
+        self._project = Project(project)
+
+    @property
+    def name(self) -> str:
+        return Path(self._project.policy()).name
+
+    @cached_property
+    def _talker(self) -> Any:
+        from hearken.domains.text.talk import Talker
+
+        return Talker(self._project.policy)
+
+    def stream(self, messages: Sequence[Message], n: int, seed: int) -> Iterator[tuple[int, str]]:
+        found: Iterator[tuple[int, str]] = self._talker.stream(messages, n, seed)
+        return found
 
 
 def _hosts(host: str, public_url: str) -> frozenset[str]:
@@ -209,10 +238,11 @@ def _run(
 ) -> None:  # fmt: skip
     import uvicorn
 
-    files = {} if certificate is None else {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
+    key, chain = (None, None) if certificate is None else (str(certificate[1]), str(certificate[0]))
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5, **files
-    )  # type: ignore[arg-type]
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5,
+        ssl_keyfile=key, ssl_certfile=chain,
+    )  # fmt: skip
     server = uvicorn.Server(config)
 
     async def watch() -> None:

@@ -1,8 +1,8 @@
 """What a labeler is shown and may answer: queue items without a trace of who or what is behind them.
 
-Labelers speak of *places* (0 is the first response on the screen), never of ids. Which response stands at which place is
-drawn from a seed that belongs to the labeler and the item, so it is the same after a reload, and stored with the judgment.
-A *ticket* shows that an item was served to this labeler; whoever brings it may answer, however late.
+Labelers speak of *places* (0 is the first response on the screen), never of ids. Which response stands at which place
+is drawn from a seed that belongs to the labeler and the item: it is the same after a reload, and stored with the
+judgment. A *ticket* shows that an item was served to this labeler; whoever brings it may answer, however late.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ const POLL = 4000;
 const options = JSON.parse(document.getElementById("options").textContent);
 const $ = (name) => document.getElementById(name);
 
-export const kindOf = (task) => (task.kind === "comparison" ? (task.responses.length === 2 ? pair : ranking) : KINDS[task.kind]);
+const kindOf = (task) => (task.kind === "comparison" ? (task.responses.length === 2 ? pair : ranking) : KINDS[task.kind]);
 
 class Workplace {
   constructor() {
@@ -323,4 +323,4 @@ class Workplace {
   }
 }
 
-if ($("desk") && document.body.classList.contains("work") && location.pathname === "/label") new Workplace().start();
+new Workplace().start();
