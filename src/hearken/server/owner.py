@@ -121,8 +121,11 @@ class _Format:
 
     @staticmethod
     def hours(value: float | None) -> str:
-        """A time given in hours."""
-        return duration(None if value is None else 3600 * value)
+        """A time given in hours, in whole minutes where it is long enough."""
+        seconds = None if value is None else 3600 * value
+        return duration(seconds if seconds is None or seconds < 600 else 60 * round(seconds / 60)).removesuffix(
+            " 0\u202fs"
+        )
 
 
 _FORMAT = _Format()
@@ -347,7 +350,7 @@ def leaderboard(
                 for row in found.rows
             ],
             title="Elo, live", description="Elo ratings after each part of the judgments, newest at the right",
-            x_label="older                                   newest", y_label="Elo", height=220,
+            x_label="parts of the judgments, the newest at 0", y_label="Elo", height=220,
         )  # fmt: skip
     return _show(
         request, who, "leaderboard", "Leaderboard", found=found, strengths=strengths, ticker=ticker,
@@ -420,9 +423,9 @@ def _download(name: str, write: Callable[[Path], Any]) -> FileResponse:
 def people(request: Request, who: Owner) -> HTMLResponse:
     """Accounts and their roles, invitations, tokens, webhooks."""
     store = store_of(request)
-    status = {labeler.id: labeler.status for labeler in store.labelers()}
+    labeling = {labeler.id: labeler.status for labeler in store.labelers()}
     return _show(
-        request, who, "people", "People", accounts=store.access.accounts(), status=status,
+        request, who, "people", "People", accounts=store.access.accounts(), labeling=labeling,
         invites=store.access.invites()[:50], tokens=store.access.tokens(), webhooks=store.access.webhooks(),
         now=data.utc_now(), labelers=store.labelers(),
     )  # fmt: skip

@@ -934,6 +934,8 @@ def _in_words(board: Leaderboard, fair: Leaderboard | None) -> list[str]:
     best = standings[0]
     if not best.level_with:
         found.append(f"{best.name} is ahead of all others.")
+    if len(standings) > 2 and not standings[-1].level_with:
+        found.append(f"{standings[-1].name} is behind all others.")
     for one, other in itertools.pairwise(standings):
         if other.name in one.level_with:
             found.append(f"{one.name} and {other.name} are not yet distinguishable.")

@@ -78,7 +78,7 @@ def serve(
     location, media = _where(project, database)
     policy = policy or (_Newest(project) if project is not None else None)
     local = host in LOOPBACK
-    with FeedbackStore(location) as store, _alone(location), _listen(host, port) as listener:
+    with FeedbackStore(location) as store, alone(location), _listen(host, port) as listener:
         owners = [a for a in store.access.accounts() if a.role == "owner" and a.status == "active"]
         if not local and not any(owner.password for owner in owners):
             raise UserError(
@@ -176,7 +176,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _alone(location: str | Path) -> Iterator[None]:
+def alone(location: str | Path) -> Iterator[None]:
     """Only one server on a SQLite file. The lock ends with the process, however it ends; PostgreSQL needs none."""
     url = parse_url(location)
     if url.drivername != "sqlite":
