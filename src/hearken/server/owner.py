@@ -289,7 +289,7 @@ def coverage(request: Request, who: Looker) -> HTMLResponse:
                 bar
                 for cell in cells
                 for bar in (
-                    Bar(cell.value, cell.share, text=f"{percent(cell.share)} of {cell.labelers}"),
+                    Bar(cell.value, cell.share, text=f"{percent(cell.share)} by {cell.labelers}"),
                     *([Bar("target", cell.target, style=None)] if cell.target is not None else []),
                 )
             ],
