@@ -22,7 +22,7 @@ from hearken.evaluation.charts import Bar, Reference, Series
 from hearken.evaluation.numbers import MISSING, duration, fixed, number, percent, with_interval
 from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import write_rows
-from hearken.feedback.records import ComparisonPayload, Judgment
+from hearken.feedback.records import ComparisonPayload, Judgment, utc_now
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export
 from hearken.server import owner_data as data
 from hearken.server.owner_data import ADJUDICATION, Agreement, Book, Pages
@@ -427,7 +427,7 @@ def people(request: Request, who: Owner) -> HTMLResponse:
     return _show(
         request, who, "people", "People", accounts=store.access.accounts(), labeling=labeling,
         invites=store.access.invites()[:50], tokens=store.access.tokens(), webhooks=store.access.webhooks(),
-        now=data.utc_now(), labelers=store.labelers(),
+        now=utc_now(), labelers=store.labelers(),
     )  # fmt: skip
 
 
