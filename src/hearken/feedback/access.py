@@ -311,9 +311,10 @@ class Access:
         """The token of a secret; None where it is unknown, over or revoked."""
         with self._database.read() as connection:
             row = connection.execute(select(Tokens).where(Tokens.c.hash == digest(secret))).mappings().first()
-        if row is None or row["revoked"] is not None or (row["expires"] or self._clock()) < self._clock():
+        if row is None or row["revoked"] is not None:
             return None
-        return from_row(Token, row)
+        token = from_row(Token, row)
+        return token if token.expires is None or token.expires > self._clock() else None
 
     def tokens(self) -> list[Token]:
         """All tokens, newest first."""

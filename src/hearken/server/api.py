@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -196,7 +197,9 @@ def export(
         "items": store.items,
         "labelers": lambda: iter(store.labelers()),
     }[what]()  # type: ignore[operator]
-    return StreamingResponse((record.model_dump_json() + "\n" for record in found), media_type="application/x-ndjson")
+    return StreamingResponse(
+        (json.dumps(one.model_dump(mode="json")) + "\n" for one in found), media_type="application/x-ndjson"
+    )
 
 
 # -- writing -----------------------------------------------------------------------------------------------------

@@ -46,11 +46,16 @@ _markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "striketh
 _markdown.add_render_rule("image", _picture)
 
 
+def readable(text: str) -> str:
+    """The text without what cannot be sent: NUL and halves of characters, one sign for each."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
 @lru_cache(maxsize=4_096)
 def to_html(text: str) -> str:
     """Safe HTML of Markdown ``text``: no raw HTML, no images, no attributes but a few; links open elsewhere."""
     return nh3.clean(
-        _markdown.render(text.replace("\x00", "\N{REPLACEMENT CHARACTER}")),
+        _markdown.render(readable(text)),
         tags=_TAGS,
         attributes=_ATTRIBUTES,
         attribute_filter=_filter,

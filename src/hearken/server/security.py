@@ -20,6 +20,7 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as HTTPScope
@@ -44,6 +45,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 LONGEST_BODY = 4_000_000
 """Bytes of a request's body."""
+_TOO_LONG = f"the request is longer than {LONGEST_BODY:,} bytes"
 SHORTEST_PASSWORD = 10
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -270,7 +272,7 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > LONGEST_BODY:
-                raise _TooLong
+                raise HTTPException(413, _TOO_LONG)
             return message
 
         async def careful(message: Message) -> None:
@@ -278,10 +280,7 @@ class Guard:
                 self._harden(MutableHeaders(scope=message), scope["path"])
             await send(message)
 
-        try:
-            await (refusal or self._app)(scope, measured, careful)
-        except _TooLong:
-            await _problem(413, f"the request is longer than {LONGEST_BODY:,} bytes")(scope, receive, careful)
+        await (refusal or self._app)(scope, measured, careful)
 
     def _refusal(self, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
@@ -290,7 +289,7 @@ class Guard:
             return _problem(400, "this server does not answer to that name")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length) > LONGEST_BODY:
-            return _problem(413, f"the request is longer than {LONGEST_BODY:,} bytes")
+            return _problem(413, _TOO_LONG)
         return None
 
     def _harden(self, headers: MutableHeaders, path: str) -> None:
@@ -305,10 +304,6 @@ class Guard:
         headers["Cache-Control"] = "no-cache" if path.startswith("/static/") else "no-store"
         if self._door.secure:
             headers["Strict-Transport-Security"] = "max-age=31536000"
-
-
-class _TooLong(Exception):
-    pass
 
 
 def _plain(host: str) -> bool:

@@ -34,7 +34,7 @@ from hearken.feedback.records import (
     SpanFlagPayload,
     ThumbPayload,
 )
-from hearken.server.render import to_html
+from hearken.server.render import readable, to_html
 from hearken.server.security import ApiError
 from hearken.server.settings import LabelSettings
 
@@ -185,19 +185,15 @@ def check_ticket(salt: str, labeler_id: str, item_id: str, given: str) -> None:
 
 
 def _mac(salt: str, *parts: str) -> bytes:
-    words = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in map(_clean, parts))
+    words = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in map(readable, parts))
     return hmac.digest(salt.encode(), words, "sha256")
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 def turns(content: Content, html: bool) -> list[Turn]:
     """A prompt for the screen."""
     if isinstance(content, str):
-        return [Turn(role="prompt", text=content, html=to_html(content) if html else "")]
-    return [Turn(role=m.role, text=m.content, html=to_html(m.content) if html else "") for m in content]
+        return [Turn(role="prompt", text=readable(content), html=to_html(content) if html else "")]
+    return [Turn(role=m.role, text=readable(m.content), html=to_html(m.content) if html else "") for m in content]
 
 
 def task(
@@ -218,9 +214,9 @@ def task(
 
 def _shown(response: Response, address: str, html: bool) -> Shown:
     if response.payload is not None:
-        return Shown(text=response.text, media=address)
+        return Shown(text=readable(response.text), media=address)
     parts = turns(response.messages, html) if response.messages else []
-    return Shown(text=response.text, html=to_html(response.text) if html else "", turns=parts)
+    return Shown(text=readable(response.text), html=to_html(response.text) if html else "", turns=parts)
 
 
 # -- from answers to judgments -----------------------------------------------------------------------------------
