@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from postgres import postgres_location, postgres_server  # noqa: F401  # fixtures
+
 # One thread per test process: sums in a fixed order, no fight for cores under pytest-xdist. Before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from hearken.statistics.intervals import Interval, cluster_bootstrap, paired_difference, wilson
+from hearken.statistics.intervals import (
+    Interval,
+    cluster_bootstrap,
+    clustered_wilson,
+    paired_difference,
+    percentile,
+    resampled_counts,
+    wilson,
+)
 
 
 def test_rows_as_clusters_give_the_normal_interval() -> None:
@@ -96,3 +104,20 @@ def test_wrong_input() -> None:
 
 def test_reads_well() -> None:
     assert str(Interval(0.8123, 0.77, 0.8512)) == "0.812 [0.77, 0.851]"
+
+
+def test_clustered_wilson_is_wilson_of_the_effective_number() -> None:
+    rows = np.array([1.0, 0, 1, 1, 0, 1])
+    assert clustered_wilson(rows) == pytest.approx(wilson(4, 6))
+    assert clustered_wilson(np.repeat(rows, 5), np.repeat(np.arange(6), 5)) == pytest.approx(wilson(4, 6), abs=0.03)
+    assert clustered_wilson([1, 1, 1, 1], ["a", "a", "b", "b"]) == wilson(2, 2)  # as if each ranking were one vote
+    assert clustered_wilson([1, 0, 1], ["a", "a", "a"]) == pytest.approx(wilson(2 / 3, 1))
+    with pytest.raises(ValueError, match="no trials"):
+        clustered_wilson([])
+
+
+def test_resampled_counts_and_percentiles() -> None:
+    drawn = resampled_counts(7, 100)
+    assert drawn.shape == (100, 7) and np.all(drawn.sum(1) == 7)
+    assert percentile(np.arange(101.0), 50) == pytest.approx((50, 2.5, 97.5))
+    assert math.isnan(percentile(np.array([1.0, math.nan]), 1.0).low)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import hearken
-from hearken.cli import data, inspect, project, quickstart, train
+from hearken.cli import care, data, inspect, project, quickstart, serve, train
 from hearken.cli.console import Group
 
 app = typer.Typer(
@@ -39,6 +39,8 @@ def _root(
 quickstart.register(app)
 project.register(app)
 data.register(app)
+care.register(app)
+serve.register(app)
 train.register(app)
 inspect.register(app)
 

@@ -59,15 +59,26 @@ def sample(
 
 def label(
     labeler: Annotated[Literal["simulated"], typer.Option("--with", help="Who answers the queue.")] = "simulated",
+    url: Annotated[str, typer.Option(metavar="URL", help="A running 'hearken serve' whose queue is answered.")] = "",
+    token: Annotated[
+        str, typer.Option(metavar="TOKEN", envvar="HEARKEN_TOKEN", help="For --url: one that may write.")
+    ] = "",
     seed: SeedOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Answer the queue without people."""
+    """Answer the queue without people: in the project's database, or of a server, through the API that people use."""
     with clean_stdout():
         from hearken.loop.project import Project
 
-        done = Project(project).label(labeler, seed=seed)
+        opened = Project(project)
+        if url:
+            from hearken.server.client import HearkenClient, label_over_http
+
+            with HearkenClient(url, token) as client:
+                done = label_over_http(client, opened.panel(), opened.config.seed if seed is None else seed)
+        else:
+            done = opened.label(labeler, seed=seed)
     emit(done, as_json, "Labelled")
 
 

@@ -74,13 +74,18 @@ def add(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) ->
     return len(new)
 
 
-def enqueue(connection: Connection, items: Sequence[QueueItem]) -> int:
+def enqueue(connection: Connection, items: Sequence[QueueItem], closed: bool = False) -> int:
     """Add queue items; those whose id is known already are left as they are. Returns how many are new.
+
+    Args:
+        connection: in a write transaction.
+        items: the items.
+        closed: the queue serves them to nobody.
 
     Raises:
         UserError: an item names a prompt, response or earlier item that does not exist.
     """
-    rows = [to_row(item) | {"filled": 0, "done": 0, "is_gold": int(item.is_gold)} for item in items]
+    rows = [to_row(item) | {"filled": 0, "done": CLOSED * closed, "is_gold": int(item.is_gold)} for item in items]
     require(connection, Prompts, (item.prompt_id for item in items), "a queue item")
     owner = _owners(connection, (response for item in items for response in item.response_ids))
     for item in items:
@@ -120,6 +125,7 @@ def claim(
     n: int,
     kinds: Collection[str],
     now: datetime,
+    checks: bool | None = None,
 ) -> tuple[list[QueueItem], datetime]:
     """Lend up to ``n`` items to a labeler: those lent already first, then by priority; never one judged before.
 
@@ -137,7 +143,8 @@ def claim(
     if status != "active":
         raise UserError(f"labeler '{labeler}' is {status}", "Set the labeler active again")
     expires = now + timedelta(seconds=seconds)
-    asked = [Items.c.kind.in_(kinds)] if kinds else []
+    asked: list[ColumnElement[bool]] = [Items.c.kind.in_(kinds)] if kinds else []
+    asked += [] if checks is None else [is_check() if checks else ~is_check()]
     lent = select(Items).join(Leases, Leases.c.item_id == Items.c.id)
     lent = lent.where(Leases.c.labeler_id == labeler, Leases.c.expires > now, is_open(), *asked)
     items = _lock_first(connection, database, lent, n)
@@ -168,6 +175,11 @@ def _lock_first(connection: Connection, database: Database, query: Select[Any], 
 def is_open() -> ColumnElement[bool]:
     """The condition that an item has open slots."""
     return Items.c.done == literal_column("0")  # not a parameter: the partial index is chosen by this text
+
+
+def is_check() -> ColumnElement[bool]:
+    """The condition that an item measures the labeler: its answer is known, or it is asked a second time."""
+    return (Items.c.is_gold == 1) | Items.c.repeat_of.is_not(None)
 
 
 def _free(labeler: str, now: datetime) -> Select[Any]:

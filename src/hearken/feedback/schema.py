@@ -220,6 +220,94 @@ class TombstoneRow(Base):
     created: Mapped[datetime]
 
 
+class SettingsRow(Base):
+    """Versions of how people are asked. Number 0 holds the secret from which display orders are drawn."""
+
+    __tablename__ = "settings"
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    value: Mapped[Any] = mapped_column(Json)
+    created: Mapped[datetime]
+
+
+class AccountRow(Base):
+    """People who may come in."""
+
+    __tablename__ = "accounts"
+    id: Mapped[str] = mapped_column(String, primary_key=True)
+    name: Mapped[Any] = mapped_column(Json)
+    login: Mapped[str | None] = mapped_column(String, unique=True)
+    password: Mapped[str | None] = mapped_column(String)
+    role: Mapped[str] = mapped_column(String)
+    labeler_id: Mapped[str | None] = mapped_column(ForeignKey("labelers.id"), unique=True)
+    status: Mapped[str] = mapped_column(String)
+    consented: Mapped[datetime | None]
+    created: Mapped[datetime]
+
+
+class SessionRow(Base):
+    """Browsers that are logged in; the id is a hash of the cookie's secret."""
+
+    __tablename__ = "sessions"
+    id: Mapped[str] = mapped_column(String, primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
+    csrf: Mapped[str] = mapped_column(String)
+    created: Mapped[datetime]
+    expires: Mapped[datetime]
+
+
+class TokenRow(Base):
+    """Tokens of the HTTP API, hashed."""
+
+    __tablename__ = "tokens"
+    id: Mapped[str] = mapped_column(String, primary_key=True)
+    hash: Mapped[str] = mapped_column(String, unique=True)
+    name: Mapped[Any] = mapped_column(Json)
+    scopes: Mapped[Any] = mapped_column(Json)
+    labeler_id: Mapped[str | None] = mapped_column(ForeignKey("labelers.id"), index=True)
+    created: Mapped[datetime]
+    expires: Mapped[datetime | None]
+    revoked: Mapped[datetime | None]
+
+
+class InviteRow(Base):
+    """Links by which somebody may come in once, hashed."""
+
+    __tablename__ = "invites"
+    id: Mapped[str] = mapped_column(String, primary_key=True)
+    hash: Mapped[str] = mapped_column(String, unique=True)
+    role: Mapped[str] = mapped_column(String)
+    account_id: Mapped[str | None] = mapped_column(ForeignKey("accounts.id"))
+    note: Mapped[Any] = mapped_column(Json)
+    created: Mapped[datetime]
+    expires: Mapped[datetime]
+    used: Mapped[datetime | None]
+    revoked: Mapped[datetime | None]
+
+
+class WebhookRow(Base):
+    """Addresses that are called each time so many more judgments are stored."""
+
+    __tablename__ = "webhooks"
+    id: Mapped[str] = mapped_column(String, primary_key=True)
+    url: Mapped[Any] = mapped_column(Json)
+    every: Mapped[int] = mapped_column(Integer)
+    secret: Mapped[str] = mapped_column(String)
+    reached: Mapped[int] = mapped_column(Integer)
+    created: Mapped[datetime]
+
+
+class AuditRow(Base):
+    """Who did what, besides judging."""
+
+    __tablename__ = "audit"
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True)
+    actor: Mapped[str] = mapped_column(String)
+    action: Mapped[str] = mapped_column(String)
+    target: Mapped[str] = mapped_column(String)
+    detail: Mapped[Any] = mapped_column(Json)
+    created: Mapped[datetime]
+
+
 Prompts = cast(Table, PromptRow.__table__)
 Responses = cast(Table, ResponseRow.__table__)
 Labelers = cast(Table, LabelerRow.__table__)
@@ -228,6 +316,13 @@ Items = cast(Table, ItemRow.__table__)
 Leases = cast(Table, LeaseRow.__table__)
 Judgments = cast(Table, JudgmentRow.__table__)
 Tombstones = cast(Table, TombstoneRow.__table__)
+Settings = cast(Table, SettingsRow.__table__)
+Accounts = cast(Table, AccountRow.__table__)
+Sessions = cast(Table, SessionRow.__table__)
+Tokens = cast(Table, TokenRow.__table__)
+Invites = cast(Table, InviteRow.__table__)
+Webhooks = cast(Table, WebhookRow.__table__)
+Audit = cast(Table, AuditRow.__table__)
 
 R = TypeVar("R", bound=Record)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def inline_examples(
     round: int | None = None,
     provenance: bool = True,
     attributes: bool = False,
+    weights: Mapping[str, float] | None = None,
 ) -> Iterator[Example]:
     """The judgments in force as self-contained examples, in the order they were given.
 
@@ -75,6 +76,7 @@ def inline_examples(
         round: only judgments of this round.
         provenance: put the ids of the labeler, judgment and item into the metadata.
         attributes: put what labelers said about themselves there too.
+        weights: by labeler, multiplied onto the judgments' own; a labeler who is not named keeps theirs.
 
     Raises:
         UserError: an unknown kind.
@@ -85,7 +87,7 @@ def inline_examples(
     prompts = {}
     for prompt in store.prompts(split=split):
         prompts[prompt.id] = prompt.content
-        if "prompt" in kinds:
+        if "prompt" in kinds and prompt.domain != "practice":
             yield PromptOnly(prompt.content, prompt.metadata)
     sources = {source for kind in kinds if kind in _SOURCES for source in _SOURCES[kind]}
     if not sources:
@@ -98,7 +100,8 @@ def inline_examples(
             metadata |= {"labeler": judgment.labeler_id, "judgment": judgment.id, "item": judgment.item_id}
         if attributes:
             metadata["attributes"] = labelers.get(judgment.labeler_id, {})
-        common = {"prompt": prompts[judgment.prompt_id], "weight": judgment.weight, "metadata": metadata}
+        weight = judgment.weight * (weights or {}).get(judgment.labeler_id, 1.0)
+        common = {"prompt": prompts[judgment.prompt_id], "weight": weight, "metadata": metadata}
         for example in _inline(judgment, texts, common):
             if canonical.kind_name(example) in kinds:
                 yield example

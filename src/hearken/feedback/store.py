@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -13,7 +14,7 @@ from sqlalchemy import Select, Table, and_, case, delete, exists, func, or_, sel
 from sqlalchemy.engine import Connection, RowMapping
 
 from hearken.errors import UserError
-from hearken.feedback import queue
+from hearken.feedback import access, queue
 from hearken.feedback.database import Database
 from hearken.feedback.queue import CLOSED, FILLS_NO_SLOT, chunks
 from hearken.feedback.records import (
@@ -102,6 +103,11 @@ class FeedbackStore:
         """The path, or the URL without its password."""
         return self._database.name
 
+    @cached_property
+    def access(self) -> access.Access:
+        """Who may come in: accounts, sessions, invites, tokens; settings and the audit trail."""
+        return access.Access(self._database, self._clock)
+
     def close(self) -> None:
         """Close all connections."""
         self._database.close()
@@ -165,14 +171,23 @@ class FeedbackStore:
 
     # -- the queue -----------------------------------------------------------------------------------------------
 
-    def enqueue(self, items: Iterable[QueueItem]) -> int:
-        """Ask for judgments; items whose id is known are left as they are. Returns how many are new."""
+    def enqueue(self, items: Iterable[QueueItem], *, closed: bool = False) -> int:
+        """Ask for judgments; items whose id is known are left as they are. Returns how many are new.
+
+        With ``closed`` the queue serves them to nobody: they are there for answers that come another way (practice,
+        a conversation), which are kept as extra.
+        """
         items = list(items)
         with self._database.write() as connection:
-            return queue.enqueue(connection, items)
+            return queue.enqueue(connection, items, closed)
 
     def claim(
-        self, labeler_id: str, lease_seconds: float = LEASE_SECONDS, n: int = 1, kinds: Collection[str] = ()
+        self,
+        labeler_id: str,
+        lease_seconds: float = LEASE_SECONDS,
+        n: int = 1,
+        kinds: Collection[str] = (),
+        checks: bool | None = None,
     ) -> list[Claim]:
         """Lend up to ``n`` items to a labeler, for ``lease_seconds``.
 
@@ -184,12 +199,15 @@ class FeedbackStore:
             lease_seconds: how long nobody else is given the slot.
             n: how many items at most.
             kinds: only items of these kinds; empty means all.
+            checks: only gold and repeated items (True), none of them (False), or any (None).
 
         Returns:
             The claims; empty when there is nothing to judge (now).
         """
         with self._database.write(durable=False) as connection:
-            items, expires = queue.claim(connection, self._database, labeler_id, lease_seconds, n, kinds, self._clock())
+            items, expires = queue.claim(
+                connection, self._database, labeler_id, lease_seconds, n, kinds, self._clock(), checks
+            )
             return self._claims(connection, items, labeler_id, expires)
 
     def heartbeat(self, item_id: str, labeler_id: str, lease_seconds: float = LEASE_SECONDS) -> datetime | None:
@@ -256,8 +274,8 @@ class FeedbackStore:
             return self._claims(connection, [queue.item_record(row)], old.labeler_id, expires)[0]
 
     def progress(self, round: int | None = None) -> Progress:
-        """How far the queue has come, of one round or of all."""
-        here = [] if round is None else [Items.c.round == round]
+        """How far the queue has come, of one round or of all; gold and repeated items are left out."""
+        here = [~queue.is_check(), *([] if round is None else [Items.c.round == round])]
         done = func.count().filter(Items.c.done > 0)
         in_force = Leases.join(Items, Items.c.id == Leases.c.item_id)
         of_round = [] if round is None else [Judgments.c.round == round]
@@ -266,7 +284,8 @@ class FeedbackStore:
             items = connection.execute(select(func.count(), done, *slots).where(*here)).one()
             now = self._clock()
             leased = select(func.count()).select_from(in_force).where(Leases.c.expires > now, queue.is_open(), *here)
-            kinds = select(Judgments.c.kind, func.count()).where(Judgments.c.live == 1, *of_round)
+            of_check = exists().where(Items.c.id == Judgments.c.item_id, queue.is_check())
+            kinds = select(Judgments.c.kind, func.count()).where(Judgments.c.live == 1, ~of_check, *of_round)
             return Progress(
                 items=items[0],
                 items_done=items[1],
@@ -275,6 +294,12 @@ class FeedbackStore:
                 leased=connection.scalar(leased) or 0,
                 judgments={kind: count for kind, count in connection.execute(kinds.group_by(Judgments.c.kind))},
             )
+
+    def count_judgments(self, labeler_id: str) -> int:
+        """How many judgments of a labeler are in force; answers to gold and repeated items count."""
+        mine = select(func.count()).where(Judgments.c.labeler_id == labeler_id, Judgments.c.live == 1)
+        with self._database.read() as connection:
+            return connection.scalar(mine) or 0
 
     def _claims(
         self, connection: Connection, items: list[QueueItem], labeler_id: str, expires: datetime
@@ -425,9 +450,7 @@ class FeedbackStore:
         if split is not None:
             query = query.join(Prompts, Prompts.c.id == Judgments.c.prompt_id).where(Prompts.c.split == split)
         if checks is not None:
-            is_check = and_(
-                Items.c.id == Judgments.c.item_id, or_(Items.c.is_gold == 1, Items.c.repeat_of.is_not(None))
-            )
+            is_check = and_(Items.c.id == Judgments.c.item_id, queue.is_check())
             where.append(exists().where(is_check) if checks else ~exists().where(is_check))
         of_policy = None if policy is None else {response.id for response in self.responses(policy=policy)}
         for row in self._pages(query.where(*where), Judgments.c.seq):
@@ -482,7 +505,7 @@ class FeedbackStore:
         """Erase contents, and keep that there were some: ids and places stay, and a tombstone says why.
 
         * a judgment: its payload, tags, metadata and timing; the slot it filled is open again.
-        * a labeler: their name and attributes, and all their judgments; they are paused.
+        * a labeler: their name and attributes, and all their judgments; they are paused, their account is closed.
         * a response: its contents and the judgments that speak about it; items that show it are closed.
         * a prompt: its contents, its responses, its judgments and its items.
 
@@ -506,6 +529,7 @@ class FeedbackStore:
             elif target == "labeler":
                 connection.execute(update(Labelers).where(Labelers.c.id == target_id).values(_REDACTED["labeler"]))
                 connection.execute(delete(Leases).where(Leases.c.labeler_id == target_id))
+                access.redact(connection, target_id)
                 count += self._erase_judgments_where(connection, Judgments.c.labeler_id == target_id)
             else:
                 prompt = target_id if target == "prompt" else row["prompt_id"]

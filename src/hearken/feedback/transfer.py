@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -212,6 +212,7 @@ def export(
     as_of: int | None = None,
     *,
     overwrite: bool = False,
+    weights: Mapping[str, float] | None = None,
 ) -> ExportReport:
     """Write the judgments in force to a file.
 
@@ -229,6 +230,7 @@ def export(
         split: only prompts of this split.
         as_of: only judgments that were in force when this one was the newest.
         overwrite: replace a file that exists.
+        weights: by labeler, multiplied onto the judgments' own; a raw dump has none.
 
     Raises:
         UserError: nothing to export, an unknown layout, or a file that exists or cannot be written.
@@ -243,11 +245,11 @@ def export(
     kinds = [name for name, kind in canonical.KINDS.items() if issubclass(kind, held) and name != "document"]
     if not kinds:
         raise UserError(f"the feedback database holds no '{layout}'", "Known: pairs, binary, rankings, sft, raw, ...")
-    found = list(inline_examples(store, kinds, split, as_of, provenance=layout == "snapshot"))
+    found = list(inline_examples(store, kinds, split, as_of, provenance=layout == "snapshot", weights=weights))
     left_out: Counter[str] = Counter()
     examples: list[Example] = []
     if layout == "binary" and not found:
-        found = list(inline_examples(store, ["comparison"], split, as_of, provenance=False))
+        found = list(inline_examples(store, ["comparison"], split, as_of, provenance=False, weights=weights))
         for example in found:
             examples += _unpaired(example, left_out)
     elif layout in ("pairs", "implicit", "hh"):

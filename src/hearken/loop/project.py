@@ -234,10 +234,9 @@ class Project:
             waiting = before.slots - before.slots_filled
             with progress("Simulated labelers", waiting, "judgment") as bar:
                 done = 0
-                while done < waiting:
+                answered = -1
+                while answered:
                     answered = sum(self._answer(store, one, found[one.name].id, seed, bar) for one in panel.labelers)
-                    if not answered:
-                        break
                     done += answered
             return {"judgments": store.last_seq(), "labelers": len(panel.labelers), "new": done}
 

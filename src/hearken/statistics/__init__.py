@@ -1,1 +1,1 @@
-"""Statistics of what was measured: intervals, win rates, rank agreement, diversity, best-of-n. numpy and scipy only."""
+"""Statistics of judgments and of what was measured: strengths, agreement, labelers, intervals. numpy and scipy only."""

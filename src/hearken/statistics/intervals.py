@@ -54,13 +54,7 @@ def cluster_bootstrap(
     rows = np.asarray(values, dtype=np.float64)
     if rows.shape[0] == 0:
         raise ValueError("no values to bootstrap")
-    if clusters is None:
-        index = np.arange(rows.shape[0])
-    else:
-        if len(clusters) != rows.shape[0]:
-            raise ValueError(f"{rows.shape[0]} values but {len(clusters)} clusters")
-        number: dict[Hashable, int] = {}
-        index = np.array([number.setdefault(cluster, len(number)) for cluster in clusters])
+    index = cluster_index(clusters, rows.shape[0])
     size = np.bincount(index)
     estimate = float(rows.mean() if statistic is None else statistic(rows))
     if len(size) == 1:
@@ -110,8 +104,10 @@ def paired_difference(
     return cluster_bootstrap(a - b, clusters, n=n, seed=seed, level=level)
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
+def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     """Wilson's (1927) score interval of a rate over ``n`` independent trials; ties may count half a success.
+
+    ``n`` need not be whole: an effective number of trials is one too.
 
     Raises:
         ValueError: no trials, or successes outside 0..n.
@@ -123,3 +119,73 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return Interval(rate, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def clustered_wilson(
+    hits: ArrayLike, clusters: Sequence[Hashable] | NDArray[np.generic] | None = None, level: float = 0.95
+) -> Interval:
+    """`wilson` for trials that come in clusters, e.g. the pairs of one ranking: it counts n over the design effect.
+
+    The design effect is the variance of the rate with whole clusters as the unit, over that of independent trials,
+    and never below 1 (Korn and Graubard 1998). Where every trial is the same it cannot be known: each cluster counts
+    as one trial. With clusters of one trial this is `wilson`; unlike a bootstrap it holds with few clusters, and at 0
+    and 1.
+
+    Args:
+        hits: (N,) 1 or 0, or between.
+        clusters: N labels; None treats each trial as its own cluster.
+        level: of confidence.
+
+    Raises:
+        ValueError: no trials, or another number of clusters than of trials.
+    """
+    rows = np.asarray(hits, dtype=np.float64)
+    index = cluster_index(clusters, len(rows))
+    total, size = np.bincount(index, weights=rows), np.bincount(index)
+    if len(rows) == 0:
+        raise ValueError("no trials make no rate")
+    rate, count = float(rows.mean()), len(size)
+    independent = rate * (1 - rate) / len(rows)
+    if len(rows) == count:
+        trials: float = count
+    elif independent == 0 or count == 1:
+        trials = count
+    else:
+        between = count / (count - 1) * float(np.sum((total - rate * size) ** 2)) / len(rows) ** 2
+        trials = max(len(rows) / max(between / independent, 1.0), 1.0)
+    return wilson(rate * trials, trials, level)
+
+
+def cluster_index(clusters: Sequence[Hashable] | NDArray[np.generic] | None, rows: int) -> NDArray[np.int64]:
+    """(rows,) number of each row's cluster, 0, 1, ... in order of appearance; None gives each row its own.
+
+    Raises:
+        ValueError: another number of clusters than of rows.
+    """
+    if clusters is None:
+        return np.arange(rows)
+    if len(clusters) != rows:
+        raise ValueError(f"{rows} values but {len(clusters)} clusters")
+    number: dict[Hashable, int] = {}
+    return np.array([number.setdefault(cluster, len(number)) for cluster in clusters], dtype=np.int64)
+
+
+def resampled_counts(clusters: int, n: int, seed: int = 0) -> NDArray[np.float64]:
+    """How often each cluster is drawn in each of ``n`` bootstrap resamples: (n, clusters).
+
+    For statistics that are functions of weighted sums over clusters, and so need no copy of any row.
+    """
+    random = np.random.default_rng(seed)
+    return random.multinomial(clusters, np.full(clusters, 1 / clusters), size=n).astype(np.float64)
+
+
+def percentile(draws: NDArray[np.float64], estimate: float, level: float = 0.95) -> Interval:
+    """The percentile interval of bootstrap draws; those that are NaN (a resample without the needed rows) are left out.
+
+    Bounds are NaN where more than a tenth of the draws are.
+    """
+    kept = draws[~np.isnan(draws)]
+    if len(kept) < 0.9 * len(draws) or len(kept) == 0:
+        return Interval(estimate, math.nan, math.nan)
+    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high))

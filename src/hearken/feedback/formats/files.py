@@ -40,6 +40,8 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile)
 _KNOWN = f"Known: {', '.join(_TYPES)}, each also .gz; .zip; a folder of such files"
 _CELL_LIMIT = 2**31 - 1
+_FORMULA = re.compile("'*[=+\\-@\\t\\r]")
+"""How a cell begins that a spreadsheet takes for a formula; those that have apostrophes in front get one more."""
 
 ReadRow = tuple[str, Row | UserError]
 """A row and where it stands ("file, line 3"), or in its place what is wrong with it."""
@@ -286,7 +288,7 @@ def _read_csv(source: Source, encoding: str) -> Iterator[ReadRow]:
             for cells in reader:
                 where = f"{source.name}, line {reader.line_num}"
                 if len(cells) == len(header):
-                    yield where, dict(zip(header, map(Cell, cells), strict=True))
+                    yield where, dict(zip(header, map(_plain_cell, cells), strict=True))
                 elif cells:
                     what = f"the row and the header differ in length: {len(cells)} cells, {len(header)} columns"
                     yield where, UserError(what, "Quote cells that hold commas or line breaks")
@@ -406,8 +408,18 @@ def _csv(rows: list[Row], file: IO[bytes], path: Path) -> None:
     writer.writerow(columns)
     for row in rows:
         values = (row.get(column) for column in columns)
-        writer.writerow("" if v is None else v if isinstance(v, str) else _dump(v) for v in values)
+        writer.writerow("" if v is None else _safe_cell(v) if isinstance(v, str) else _dump(v) for v in values)
     text.detach()
+
+
+def _safe_cell(text: str) -> str:
+    """``text`` with an apostrophe in front where a spreadsheet would run it as a formula; `_plain_cell` undoes it."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _plain_cell(text: str) -> Cell:
+    """What a cell says without the apostrophe that keeps it from being a formula."""
+    return Cell(text[1:] if text.startswith("'") and _FORMULA.match(text) else text)
 
 
 def _parquet(rows: list[Row], file: IO[bytes], path: Path, note: str) -> None:

@@ -1,0 +1,102 @@
+"""Answers of a policy while they are being written, for people who talk to it.
+
+Speed matters less here than that every model works, so the model is called as transformers calls it, with its own
+cache.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from hearken.domains.text.encoder import TextEncoder
+from hearken.domains.text.loading import text_encoder
+from hearken.feedback.examples import Message
+from hearken.models.loading import load_policy, load_tokenizer
+from hearken.rollout.native import draw
+from hearken.rollout.sampler import SamplingParameters
+from hearken.training.options import TextOptions
+from hearken.training.precision import device_of
+
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""How a character decodes whose last bytes are still to come."""
+
+
+class Talker:
+    """One can talk to the policy that ``newest`` names; it is loaded when first spoken to, and again when it changes.
+
+    Args:
+        newest: path or Hub name of the policy that shall answer now.
+        how: how answers are drawn.
+        device: as in training.
+    """
+
+    def __init__(
+        self, newest: Callable[[], str], how: SamplingParameters | None = None, *, device: str = "auto"
+    ) -> None:
+        self._newest, self._device = newest, device
+        self._how = how or SamplingParameters(max_new_tokens=256)
+        self._turn = threading.Lock()  # one answer at a time: the processor is shared with whoever trains
+        self._opened: tuple[str, torch.nn.Module, TextEncoder] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the policy that answers."""
+        return Path(self._newest()).name
+
+    def _open(self) -> tuple[torch.nn.Module, TextEncoder]:
+        name = self._newest()
+        if self._opened is None or self._opened[0] != name:
+            text = TextOptions(long_prompts="truncate")
+            tokenizer = load_tokenizer(name, text.eos)
+            model = load_policy(name, device=device_of(self._device)).eval()
+            reserve = min(self._how.max_new_tokens, model.config.get_text_config().max_position_embeddings // 2)
+            self._opened = name, model, text_encoder(tokenizer, model, text, reserve)
+        return self._opened[1:]
+
+    @torch.no_grad()
+    def stream(self, messages: Sequence[Message], n: int, seed: int) -> Iterator[tuple[int, str]]:
+        """``n`` answers to a dialogue, drawn together.
+
+        Args:
+            messages: the dialogue, the last one from the user.
+            n: how many answers.
+            seed: the same seed gives the same answers on the same machine.
+
+        Yields:
+            Which answer, and the text that is added to it.
+        """
+        with self._turn:
+            model, encoder = self._open()
+            device = next(model.parameters()).device
+            prompt = encoder.prompt(tuple(messages)) or [encoder.eos]
+            tokens = torch.tensor([prompt] * n, device=device)
+            generator = torch.Generator().manual_seed(seed)
+            said: list[list[int]] = [[] for _ in range(n)]
+            shown = [""] * n
+            live, cache = set(range(n)), None
+            for _ in range(min(self._how.max_new_tokens, encoder.max_length - len(prompt))):
+                out = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                cache = out.past_key_values
+                uniform = torch.rand(n, 1, generator=generator).to(device)
+                choice, _ = draw(out.logits[:, -1], uniform, self._how)
+                for row in sorted(live):
+                    token = int(choice[row])
+                    if token in encoder.stop:
+                        live.discard(row)
+                        continue
+                    said[row].append(token)
+                    text = encoder.decode(said[row])
+                    if not text.endswith(UNFINISHED) and text.startswith(shown[row]) and text != shown[row]:
+                        yield row, text[len(shown[row]) :]
+                        shown[row] = text
+                if not live:
+                    break
+                tokens = choice[:, None]
+            for row in range(n):
+                text = encoder.decode(said[row])
+                if text.startswith(shown[row]) and text != shown[row]:
+                    yield row, text[len(shown[row]) :]

@@ -1,0 +1,1 @@
+"""The labelling app and the HTTP API."""

@@ -1,0 +1,91 @@
+"""Puts the application together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.responses import Response as HTTPResponse
+from starlette.staticfiles import StaticFiles
+
+import hearken
+from hearken.errors import UserError
+from hearken.feedback.store import FeedbackStore
+from hearken.server import api, chat, labeler, owner
+from hearken.server.desk import Desk
+from hearken.server.pages import HERE, Elsewhere, page, send
+from hearken.server.security import ApiError, Door, Guard, Limit, Passwords, explain, visitor
+from hearken.server.webhooks import Caller
+
+
+def create_app(
+    store: FeedbackStore, *, door: Door | None = None, policy: chat.Policy | None = None, media: Path | None = None
+) -> FastAPI:
+    """The labelling app and its API over one feedback database.
+
+    Args:
+        store: the open database; the caller closes it.
+        door: how the server is reached; by default on this machine only.
+        policy: whom labelers may talk to (`chat.Policy`); None for nobody.
+        media: folder that the paths of media are relative to; None where there are none.
+    """
+    door = door or Door()
+    caller = Caller(store)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        with caller:
+            yield
+
+    app = FastAPI(
+        title="Hearken", version=hearken.__version__, description="Collect human feedback.", lifespan=life,
+        openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None,
+    )  # fmt: skip
+    app.state.store, app.state.door, app.state.desk = store, door, Desk(store)
+    app.state.policy, app.state.media = policy, media
+    app.state.passwords, app.state.limit = Passwords(), Limit(most=10, seconds=900)
+    app.add_exception_handler(ApiError, _explain)
+    app.add_exception_handler(UserError, _explain)
+    app.add_exception_handler(Elsewhere, send)
+    app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.include_router(api.router)
+    app.include_router(labeler.router)
+    app.include_router(chat.router)
+    app.include_router(owner.router)
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
+    app.add_middleware(Guard, door=door)
+    return app
+
+
+def _explain(request: Request, error: Exception) -> HTTPResponse:
+    """One line for programs; a page with that line for people."""
+    answer = explain(request, error)
+    if _wants_page(request):
+        what, hint = getattr(error, "what", ""), getattr(error, "hint", "")
+        return page(request, "problem.html", visitor(request), answer.status_code, what=what, hint=hint)
+    return answer
+
+
+def _plain(request: Request, error: Exception) -> HTTPResponse:
+    assert isinstance(error, HTTPException)
+    if _wants_page(request):
+        return page(request, "problem.html", visitor(request), error.status_code, what="there is no such page", hint="")
+    return JSONResponse({"error": str(error.detail), "hint": ""}, error.status_code, error.headers)
+
+
+def _wants_page(request: Request) -> bool:
+    here = not request.url.path.startswith(("/api/", "/static/", "/media/"))
+    return here and request.method == "GET" and "text/html" in request.headers.get("accept", "")
+
+
+def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    return JSONResponse({"error": f"{where}: {first['msg']}" if where else first["msg"], "hint": ""}, 422)

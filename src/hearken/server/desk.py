@@ -1,0 +1,218 @@
+"""The labeler's desk: hands out tasks, takes answers, watches the checks. Knows no HTTP."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hearken.errors import UserError
+from hearken.feedback.checks import agrees, gold_record, repeat
+from hearken.feedback.records import Claim, Judgment, Prompt, QueueItem, Response, utc_now
+from hearken.feedback.store import FeedbackStore
+from hearken.server import settings as settings_of
+from hearken.server.security import ApiError, Who
+from hearken.server.settings import LabelSettings, Practice
+from hearken.server.tasks import Submission, Task, check_ticket, judgment, task
+
+REPEATABLE = frozenset({"comparison", "rating", "thumb"})
+REPEAT_AFTER = 20
+"""So many judgments lie between an item and its repeat."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of an answer."""
+
+    judgment: Judgment
+    agreed: bool | None = None
+    """Practice only: whether it is the expected answer."""
+    explanation: str = ""
+    """Practice only: why."""
+    paused: bool = False
+    """The labeler was paused: too many gold items went wrong."""
+
+
+class Desk:
+    """Where labelers come for work.
+
+    Args:
+        store: the feedback database.
+    """
+
+    def __init__(self, store: FeedbackStore) -> None:
+        self.store = store
+        self.salt = store.access.salt()
+        self._draws = random.SystemRandom()
+        self._known: tuple[int, LabelSettings] | None = None
+        self._practice: dict[int, list[str]] = {}
+
+    @property
+    def settings(self) -> LabelSettings:
+        """How people are asked, now."""
+        version, values = self.store.access.settings()
+        if self._known is None or self._known[0] != version:
+            self._known = version, LabelSettings.parse(values, where="settings")
+        return self._known[1]
+
+    def change_settings(self, values: dict[str, Any]) -> tuple[int, LabelSettings]:
+        """Put new settings in force; see `settings.save`."""
+        return settings_of.save(self.store, values)
+
+    # -- handing out ---------------------------------------------------------------------------------------------
+
+    def claim(
+        self, who: Who, n: int, *, kinds: Collection[str] = (), lease_seconds: float | None = None, html: bool = False,
+        practice: bool = False,
+    ) -> list[Task]:  # fmt: skip
+        """Up to ``n`` tasks: practice first where it is wanted, then the queue's, some of them checks.
+
+        Raises:
+            ApiError: 403 where the labeler is paused.
+        """
+        labeler, settings = who.labeler, self.settings
+        guideline = self.guideline()
+        tasks = self._practice_left(labeler, settings, guideline, html)[:n] if practice else []
+        wanted = kinds or (settings.kinds if who.kind == "page" else ())
+        lease = lease_seconds or settings.lease_seconds
+        claims: list[Claim] = []
+        try:
+            if n > len(tasks) and self._draws.random() < settings.check_share:
+                claims += self._check(labeler, lease, wanted)
+            if n > len(tasks) + len(claims):
+                claims += self.store.claim(labeler, lease, n - len(tasks) - len(claims), wanted, checks=False)
+        except UserError as error:
+            if "paused" in error.what:
+                raise ApiError(403, "you are paused", "The owner of this project will talk to you") from None
+            raise
+        return tasks + [
+            task(
+                c.item, c.prompt, c.responses, labeler, self.salt, expires=c.expires, guideline=guideline, html=html
+            )
+            for c in claims
+        ]  # fmt: skip
+
+    def guideline(self) -> int | None:
+        """Version of the guideline in force."""
+        known = self.store.guidelines()
+        return known[-1].version if known else None
+
+    def _check(self, labeler: str, lease: float, kinds: Collection[str]) -> list[Claim]:
+        """A gold item, or one that the labeler judged a while ago."""
+        if found := self.store.claim(labeler, lease, 1, kinds, checks=True):
+            return found
+        newest = self.store.last_seq()
+        since = self._draws.randrange(max(newest - REPEAT_AFTER, 1))
+        mine = self.store.judgments(labeler_id=labeler, kinds=REPEATABLE, since=since, as_of=newest - REPEAT_AFTER)
+        items = (self.store.item(old.item_id) for old in mine if old.item_id is not None)
+        fitting = (item for item in items if not kinds or item.kind in kinds)
+        if any(self.store.enqueue([repeat(item)]) for item in fitting):
+            return self.store.claim(labeler, lease, 1, kinds, checks=True)
+        return []
+
+    def reopen(self, item_id: str, labeler: str, expires: datetime | None, html: bool) -> Task:
+        """A task whose answer was taken back."""
+        item = self.store.item(item_id)
+        responses = [self.store.response(one) for one in item.response_ids]
+        return task(
+            item, self.store.prompt(item.prompt_id), responses, labeler, self.salt, expires=expires,
+            guideline=self.guideline(), html=html,
+        )  # fmt: skip
+
+    # -- practice ------------------------------------------------------------------------------------------------
+
+    def practice_items(self, settings: LabelSettings) -> list[str]:
+        """Ids of the practice items, which are stored when they are first needed."""
+        version = self._known[0] if self._known else 0
+        if version not in self._practice:
+            self._practice = {version: [self._store_practice(one, settings) for one in settings.practice]}
+        return self._practice[version]
+
+    def _store_practice(self, practice: Practice, settings: LabelSettings) -> str:
+        prompt = Prompt(content=practice.prompt, domain="practice", split="practice")
+        responses = [Response(prompt_id=prompt.id, text=text) for text in practice.responses]
+        ids = tuple(response.id for response in responses)
+        right = {"kind": "comparison", "response_ids": ids, "ranks": [int(i != practice.best) for i in range(len(ids))]}
+        item = QueueItem(
+            prompt_id=prompt.id, response_ids=ids, selection="practice", is_gold=True, expected=right,
+            metadata={"practice": practice.explanation},
+        )  # fmt: skip
+        self.store.add_prompts([prompt])
+        self.store.add_responses(responses)
+        self.store.enqueue([item], closed=True)
+        return item.id
+
+    def _practice_left(self, labeler: str, settings: LabelSettings, guideline: int | None, html: bool) -> list[Task]:
+        if "comparison" not in settings.kinds:
+            return []
+        items = self.practice_items(settings)
+        done = {judgment.item_id for judgment in self.store.judgments(labeler_id=labeler, checks=True)}
+        return [self.reopen(item, labeler, None, html) for item in items if item not in done]
+
+    # -- taking --------------------------------------------------------------------------------------------------
+
+    def submit(self, who: Who, said: Submission) -> Taken:
+        """Store an answer; when it returns, the answer is on disk.
+
+        Raises:
+            ApiError: 403 for an item that was not given to this labeler, 422 for an answer that is empty or does not
+                fit, 409 where the id is stored and says something else.
+        """
+        labeler = who.labeler
+        check_ticket(self.salt, labeler, said.item_id, said.ticket)
+        item = self.store.item(said.item_id)
+        original = ""
+        if item.kind in ("edit", "span_flag") and said.answer.kind == item.kind:
+            original = self.store.response(item.response_ids[0]).text
+        made = judgment(said, item, original, labeler, self.salt, self.settings, who.kind)
+        try:
+            stored = self.store.submit(made)
+        except UserError as error:
+            if "stored already" in error.what:
+                raise ApiError(409, error.what, "Give a new answer a new id") from None
+            raise
+        practice = item.metadata.get("practice")
+        if practice is not None:
+            return Taken(stored, _right(stored, item), practice)
+        return Taken(stored, paused=item.is_gold and self._pause(labeler))
+
+    def _pause(self, labeler: str) -> bool:
+        """Pause the labeler where too many of their last gold items went wrong."""
+        settings = self.settings
+        record = gold_record(self.store, labeler, settings.check_window)
+        if len(record) < settings.check_window or sum(record) >= settings.check_least * len(record):
+            return False
+        self.store.set_labeler_status(labeler, "paused")
+        self.store.access.note("checks", "paused labeler", labeler, right=sum(record), of=len(record))
+        return True
+
+    def withdraw(self, who: Who, judgment_id: str, html: bool) -> Task | None:
+        """Undo an answer. Returns its task, lent again; None where there is nothing to answer any more.
+
+        Raises:
+            ApiError: 404 where it is not this labeler's, 409 where it is too late.
+        """
+        labeler, settings = who.labeler, self.settings
+        try:
+            old = self.store.judgment(judgment_id)
+        except UserError:
+            old = None
+        if old is None or old.labeler_id != labeler or old.kind in ("withdrawal", "erased"):
+            raise ApiError(404, "there is no such answer of yours")
+        if (utc_now() - old.created).total_seconds() > settings.undo_seconds:
+            raise ApiError(409, "it is too late to take this answer back", "Flag the item to say what is wrong")
+        try:
+            claim = self.store.withdraw(judgment_id, settings.lease_seconds)
+        except UserError as error:
+            raise ApiError(409, error.what, error.hint) from None
+        if claim is not None:
+            return self.reopen(claim.item.id, labeler, claim.expires, html)
+        return self.reopen(old.item_id, labeler, None, html) if old.item_id else None
+
+
+def _right(stored: Judgment, item: QueueItem) -> bool | None:
+    if item.expected is None or stored.kind != item.kind:
+        return None
+    return agrees(stored.payload, item.expected, exact=item.metadata.get("gold") == "exact")

@@ -1,0 +1,317 @@
+"""The pages people come in by and judge on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
+
+from hearken.feedback.access import Account
+from hearken.feedback.records import utc_now
+from hearken.server.desk import Desk
+from hearken.server.pages import Elsewhere, page, person
+from hearken.server.render import to_html
+from hearken.server.security import (
+    ApiError,
+    Judge,
+    Limit,
+    Passwords,
+    Who,
+    client_keys,
+    door_of,
+    same_origin,
+    store_of,
+    visitor,
+    who,
+)
+from hearken.server.tasks import Model, check_ticket, order_seed, places
+
+router = APIRouter(include_in_schema=False)
+
+LARGEST_MEDIA = 64_000_000
+"""Bytes of an image."""
+
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+}
+
+
+# -- coming in ---------------------------------------------------------------------------------------------------
+
+
+class Secret(Model):
+    """What an invite link carries."""
+
+    secret: str = Field(max_length=200)
+
+
+class Login(Model):
+    """Name and password."""
+
+    login: str = Field(min_length=1, max_length=200)
+    password: str = Field(min_length=1, max_length=1_000)
+
+
+class Beginning(Model):
+    """What a newcomer says before the first item."""
+
+    name: str = Field(min_length=1, max_length=80)
+    consent: bool
+    about: dict[str, str] = Field({}, max_length=20)
+
+
+class NewLogin(Model):
+    """How somebody wants to log in from now on."""
+
+    login: str = Field(min_length=2, max_length=80, pattern="^\\S.*\\S$")
+    password: str = Field(max_length=1_000)
+
+
+@router.get("/")
+def home(request: Request) -> RedirectResponse:
+    """To where this person works."""
+    found = visitor(request)
+    return RedirectResponse(_start(request, found.account if found else None), 303)
+
+
+def _start(request: Request, account: Account | None) -> str:
+    if account is None:
+        return "/login"
+    owner_pages = any(getattr(route, "path", "") == "/owner" for route in request.app.routes)
+    return "/owner" if account.role != "labeler" and owner_pages else "/label"
+
+
+@router.get("/enter")
+def enter(request: Request) -> HTMLResponse:
+    """The page of an invite link; its secret stands behind the #, which no server or log ever sees."""
+    return page(request, "enter.html")
+
+
+@router.post("/enter")
+def redeem(request: Request, given: Secret) -> JSONResponse:
+    """Use an invite link up."""
+    limit, keys = _limit(request), client_keys(request)
+    _check_origin(request)
+    limit.check(*keys)
+    account = store_of(request).access.redeem(given.secret)
+    if account is None:
+        limit.fail(*keys)
+        raise ApiError(403, "this link does not work (any more)", "Links work once. Ask for a new one")
+    return _welcome(request, account, "came by link")
+
+
+@router.get("/login")
+def login_page(request: Request) -> Response:
+    """The form."""
+    found = visitor(request)
+    if found is not None and found.account is not None:
+        return RedirectResponse(_start(request, found.account), 303)
+    return page(request, "login.html")
+
+
+@router.post("/login")
+def login(request: Request, given: Login) -> JSONResponse:
+    """Log in with name and password."""
+    limit, keys = _limit(request), client_keys(request, [given.login])
+    _check_origin(request)
+    limit.check(*keys)
+    account = store_of(request).access.account_by_login(given.login)
+    passwords: Passwords = request.app.state.passwords
+    if not passwords.check(account.password if account else None, given.password) or account is None:
+        limit.fail(*keys)
+        raise ApiError(403, "name or password is wrong", "Or ask for a new link")
+    if account.status != "active":
+        raise ApiError(403, "this account is closed", "Ask the owner of this project")
+    limit.forget(*keys)
+    return _welcome(request, account, "logged in")
+
+
+def _welcome(request: Request, account: Account, action: str) -> JSONResponse:
+    """A new session, whatever the browser had before."""
+    access, door = store_of(request).access, door_of(request)
+    old = access.session(request.cookies.get(door.cookie, ""))
+    if old is not None:
+        access.close_session(old[0].id)
+    secret, _ = access.open_session(account.id)
+    access.note(f"account:{account.id}", action)
+    answer = JSONResponse({"next": _start(request, account)})
+    door.give(answer, secret)
+    return answer
+
+
+@router.post("/logout")
+def logout(request: Request) -> Response:
+    """End the session."""
+    found, answer = who(request), Response(status_code=204)
+    if found.session is not None:
+        store_of(request).access.close_session(found.session.id)
+    door_of(request).take(answer)
+    return answer
+
+
+def _limit(request: Request) -> Limit:
+    limit: Limit = request.app.state.limit
+    return limit
+
+
+def _check_origin(request: Request) -> None:
+    if not same_origin(request):
+        raise ApiError(403, "this request does not come from this page", "Load the page again")
+
+
+# -- the labeler's pages -----------------------------------------------------------------------------------------
+
+
+@router.get("/welcome")
+def welcome(request: Request) -> HTMLResponse:
+    """Name, notice, what they may say about themselves, guideline."""
+    found = person(request, "owner", "labeler")
+    desk = _desk(request)
+    attributes = desk.store.labeler(found.labeler).attributes
+    return page(
+        request, "welcome.html", found, settings=desk.settings, consent=to_html(desk.settings.consent),
+        guideline=_guideline(desk), attributes=attributes,
+    )  # fmt: skip
+
+
+@router.post("/welcome")
+def begin(request: Request, said: Beginning) -> JSONResponse:
+    """They agree, and begin."""
+    found = who(request)
+    if found.account is None:
+        raise ApiError(403, "this page is for people")
+    if not said.consent:
+        raise ApiError(422, "nothing begins without your consent")
+    desk = _desk(request)
+    known = {question.name: question.options for question in desk.settings.about_you}
+    about = {name: value.strip() for name, value in said.about.items() if value.strip()}
+    for name, value in about.items():
+        if name not in known or (known[name] and value not in known[name]):
+            raise ApiError(422, f"'{value}' is no answer to '{name}'")
+    name = said.name.strip() or found.account.name
+    desk.store.access.change_account(found.account.id, name=name, consented=found.account.consented or utc_now())
+    desk.store.access.declare(found.labeler, about)
+    return JSONResponse({"next": "/label"})
+
+
+@router.get("/label")
+def label(request: Request) -> HTMLResponse:
+    """The labelers' workplace."""
+    found = _begun(request)
+    desk = _desk(request)
+    return page(
+        request, "label.html", found, guideline=_guideline(desk), chat=_can_chat(request), options=_options(desk, found)
+    )
+
+
+@router.get("/chat")
+def chat(request: Request) -> HTMLResponse:
+    """Talk to the current policy, and choose between two answers at every turn."""
+    found = _begun(request)
+    if not _can_chat(request):
+        raise ApiError(404, "there is nobody to talk to here", "The owner can switch conversations on")
+    desk = _desk(request)
+    return page(request, "chat.html", found, guideline=_guideline(desk), options=_options(desk, found), chat=True)
+
+
+@router.get("/account")
+def account(request: Request) -> HTMLResponse:
+    """Choose a name and a password."""
+    found = person(request)
+    return page(request, "account.html", found)
+
+
+@router.post("/account")
+def change_login(request: Request, new: NewLogin) -> JSONResponse:
+    """Log in by this name and password from now on; all other browsers are logged out."""
+    found = who(request)
+    if found.account is None:
+        raise ApiError(403, "this page is for people")
+    passwords: Passwords = request.app.state.passwords
+    access = store_of(request).access
+    hashed = passwords.hash(new.password)
+    changed = access.change_account(found.account.id, login=new.login, password=hashed)
+    return _welcome(request, changed, "chose a password")
+
+
+def _begun(request: Request) -> Who:
+    found = person(request, "owner", "labeler")
+    if found.account is None or found.account.consented is None:
+        raise Elsewhere("/welcome")
+    return found
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def _can_chat(request: Request) -> bool:
+    return _desk(request).settings.chat and request.app.state.policy is not None
+
+
+def _guideline(desk: Desk) -> dict[str, Any]:
+    known = desk.store.guidelines()
+    if not known:
+        return {"version": None, "html": ""}
+    return {"version": known[-1].version, "html": to_html(known[-1].text)}
+
+
+def _options(desk: Desk, found: Who) -> dict[str, Any]:
+    """What the scripts of a page need to know; nothing about policies or other people."""
+    wanted = {
+        "question", "strength", "partial", "attributes", "scale", "tags", "span_labels", "flags", "confirm",
+        "undo_seconds", "lease_seconds", "break_minutes", "kinds",
+    }  # fmt: skip
+    return desk.settings.model_dump(include=wanted) | {"labeler": found.labeler}
+
+
+# -- media -------------------------------------------------------------------------------------------------------
+
+
+@router.get("/media/{item_id}/{place}")
+def media(
+    request: Request, found: Judge, item_id: str, place: int, ticket: Annotated[str, Query(max_length=200)]
+) -> FileResponse:
+    """A response that is an image, by the item and the place where it is shown: the address says nothing else."""
+    desk = _desk(request)
+    check_ticket(desk.salt, found.labeler, item_id, ticket)
+    item = desk.store.item(item_id)
+    if not 0 <= place < len(item.response_ids):
+        raise ApiError(404, "there is no such image")
+    order = places(order_seed(desk.salt, found.labeler, item_id), len(item.response_ids))
+    path = _media_path(request.app.state.media, desk.store.response(item.response_ids[order[place]]).payload)
+    return FileResponse(path, media_type=media_type(path), headers={"Content-Disposition": "inline"})
+
+
+def _media_path(root: Path | None, payload: str | None) -> Path:
+    missing = ApiError(404, "there is no such image")
+    if root is None or payload is None:
+        raise missing
+    path = (root / payload).resolve()
+    if not path.is_relative_to(root.resolve()) or not path.is_file():
+        raise missing
+    return path
+
+
+def media_type(path: Path) -> str:
+    """What an image is, by its first bytes, whatever its name says.
+
+    Raises:
+        ApiError: 415 for anything but PNG, JPEG, GIF and WebP (SVG can carry scripts), or one that is too large.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+    if path.stat().st_size <= LARGEST_MEDIA:
+        for magic, kind in _MAGIC.items():
+            if head.startswith(magic):
+                return kind
+        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+            return "image/webp"
+    raise ApiError(415, "this is not an image that can be shown", "PNG, JPEG, GIF or WebP, up to 64 MB")

@@ -1,0 +1,33 @@
+// Forms that are sent as JSON; fields named "about.X" become { about: { X: ... } }.
+
+import { post } from "./lib/api.js";
+
+for (const form of document.querySelectorAll("form[data-send]")) {
+  const problem = form.querySelector("[data-problem]");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    problem.hidden = true;
+    const body = {};
+    for (const [name, value] of new FormData(form, event.submitter)) {
+      const [outer, ...inner] = name.split(".");
+      if (inner.length) (body[outer] ??= {})[inner.join(".")] = value;
+      else body[outer] = outer === "consent" ? value === "true" : value;
+    }
+    const button = form.querySelector("[type=submit]");
+    button.disabled = true;
+    try {
+      const { next } = await post(form.dataset.send, body);
+      location.assign(next);
+    } catch (refusal) {
+      problem.textContent = [refusal.message, refusal.hint].filter(Boolean).join(". ");
+      problem.hidden = false;
+      button.disabled = false;
+    }
+  });
+}
+
+document.querySelector("[data-logout]")?.addEventListener("click", async () => {
+  await post("/logout");
+  for (const key of Object.keys(localStorage)) if (key.startsWith("hearken:draft:")) localStorage.removeItem(key);
+  location.assign("/login");
+});

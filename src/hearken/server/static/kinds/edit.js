@@ -1,0 +1,22 @@
+// A response made better. The changes are shown as they are made.
+
+import { diff } from "../lib/diff.js";
+import { h } from "../lib/dom.js";
+import { writing } from "./writing.js";
+
+export function mount(task, desk, draft) {
+  const original = task.responses[0].text;
+  const before = h("p", { class: "plain" }, original);
+  const show = (text) => {
+    const parts = diff(original, text);
+    before.replaceChildren(...(parts ? parts[0].map((part) => (part.same ? part.text : h("del", {}, part.text))) : [original]));
+  };
+  return writing({
+    name: "edit", question: "Make this response better.", kind: "edit", label: "The response, to be edited",
+    text: draft.text ?? original, empty: "Write something, or skip.", said: "Edit saved", desk,
+    check: (text) => (text.trim() === original.trim() ? "Change something, or skip where nothing needs to change." : ""),
+    watch: show,
+    body: (paper) => h("div", { class: "split" },
+      h("section", { class: "response", "aria-label": "The response as it was" }, h("div", { class: "content" }, before)), paper),
+  });
+}

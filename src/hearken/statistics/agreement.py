@@ -1,0 +1,173 @@
+"""How far labelers agree, beyond what chance would give. A unit is what several labelers judged, e.g. one pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hearken.statistics.intervals import Interval, cluster_index, percentile, resampled_counts
+
+Level = Literal["nominal", "ordinal", "interval"]
+"""How far apart two values are: all alike, by the ranks between them, by their difference."""
+
+
+def value_counts(units: ArrayLike, values: ArrayLike, number_of_values: int) -> NDArray[np.int64]:
+    """(U, V) how many labelers gave each unit each value, from one row a judgment.
+
+    Args:
+        units: (N,) number of the judged unit, 0..U-1.
+        values: (N,) number of the value, 0..V-1, in order where they have one.
+        number_of_values: V.
+    """
+    unit, value = np.asarray(units, dtype=np.int64), np.asarray(values, dtype=np.int64)
+    rows = int(unit.max()) + 1 if len(unit) else 0
+    cells = np.bincount(unit * number_of_values + value, minlength=rows * number_of_values)
+    return cells.reshape(rows, number_of_values)
+
+
+def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
+    """Cohen's (1960) κ = (p_o - p_e)/(1 - p_e) of two labelers who judged the same N units.
+
+    p_o is the share of units on which they agree, p_e the share on which they would if each gave values at random with
+    their own frequencies.
+
+    Returns:
+        At most 1; 0 is chance; NaN where both gave one and the same value only (chance alone explains all).
+
+    Raises:
+        ValueError: no units, or different numbers of them.
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"Cohen's kappa of {len(a)} and {len(b)} judgments")
+    values = {value: i for i, value in enumerate(dict.fromkeys([*a, *b]))}
+    table = np.zeros((len(values), len(values)))
+    np.add.at(table, ([values[x] for x in a], [values[y] for y in b]), 1 / len(a))
+    expected = float(table.sum(0) @ table.sum(1))
+    return math.nan if expected == 1 else (float(np.trace(table)) - expected) / (1 - expected)
+
+
+def fleiss_kappa(counts: ArrayLike) -> float:
+    """Fleiss' (1971) κ over units that each have the same number n ≥ 2 of judgments, whoever gave them.
+
+    κ = (P - P_e)/(1 - P_e), P the mean over units of Σ_v n_uv (n_uv - 1)/(n(n - 1)), P_e = Σ_v p_v².
+
+    Args:
+        counts: (U, V) judgments of each value; see `value_counts`.
+
+    Raises:
+        ValueError: no units, or units with different numbers of judgments (`krippendorff_alpha` takes them).
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    each = table.sum(1)
+    if len(table) == 0 or each.min() != each.max() or each[0] < 2:
+        raise ValueError("Fleiss' kappa needs units with the same number of judgments, two or more")
+    n = each[0]
+    agreed = float(np.mean((table * (table - 1)).sum(1) / (n * (n - 1))))
+    expected = float(np.sum((table.sum(0) / table.sum()) ** 2))
+    return math.nan if expected == 1 else (agreed - expected) / (1 - expected)
+
+
+def krippendorff_alpha(
+    counts: ArrayLike,
+    level: Level = "nominal",
+    clusters: Sequence[Hashable] | NDArray[np.generic] | None = None,
+    values: Sequence[float] | None = None,
+    n: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Krippendorff's (2011) α = 1 - D_o/D_e, with an interval by bootstrap over units (Zapf et al. 2016).
+
+    Any number of labelers, any of them missing anywhere. With o_ck = Σ_u n_uc (n_uk - [c = k])/(m_u - 1) over units of
+    m_u ≥ 2 judgments, n_c = Σ_k o_ck and N = Σ_c n_c: D_o = Σ o_ck δ²_ck / N and D_e = Σ n_c n_k δ²_ck / (N(N - 1)).
+    δ² is [c ≠ k] (nominal), (Σ_{g=c..k} n_g - (n_c + n_k)/2)² (ordinal) or (v_c - v_k)² (interval). Units with a
+    single judgment say nothing and are left out.
+
+    Args:
+        counts: (U, V) judgments of each value, values in order; see `value_counts`.
+        level: of measurement.
+        clusters: U labels, e.g. the prompt of each unit, resampled whole; None if units are independent.
+        values: (V,) what the values are worth, for level "interval"; by default 0, 1, ...
+        n: resamples.
+        seed: of the resampling.
+        confidence: of the interval.
+
+    Returns:
+        1 is perfect, 0 is chance. NaN where all values are the same, or no unit has two judgments.
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    each = table.sum(1) if len(table) else np.zeros(0)
+    shared = each >= 2
+    if not shared.any():
+        return Interval(math.nan, math.nan, math.nan)
+    owner = cluster_index(clusters, len(table))[shared]
+    table, each = table[shared], each[shared]
+    size = table.shape[1]
+    pairs = table[:, :, None] * (table[:, None, :] - np.eye(size)) / (each - 1)[:, None, None]
+    _, owner = np.unique(owner, return_inverse=True)
+    by_cluster = np.zeros((int(owner.max()) + 1, size, size))
+    np.add.at(by_cluster, owner, pairs)
+    worth = np.arange(size, dtype=np.float64) if values is None else np.asarray(values, dtype=np.float64)
+    estimate = float(_alpha(by_cluster.sum(0)[None], level, worth)[0])
+    if len(by_cluster) == 1:
+        return Interval(estimate, math.nan, math.nan)
+    drawn = resampled_counts(len(by_cluster), n, seed) @ by_cluster.reshape(len(by_cluster), -1)
+    return percentile(_alpha(drawn.reshape(n, size, size), level, worth), estimate, confidence)
+
+
+def _alpha(observed: NDArray[np.float64], level: Level, worth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """α of B coincidence matrices, (B, V, V) to (B,)."""
+    n = observed.sum(2)
+    size = n.shape[1]
+    if level == "nominal":
+        distance = np.broadcast_to(1 - np.eye(size), observed.shape)
+    elif level == "interval":
+        distance = np.broadcast_to((worth[:, None] - worth[None, :]) ** 2, observed.shape)
+    else:
+        middle = np.cumsum(n, 1) - n / 2  # how many lie below the middle of a value
+        distance = (middle[:, :, None] - middle[:, None, :]) ** 2
+    total = n.sum(1)
+    found = (observed * distance).sum((1, 2))
+    expected = (n[:, :, None] * n[:, None, :] * distance).sum((1, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alpha = 1 - (total - 1) * found / expected
+    return np.where(expected > 0, alpha, math.nan)
+
+
+def raw_agreement(
+    counts: ArrayLike,
+    clusters: Sequence[Hashable] | NDArray[np.generic] | None = None,
+    n: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """How often two judgments of one unit are the same: the share over all such pairs of judgments.
+
+    Args:
+        counts: (U, V) judgments of each value; see `value_counts`.
+        clusters: U labels that are resampled whole; None if units are independent.
+        n: resamples.
+        seed: of the resampling.
+        confidence: of the interval.
+
+    Returns:
+        NaN where no unit has two judgments.
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    each = table.sum(1) if len(table) else np.zeros(0)
+    owner = cluster_index(clusters, len(table))[each >= 2]
+    table, each = table[each >= 2], each[each >= 2]
+    if len(table) == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    _, owner = np.unique(owner, return_inverse=True)
+    same = np.bincount(owner, weights=(table * (table - 1)).sum(1))
+    all_pairs = np.bincount(owner, weights=each * (each - 1))
+    estimate = float(same.sum() / all_pairs.sum())
+    if len(same) == 1:
+        return Interval(estimate, math.nan, math.nan)
+    drawn = resampled_counts(len(same), n, seed)
+    return percentile((drawn @ same) / (drawn @ all_pairs), estimate, confidence)

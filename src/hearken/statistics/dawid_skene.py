@@ -1,0 +1,82 @@
+"""The truth behind several labelers' judgments, and how reliable each labeler is: Dawid and Skene's (1979) model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class DawidSkene:
+    """What `dawid_skene` returns."""
+
+    truth: NDArray[np.float64]
+    """(U, V) probability that the true value of each unit is v."""
+    confusion: NDArray[np.float64]
+    """(L, V, V) probability that labeler l says w where v is true."""
+    prior: NDArray[np.float64]
+    """(V,) how common each true value is."""
+
+    @property
+    def reliability(self) -> NDArray[np.float64]:
+        """(L,) probability that a labeler says what is true: Σ_v prior_v · confusion_lvv."""
+        return np.asarray(np.einsum("v,lvv->l", self.prior, self.confusion))
+
+
+def dawid_skene(
+    units: ArrayLike,
+    labelers: ArrayLike,
+    values: ArrayLike,
+    number_of_values: int,
+    weights: ArrayLike | None = None,
+    smoothing: float = 0.01,
+    steps: int = 200,
+    tolerance: float = 1e-6,
+) -> DawidSkene:
+    """Maximum likelihood by expectation maximisation, from the votes' shares (Dawid and Skene 1979).
+
+    Given the truth, labelers err independently, each in their own way. E step: truth_uv ∝ prior_v Π confusion_{l,v,w}
+    over all w said of u; M step: prior and confusion are the frequencies that this expects.
+
+    Args:
+        units: (N,) number of the judged unit, 0..U-1, one row a judgment.
+        labelers: (N,) number of the labeler, 0..L-1.
+        values: (N,) number of the value said, 0..V-1.
+        number_of_values: V.
+        weights: (U,) of the units, e.g. how often a bootstrap drew each; None is 1.
+        smoothing: added to each expected count of a confusion matrix, so that a labeler with few judgments is not
+            declared certain.
+        steps: at most.
+        tolerance: stop when no probability of a truth moves more.
+
+    Raises:
+        ValueError: no judgments, or a value outside 0..V-1.
+    """
+    unit, who, said = (np.asarray(a, dtype=np.int64) for a in (units, labelers, values))
+    if len(unit) == 0 or said.min() < 0 or said.max() >= number_of_values:
+        raise ValueError(f"judgments with values 0..{number_of_values - 1} are needed")
+    count = int(unit.max()) + 1
+    weight = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    truth = np.zeros((count, number_of_values))
+    np.add.at(truth, (unit, said), 1.0)
+    truth /= np.maximum(truth.sum(1, keepdims=True), 1)
+    shape = int(who.max()) + 1, number_of_values, number_of_values
+    for _ in range(steps):
+        prior = weight @ truth / weight.sum()
+        counts = np.full(shape, float(smoothing))
+        np.add.at(counts, (who, said), truth[unit] * weight[unit, None])
+        counts = counts.transpose(0, 2, 1)  # true, then said
+        confusion = counts / np.maximum(counts.sum(2, keepdims=True), 1e-300)
+        with np.errstate(divide="ignore"):
+            log_truth = np.tile(np.log(prior), (count, 1))
+            np.add.at(log_truth, unit, np.log(confusion)[who, :, said])
+        log_truth = np.maximum(log_truth, -1e300)
+        new = np.exp(log_truth - log_truth.max(1, keepdims=True))
+        new /= new.sum(1, keepdims=True)
+        moved = float(np.abs(new - truth).max())
+        truth = new
+        if moved < tolerance:
+            break
+    return DawidSkene(truth, confusion, prior)

@@ -1,0 +1,103 @@
+"""The owner's pages in a real browser: accessible, quiet in the console, no wider than the screen; forms that work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from owner_world import fill
+from people_world import Running
+
+from hearken.feedback.access import Account
+from hearken.feedback.store import FeedbackStore
+from hearken.server.owner_data import ADJUDICATION
+from hearken.server.security import Door
+
+pytestmark = pytest.mark.slow
+
+PAGES = (
+    "", "/agreement", "/labelers", "/coverage", "/leaderboard", "/responses", "/export", "/people", "/guidelines",
+    "/settings", "/audit",
+)  # fmt: skip
+
+
+def prepare(store: FeedbackStore) -> None:
+    fill(store, prompts=40)
+    store.add_guideline("Read both to the end.")
+    store.access.set_settings({"population": {"age": {"under 40": 0.5, "40 or over": 0.5}}, "hourly_cost": 20.0})
+    store.access.add_account(Account(name="Olga", role="owner", login="olga"))
+
+
+@pytest.fixture
+def server(run_server: Callable[..., Running]) -> Running:
+    return run_server(prepare)
+
+
+@pytest.fixture
+def open_page(chromium: Any, server: Running) -> Iterator[Callable[..., Any]]:
+    contexts = []
+
+    def _open(width: int = 1280, scheme: str = "light") -> Any:
+        account = server.store.access.account_by_login("olga")
+        assert account is not None
+        secret, _ = server.store.access.open_session(account.id)
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        name = Door(port=urlsplit(server.url).port or 0).cookie
+        context.add_cookies([{"name": name, "value": secret, "url": server.url}])
+        contexts.append(context)
+        page = context.new_page()
+        page.wrong = []
+        page.on("console", lambda said: page.wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        return page
+
+    yield _open
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_every_page_is_accessible_and_fits(
+    server: Running, open_page: Callable[..., Any], width: int, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = open_page(width, scheme)
+    for path in PAGES:
+        assert page.goto(f"{server.url}/owner{path}").status == 200
+        found = axe.run(page).response["violations"]
+        assert not found, (path, [(one["id"], [node["target"] for node in one["nodes"]]) for one in found])
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.wrong == [], path
+
+
+def test_an_owner_invites_decides_and_changes_settings(server: Running, open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.goto(f"{server.url}/owner/people")
+    page.get_by_label("Name").fill("Fay")
+    page.get_by_role("button", name="Make a link").click()
+    link = page.locator("dialog output")
+    link.wait_for()
+    assert link.inner_text().startswith(f"{server.url}/enter#")
+    assert server.store.access.invites()[0].note == "Fay"
+
+    page.goto(f"{server.url}/owner/agreement")
+    dispute = page.locator(".dispute").first
+    item = dispute.get_attribute("data-item")
+    dispute.get_by_role("button", name="equal").click()
+    page.get_by_text("decided: equal").wait_for()
+    (decision,) = [j for j in server.store.judgments(item_id=item) if ADJUDICATION in j.tags]
+    assert decision.payload.ranks == (0, 0)
+
+    page.goto(f"{server.url}/owner/settings")
+    page.get_by_label("Question").fill("Which tale is better?")
+    page.get_by_label("Budget").fill("250")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Version 2").wait_for()
+    _, values = server.store.access.settings()
+    assert values["question"] == "Which tale is better?" and values["budget"] == 250
+    page.get_by_label("Target population").fill("{not json")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Not JSON").wait_for()
+    assert page.wrong == []
