@@ -23,7 +23,8 @@ def estimate(stage: str, inputs: Inputs, options: Any) -> dict[str, Any]:
     Seconds come from one microbatch (for PPO also a few sampled responses) on this machine in fp32; evaluation, loading
     and saving are not in them. A stage from outside the package gets its inputs checked by name only.
     """
-    known = {"sft": _sft, "reward": _reward, "ppo": _ppo}
+    known = {"sft": _sft, "reward": _reward, "ppo": _ppo, "kto": _kto}
+    known |= dict.fromkeys(("dpo", "ipo", "simpo", "orpo"), _direct)
     return known[stage](inputs, options) if stage in known else {"note": f"{stage} has no estimate"}
 
 
@@ -69,6 +70,43 @@ def _reward(inputs: Inputs, options: Any) -> dict[str, Any]:
         "tokens": tokens,
         **_memory(modules, trial, min(options.tokens, _largest(groups, options.batch)), 0),
         "seconds": tokens * trial.seconds / trial.tokens,
+    }
+
+
+def _direct(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.dpo import load
+
+    ready = load(inputs, options)
+    return _likelihood(ready, [j.group for j in ready.data], options)
+
+
+def _kto(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.kto import load
+
+    ready = load(inputs, options)
+    found = _likelihood(ready, [o.group for o in ready.data], options)
+    return found | {"seconds": 1.4 * found["seconds"]}  # the mismatched pairs' forward passes
+
+
+def _likelihood(ready: Any, groups: Sequence[Group], options: Any) -> dict[str, Any]:
+    """Stages whose step is a forward and backward pass of the policy and, at first, one forward of the reference."""
+    scorer = ready.policy.scorer
+    small = sample_of(groups, SAMPLE_TOKENS)
+    modules: dict[str, nn.Module] = {"policy": scorer, "reference": ready.reference}
+    trial = try_out(
+        lambda: scorer(lay_out(small, scorer.device)).logprobs.sum(),
+        _tokens(small), parameters({"policy": scorer}), scorer.device,
+    )  # fmt: skip
+    steps = max(round(options.epochs * Order(len(groups), options.batch, 0).steps_per_epoch), 1)
+    tokens = round(_tokens(groups) * options.epochs)
+    again = 1 if options.cache_reference else options.epochs
+    return {
+        **ready.facts,
+        **_lengths(groups),
+        "steps": steps,
+        "tokens": tokens,
+        **_memory(modules, trial, min(options.tokens, _largest(groups, options.batch)), _vocabulary(scorer)),
+        "seconds": (tokens * trial.seconds + _tokens(groups) * again * trial.forward_seconds) / trial.tokens,
     }
 
 

@@ -156,20 +156,26 @@ class Project:
             UserError: the database holds nothing for this stage yet.
         """
         values = {"seed": self.config.seed, **self.config.stages.get(stage, {})}
+        found = find_stage(stage)
+        kind = self._first_kind("train", found.reads)
+        data = (self.snapshot("train", kinds=(kind,)),)
         if stage == "sft":
-            data = (self.snapshot("train", kinds=("demonstration",)),)
             return "r00-sft", Inputs(model=self.config.model, data=data), values
-        if stage == "reward":
-            inputs = Inputs(
-                model=self.first_policy(),
-                data=(self.snapshot("train"),),
-                validation=self._optional("validation", "comparison"),
-                references=self._optional("train", "demonstration"),
-            )
-            return "r01-reward", inputs, values
-        start = self.first_policy()
-        prompts = self.snapshot("train", kinds=("prompt",))
-        return f"r01-{stage}", Inputs(model=start, data=(prompts,), reward=self.reward(), ref=start), values
+        given: dict[str, Any] = {"model": self.first_policy(), "data": data}
+        if kind != "prompt" and "validation" in found.takes:
+            given["validation"] = self._optional("validation", kind)
+        if "references" in found.takes:
+            given["references"] = self._optional("train", "demonstration")
+        if "reward" in found.needs:
+            given["reward"] = self.reward()
+        if "ref" in found.takes:
+            given["ref"] = given["model"]
+        return f"r01-{stage}", Inputs(**given), values
+
+    def _first_kind(self, split: str, kinds: Sequence[str]) -> str:
+        """The first kind of example that the database holds, else the first of all."""
+        with self.store() as store:
+            return next((k for k in kinds if next(inline_examples(store, (k,), split, None), None)), kinds[0])
 
     def _optional(self, split: str, kind: str) -> tuple[str, ...]:
         """A snapshot, or nothing where the database has no such examples."""
