@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hearken.algorithms.dpo_options import DPOOptions
-from hearken.algorithms.reward import pair_accuracy
+from hearken.algorithms.accuracy import pair_accuracy
+from hearken.algorithms.dpo_options import DPOOptions, PairOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy
@@ -187,7 +187,7 @@ class Losses:
     ranks: Tensor
 
 
-def losses(scorer: TokenScorer, batch: Sequence[Judged], reference: Tensor | None, options: DPOOptions) -> Losses:
+def losses(scorer: TokenScorer, batch: Sequence[Judged], reference: Tensor | None, options: PairOptions) -> Losses:
     """One forward pass and the objective on it. ``reference`` (r,) holds the responses' reference log-probabilities."""
     layout = lay_out([j.group for j in batch], scorer.device)
     logprobs = scorer(layout).logprobs
@@ -201,7 +201,7 @@ def losses(scorer: TokenScorer, batch: Sequence[Judged], reference: Tensor | Non
     return Losses(found * found.new_tensor([j.weight for j in batch]), scores, ranks)
 
 
-def score(logprobs: Tensor, layout: Layout, reference: Tensor | None, options: DPOOptions) -> Tensor:
+def score(logprobs: Tensor, layout: Layout, reference: Tensor | None, options: PairOptions) -> Tensor:
     """(R,) what the leads are differences of."""
     if reference is None:
         mean = direct.sequence_logprobs(logprobs, layout.mask, average=True)
@@ -218,7 +218,7 @@ def in_grid(values: Tensor, batch: Sequence[Judged]) -> tuple[Tensor, Tensor]:
     return values.new_zeros(filled.shape).masked_scatter(filled, values), torch.tensor(ranks, device=values.device)
 
 
-def objective(scores: Tensor, ranks: Tensor, batch: Sequence[Judged], options: DPOOptions) -> Tensor:
+def objective(scores: Tensor, ranks: Tensor, batch: Sequence[Judged], options: PairOptions) -> Tensor:
     """(B,) losses of (B, K) scores."""
     beta, epsilon = options.beta, options.epsilon
     offset = scores.new_tensor([options.margin * (j.strength or 0.0) for j in batch])[:, None, None]

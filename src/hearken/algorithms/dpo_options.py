@@ -6,28 +6,19 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from hearken.config import Options
 from hearken.training.options import TextOptions, TrainingOptions
 
 PairLoss = Literal["dpo", "cdpo", "robust", "ipo", "hinge", "simpo", "orpo"]
 
 
-class DPOOptions(TrainingOptions, TextOptions):
-    """A policy from comparisons and rankings, without a reward model."""
-
-    stage: ClassVar[str] = "dpo"
+class PairOptions(Options):
+    """The objective on comparisons."""
 
     loss: PairLoss = "dpo"
     """dpo; cdpo and robust for noisy labels; ipo; hinge (SLiC); simpo and orpo do without a reference policy."""
     beta: float = Field(0.1, gt=0)
     """Strength of the pull to the reference (IPO's tau; SimPO's scale; ORPO's weight of the odds ratio)."""
-    lr: float = Field(1e-6, gt=0)
-    """Peak learning rate: ten times lower than in SFT, as likelihoods move fast."""
-    epochs: float = Field(1.0, gt=0)
-    """Passes over the judgments."""
-    batch: int = Field(32, ge=1)
-    """Judgments per optimiser step: a ranking of K responses is one, its prompt computed once."""
-    validation: float = Field(0.1, ge=0, lt=1)
-    """Share of the prompts held out, where no --validation is given."""
     log_ratio: Literal["sum", "mean"] = "sum"
     """Over a response's tokens: their sum, as the papers write it, or their mean, as IPO's authors advised later."""
     rankings: Literal["plackett_luce", "pairs"] = "plackett_luce"
@@ -42,6 +33,21 @@ class DPOOptions(TrainingOptions, TextOptions):
     """With simpo: lead asked of the better response; half of beta is a good start."""
     sft_coef: float = Field(0.0, ge=0)
     """Weight of the better response's mean negative log-likelihood per token; ORPO's is 1."""
+
+
+class DPOOptions(PairOptions, TrainingOptions, TextOptions):
+    """A policy from comparisons and rankings, without a reward model."""
+
+    stage: ClassVar[str] = "dpo"
+
+    lr: float = Field(1e-6, gt=0)
+    """Peak learning rate: ten times lower than in SFT, as likelihoods move fast."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the judgments."""
+    batch: int = Field(32, ge=1)
+    """Judgments per optimiser step: a ranking of K responses is one, its prompt computed once."""
+    validation: float = Field(0.1, ge=0, lt=1)
+    """Share of the prompts held out, where no --validation is given."""
     cache_reference: bool = True
     """Compute the reference's log-probabilities once and keep them on disk; else in every step."""
 

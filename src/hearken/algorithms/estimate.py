@@ -25,6 +25,7 @@ def estimate(stage: str, inputs: Inputs, options: Any) -> dict[str, Any]:
     """
     known = {"sft": _sft, "reward": _reward, "ppo": _ppo, "kto": _kto}
     known |= dict.fromkeys(("dpo", "ipo", "simpo", "orpo"), _direct)
+    known |= {"a2c": _ppo} | dict.fromkeys(("rloo", "grpo", "reinforce", "online_dpo", "rft"), _sampled)
     return known[stage](inputs, options) if stage in known else {"note": f"{stage} has no estimate"}
 
 
@@ -112,11 +113,28 @@ def _likelihood(ready: Any, groups: Sequence[Group], options: Any) -> dict[str, 
 
 def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.ppo import load
+
+    ready = load(inputs, options)
+    models = ready.models
+    trained: dict[str, Any] = {"policy": models.policy, "value": models.value}
+    return _rollouts(ready, trained, {"reference": models.reference}, models.reward, options, ready.ptx)
+
+
+def _sampled(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.policy_gradient import load
+
+    ready = load(inputs, options)
+    return _rollouts(ready, {"policy": ready.policy.scorer}, {"reference": ready.reference}, ready.reward, options, [])
+
+
+def _rollouts(
+    ready: Any, trained: dict[str, Any], frozen: dict[str, nn.Module], reward: Any, options: Any, ptx: list[Group]
+) -> dict[str, Any]:
+    """Stages that sample from the policy they train."""
     from hearken.rollout.native import NativeSampler
     from hearken.rollout.sampler import SamplingParameters
 
-    ready = load(inputs, options)
-    policy, value, reference = ready.models.policy, ready.models.value, ready.models.reference
+    policy = trained["policy"]
     iterations = max(options.episodes // options.batch, 1)
     updates = iterations * options.epochs * options.minibatches
 
@@ -125,13 +143,14 @@ def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
     iteration_tokens = round(options.batch * (options.max_new_tokens + mean_prompt / options.samples))
     made = [Group(p, [[p[-1]] * options.max_new_tokens] * options.samples) for p in ready.prompts]
     small = sample_of(made, SAMPLE_TOKENS)
-    modules: dict[str, nn.Module] = {"policy": policy, "value": value, "reference": reference}
-    if isinstance(network := getattr(ready.models.reward, "scorer", None), nn.Module):
+    modules: dict[str, nn.Module] = {**trained, **frozen}
+    if isinstance(network := getattr(reward, "scorer", None), nn.Module):
         modules["reward"] = network
 
     def loss() -> Tensor:
         layout = lay_out(small, policy.device)
-        return policy(layout).logprobs.sum() + value(layout).sum()
+        total = policy(layout).logprobs.sum()
+        return total + trained["value"](layout).sum() if "value" in trained else total
 
     trial = try_out(loss, _tokens(small), parameters(modules), policy.device)
 
@@ -144,14 +163,14 @@ def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
     )
     per_token = (time.perf_counter() - start) / (len(drawn) * options.samples * short)
 
-    # Scoring is four forward passes: two networks are in the trial, twice.
-    scoring = iteration_tokens * 2 * trial.forward_seconds / trial.tokens
+    # Scoring is a forward pass of every network; those that are trained are in the trial.
+    scoring = iteration_tokens * len(modules) / len(trained) * trial.forward_seconds / trial.tokens
     learning = iteration_tokens * options.epochs * trial.seconds / trial.tokens
     sampling = options.batch * options.max_new_tokens * per_token
     pretraining = 0.0
-    if ready.ptx:
+    if ptx:
         pieces = options.ptx_batch or options.batch // options.minibatches
-        each = _tokens(ready.ptx) / len(ready.ptx)
+        each = _tokens(ptx) / len(ptx)
         pretraining = updates * pieces * each * 0.5 * trial.seconds / trial.tokens
     width = max(map(len, ready.prompts)) + options.max_new_tokens
     cache = _cache_bytes(policy.model.config, min(rows, options.batch), width)

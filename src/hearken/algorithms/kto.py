@@ -32,9 +32,8 @@ from hearken.models.scorers import TokenScorer
 from hearken.objectives.direct import kto, kto_reference_point, sequence_logprobs
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
-from hearken.training.forward import gather
 from hearken.training.optimiser import Optimiser
-from hearken.training.reference import reference_sums
+from hearken.training.reference import logprob_sums, reference_sums
 from hearken.training.run import Run
 
 
@@ -144,7 +143,9 @@ def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
         up = max(sum(o.label for o in batch), 1)
         down = max(len(batch) - sum(o.label for o in batch), 1)
         with run.guard():
-            z0 = kto_reference_point(logprob_sums(scorer, [o.mismatched for o in batch], run, options) - ref_mismatched)
+            z0 = kto_reference_point(
+                logprob_sums(scorer, [o.mismatched for o in batch], options.tokens, run.autocast) - ref_mismatched
+            )
             for part in microbatches(groups, options.tokens):
                 layout = lay_out([groups[i] for i in part], scorer.device)
                 with run.autocast():
@@ -179,14 +180,6 @@ def losses(
     return found * found.new_tensor([o.weight for o in batch])
 
 
-def logprob_sums(scorer: TokenScorer, groups: Sequence[Group], run: Run, options: KTOOptions) -> Tensor:
-    """(R,) log π(y|x) without gradient."""
-    return gather(
-        lambda layout: sequence_logprobs(scorer(layout).logprobs, layout.mask),
-        groups, options.tokens, scorer.device, run.autocast,
-    )  # fmt: skip
-
-
 class Sums:
     """Log π_ref of responses and of their mismatched pairs: known beforehand, or computed when asked for."""
 
@@ -205,8 +198,8 @@ class Sums:
             return self.known[0][rows], self.known[1][rows]
         matched, mismatched = ([getattr(self.data[i], name) for i in chosen] for name in ("group", "mismatched"))
         return (
-            logprob_sums(self.scorer, matched, self.run, self.options),
-            logprob_sums(self.scorer, mismatched, self.run, self.options),
+            logprob_sums(self.scorer, matched, self.options.tokens, self.run.autocast),
+            logprob_sums(self.scorer, mismatched, self.options.tokens, self.run.autocast),
         )
 
 
@@ -219,9 +212,9 @@ def evaluate(
         return {}
     ref, ref_mismatched = fixed.of(range(len(held_out)))
     z0 = kto_reference_point(
-        logprob_sums(scorer, [o.mismatched for o in held_out], run, options) - ref_mismatched
+        logprob_sums(scorer, [o.mismatched for o in held_out], options.tokens, run.autocast) - ref_mismatched
     )  # fmt: skip
-    ratio = logprob_sums(scorer, [o.group for o in held_out], run, options) - ref
+    ratio = logprob_sums(scorer, [o.group for o in held_out], options.tokens, run.autocast) - ref
     labels = torch.tensor([o.label for o in held_out], device=ratio.device)
     found = losses(ratio, labels, z0, held_out, weights, options)
     right = ((ratio > z0) == labels).float().mean().item()

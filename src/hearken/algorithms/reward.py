@@ -168,16 +168,12 @@ def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> d
     """Held-out accuracy on strictly ordered pairs, with an interval by bootstrap over prompts, and of "longer wins"."""
     if not held_out:
         return {}
-    return pair_accuracy(LearnedReward(scorer, tokens)([j.group for j in held_out]).tolist(), held_out)
-
-
-def pair_accuracy(scores: Sequence[float], judged_ones: Sequence[Judged]) -> dict[str, float]:
-    """How many strictly ordered pairs the scores of all responses, in order, put the right way round."""
+    scores = LearnedReward(scorer, tokens)([j.group for j in held_out]).tolist()
     right: list[float] = []
     longer: list[float] = []
     prompts: list[str] = []
     at = 0
-    for judged in judged_ones:
+    for judged in held_out:
         mine = scores[at : (at := at + len(judged.group.responses))]
         lengths = [len(r) for r in judged.group.responses]
         for i, j in ordered(judged.ranks):

@@ -82,6 +82,12 @@ def _direct(name: str, summary: str, options: str) -> Stage:
     return _builtin(name, summary, options, "dpo", takes=("validation", "ref"), reads=("comparison",))
 
 
+def _online(name: str, summary: str, options: str, module: str, *more: str) -> Stage:
+    return _builtin(
+        name, summary, options, module, needs=("model", "data", "reward"), takes=("validation", "ref", *more)
+    )
+
+
 BUILTIN = (
     _builtin("sft", "Supervised fine-tuning on demonstrations; on plain text: pretraining", "SFTOptions",
              reads=("demonstration",)),
@@ -95,6 +101,15 @@ BUILTIN = (
     _direct("orpo", "ORPO: fine-tuning and preference in one step, without a reference policy", "ORPOOptions"),
     _builtin("kto", "KTO: a policy from thumbs, good or bad", "KTOOptions", takes=("validation", "ref"),
              reads=("thumb", "comparison")),
+    _online("rloo", "RLOO: critic-free, a response against the others of its prompt", "RLOOOptions", "policy_gradient"),
+    _online("grpo", "GRPO and Dr. GRPO: critic-free, normalised within each prompt", "GRPOOptions", "policy_gradient"),
+    _online("reinforce", "REINFORCE++: critic-free, normalised over the batch", "ReinforceOptions", "policy_gradient"),
+    _online("online_dpo", "Online DPO: the policy's own responses, ranked by the reward", "OnlineDPOOptions",
+            "online_dpo"),
+    _builtin("rft", "Rejection sampling: fine-tuning on the best of the policy's own responses; expert iteration",
+             "RFTOptions", needs=("model", "data", "reward")),
+    Stage("a2c", "A2C: as PPO, one unclipped step on each batch", "hearken.algorithms.a2c_options:A2COptions",
+          "hearken.algorithms.ppo:run", ("model", "data", "reward"), ("validation", "ref", "ptx")),
 )  # fmt: skip
 
 

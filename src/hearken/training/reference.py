@@ -17,7 +17,7 @@ from hearken.models.scorers import TokenScorer
 from hearken.objectives.direct import sequence_logprobs
 from hearken.progress import progress
 from hearken.training.batching import microbatches
-from hearken.training.forward import rows_of
+from hearken.training.forward import gather, rows_of
 
 
 def cache_folder() -> Path:
@@ -35,6 +35,15 @@ def fingerprint(scorer: TokenScorer) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def logprob_sums(
+    scorer: TokenScorer, groups: Sequence[Group], tokens: int, autocast: Callable[[], AbstractContextManager[None]]
+) -> Tensor:
+    """Log π(y|x) in nats of every response of every group, in order and without gradient: (R,)."""
+    return gather(
+        lambda layout: sequence_logprobs(scorer(layout).logprobs, layout.mask), groups, tokens, scorer.device, autocast
+    )
 
 
 def reference_sums(
