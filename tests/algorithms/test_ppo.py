@@ -15,9 +15,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import hearken.algorithms.ppo as ppo
 from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.rollouts import truncate
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.errors import UserError
 from hearken.objectives.policy import last_token
+from hearken.rewards.learned import LearnedReward
 from hearken.rollout.sampler import Sample
 
 SMALL: dict[str, Any] = {
@@ -145,7 +147,7 @@ def test_truncation_at_a_token() -> None:
                 return "ab\n."[ids[0]]
 
     def cut(tokens: list[int], reason: str = "length") -> Sample:
-        return ppo.truncate(Sample(0, tokens, [0.0] * len(tokens), reason), Policy(), "\n")  # type: ignore[arg-type]
+        return truncate(Sample(0, tokens, [0.0] * len(tokens), reason), Policy(), "\n")  # type: ignore[arg-type]
 
     assert cut([0, 2, 1, 2, 3]) == Sample(0, [0, 2], [0.0, 0.0], "stop")
     assert cut([0, 1, 2]).finish_reason == "stop", "also where it is the very last"
@@ -190,14 +192,14 @@ def test_a_reward_with_another_tokenizer_reads_text(world, tmp_path: Path, monke
 
 def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Make the reward NaN in iteration ``at``."""
-    call = ppo.LearnedReward.__call__
+    call = LearnedReward.__call__
     count = iter(range(100))
 
     def bad(self: Any, groups: Any) -> Tensor:
         scores = call(self, groups)
         return scores.fill_(float("nan")) if next(count) == at else scores
 
-    monkeypatch.setattr(ppo.LearnedReward, "__call__", bad)
+    monkeypatch.setattr(LearnedReward, "__call__", bad)
 
 
 def test_a_nan_reward_stops_before_the_weights_change(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Message
-from hearken.labelers.protocol import Labeler
-from hearken.labelers.simulated import Panel, SimulatedLabeler, _ranks, make_panel
+from hearken.labelers.protocol import Labeler, ranks_with_ties
+from hearken.labelers.simulated import Panel, SimulatedLabeler, make_panel
 from hearken.worlds.tales.flaws import flawed
 from hearken.worlds.tales.world import TaleWorld
 
@@ -80,8 +80,8 @@ def test_rankings_are_whole_and_reproducible(responses, seed):
 
 
 def test_ties_do_not_chain():
-    assert _ranks([1.0, 0.7, 0.4], tie=0.5) == (0, 0, 1)
-    assert _ranks([0.4, 1.0, 0.7], tie=0.0) == (2, 0, 1)
+    assert ranks_with_ties([1.0, 0.7, 0.4], tie=0.5) == (0, 0, 1)
+    assert ranks_with_ties([0.4, 1.0, 0.7], tie=0.0) == (2, 0, 1)
 
 
 def test_one_response_is_no_comparison():

@@ -23,7 +23,9 @@ def estimate(stage: str, inputs: Inputs, options: Any) -> dict[str, Any]:
     Seconds come from one microbatch (for PPO also a few sampled responses) on this machine in fp32; evaluation, loading
     and saving are not in them. A stage from outside the package gets its inputs checked by name only.
     """
-    known = {"sft": _sft, "reward": _reward, "ppo": _ppo}
+    known = {"sft": _sft, "reward": _reward, "ppo": _ppo, "kto": _kto}
+    known |= dict.fromkeys(("dpo", "ipo", "simpo", "orpo"), _direct)
+    known |= {"a2c": _ppo} | dict.fromkeys(("rloo", "grpo", "reinforce", "online_dpo", "rft"), _sampled)
     return known[stage](inputs, options) if stage in known else {"note": f"{stage} has no estimate"}
 
 
@@ -72,13 +74,67 @@ def _reward(inputs: Inputs, options: Any) -> dict[str, Any]:
     }
 
 
+def _direct(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.dpo import load
+
+    ready = load(inputs, options)
+    return _likelihood(ready, [j.group for j in ready.data], options)
+
+
+def _kto(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.kto import load
+
+    ready = load(inputs, options)
+    found = _likelihood(ready, [o.group for o in ready.data], options)
+    return found | {"seconds": 1.4 * found["seconds"]}  # the mismatched pairs' forward passes
+
+
+def _likelihood(ready: Any, groups: Sequence[Group], options: Any) -> dict[str, Any]:
+    """Stages whose step is a forward and backward pass of the policy and, at first, one forward of the reference."""
+    scorer = ready.policy.scorer
+    small = sample_of(groups, SAMPLE_TOKENS)
+    modules: dict[str, nn.Module] = {"policy": scorer, "reference": ready.reference}
+    trial = try_out(
+        lambda: scorer(lay_out(small, scorer.device)).logprobs.sum(),
+        _tokens(small), parameters({"policy": scorer}), scorer.device,
+    )  # fmt: skip
+    steps = max(round(options.epochs * Order(len(groups), options.batch, 0).steps_per_epoch), 1)
+    tokens = round(_tokens(groups) * options.epochs)
+    again = 1 if options.cache_reference else options.epochs
+    return {
+        **ready.facts,
+        **_lengths(groups),
+        "steps": steps,
+        "tokens": tokens,
+        **_memory(modules, trial, min(options.tokens, _largest(groups, options.batch)), _vocabulary(scorer)),
+        "seconds": (tokens * trial.seconds + _tokens(groups) * again * trial.forward_seconds) / trial.tokens,
+    }
+
+
 def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.ppo import load
+
+    ready = load(inputs, options)
+    models = ready.models
+    trained: dict[str, Any] = {"policy": models.policy, "value": models.value}
+    return _rollouts(ready, trained, {"reference": models.reference}, models.reward, options, ready.ptx)
+
+
+def _sampled(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.policy_gradient import load
+
+    ready = load(inputs, options)
+    return _rollouts(ready, {"policy": ready.policy.scorer}, {"reference": ready.reference}, ready.reward, options, [])
+
+
+def _rollouts(
+    ready: Any, trained: dict[str, Any], frozen: dict[str, nn.Module], reward: Any, options: Any, ptx: list[Group]
+) -> dict[str, Any]:
+    """Stages that sample from the policy they train."""
     from hearken.rollout.native import NativeSampler
     from hearken.rollout.sampler import SamplingParameters
 
-    ready = load(inputs, options)
-    policy, value, reference = ready.models.policy, ready.models.value, ready.models.reference
+    policy = trained["policy"]
     iterations = max(options.episodes // options.batch, 1)
     updates = iterations * options.epochs * options.minibatches
 
@@ -87,13 +143,14 @@ def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
     iteration_tokens = round(options.batch * (options.max_new_tokens + mean_prompt / options.samples))
     made = [Group(p, [[p[-1]] * options.max_new_tokens] * options.samples) for p in ready.prompts]
     small = sample_of(made, SAMPLE_TOKENS)
-    modules: dict[str, nn.Module] = {"policy": policy, "value": value, "reference": reference}
-    if isinstance(network := getattr(ready.models.reward, "scorer", None), nn.Module):
+    modules: dict[str, nn.Module] = {**trained, **frozen}
+    if isinstance(network := getattr(reward, "scorer", None), nn.Module):
         modules["reward"] = network
 
     def loss() -> Tensor:
         layout = lay_out(small, policy.device)
-        return policy(layout).logprobs.sum() + value(layout).sum()
+        total = policy(layout).logprobs.sum()
+        return total + trained["value"](layout).sum() if "value" in trained else total
 
     trial = try_out(loss, _tokens(small), parameters(modules), policy.device)
 
@@ -106,14 +163,14 @@ def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
     )
     per_token = (time.perf_counter() - start) / (len(drawn) * options.samples * short)
 
-    # Scoring is four forward passes: two networks are in the trial, twice.
-    scoring = iteration_tokens * 2 * trial.forward_seconds / trial.tokens
+    # Scoring is a forward pass of every network; those that are trained are in the trial.
+    scoring = iteration_tokens * len(modules) / len(trained) * trial.forward_seconds / trial.tokens
     learning = iteration_tokens * options.epochs * trial.seconds / trial.tokens
     sampling = options.batch * options.max_new_tokens * per_token
     pretraining = 0.0
-    if ready.ptx:
+    if ptx:
         pieces = options.ptx_batch or options.batch // options.minibatches
-        each = _tokens(ready.ptx) / len(ready.ptx)
+        each = _tokens(ptx) / len(ptx)
         pretraining = updates * pieces * each * 0.5 * trial.seconds / trial.tokens
     width = max(map(len, ready.prompts)) + options.max_new_tokens
     cache = _cache_bytes(policy.model.config, min(rows, options.batch), width)

@@ -11,39 +11,47 @@ repeat:
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.rollouts import (
+    ROLLOUTS,
+    Batch,
+    check_batches,
+    described,
+    minibatches,
+    open_reference,
+    roll_out,
+    sampling_figures,
+    trial,
+)
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader, demonstrations, nothing_fits, prompts
-from hearken.domains.text.loading import TextPolicy, adapt, open_policy, prepare, text_encoder
-from hearken.errors import UserError
+from hearken.domains.text.loading import TextPolicy, adapt, open_policy, prepare
+from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
 from hearken.feedback.examples import Content
-from hearken.models.layout import Group, Layout, lay_out
-from hearken.models.loading import load_policy, load_reward, load_tokenizer, save, switch_adapter
-from hearken.models.scorers import RewardScorer, TokenScorer, ValueScorer, probe
-from hearken.objectives.kl import adapt_kl, k3, sequence_kl
+from hearken.models.layout import Group, lay_out
+from hearken.models.loading import load_reward, new_reward, save, switch_adapter
+from hearken.models.scorers import TokenScorer, ValueScorer, probe
+from hearken.objectives.kl import adapt_kl, k3
 from hearken.objectives.language import nll
 from hearken.objectives.policy import explained_variance, gae, ppo_clip, token_rewards, value_clip
-from hearken.objectives.reduce import masked_mean, masked_sum, whiten
-from hearken.rewards.learned import LearnedReward, Reward
+from hearken.objectives.reduce import masked_sum, whiten
+from hearken.rewards.learned import Reward
+from hearken.rewards.terms import parse_terms
 from hearken.rollout.native import NativeSampler
-from hearken.rollout.sampler import Sample, SamplingParameters
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.forward import gather, rows_of
-from hearken.training.optimiser import NonFiniteGradient, Optimiser
+from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
-
-ROLLOUTS = "rollouts.jsonl"
 
 
 @dataclass
@@ -70,29 +78,19 @@ class KLControl:
 
 
 @dataclass
-class Rollout:
-    """A batch of sampled responses with everything the updates need; (R, T) tensors are padded with zeros.
+class Rollout(Batch):
+    """A batch of sampled responses with everything the updates need.
 
     Attributes:
-        groups: prompts with their sampled responses.
-        samples: as the sampler returned them.
-        scores: (R,) of the reward model.
-        mask, old_logprobs, ref_logprobs, values, entropy, advantages, returns: (R, T).
-        gap: mean |sampler's log-probability - the training path's| per token.
+        values: (R, T), V before each token, like the others; besides those of `Batch`.
+        rewards: KL penalty on every token, the score on the last.
+        advantages, returns: by GAE.
     """
 
-    groups: list[Group]
-    samples: list[Sample]
-    scores: Tensor
-    mask: Tensor
-    old_logprobs: Tensor
-    ref_logprobs: Tensor
     values: Tensor
-    entropy: Tensor
-    gap: float
+    rewards: Tensor
     advantages: Tensor
     returns: Tensor
-    rewards: Tensor
 
 
 @dataclass(frozen=True)
@@ -109,14 +107,7 @@ class Ready:
 
 def load(inputs: Inputs, options: PPOOptions) -> Ready:
     """Open the four networks and encode the prompts and the pretraining text."""
-    if options.top_p < 1 or options.top_k:
-        warnings.warn("top_p and top_k make the measured KL wrong: it is not that of the sampled policy", stacklevel=2)
-    whole = options.samples * options.minibatches
-    if options.batch % whole:
-        raise UserError(
-            f"batch {options.batch} is not a multiple of samples x minibatches ({whole})",
-            "Choose batch so that every minibatch holds whole prompts",
-        )
+    check_batches(options)
     policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
     reader = Reader(options)
     rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
@@ -126,56 +117,38 @@ def load(inputs: Inputs, options: PPOOptions) -> Ready:
     ptx = demonstrations(reader.read(inputs.ptx), policy.encoder)
     more = {"prompts": len(ids), "ptx_pieces": len(ptx), "skipped": reader.skipped}
     facts = rows.facts | more | {"truncation": policy.encoder.truncation.say()}
-    return Ready(policy, open_models(inputs, options, policy), contents, ids, ptx, facts)
+    known = prompt_facts(rows.train, contents, ids)
+    return Ready(policy, open_models(inputs, options, policy, known), contents, ids, ptx, facts)
 
 
-def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy) -> Models:
+def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy, known: Known) -> Models:
     """Reference, reward and value model beside the policy.
 
-    With LoRA the reference is the policy without its adapter, and the value model an adapter on the reward model.
+    The value model starts from the (first) reward model; where the reward is a function, from the policy with a fresh
+    head. With LoRA the reference is the policy without its adapter, and the value model an adapter on the reward model.
     """
     device = policy.scorer.device
-    length = policy.encoder.max_length
-    reference = None if inputs.ref else policy.reference()
-    if reference is None:
-        reference = TokenScorer(load_policy(inputs.ref or inputs.model, device=device), adapter="default")
-        reference.requires_grad_(False)
-        probe(reference, length)
+    reference = open_reference(inputs.model, inputs.ref, policy)
     assert inputs.reward is not None  # `check_inputs`
-    network = load_reward(inputs.reward, device=device)
+    learned = next((term.name for term in parse_terms(inputs.reward) if term.kind == "model"), None)
     shared = bool(options.lora)
-    value_network = network if shared else load_reward(inputs.reward, device=device)
+    if learned:
+        value_network = load_reward(learned, device=device)
+    else:
+        value_network = new_reward(inputs.model, options.seed, eos=options.eos, device=device)[0]
     prepare(value_network, options)
     if shared:
         adapt(value_network, "value", options)
-    else:
-        network.requires_grad_(False)
-    reward = RewardScorer(network)
+
+    def network(name: str) -> PreTrainedModel:
+        return value_network if shared and name == learned else load_reward(name, device=device).requires_grad_(False)
+
+    reward = open_reward(inputs.reward, policy, known, options, network)
     value = ValueScorer(value_network, adapter="value" if shared else None)
-    value.use(probe(reward, length))
-    scores = translated(LearnedReward(reward, options.tokens), inputs.reward, policy, options)
-    return Models(policy.scorer, reference, value, scores)
-
-
-def translated(reward: LearnedReward, name: str, policy: TextPolicy, options: PPOOptions) -> Reward:
-    """The reward itself where it reads the policy's tokens; else through text, by its own tokenizer."""
-    tokenizer = load_tokenizer(name)
-    mine, its = policy.tokenizer.get_vocab(), tokenizer.get_vocab()
-    if all(its.get(token) == i for token, i in mine.items()):
-        return reward
-    encoder = text_encoder(tokenizer, reward.scorer.model, options)
-
-    def score(groups: Sequence[Group]) -> Tensor:
-        again = []
-        for g in groups:
-            prompt = str(policy.tokenizer.decode(list(g.prompt)))
-            ids = encoder.prompt(prompt) or [encoder.eos]
-            room = encoder.max_length - len(ids)
-            texts = [(policy.encoder.decode(r), r[-1] in policy.encoder.stop) for r in g.responses]
-            again.append(Group(ids, [encoder.response(prompt, text, room, finished=end) for text, end in texts]))
-        return reward(again)
-
-    return score
+    probe(value, policy.encoder.max_length)
+    if not learned:
+        torch.nn.init.zeros_(value.head.weight)  # type: ignore[arg-type]  # nothing is known of the reward's scale
+    return Models(policy.scorer, reference, value, reward)
 
 
 def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
@@ -196,9 +169,15 @@ def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
     critic = Optimiser(
         [models.value], options, iterations * updates, scale=(options.value_lr or options.lr) / options.lr
     )
-    run = Run(out, options, {"policy": actor, "value": critic, "control": control}, label="PPO", records=[ROLLOUTS])
+    run = Run(
+        out,
+        options,
+        {"policy": actor, "value": critic, "control": control},
+        label=options.stage.upper(),
+        records=[ROLLOUTS],
+    )
     sampler = NativeSampler(models.policy, policy.stop)
-    run.choose_precision(lambda: _trial(models.policy, ids, options).backward())
+    run.choose_precision(lambda: trial(models.policy, ids, options).backward())
     actor.adam.zero_grad()
 
     for step in run.steps(iterations):
@@ -210,8 +189,8 @@ def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
                 extra = [ptx[i] for i in pretraining.endless(step * updates + update)] if pretraining else []
                 run.batch = [rollout.groups[i] for i in batch]
                 stats.append(learn(models, actor, critic, rollout, batch, extra, step * updates + update, run, options))
-        kl = sequence_kl(rollout.old_logprobs, rollout.ref_logprobs, rollout.mask).mean().item()
-        run.log(**summary(rollout, stats, kl, control.beta, options))
+        kl = rollout.kl()
+        run.log(**summary(rollout, stats, control.beta))
         if options.save_rollouts:
             run.record(ROLLOUTS, described(policy, rollout, [ready.contents[i] for i in chosen]))
         if options.kl_target:
@@ -224,7 +203,7 @@ def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
     switch_adapter(policy.scorer.model, "policy")
     save(policy.scorer.model, policy.tokenizer, out)
     artifact = finish(
-        out, "ppo", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+        out, options.stage, inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
     )
     run.discard_checkpoint()
     return artifact
@@ -235,71 +214,15 @@ def collect(
     run: Run, options: PPOOptions,
 ) -> Rollout:  # fmt: skip
     """Sample, score, and compute what stays fixed during the updates."""
-    how = SamplingParameters(
-        max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p, top_k=options.top_k
-    )
-    seeds = np.random.SeedSequence([options.seed, step]).generate_state(len(chosen)).tolist()
-    with run.autocast():
-        samples = sampler.sample(chosen, options.samples, how, seeds)
-    if options.truncate_at:
-        samples = [truncate(s, policy, options.truncate_at) for s in samples]
-    n = options.samples
-    groups = [Group(p, [s.tokens for s in samples[i * n : (i + 1) * n]]) for i, p in enumerate(chosen)]
-    run.batch = groups
-
-    scores = models.reward(groups)
-    if not torch.isfinite(scores).all():
-        raise NonFiniteGradient(
-            f"the reward model scored {int((~torch.isfinite(scores)).sum())} responses as NaN or infinite"
-        )
-    if options.missing_eos is not None:
-        cut = torch.tensor([s.finish_reason == "length" for s in samples], device=scores.device)
-        scores = scores.masked_fill(cut, options.missing_eos)
-
-    device = models.policy.device
-
-    def with_entropy(layout: Layout) -> Tensor:
-        found = models.policy(layout, temperature=options.temperature, entropy=True)
-        return torch.stack([found.logprobs, found.entropy], -1)
-
-    def reference(layout: Layout) -> Tensor:
-        return models.reference(layout, temperature=options.temperature).logprobs
-
-    old, entropy = gather(with_entropy, groups, options.tokens, device, run.autocast).unbind(-1)
-    lengths = torch.tensor([len(s.tokens) for s in samples], device=device)
-    mask = torch.arange(old.shape[1], device=device)[None] < lengths[:, None]
-    sampled = torch.zeros_like(old).masked_scatter(
-        mask, torch.tensor([x for s in samples for x in s.logprobs], device=device)
-    )
-    ref = gather(reference, groups, options.tokens, device, run.autocast)
-    values = gather(models.value, groups, options.tokens, device, run.autocast)
-    rewards = token_rewards(scores, old, ref, mask, beta)
+    found = roll_out(policy, models.reference, models.reward, sampler, chosen, step, run, options)
+    values = gather(models.value, found.groups, options.tokens, models.policy.device, run.autocast)
+    rewards = token_rewards(found.scores, found.old_logprobs, found.ref_logprobs, found.mask, beta)
     if options.whiten_rewards:
-        rewards = whiten(rewards, mask, keep_mean=True)
-    advantages, returns = gae(rewards, values, mask, options.gamma, options.lam)
+        rewards = whiten(rewards, found.mask, keep_mean=True)
+    advantages, returns = gae(rewards, values, found.mask, options.gamma, options.lam)
     if options.whiten_advantages:
-        advantages = whiten(advantages, mask)
-    return Rollout(
-        groups, samples, scores, mask, old, ref, values, entropy,
-        masked_mean((sampled - old).abs(), mask).item(), advantages, returns, rewards,
-    )  # fmt: skip
-
-
-def truncate(sample: Sample, policy: TextPolicy, text: str) -> Sample:
-    """Cut a response after the first token that contains ``text``; it then counts as finished."""
-    for i, token in enumerate(sample.tokens):
-        if text in policy.tokenizer.decode([token]):
-            return Sample(sample.prompt, sample.tokens[: i + 1], sample.logprobs[: i + 1], "stop")
-    return sample
-
-
-def minibatches(size: int, step: int, options: PPOOptions) -> list[list[int]]:
-    """Indices of prompts for every update on a batch: ``epochs`` shuffles, each cut into ``minibatches``."""
-    found: list[list[int]] = []
-    for epoch in range(options.epochs):
-        shuffled = np.random.default_rng([options.seed, step, epoch]).permutation(size)
-        found += [part.tolist() for part in np.array_split(shuffled, min(options.minibatches, size))]
-    return found
+        advantages = whiten(advantages, found.mask)
+    return Rollout(**vars(found), values=values, rewards=rewards, advantages=advantages, returns=returns)
 
 
 def learn(
@@ -346,43 +269,16 @@ def learn(
     return {**sums, **steps, "value_grad_norm": norms[1], "ratio_gap": farthest}
 
 
-def summary(
-    rollout: Rollout, stats: Sequence[dict[str, float]], kl: float, beta: float, options: PPOOptions
-) -> dict[str, float]:
+def summary(rollout: Rollout, stats: Sequence[dict[str, float]], beta: float) -> dict[str, float]:
     """The figures of an iteration; means are over real tokens or responses, never over padding."""
-    mask = rollout.mask
+    mask, count = rollout.mask, len(rollout.samples)
     mean = {key: sum(s[key] for s in stats) / len(stats) for key in stats[0] if key != "ratio_gap"}
     return {
-        "score": rollout.scores.mean().item(),
-        "kl": kl,
-        "reward": masked_sum(rollout.rewards, mask).item() / len(rollout.samples),
-        "kl_k3": masked_sum(k3(rollout.old_logprobs, rollout.ref_logprobs), mask).item() / len(rollout.samples),
+        **sampling_figures(rollout),
+        "reward": masked_sum(rollout.rewards, mask).item() / count,
+        "kl_k3": masked_sum(k3(rollout.old_logprobs, rollout.ref_logprobs), mask).item() / count,
         "beta": beta,
-        "entropy": masked_mean(rollout.entropy, mask).item(),
-        "length": mask.sum().item() / len(rollout.samples),
-        "eos_share": sum(s.finish_reason == "stop" for s in rollout.samples) / len(rollout.samples),
         "explained_variance": explained_variance(rollout.values, rollout.returns, mask).item(),
-        "sampler_gap": rollout.gap,
         "first_ratio_gap": stats[0]["ratio_gap"],
         **mean,
     }
-
-
-def _trial(scorer: TokenScorer, ids: Sequence[list[int]], options: PPOOptions) -> Tensor:
-    """A small forward pass, for measuring precision."""
-    groups = [Group(p, [[p[-1]] * min(options.max_new_tokens, 64)]) for p in ids[:16]]
-    return scorer(lay_out(groups, scorer.device)).logprobs.sum()
-
-
-def described(policy: TextPolicy, rollout: Rollout, contents: Sequence[Content]) -> Iterator[dict[str, Any]]:
-    """The batch's responses with their figures, as run/rollouts.jsonl holds them."""
-    kls = sequence_kl(rollout.old_logprobs, rollout.ref_logprobs, rollout.mask).tolist()
-    for sample, score, kl in zip(rollout.samples, rollout.scores.tolist(), kls, strict=True):
-        prompt = contents[sample.prompt]
-        yield {
-            "prompt": prompt if isinstance(prompt, str) else [asdict(message) for message in prompt],
-            "completion": policy.encoder.decode(sample.tokens),
-            "score": round(score, 4),
-            "kl": round(kl, 4),
-            "finish_reason": sample.finish_reason,
-        }

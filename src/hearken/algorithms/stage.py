@@ -46,6 +46,7 @@ class Stage:
         run_path: ``module:function`` with signature ``(inputs, options, out) -> Artifact``.
         needs: the fields of `Inputs` that must be given.
         takes: the fields of `Inputs` that may be given besides.
+        reads: the kinds of example that a project's database gives it as data, the first that it holds.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Stage:
     run_path: str
     needs: tuple[str, ...] = ("model", "data")
     takes: tuple[str, ...] = ("validation",)
+    reads: tuple[str, ...] = ("prompt",)
 
     @property
     def options(self) -> type[Options]:
@@ -71,17 +73,43 @@ def _load(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _builtin(name: str, summary: str, options: str, **more: Any) -> Stage:
-    here = "hearken.algorithms"
-    return Stage(name, summary, f"{here}.{name}_options:{options}", f"{here}.{name}:run", **more)
+def _builtin(name: str, summary: str, options: str, module: str = "", **more: Any) -> Stage:
+    here = f"hearken.algorithms.{module or name}"
+    return Stage(name, summary, f"{here}_options:{options}", f"{here}:run", **more)
+
+
+def _direct(name: str, summary: str, options: str) -> Stage:
+    return _builtin(name, summary, options, "dpo", takes=("validation", "ref"), reads=("comparison",))
+
+
+def _online(name: str, summary: str, options: str, module: str, *more: str) -> Stage:
+    return _builtin(
+        name, summary, options, module, needs=("model", "data", "reward"), takes=("validation", "ref", *more)
+    )
 
 
 BUILTIN = (
-    _builtin("sft", "Supervised fine-tuning on demonstrations; on plain text: pretraining", "SFTOptions"),
+    _builtin("sft", "Supervised fine-tuning on demonstrations; on plain text: pretraining", "SFTOptions",
+             reads=("demonstration",)),
     _builtin("reward", "Reward model from comparisons, rankings, ratings or thumbs", "RewardOptions",
-             takes=("validation", "references")),
+             takes=("validation", "references"), reads=("comparison", "rating", "thumb")),
     _builtin("ppo", "PPO with a KL penalty against a reference policy, optionally with a pretraining term (PPO-ptx)",
              "PPOOptions", needs=("model", "data", "reward"), takes=("validation", "ref", "ptx")),
+    _direct("dpo", "DPO: a policy from comparisons and rankings, without a reward model", "DPOOptions"),
+    _direct("ipo", "IPO: as DPO, for preferences that are nearly certain", "IPOOptions"),
+    _direct("simpo", "SimPO: as DPO, without a reference policy", "SimPOOptions"),
+    _direct("orpo", "ORPO: fine-tuning and preference in one step, without a reference policy", "ORPOOptions"),
+    _builtin("kto", "KTO: a policy from thumbs, good or bad", "KTOOptions", takes=("validation", "ref"),
+             reads=("thumb", "comparison")),
+    _online("rloo", "RLOO: critic-free, a response against the others of its prompt", "RLOOOptions", "policy_gradient"),
+    _online("grpo", "GRPO and Dr. GRPO: critic-free, normalised within each prompt", "GRPOOptions", "policy_gradient"),
+    _online("reinforce", "REINFORCE++: critic-free, normalised over the batch", "ReinforceOptions", "policy_gradient"),
+    _online("online_dpo", "Online DPO: the policy's own responses, ranked by the reward", "OnlineDPOOptions",
+            "online_dpo"),
+    _builtin("rft", "Rejection sampling: fine-tuning on the best of the policy's own responses; expert iteration",
+             "RFTOptions", needs=("model", "data", "reward")),
+    Stage("a2c", "A2C: as PPO, one unclipped step on each batch", "hearken.algorithms.a2c_options:A2COptions",
+          "hearken.algorithms.ppo:run", ("model", "data", "reward"), ("validation", "ref", "ptx")),
 )  # fmt: skip
 
 

@@ -58,28 +58,63 @@ def sample(
 
 
 def label(
-    labeler: Annotated[Literal["simulated"], typer.Option("--with", help="Who answers the queue.")] = "simulated",
-    url: Annotated[str, typer.Option(metavar="URL", help="A running 'hearken serve' whose queue is answered.")] = "",
-    token: Annotated[
-        str, typer.Option(metavar="TOKEN", envvar="HEARKEN_TOKEN", help="For --url: one that may write.")
+    labeler: Annotated[Literal["simulated", "ai"], typer.Option("--with", help="Who answers the queue.")] = "simulated",
+    server: Annotated[
+        str, typer.Option(metavar="URL", help="A running 'hearken serve' whose queue is answered (simulated labelers).")
     ] = "",
+    token: Annotated[
+        str, typer.Option(metavar="TOKEN", envvar="HEARKEN_TOKEN", help="For --server: one that may write.")
+    ] = "",
+    judge: Annotated[
+        str, typer.Option(metavar="MODEL", help="ai: a folder or Hub name, or the server's name of its model.")
+    ] = "",
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="ai: base URL of an OpenAI-compatible server; else OPENAI_BASE_URL.")
+    ] = "",
+    constitution: Annotated[
+        str, typer.Option(metavar="NAME|YAML", help="ai: the principles: general, stories, summaries, or a file.")
+    ] = "general",
+    reasoning: Annotated[
+        bool, typer.Option("--reasoning", help="ai: let it think in words first, and keep them.")
+    ] = False,
+    revise: Annotated[
+        bool, typer.Option("--revise", help="ai: critique and rewrite responses instead (demonstrations for SFT).")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="ai: requests at once.")] = 4,
+    per_minute: Annotated[float, typer.Option(min=0, help="ai: most requests a minute; 0 for no limit.")] = 0.0,
+    price_in: Annotated[float, typer.Option(min=0, help="ai: price of a million tokens read.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0, help="ai: price of a million tokens written.")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="ai: say what it will cost, and ask nothing.")] = False,
     seed: SeedOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Answer the queue without people: in the project's database, or of a server, through the API that people use."""
+    """Answer the queue without people: by a simulation, or by a model with a constitution.
+
+    With --server a running server's queue is answered, through the API that people's pages use.
+    """
     with clean_stdout():
         from hearken.loop.project import Project
 
         opened = Project(project)
-        if url:
+        if labeler == "ai":
+            done = opened.ai_labels(
+                judge, url=url, constitution=constitution, reasoning=reasoning, revise=revise, workers=workers,
+                per_minute=per_minute, price_in=price_in, price_out=price_out, seed=seed, dry_run=dry_run,
+                announce=lambda text: typer.echo(text, err=True),
+            )  # fmt: skip
+            if "overlap" in done:
+                from hearken.labelers.answering import say
+
+                typer.echo(say(done), err=True)
+        elif server:
             from hearken.server.client import HearkenClient, label_over_http
 
-            with HearkenClient(url, token) as client:
+            with HearkenClient(server, token) as client:
                 done = label_over_http(client, opened.panel(), opened.config.seed if seed is None else seed)
         else:
             done = opened.label(labeler, seed=seed)
-    emit(done, as_json, "Labelled")
+    emit(done, as_json, "Estimated" if dry_run else "Labelled")
 
 
 def evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -48,3 +49,14 @@ class Labeler(Protocol):
     def judge(self, prompt: Content, responses: Sequence[str], seed: int) -> Ranking:
         """Rank the responses to a prompt; the same seed gives the same ranking."""
         ...
+
+
+def ranks_with_ties(scores: Sequence[float], tie: float) -> tuple[int, ...]:
+    """Dense ranks, highest score first; a score less than ``tie`` below the best of a rank shares it."""
+    ranks = [0] * len(scores)
+    rank, best = -1, math.inf
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        if best - scores[i] >= tie:
+            rank, best = rank + 1, scores[i]
+        ranks[i] = rank
+    return tuple(ranks)

@@ -11,7 +11,7 @@ from typing import Any
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import LabelerKind
-from hearken.labelers.protocol import Ranking
+from hearken.labelers.protocol import Ranking, ranks_with_ties
 
 Utility = Callable[[str, str, str], float]
 """(prompt, response, group) -> what the response is worth to the group."""
@@ -95,7 +95,7 @@ class SimulatedLabeler:
         for place, i in enumerate(order):
             gumbel = -math.log(rng.expovariate(1.0))
             scores[i] += gumbel - self.side * place / (count - 1)
-        return Ranking(_ranks(scores, self.tie), tuple(order))
+        return Ranking(ranks_with_ties(scores, self.tie), tuple(order))
 
     def pair_vote(self, prompt: Content, a: str, b: str) -> PairVote:
         """The exact probabilities of its verdict on two responses, over its noise and the order of display."""
@@ -188,17 +188,6 @@ def prompt_text(prompt: Content) -> str:
     if isinstance(prompt, str):
         return prompt
     return next((message.content for message in reversed(prompt) if message.role == "user"), "")
-
-
-def _ranks(scores: Sequence[float], tie: float) -> tuple[int | None, ...]:
-    """Dense ranks, highest score first; a score less than ``tie`` below the best of a rank shares it."""
-    ranks: list[int | None] = [None] * len(scores)
-    rank, best = -1, math.inf
-    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
-        if best - scores[i] >= tie:
-            rank, best = rank + 1, scores[i]
-        ranks[i] = rank
-    return tuple(ranks)
 
 
 def _sigmoid(x: float) -> float:

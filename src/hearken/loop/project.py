@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, write_json
 
 CONFIG = "hearken.yaml"
+MAX_TOKENS = 512
+"""Of an AI labeler's reasoning, critique or revision."""
 
 
 class SampleConfig(SamplingParameters):
@@ -163,20 +166,26 @@ class Project:
             UserError: the database holds nothing for this stage yet.
         """
         values = {"seed": self.config.seed, **self.config.stages.get(stage, {})}
+        found = find_stage(stage)
+        kind = self._first_kind("train", found.reads)
+        data = (self.snapshot("train", kinds=(kind,)),)
         if stage == "sft":
-            data = (self.snapshot("train", kinds=("demonstration",)),)
             return "r00-sft", Inputs(model=self.config.model, data=data), values
-        if stage == "reward":
-            inputs = Inputs(
-                model=self.first_policy(),
-                data=(self.snapshot("train"),),
-                validation=self._optional("validation", "comparison"),
-                references=self._optional("train", "demonstration"),
-            )
-            return "r01-reward", inputs, values
-        start = self.first_policy()
-        prompts = self.snapshot("train", kinds=("prompt",))
-        return f"r01-{stage}", Inputs(model=start, data=(prompts,), reward=self.reward(), ref=start), values
+        given: dict[str, Any] = {"model": self.first_policy(), "data": data}
+        if kind != "prompt" and "validation" in found.takes:
+            given["validation"] = self._optional("validation", kind)
+        if "references" in found.takes:
+            given["references"] = self._optional("train", "demonstration")
+        if "reward" in found.needs:
+            given["reward"] = self.reward()
+        if "ref" in found.takes:
+            given["ref"] = given["model"]
+        return f"r01-{stage}", Inputs(**given), values
+
+    def _first_kind(self, split: str, kinds: Sequence[str]) -> str:
+        """The first kind of example that the database holds, else the first of all."""
+        with self.store() as store:
+            return next((k for k in kinds if next(inline_examples(store, (k,), split, None), None)), kinds[0])
 
     def _optional(self, split: str, kind: str) -> tuple[str, ...]:
         """A snapshot, or nothing where the database has no such examples."""
@@ -239,6 +248,39 @@ class Project:
                     answered = sum(self._answer(store, one, found[one.name].id, seed, bar) for one in panel.labelers)
                     done += answered
             return {"judgments": store.last_seq(), "labelers": len(panel.labelers), "new": done}
+
+    def ai_labels(
+        self, judge: str, *, url: str = "", constitution: str = "general", reasoning: bool = False,
+        revise: bool = False, workers: int = 4, per_minute: float = 0.0, price_in: float = 0.0, price_out: float = 0.0,
+        seed: int | None = None, round: int | None = None, dry_run: bool = False,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Let a model answer the queue by a constitution, or critique and revise responses (``revise``).
+
+        The cost is estimated first and said to ``announce``; with ``dry_run`` nothing is asked. Replies are cached in
+        ``runs/judge``. How far the model agrees with people who judged the same pairs is part of the result and of
+        ``runs/ai-labels.json``.
+        """
+        from hearken.labelers import answering
+        from hearken.labelers.ai import AILabeler
+        from hearken.labelers.constitution import load_constitution
+        from hearken.labelers.judges import CachedJudge, open_judge
+
+        principles = load_constitution(constitution)
+        out = MAX_TOKENS if reasoning else 4
+        seed = self.config.seed if seed is None else seed
+        with self.store() as store:
+            cost = answering.estimate(store, tokens_out=out, round=round, price_in=price_in, price_out=price_out)
+            if not revise:
+                announce(cost.say())
+            if dry_run:
+                return asdict(cost)
+            opened = CachedJudge(open_judge(judge, url, per_minute=per_minute), self.path / "runs" / "judge")
+            labeler = AILabeler(opened, principles, reasoning, max_tokens=MAX_TOKENS)
+            work = answering.revise if revise else answering.answer_queue
+            found = work(store, labeler, seed=seed, workers=workers, round=round)
+        write_json(self.path / "runs" / "ai-labels.json", found)
+        return found
 
     @staticmethod
     def _answer(store: FeedbackStore, labeler: Any, labeler_id: str, seed: int, bar: Any) -> int:

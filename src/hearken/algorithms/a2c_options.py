@@ -1,0 +1,26 @@
+"""Options of A2C."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from hearken.algorithms.ppo_options import PPOOptions
+
+
+class A2COptions(PPOOptions):
+    """Advantage actor-critic: PPO with one step on each batch; the probability ratio is then 1, and nothing clipped."""
+
+    stage: ClassVar[str] = "a2c"
+
+    epochs: Literal[1] = 1  # type: ignore[assignment]
+    """One pass: a second would not be on-policy."""
+    minibatches: Literal[1] = 1  # type: ignore[assignment]
+    """One step a batch, for the same reason."""
+    batch: int = Field(128, ge=1)
+    """Responses sampled per iteration; small, as each is used once."""
+    lam: float = Field(1.0, ge=0, le=1)
+    """GAE's lambda; 1 gives returns minus values."""
+    value_clip: float = Field(0.0, ge=0)
+    """Bound of the value's change; 0 for the plain squared error."""

@@ -1,0 +1,42 @@
+"""How often a policy or a reward model orders responses as people did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hearken.domains.text.data import Judged
+from hearken.statistics.intervals import cluster_bootstrap
+
+
+def pair_accuracy(scores: Sequence[float], held_out: Sequence[Judged]) -> dict[str, float]:
+    """Accuracy on strictly ordered pairs, with an interval by bootstrap over prompts, and of "longer wins".
+
+    Args:
+        scores: of all responses of all judgments, in order.
+        held_out: the judgments.
+
+    Returns:
+        Empty where no pair is ordered.
+    """
+    right: list[float] = []
+    longer: list[float] = []
+    prompts: list[str] = []
+    at = 0
+    for judged in held_out:
+        mine = scores[at : (at := at + len(judged.group.responses))]
+        lengths = [len(r) for r in judged.group.responses]
+        for i, high in enumerate(judged.ranks):
+            for j, low in enumerate(judged.ranks):
+                if 0 <= high < low:
+                    right.append(0.5 + 0.5 * np.sign(mine[i] - mine[j]))
+                    longer.append(0.5 + 0.5 * np.sign(lengths[i] - lengths[j]))
+                    prompts.append(repr(judged.key))
+    if not right:
+        return {}
+    found = cluster_bootstrap(np.array(right), np.array(prompts))
+    return {
+        "accuracy": float(found.estimate), "accuracy_low": float(found.low), "accuracy_high": float(found.high),
+        "length_accuracy": float(np.mean(longer)), "validation_pairs": len(right),
+    }  # fmt: skip

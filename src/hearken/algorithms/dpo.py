@@ -1,0 +1,290 @@
+"""Direct preference optimisation: Rafailov et al. 2023, and the losses that share its data.
+
+score of a response = log π - log π_ref (DPO, cDPO, robust DPO, IPO, hinge), mean log π (SimPO), log-odds (ORPO)
+repeat, over minibatches of judgments:
+    leads = differences of the scores of responses to one prompt, in pairs (or a whole ranking: Plackett-Luce)
+    loss = objective(lead), weighted by votes and ties (+ sft_coef x negative log-likelihood of the best)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hearken.algorithms.accuracy import pair_accuracy
+from hearken.algorithms.dpo_options import DPOOptions, PairOptions
+from hearken.algorithms.stage import Inputs
+from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
+from hearken.domains.text.loading import TextPolicy, open_policy
+from hearken.errors import UserError
+from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.loading import load_policy, save, switch_adapter
+from hearken.models.scorers import TokenScorer, probe
+from hearken.objectives import direct
+from hearken.objectives.preference import ordered_pairs, plackett_luce
+from hearken.training.artifact import Artifact, finish
+from hearken.training.batching import Order, microbatches
+from hearken.training.forward import rows_of
+from hearken.training.optimiser import Optimiser
+from hearken.training.reference import reference_sums
+from hearken.training.run import Run
+
+WITHOUT_REFERENCE = ("simpo", "orpo")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything that is read and checked before the first step."""
+
+    policy: TextPolicy
+    reference: TokenScorer
+    """The policy itself where it is not another model and not an adapter: its weights before the first step."""
+    data: list[Judged]
+    held_out: list[Judged]
+    facts: dict[str, Any]
+
+
+def load(inputs: Inputs, options: DPOOptions) -> Ready:
+    """Open the policy and its reference, and encode the comparisons."""
+    policy = open_policy(inputs.model, options, options)
+    reader = Reader(options)
+    rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
+    (data, left_out), (held_out, _) = (
+        comparisons(judgments(part, policy.encoder), options) for part in (rows.train, rows.validation)
+    )
+    if not data:
+        if any(left_out.values()):
+            raise UserError(f"{', '.join(inputs.data)} holds nothing to compare", said(left_out))
+        raise nothing_fits(inputs.data)
+    if any(left_out.values()):
+        warnings.warn(f"left out: {said(left_out)}", stacklevel=2)
+    more = {"judgments": len(data), "left_out": left_out, "skipped": reader.skipped}
+    facts = rows.facts | more | {"truncation": policy.encoder.truncation.say()}
+    return Ready(policy, open_reference(inputs, policy, in_step=not options.cache_reference), data, held_out, facts)
+
+
+def open_reference(inputs: Inputs, policy: TextPolicy, *, in_step: bool) -> TokenScorer:
+    """The model named, the policy without its adapter, or the policy as it stands before its first step.
+
+    Only a reference that is asked during training (``in_step``) needs weights of its own beside a full policy.
+    """
+    if inputs.ref in (None, inputs.model):
+        without = policy.reference()
+        if without is not None:
+            return without
+        if not in_step:
+            return policy.scorer
+    reference = TokenScorer(load_policy(inputs.ref or inputs.model, device=policy.scorer.device), adapter="default")
+    reference.requires_grad_(False)
+    probe(reference, policy.encoder.max_length)
+    return reference
+
+
+def comparisons(found: Sequence[Judged], options: DPOOptions) -> tuple[list[Judged], dict[str, int]]:
+    """The judgments that compare something, and how many of the others there are, by reason.
+
+    Raises:
+        UserError: a judgment is not a comparison.
+    """
+    kept: list[Judged] = []
+    left_out = {"identical responses": 0, "no preference": 0}
+    for number, judged in enumerate(found, 1):
+        if judged.kind != "comparison":
+            raise UserError(
+                f"judgment {number} is a {judged.kind}, not a comparison",
+                "Thumbs train: hearken train kto; ratings: hearken train reward, then ppo",
+            )
+        ranked = [r for r in judged.ranks if r >= 0]
+        if len({tuple(r) for r in judged.group.responses}) == 1:
+            left_out["identical responses"] += 1
+        elif len(ranked) < 2 or (len(set(ranked)) == 1 and options.ties == "drop" and judged.share is None):
+            left_out["no preference"] += 1
+        else:
+            kept.append(judged)
+    return kept, left_out
+
+
+def said(left_out: dict[str, int]) -> str:
+    """Counts by reason, in words."""
+    return "; ".join(f"{count} with {reason}" for reason, count in left_out.items() if count)
+
+
+def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
+    """Fit ``inputs.model`` to the comparisons of ``inputs.data`` and write the policy to ``out``."""
+    ready = load(inputs, options)
+    policy, data = ready.policy, ready.data
+    scorer, groups = policy.scorer, [j.group for j in ready.data]
+    order = Order(len(data), options.batch, options.seed)
+    total = max(round(options.epochs * order.steps_per_epoch), 1)
+    optimiser = Optimiser([scorer], options, total)
+    run = Run(out, options, {"optimiser": optimiser}, label=options.stage.upper())
+    run.choose_precision(lambda: scorer(lay_out(groups[:2], scorer.device)).logprobs.sum().backward())
+    optimiser.adam.zero_grad()
+    reference = Reference(ready.reference, groups, run, options)
+    held_out = Reference(ready.reference, [j.group for j in ready.held_out], run, options)
+
+    for step in run.steps(total):
+        chosen = order.rows(step)
+        batch = [data[i] for i in chosen]
+        run.batch = [j.group for j in batch]
+        weight = sum(j.weight for j in batch) or 1.0
+        figures = Figures()
+        with run.guard():
+            for part in microbatches(run.batch, options.tokens):
+                some = [batch[i] for i in part]
+                with run.autocast():
+                    found = losses(scorer, some, reference.of([chosen[i] for i in part]), options)
+                share = found.loss.sum() / weight
+                run.backward(share)
+                figures.add(found, some, weight)
+            stats = optimiser.step(step)
+        run.log(**figures.means(), **stats)
+
+    metrics = {"train_loss": run.history[-1]["loss"], "steps": total}
+    metrics |= evaluate(scorer, ready.held_out, held_out, run, options)
+    switch_adapter(scorer.model, "policy")
+    save(scorer.model, policy.tokenizer, out)
+    artifact = finish(
+        out, options.stage, inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+    )
+    run.discard_checkpoint()
+    return artifact
+
+
+class Reference:
+    """Log π_ref(y|x) of the responses of some groups: known beforehand, computed when asked for, or not needed."""
+
+    def __init__(self, scorer: TokenScorer, groups: Sequence[Group], run: Run, options: DPOOptions) -> None:
+        self.scorer, self.groups, self.run = scorer, groups, run
+        self.needed = options.loss not in WITHOUT_REFERENCE
+        self.sums: Tensor | None = None
+        if self.needed and options.cache_reference and groups:
+            self.sums = reference_sums(scorer, groups, options.tokens, run.precision, run.autocast)
+
+    def of(self, chosen: Sequence[int]) -> Tensor | None:
+        """(r,) of the responses of the groups ``chosen``, or None."""
+        if not self.needed:
+            return None
+        if self.sums is not None:
+            return self.sums[torch.tensor(rows_of(self.groups, chosen), device=self.sums.device)]
+        layout = lay_out([self.groups[i] for i in chosen], self.scorer.device)
+        with torch.no_grad(), self.run.autocast():
+            return direct.sequence_logprobs(self.scorer(layout).logprobs, layout.mask)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A microbatch of B judgments over at most K responses: weighted losses (B,), scores and ranks (B, K)."""
+
+    loss: Tensor
+    scores: Tensor
+    ranks: Tensor
+
+
+def losses(scorer: TokenScorer, batch: Sequence[Judged], reference: Tensor | None, options: PairOptions) -> Losses:
+    """One forward pass and the objective on it. ``reference`` (r,) holds the responses' reference log-probabilities."""
+    layout = lay_out([j.group for j in batch], scorer.device)
+    logprobs = scorer(layout).logprobs
+    scores, ranks = in_grid(score(logprobs, layout, reference, options), batch)
+    found = objective(scores, ranks, batch, options)
+    if options.sft_coef:
+        likelihood, _ = in_grid(direct.sequence_logprobs(logprobs, layout.mask, average=True), batch)
+        best = torch.where(ranks >= 0, ranks, torch.iinfo(ranks.dtype).max).argmin(-1, keepdim=True)
+        found = found * (options.beta if options.loss == "orpo" else 1.0)
+        found = found - options.sft_coef * likelihood.gather(-1, best)[:, 0]
+    return Losses(found * found.new_tensor([j.weight for j in batch]), scores, ranks)
+
+
+def score(logprobs: Tensor, layout: Layout, reference: Tensor | None, options: PairOptions) -> Tensor:
+    """(R,) what the leads are differences of."""
+    if reference is None:
+        mean = direct.sequence_logprobs(logprobs, layout.mask, average=True)
+        return direct.log_odds(mean) if options.loss == "orpo" else mean
+    ratio = direct.sequence_logprobs(logprobs, layout.mask) - reference
+    return ratio / layout.lengths if options.log_ratio == "mean" else ratio
+
+
+def in_grid(values: Tensor, batch: Sequence[Judged]) -> tuple[Tensor, Tensor]:
+    """Values (R,) of the responses and the ranks of the judgments, both (B, K); rank -1 in the padding."""
+    width = max(len(j.group.responses) for j in batch)
+    filled = torch.tensor([[k < len(j.group.responses) for k in range(width)] for j in batch], device=values.device)
+    ranks = [[*j.ranks, *[-1] * (width - len(j.ranks))] for j in batch]
+    return values.new_zeros(filled.shape).masked_scatter(filled, values), torch.tensor(ranks, device=values.device)
+
+
+def objective(scores: Tensor, ranks: Tensor, batch: Sequence[Judged], options: PairOptions) -> Tensor:
+    """(B,) losses of (B, K) scores."""
+    beta, epsilon = options.beta, options.epsilon
+    offset = scores.new_tensor([options.margin * (j.strength or 0.0) for j in batch])[:, None, None]
+    share = scores.new_tensor([float("nan") if j.share is None else j.share for j in batch])
+
+    def loss(lead: Tensor) -> Tensor:
+        match options.loss:
+            case "cdpo":
+                return direct.cdpo(lead, beta, epsilon)
+            case "robust":
+                return direct.robust_dpo(lead, beta, epsilon)
+            case "ipo":
+                return direct.ipo(lead, beta)
+            case "hinge":
+                return direct.hinge(lead, beta)
+            case "simpo":
+                return direct.simpo(lead, beta, options.gamma)
+            case "orpo":
+                return direct.orpo(lead)
+            case _:
+                return direct.dpo(lead, beta, offset=offset)
+
+    found = direct.over_pairs(loss, scores, direct.pair_weights(ranks, ties=options.ties, share=share))
+    if options.loss == "dpo" and options.rankings == "plackett_luce":
+        several = (ranks >= 0).sum(-1) > 2
+        found = torch.where(several, plackett_luce(beta * scores, ranks), found)
+    return found
+
+
+class Figures:
+    """Sums over the microbatches of a step."""
+
+    def __init__(self) -> None:
+        self.loss = self.right = self.lead = self.pairs = 0.0
+
+    def add(self, found: Losses, batch: Sequence[Judged], weight: float) -> None:
+        """Count a microbatch."""
+        scores, better = found.scores.detach(), ordered_pairs(found.ranks)
+        lead = (scores[:, :, None] - scores[:, None])[better]
+        self.loss += found.loss.sum().item() / weight
+        self.right += ((lead > 0).float() + 0.5 * (lead == 0)).sum().item()
+        self.lead += lead.sum().item()
+        self.pairs += lead.numel()
+
+    def means(self) -> dict[str, float]:
+        """Loss, share of strictly ordered pairs whose scores lie the right way round, and their mean lead."""
+        pairs = max(self.pairs, 1)
+        return {"loss": self.loss, "accuracy": self.right / pairs, "lead": self.lead / pairs}
+
+
+@torch.no_grad()
+def evaluate(
+    scorer: TokenScorer, held_out: Sequence[Judged], reference: Reference, run: Run, options: DPOOptions
+) -> dict[str, float]:
+    """Loss and accuracy on held-out judgments; empty where there are none."""
+    if not held_out:
+        return {}
+    groups = [j.group for j in held_out]
+    scores = torch.zeros(sum(len(g.responses) for g in groups))
+    total = 0.0
+    for part in microbatches(groups, options.tokens):
+        batch = [held_out[i] for i in part]
+        with run.autocast():
+            found = losses(scorer, batch, reference.of(part), options)
+        total += found.loss.sum().item()
+        filled = torch.tensor([[k < len(j.group.responses) for k in range(found.scores.shape[1])] for j in batch])
+        scores[torch.tensor(rows_of(groups, part))] = found.scores.float().cpu()[filled]
+    weight = sum(j.weight for j in held_out) or 1.0
+    return {"validation_loss": total / weight} | pair_accuracy(scores.tolist(), held_out)

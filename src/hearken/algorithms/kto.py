@@ -1,0 +1,222 @@
+"""KTO: Ethayarajh et al. 2024. A policy from thumbs, by how people weigh gains and losses.
+
+r = log π(y|x) - log π_ref(y|x)
+repeat, over minibatches of responses with a thumb:
+    z0 = max(0, mean of r over mismatched pairs (x_i, y_{i+1}) of the batch), without gradient
+    loss = λ_D (1 - σ(β(r - z0))) where the thumb is up, λ_U (1 - σ(β(z0 - r))) where it is down
+
+Each prompt has one mismatched response for the whole run: that of the row after it in a shuffle of the data.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hearken.algorithms.dpo import open_reference
+from hearken.algorithms.kto_options import KTOOptions
+from hearken.algorithms.stage import Inputs
+from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
+from hearken.domains.text.loading import TextPolicy, open_policy
+from hearken.errors import UserError
+from hearken.models.layout import Group, lay_out
+from hearken.models.loading import save, switch_adapter
+from hearken.models.scorers import TokenScorer
+from hearken.objectives.direct import kto, kto_reference_point, sequence_logprobs
+from hearken.training.artifact import Artifact, finish
+from hearken.training.batching import Order, microbatches
+from hearken.training.optimiser import Optimiser
+from hearken.training.reference import logprob_sums, reference_sums
+from hearken.training.run import Run
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """One response with a thumb, and the same prompt with another row's response."""
+
+    group: Group
+    mismatched: Group
+    label: bool
+    weight: float
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything that is read and checked before the first step."""
+
+    policy: TextPolicy
+    reference: TokenScorer
+    data: list[Opinion]
+    held_out: list[Opinion]
+    weights: tuple[float, float]
+    """λ_D and λ_U."""
+    facts: dict[str, Any]
+
+
+def load(inputs: Inputs, options: KTOOptions) -> Ready:
+    """Open the policy and its reference, and encode the thumbs."""
+    policy = open_policy(inputs.model, options, options)
+    reader = Reader(options)
+    rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
+    length = policy.encoder.max_length
+    data = opinions(judgments(rows.train, policy.encoder), options.seed, length)
+    held_out = opinions(judgments(rows.validation, policy.encoder), options.seed, length, quiet=True)
+    if not data:
+        raise nothing_fits(inputs.data)
+    good = sum(o.label for o in data)
+    bad = len(data) - good
+    if not good or not bad:
+        side = "down" if good == 0 else "up"
+        raise UserError(
+            f"{', '.join(inputs.data)}: every thumb is {side}",
+            "KTO needs both kinds: add the other, or train on the good responses alone with: hearken train sft",
+        )
+    weights = (options.desirable or max(bad / good, 1.0), options.undesirable or max(good / bad, 1.0))
+    more = {"thumbs_up": good, "thumbs_down": bad, "desirable": weights[0], "undesirable": weights[1]}
+    facts = rows.facts | more | {"skipped": reader.skipped, "truncation": policy.encoder.truncation.say()}
+    reference = open_reference(inputs, policy, in_step=not options.cache_reference)
+    return Ready(policy, reference, data, held_out, weights, facts)
+
+
+def opinions(found: Sequence[Judged], seed: int, max_length: int, *, quiet: bool = False) -> list[Opinion]:
+    """Thumbs with their mismatched pairs; a comparison becomes a thumb up for its best response, down for its worst.
+
+    Raises:
+        UserError: a rating, which is neither good nor bad.
+    """
+    thumbs: list[tuple[Group, bool, float]] = []
+    converted = 0
+    for number, judged in enumerate(found, 1):
+        if judged.kind == "thumb":
+            thumbs.append((judged.group, bool(judged.target), judged.weight))
+        elif judged.kind == "comparison":
+            ranked = sorted((rank, i) for i, rank in enumerate(judged.ranks) if rank >= 0)
+            if len(ranked) > 1 and ranked[0][0] < ranked[-1][0]:
+                converted += 1
+                for (_, i), label in ((ranked[0], True), (ranked[-1], False)):
+                    thumbs.append((Group(judged.group.prompt, [judged.group.responses[i]]), label, judged.weight))
+        else:
+            raise UserError(f"judgment {number} is a {judged.kind}, not a thumb", "Ratings train: hearken train reward")
+    if converted and not quiet:
+        warnings.warn(
+            f"{converted} comparisons were made thumbs: up for the best response, down for the worst; "
+            "hearken train dpo uses more of what they say",
+            stacklevel=2,
+        )
+    order = np.random.default_rng(seed).permutation(len(thumbs)).tolist()
+    after = dict(zip(order, [*order[1:], *order[:1]], strict=True))
+    made = []
+    for i, (group, label, weight) in enumerate(thumbs):
+        room = max(max_length - len(group.prompt), 1)
+        made.append(Opinion(group, Group(group.prompt, [thumbs[after[i]][0].responses[0][:room]]), label, weight))
+    return made
+
+
+def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
+    """Fit ``inputs.model`` to the thumbs of ``inputs.data`` and write the policy to ``out``."""
+    ready = load(inputs, options)
+    policy, data = ready.policy, ready.data
+    scorer = policy.scorer
+    order = Order(len(data), min(options.batch, len(data)), options.seed)
+    total = max(round(options.epochs * len(data) / order.batch), 1)
+    optimiser = Optimiser([scorer], options, total)
+    run = Run(out, options, {"optimiser": optimiser}, label="KTO")
+    run.choose_precision(lambda: scorer(lay_out([data[0].group], scorer.device)).logprobs.sum().backward())
+    optimiser.adam.zero_grad()
+    fixed = Sums(ready.reference, data, run, options)
+    held_out = Sums(ready.reference, ready.held_out, run, options)
+
+    for step in run.steps(total):
+        chosen = order.endless(step)  # batches of one size: a last one of a single row would have no mismatched pair
+        batch = [data[i] for i in chosen]
+        run.batch = groups = [o.group for o in batch]
+        weight = sum(o.weight for o in batch) or 1.0
+        ref, ref_mismatched = fixed.of(chosen)
+        sums = {"loss": 0.0, "reward_up": 0.0, "reward_down": 0.0}
+        up = max(sum(o.label for o in batch), 1)
+        down = max(len(batch) - sum(o.label for o in batch), 1)
+        with run.guard():
+            z0 = kto_reference_point(
+                logprob_sums(scorer, [o.mismatched for o in batch], options.tokens, run.autocast) - ref_mismatched
+            )
+            for part in microbatches(groups, options.tokens):
+                layout = lay_out([groups[i] for i in part], scorer.device)
+                with run.autocast():
+                    ratio = sequence_logprobs(scorer(layout).logprobs, layout.mask) - ref[part]
+                some = [batch[i] for i in part]
+                labels = torch.tensor([o.label for o in some], device=scorer.device)
+                found = losses(ratio, labels, z0, some, ready.weights, options)
+                run.backward(found.sum() / weight)
+                sums["loss"] += found.sum().item() / weight
+                sums["reward_up"] += options.beta * ratio.detach()[labels].sum().item() / up
+                sums["reward_down"] += options.beta * ratio.detach()[~labels].sum().item() / down
+            stats = optimiser.step(step)
+        run.log(**sums, z0=z0.item(), **stats)
+
+    metrics = {"train_loss": run.history[-1]["loss"], "steps": total}
+    metrics |= evaluate(scorer, ready.held_out, held_out, ready.weights, run, options)
+    switch_adapter(scorer.model, "policy")
+    save(scorer.model, policy.tokenizer, out)
+    artifact = finish(
+        out, "kto", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+    )
+    run.discard_checkpoint()
+    return artifact
+
+
+def losses(
+    ratio: Tensor, labels: Tensor, z0: Tensor, batch: Sequence[Opinion], weights: tuple[float, float],
+    options: KTOOptions,
+) -> Tensor:  # fmt: skip
+    """(B,) weighted losses of log-ratios (B,)."""
+    found = kto(ratio, labels, z0, options.beta, desirable=weights[0], undesirable=weights[1])
+    return found * found.new_tensor([o.weight for o in batch])
+
+
+class Sums:
+    """Log π_ref of responses and of their mismatched pairs: known beforehand, or computed when asked for."""
+
+    def __init__(self, scorer: TokenScorer, data: Sequence[Opinion], run: Run, options: KTOOptions) -> None:
+        self.scorer, self.data, self.run, self.options = scorer, data, run, options
+        self.known: tuple[Tensor, Tensor] | None = None
+        if options.cache_reference and data:
+            both = [o.group for o in data] + [o.mismatched for o in data]
+            sums = reference_sums(scorer, both, options.tokens, run.precision, run.autocast)
+            self.known = (sums[: len(data)], sums[len(data) :])
+
+    def of(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(B,) of the rows ``chosen``, matched and mismatched."""
+        if self.known is not None:
+            rows = torch.tensor(chosen, device=self.scorer.device)
+            return self.known[0][rows], self.known[1][rows]
+        matched, mismatched = ([getattr(self.data[i], name) for i in chosen] for name in ("group", "mismatched"))
+        return (
+            logprob_sums(self.scorer, matched, self.options.tokens, self.run.autocast),
+            logprob_sums(self.scorer, mismatched, self.options.tokens, self.run.autocast),
+        )
+
+
+def evaluate(
+    scorer: TokenScorer, held_out: Sequence[Opinion], fixed: Sums, weights: tuple[float, float], run: Run,
+    options: KTOOptions,
+) -> dict[str, float]:  # fmt: skip
+    """Loss on held-out thumbs, and how often the reward lies on the right side of z0; empty for fewer than two."""
+    if len(held_out) < 2:
+        return {}
+    ref, ref_mismatched = fixed.of(range(len(held_out)))
+    z0 = kto_reference_point(
+        logprob_sums(scorer, [o.mismatched for o in held_out], options.tokens, run.autocast) - ref_mismatched
+    )  # fmt: skip
+    ratio = logprob_sums(scorer, [o.group for o in held_out], options.tokens, run.autocast) - ref
+    labels = torch.tensor([o.label for o in held_out], device=ratio.device)
+    found = losses(ratio, labels, z0, held_out, weights, options)
+    right = ((ratio > z0) == labels).float().mean().item()
+    total = sum(o.weight for o in held_out) or 1.0
+    return {"validation_loss": found.sum().item() / total, "accuracy": right, "validation_thumbs": len(held_out)}

@@ -1,0 +1,61 @@
+"""Options of the critic-free policy gradients."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from hearken.algorithms.rollout_options import RolloutOptions
+
+Estimator = Literal["rloo", "grpo", "dr_grpo", "reinforce++"]
+
+
+class PolicyGradientOptions(RolloutOptions):
+    """What RLOO, GRPO and REINFORCE++ share: several responses to a prompt take the critic's place."""
+
+    stage: ClassVar[str]
+
+    estimator: Estimator
+    """Advantages: leave-one-out mean (rloo), group mean and std (grpo), group mean (dr_grpo), batch (reinforce++)."""
+    lr: float = Field(1e-6, gt=0)
+    """Peak learning rate."""
+    samples: int = Field(4, ge=1)
+    """Responses per prompt; the group estimators compare them with each other and refuse 1."""
+    clip: float = Field(0.2, gt=0)
+    """Bound of the probability ratio, for the updates after the first on a batch."""
+    scale: Literal["auto", "token", "sequence", "response", "constant"] = "auto"
+    """Loss of a response: its mean (grpo), sum (rloo) or sum over the longest length (dr_grpo); token: all alike."""
+    kl: Literal["auto", "reward", "k2", "k3"] = "auto"
+    """Where beta acts: in the reward (rloo, reinforce++), or as a loss: k3 (GRPO's paper) or k2 (unbiased gradient)."""
+
+
+class RLOOOptions(PolicyGradientOptions):
+    """RLOO: REINFORCE with a leave-one-out baseline."""
+
+    stage: ClassVar[str] = "rloo"
+
+    estimator: Estimator = "rloo"
+    """See above."""
+
+
+class GRPOOptions(PolicyGradientOptions):
+    """GRPO: advantages normalised within each prompt's group."""
+
+    stage: ClassVar[str] = "grpo"
+
+    estimator: Estimator = "grpo"
+    """grpo, or dr_grpo (Dr. GRPO) without its biases for length and for easy or hard prompts."""
+    samples: int = Field(8, ge=1)
+    """Responses per prompt; the group estimators compare them with each other and refuse 1."""
+
+
+class ReinforceOptions(PolicyGradientOptions):
+    """REINFORCE++: returns of each token, normalised over the whole batch; one response a prompt will do."""
+
+    stage: ClassVar[str] = "reinforce"
+
+    estimator: Estimator = "reinforce++"
+    """See above."""
+    samples: int = Field(1, ge=1)
+    """Responses per prompt."""

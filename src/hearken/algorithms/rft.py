@@ -1,0 +1,100 @@
+"""Rejection-sampling fine-tuning: best-of-n distilled, expert iteration (Anthony et al. 2017), RFT (Yuan et al. 2023).
+
+repeat:
+    sample n responses to each prompt and score them
+    keep the best of each prompt, or those above a rising percentile of its scores
+    for some passes over minibatches:
+        negative log-likelihood of what was kept, as in SFT
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hearken.algorithms.policy_gradient import load, mean
+from hearken.algorithms.rft_options import RFTOptions
+from hearken.algorithms.rollouts import draw, minibatches, rate, trial
+from hearken.algorithms.sft import summed_nll, trained_tokens
+from hearken.algorithms.stage import Inputs
+from hearken.models.layout import Group
+from hearken.models.loading import save, switch_adapter
+from hearken.rollout.native import NativeSampler
+from hearken.training.artifact import Artifact, finish
+from hearken.training.batching import Order, microbatches
+from hearken.training.optimiser import Optimiser
+from hearken.training.run import Run
+
+
+def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
+    """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
+    ready = load(inputs, options, with_reference=False)
+    policy, ids, scorer = ready.policy, ready.prompts, ready.policy.scorer
+    iterations = max(options.episodes // options.batch, 1)
+    updates = options.epochs * options.minibatches
+    order = Order(len(ids), options.batch // options.samples, options.seed)
+    optimiser = Optimiser([scorer], options, iterations * updates)
+    run = Run(out, options, {"policy": optimiser}, label="RFT")
+    sampler = NativeSampler(scorer, policy.stop)
+    run.choose_precision(lambda: trial(scorer, ids, options).backward())
+    optimiser.adam.zero_grad()
+
+    for step in run.steps(iterations):
+        with run.guard():
+            chosen = [ids[i] for i in order.endless(step)]
+            groups, samples = draw(policy, sampler, chosen, step, run, options)
+            run.batch = groups
+            scores = rate(ready.reward, groups, samples, options).view(len(groups), options.samples)
+            kept = select(groups, scores, percentile(step, iterations, options))
+            stats: list[dict[str, float]] = []
+            for update, part in enumerate(minibatches(len(kept), step, options) if kept else []):
+                run.batch = batch = [kept[i] for i in part]
+                tokens = sum(trained_tokens(g) for g in batch)
+                loss = 0.0
+                for some in microbatches(batch, options.tokens):
+                    with run.autocast():
+                        share = summed_nll(scorer, [batch[i] for i in some]) / tokens
+                    run.backward(share)
+                    loss += share.item()
+                stats.append({"loss": loss} | optimiser.step(step * updates + update))
+        run.log(
+            score=scores.mean().item(), best=scores.max(-1).values.mean().item(),
+            kept=sum(len(g.responses) for g in kept) / len(samples), equal_groups=1 - len(kept) / len(groups),
+            eos_share=sum(s.finish_reason == "stop" for s in samples) / len(samples), **mean(stats),
+        )  # fmt: skip
+
+    last = run.history[-1]
+    metrics = {key: last[key] for key in ("score", "best", "kept", "equal_groups")} | {"steps": iterations}
+    switch_adapter(scorer.model, "policy")
+    save(scorer.model, policy.tokenizer, out)
+    artifact = finish(
+        out, "rft", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+    )
+    run.discard_checkpoint()
+    return artifact
+
+
+def percentile(step: int, iterations: int, options: RFTOptions) -> float:
+    """The share of each prompt's responses that is left out, at least; 1 keeps the best alone."""
+    if options.select == "best":
+        return 1.0
+    done = step / max(iterations - 1, 1)
+    return options.percentile + done * (options.last_percentile - options.percentile)
+
+
+def select(groups: Sequence[Group], scores: Tensor, share: float) -> list[Group]:
+    """The responses at or above the percentile ``share`` of their prompt's scores, equal texts once.
+
+    Prompts whose responses all score the same are left out: they do not say what to imitate.
+    """
+    found = []
+    limits = torch.quantile(scores.float(), share, dim=-1)
+    for g, row, limit in zip(groups, scores.tolist(), limits.tolist(), strict=True):
+        if min(row) == max(row):
+            continue
+        good = [tuple(r) for r, s in zip(g.responses, row, strict=True) if s >= limit - 1e-6]
+        found.append(Group(g.prompt, [list(r) for r in dict.fromkeys(good)]))
+    return found

@@ -1,0 +1,192 @@
+"""What every stage that samples from its own policy does alike: sample, score, and compute what stays fixed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hearken.algorithms.rollout_options import RolloutOptions
+from hearken.domains.text.loading import TextPolicy
+from hearken.errors import UserError
+from hearken.feedback.examples import Content
+from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.loading import load_policy
+from hearken.models.scorers import TokenScorer, probe
+from hearken.objectives.kl import sequence_kl
+from hearken.objectives.reduce import masked_mean
+from hearken.rewards.learned import Reward
+from hearken.rollout.sampler import Sample, Sampler, SamplingParameters
+from hearken.training.forward import gather
+from hearken.training.optimiser import NonFiniteGradient
+from hearken.training.run import Run
+
+ROLLOUTS = "rollouts.jsonl"
+
+
+@dataclass
+class Batch:
+    """Sampled responses with what stays fixed while they are learnt from; (R, T) tensors are padded with zeros.
+
+    Attributes:
+        groups: prompts with their sampled responses.
+        samples: as the sampler returned them.
+        scores: (R,) of the reward.
+        mask, old_logprobs, ref_logprobs, entropy: (R, T).
+        gap: mean |sampler's log-probability - the training path's| per token.
+    """
+
+    groups: list[Group]
+    samples: list[Sample]
+    scores: Tensor
+    mask: Tensor
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    entropy: Tensor
+    gap: float
+
+    def kl(self) -> float:
+        """KL to the reference in nats per response, estimated from these samples."""
+        return sequence_kl(self.old_logprobs, self.ref_logprobs, self.mask).mean().item()
+
+
+def check_batches(options: RolloutOptions) -> None:
+    """Refuse batches that cannot be cut evenly, and warn where the measured KL will be wrong.
+
+    Raises:
+        UserError: a minibatch would cut a prompt's responses apart.
+    """
+    if options.top_p < 1 or options.top_k:
+        warnings.warn("top_p and top_k make the measured KL wrong: it is not that of the sampled policy", stacklevel=3)
+    whole = options.samples * options.minibatches
+    if options.batch % whole:
+        raise UserError(
+            f"batch {options.batch} is not a multiple of samples x minibatches ({whole})",
+            "Choose batch so that every minibatch holds whole prompts",
+        )
+
+
+def open_reference(model: str, ref: str | None, policy: TextPolicy) -> TokenScorer:
+    """The model ``ref``, else the policy without its adapter, else ``model`` once more."""
+    reference = None if ref else policy.reference()
+    if reference is None:
+        reference = TokenScorer(load_policy(ref or model, device=policy.scorer.device), adapter="default")
+        reference.requires_grad_(False)
+        probe(reference, policy.encoder.max_length)
+    return reference
+
+
+def draw(
+    policy: TextPolicy, sampler: Sampler, chosen: Sequence[list[int]], step: int, run: Run, options: RolloutOptions
+) -> tuple[list[Group], list[Sample]]:
+    """``options.samples`` responses to each of the chosen prompts."""
+    how = SamplingParameters(
+        max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p, top_k=options.top_k
+    )
+    seeds = np.random.SeedSequence([options.seed, step]).generate_state(len(chosen)).tolist()
+    with run.autocast():
+        samples = sampler.sample(chosen, options.samples, how, seeds)
+    if options.truncate_at:
+        samples = [truncate(s, policy, options.truncate_at) for s in samples]
+    n = options.samples
+    return [Group(p, [s.tokens for s in samples[i * n : (i + 1) * n]]) for i, p in enumerate(chosen)], samples
+
+
+def rate(reward: Reward, groups: Sequence[Group], samples: Sequence[Sample], options: RolloutOptions) -> Tensor:
+    """(R,) scores of the responses; one that was cut gets ``missing_eos``.
+
+    Raises:
+        NonFiniteGradient: a score is NaN or infinite.
+    """
+    scores = reward(groups)
+    if not torch.isfinite(scores).all():
+        bad = int((~torch.isfinite(scores)).sum())
+        raise NonFiniteGradient(f"the reward model scored {bad} responses as NaN or infinite")
+    if options.missing_eos is None:
+        return scores
+    cut = torch.tensor([s.finish_reason == "length" for s in samples], device=scores.device)
+    return scores.masked_fill(cut, options.missing_eos)
+
+
+def roll_out(
+    policy: TextPolicy, reference: TokenScorer, reward: Reward, sampler: Sampler, chosen: Sequence[list[int]],
+    step: int, run: Run, options: RolloutOptions,
+) -> Batch:  # fmt: skip
+    """Sample, score, and compute the log-probabilities under the policy that sampled and under the reference."""
+    groups, samples = draw(policy, sampler, chosen, step, run, options)
+    run.batch = groups
+    scores = rate(reward, groups, samples, options)
+    scorer = policy.scorer
+
+    def with_entropy(layout: Layout) -> Tensor:
+        found = scorer(layout, temperature=options.temperature, entropy=True)
+        return torch.stack([found.logprobs, found.entropy], -1)
+
+    def referred(layout: Layout) -> Tensor:
+        return reference(layout, temperature=options.temperature).logprobs
+
+    device = scorer.device
+    old, entropy = gather(with_entropy, groups, options.tokens, device, run.autocast).unbind(-1)
+    lengths = torch.tensor([len(s.tokens) for s in samples], device=device)
+    mask = torch.arange(old.shape[1], device=device)[None] < lengths[:, None]
+    sampled = torch.zeros_like(old).masked_scatter(
+        mask, torch.tensor([x for s in samples for x in s.logprobs], device=device)
+    )
+    ref = gather(referred, groups, options.tokens, device, run.autocast)
+    gap = masked_mean((sampled - old).abs(), mask).item()
+    return Batch(groups, samples, scores, mask, old, ref, entropy, gap)
+
+
+def truncate(sample: Sample, policy: TextPolicy, text: str) -> Sample:
+    """Cut a response after the first token that contains ``text``; it then counts as finished."""
+    for i, token in enumerate(sample.tokens):
+        if text in policy.tokenizer.decode([token]):
+            return Sample(sample.prompt, sample.tokens[: i + 1], sample.logprobs[: i + 1], "stop")
+    return sample
+
+
+def minibatches(size: int, step: int, options: RolloutOptions) -> list[list[int]]:
+    """Indices of prompts for every update on a batch: ``epochs`` shuffles, each cut into ``minibatches``."""
+    found: list[list[int]] = []
+    for epoch in range(options.epochs):
+        shuffled = np.random.default_rng([options.seed, step, epoch]).permutation(size)
+        found += [part.tolist() for part in np.array_split(shuffled, min(options.minibatches, size))]
+    return found
+
+
+def trial(scorer: TokenScorer, ids: Sequence[list[int]], options: RolloutOptions) -> Tensor:
+    """A small forward pass, for measuring precision."""
+    groups = [Group(p, [[p[-1]] * min(options.max_new_tokens, 64)]) for p in ids[:16]]
+    return scorer(lay_out(groups, scorer.device)).logprobs.sum()
+
+
+def sampling_figures(batch: Batch) -> dict[str, float]:
+    """What a batch of responses was like; means over responses or real tokens, never over padding."""
+    count = len(batch.samples)
+    return {
+        "score": batch.scores.mean().item(),
+        "kl": batch.kl(),
+        "entropy": masked_mean(batch.entropy, batch.mask).item(),
+        "length": batch.mask.sum().item() / count,
+        "eos_share": sum(s.finish_reason == "stop" for s in batch.samples) / count,
+        "sampler_gap": batch.gap,
+    }
+
+
+def described(policy: TextPolicy, batch: Batch, contents: Sequence[Content]) -> Iterator[dict[str, Any]]:
+    """The batch's responses with their figures, as run/rollouts.jsonl holds them."""
+    kls = sequence_kl(batch.old_logprobs, batch.ref_logprobs, batch.mask).tolist()
+    for sample, score, kl in zip(batch.samples, batch.scores.tolist(), kls, strict=True):
+        prompt = contents[sample.prompt]
+        yield {
+            "prompt": prompt if isinstance(prompt, str) else [asdict(message) for message in prompt],
+            "completion": policy.encoder.decode(sample.tokens),
+            "score": round(score, 4),
+            "kl": round(kl, 4),
+            "finish_reason": sample.finish_reason,
+        }

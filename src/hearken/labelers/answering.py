@@ -1,0 +1,282 @@
+"""An AI labeler at work on the feedback database: what it costs, its answers and revisions, whom it agrees with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hearken.errors import UserError
+from hearken.feedback.records import (
+    Claim,
+    ComparisonPayload,
+    CritiquePayload,
+    EditPayload,
+    Judgment,
+    Response,
+    SkipPayload,
+    hash_id,
+)
+from hearken.feedback.records import Labeler as LabelerRecord
+from hearken.feedback.store import FeedbackStore
+from hearken.labelers.ai import AILabeler, Nonsense, Opinion
+from hearken.progress import progress
+from hearken.statistics.intervals import Interval, cluster_bootstrap
+
+CHARACTERS_PER_TOKEN = 4.0
+OVERHEAD_TOKENS = 80
+"""Of the question around prompt, responses and principle."""
+PATIENCE = 8
+"""Answers to wait for before a judge that mostly answers nonsense is refused."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What answering the queue will take, estimated."""
+
+    items: int
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    price: float
+    """In the currency of the prices given; 0 where none are."""
+
+    def say(self) -> str:
+        """In one line."""
+        tokens = f"about {self.prompt_tokens:,} tokens in, at most {self.completion_tokens:,} out"
+        price = f", about {self.price:.2f}" if self.price else ""
+        return f"{self.items:,} comparisons, {self.requests:,} requests: {tokens}{price}"
+
+
+def estimate(
+    store: FeedbackStore,
+    *,
+    tokens_out: int = 4,
+    round: int | None = None,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
+) -> Cost:
+    """What the open comparisons will take, before anything is asked.
+
+    Args:
+        store: the feedback database.
+        tokens_out: most tokens of an answer.
+        round: only of this round.
+        price_in: of a million tokens read.
+        price_out: of a million tokens written.
+    """
+    items = requests = inside = 0
+    texts: dict[str, Response] = {}
+    for item in store.items(round=round, done=False):
+        if item.kind != "comparison":
+            continue
+        texts = texts or {r.id: r for r in store.responses(round=round)}
+        lengths = [len(texts[i].text) if i in texts else 400 for i in item.response_ids]
+        pairs = len(lengths) * (len(lengths) - 1)  # in both orders
+        characters = (len(lengths) - 1) * 2 * sum(lengths) + pairs * _size(store, item.prompt_id)
+        items, requests = items + 1, requests + pairs
+        inside += math.ceil(characters / CHARACTERS_PER_TOKEN) + pairs * OVERHEAD_TOKENS
+    outside = requests * tokens_out
+    return Cost(items, requests, inside, outside, (inside * price_in + outside * price_out) / 1e6)
+
+
+def _size(store: FeedbackStore, prompt_id: str) -> int:
+    content = store.prompt(prompt_id).content
+    return len(content) if isinstance(content, str) else sum(len(m.content) for m in content)
+
+
+def register(store: FeedbackStore, labeler: AILabeler) -> str:
+    """The labeler's id in the database, where it is entered once."""
+    found = next((r for r in store.labelers(kind="ai") if r.name == labeler.name), None)
+    if found is None:
+        attributes = dict(labeler.attributes)
+        found = store.add_labeler(
+            LabelerRecord(name=labeler.name, kind="ai", id=f"ai-{hash_id(labeler.name)[:12]}", attributes=attributes)
+        )
+    return found.id
+
+
+@dataclass
+class _Patience:
+    """Counts nonsense, and refuses a judge that answers little else."""
+
+    asked: int = 0
+    nonsense: int = 0
+    example: str = ""
+
+    def count(self, said: str | None) -> None:
+        self.asked += 1
+        if said is not None:
+            self.nonsense += 1
+            self.example = said
+        if self.asked >= PATIENCE and self.nonsense > self.asked / 2:
+            raise UserError(
+                f"the judge answered {self.nonsense} of {self.asked} questions with neither A nor B, "
+                f"for example {self.example.strip()[:80]!r}",
+                "Use a larger or instruction-tuned judge; what it did judge is kept",
+            )
+
+
+def answer_queue(
+    store: FeedbackStore, labeler: AILabeler, *, seed: int = 0, workers: int = 4, round: int | None = None
+) -> dict[str, Any]:
+    """Let the labeler judge all open comparisons; interrupted work goes on where it was.
+
+    An item it cannot judge is skipped (another labeler gets it) and counted.
+
+    Returns:
+        Figures: judgments made, items skipped, and the agreement with people on what both judged.
+
+    Raises:
+        UserError: the judge cannot be reached, or mostly answers nonsense.
+    """
+    labeler_id = register(store, labeler)
+    before = store.progress(round)
+    done = 0
+    patience = _Patience()
+    waiting = before.slots - before.slots_filled
+    with ThreadPoolExecutor(workers) as pool, progress("AI labeler", waiting, "judgment") as bar:
+        while claims := store.claim(labeler_id, n=2 * workers, kinds=("comparison",)):
+
+            def one(claim: Claim) -> Opinion | str:
+                try:
+                    return labeler.judge(claim.prompt.content, [r.text for r in claim.responses], seed)
+                except Nonsense as nonsense:
+                    return str(nonsense)
+
+            for claim, found in zip(claims, pool.map(one, claims), strict=True):
+                store.submit(_answer(claim, found, labeler_id, seed))
+                done += isinstance(found, Opinion)
+                bar.advance(1)
+                patience.count(found if isinstance(found, str) else None)
+    return {"labeler": labeler.name, "judgments": done, "skipped": patience.nonsense} | agreement(store, labeler_id)
+
+
+def _answer(claim: Claim, found: Opinion | str, labeler_id: str, seed: int) -> Judgment:
+    """The judgment that the database keeps."""
+    common: dict[str, Any] = {
+        "id": hash_id("ai", claim.item.id, labeler_id), "prompt_id": claim.prompt.id, "labeler_id": labeler_id,
+        "item_id": claim.item.id, "order_seed": seed,
+    }  # fmt: skip
+    if isinstance(found, str):
+        return Judgment(payload=SkipPayload(reason=f"neither A nor B: {found[:200]}"), **common)
+    return Judgment(
+        payload=found.payload([r.id for r in claim.responses]), order=found.order, metadata=found.metadata, **common
+    )
+
+
+def revise(
+    store: FeedbackStore, labeler: AILabeler, *, seed: int = 0, workers: int = 4, round: int | None = None
+) -> dict[str, Any]:
+    """Critique one response of each training prompt by a principle and rewrite it (Constitutional AI's first stage).
+
+    The critique and the edit are judgments: the edited text is a demonstration, and better than the original.
+
+    Returns:
+        Figures: revisions made, responses for which the judge gave none, and revisions that changed nothing.
+    """
+    labeler_id = register(store, labeler)
+    known = {j.prompt_id for j in store.judgments(kinds=("edit", "skip"), labeler_id=labeler_id)}
+    prompts = {p.id: p.content for p in store.prompts(split="train", domain="text")}
+    first: dict[str, Response] = {}
+    for response in store.responses(split="train", round=round):
+        if response.prompt_id in prompts and response.prompt_id not in known:
+            first.setdefault(response.prompt_id, response)
+    counts = {"revisions": 0, "no_answer": 0, "unchanged": 0}
+    patience = _Patience()
+
+    def one(response: Response) -> tuple[str, str, str] | None:
+        try:
+            critique, revision, principle = labeler.critique(prompts[response.prompt_id], response.text, seed)
+            return critique, revision, principle.id
+        except Nonsense:
+            return None
+
+    todo = list(first.values())
+    with ThreadPoolExecutor(workers) as pool, progress("AI revisions", len(todo), "response") as bar:
+        for start in range(0, len(todo), 4 * workers):
+            part = todo[start : start + 4 * workers]
+            for response, found in zip(part, pool.map(one, part), strict=True):
+                store.submit_all(_revision(response, found, labeler_id))
+                kind = "no_answer" if found is None else "unchanged" if found[1] == response.text else "revisions"
+                counts[kind] += 1
+                bar.advance(1)
+                patience.count("" if found is None else None)
+    return {"labeler": labeler.name} | counts
+
+
+def _revision(response: Response, found: tuple[str, str, str] | None, labeler_id: str) -> list[Judgment]:
+    def made(kind: str, payload: Any, **more: Any) -> Judgment:
+        return Judgment(
+            id=hash_id("ai", kind, response.id, labeler_id), prompt_id=response.prompt_id, labeler_id=labeler_id,
+            payload=payload, **more,
+        )  # fmt: skip
+
+    if found is None:
+        return [made("skip", SkipPayload(reason="no revision"))]
+    critique, revision, principle = found
+    metadata = {"principle": principle}
+    return [
+        made("critique", CritiquePayload(response_id=response.id, text=critique or "-"), metadata=metadata),
+        made("edit", EditPayload(response_id=response.id, text=revision), metadata=metadata),
+    ]
+
+
+# -- agreement ------------------------------------------------------------------------------------------------------
+
+
+def verdicts(judgment: Judgment) -> Iterator[tuple[tuple[str, str], int]]:
+    """Each pair of responses a comparison ranks, by their ids in order: 1 the first is better, 0 a tie, -1."""
+    assert isinstance(judgment.payload, ComparisonPayload)
+    both = zip(judgment.payload.response_ids, judgment.payload.ranks, strict=True)
+    ordered = sorted((response, rank) for response, rank in both if rank is not None)
+    for at, (a, rank_a) in enumerate(ordered):
+        for b, rank_b in ordered[at + 1 :]:
+            yield (a, b), (rank_a < rank_b) - (rank_a > rank_b)
+
+
+def agreement(store: FeedbackStore, labeler_id: str) -> dict[str, Any]:
+    """Cohen's κ of an AI labeler with the people who judged the same pairs, its interval by bootstrap over prompts.
+
+    Returns:
+        ``kappa``, ``kappa_low``, ``kappa_high``, ``agreement`` (the plain share) and ``overlap`` (pairs); only
+        ``overlap`` where people and the labeler have judged nothing in common.
+    """
+    people = {r.id for r in store.labelers(kind="person")} | {r.id for r in store.labelers(kind="import")}
+    mine: dict[tuple[str, str], int] = {}
+    theirs: list[tuple[tuple[str, str], int, str]] = []
+    for judgment in store.judgments(kinds=("comparison",)):
+        if judgment.labeler_id == labeler_id:
+            mine |= dict(verdicts(judgment))
+        elif judgment.labeler_id in people:
+            theirs += [(pair, verdict, judgment.prompt_id) for pair, verdict in verdicts(judgment)]
+    both = [(mine[pair], verdict, prompt) for pair, verdict, prompt in theirs if pair in mine]
+    if not both:
+        return {"overlap": 0}
+    rows = np.array([[a, b] for a, b, _ in both], dtype=np.float64)
+    found: Interval = cluster_bootstrap(rows, [prompt for *_, prompt in both], statistic=cohen_kappa)
+    return {
+        "kappa": found.estimate, "kappa_low": found.low, "kappa_high": found.high,
+        "agreement": float((rows[:, 0] == rows[:, 1]).mean()), "overlap": len(both),
+    }  # fmt: skip
+
+
+def cohen_kappa(rows: NDArray[np.float64]) -> float:
+    """(p_o - p_e)/(1 - p_e) of two labelers' verdicts (Cohen 1960): (N, 2) to a number; 1 where both say one thing."""
+    a, b = rows[:, 0], rows[:, 1]
+    observed = float((a == b).mean())
+    expected = sum(float((a == v).mean() * (b == v).mean()) for v in np.unique(rows))
+    return 1.0 if expected == 1.0 else (observed - expected) / (1.0 - expected)
+
+
+def say(found: dict[str, Any]) -> str:
+    """A sentence about an AI labeler's agreement with people."""
+    if not found.get("overlap"):
+        return "No pair was judged by people too: how far this labeler agrees with them is unknown"
+    low, high = found["kappa_low"], found["kappa_high"]
+    return f"Agreement with people on {found['overlap']} pairs: kappa {found['kappa']:.2f} [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,90 @@
+"""Reward functions in Python: found by name, called with texts, and their answers checked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hearken.errors import UserError
+from hearken.models.layout import Group
+
+Prompt = str | list[dict[str, str]]
+RewardFunction = Callable[[list[Prompt], list[str], list[dict[str, Any]]], Sequence[float]]
+"""(prompts, responses, metadata of the prompts), one entry a response each, to one number a response."""
+
+
+def load_function(name: str) -> RewardFunction:
+    """The function ``module:function``; modules in the working directory are found too.
+
+    Raises:
+        UserError: no such module or function, or the module cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except Exception as error:
+        raise UserError(f"--reward {name}: {type(error).__name__}: {error}", "Mend the module, or its name") from error
+    if not callable(found):
+        raise UserError(f"--reward {name}: {module} has no function '{attribute}'", "Write module:function")
+    return found
+
+
+class FunctionReward:
+    """A reward function as a scorer of token groups.
+
+    Args:
+        function: see `RewardFunction`.
+        name: for messages.
+        decode: token ids of a response to its text.
+        known: the text and metadata of each prompt, by its token ids.
+    """
+
+    def __init__(
+        self, function: RewardFunction, name: str, decode: Callable[[Sequence[int]], str],
+        known: Mapping[tuple[int, ...], tuple[Prompt, dict[str, Any]]],
+    ) -> None:  # fmt: skip
+        self.function, self.name, self.decode, self.known = function, name, decode, known
+
+    def __call__(self, groups: Sequence[Group]) -> Tensor:
+        """(R,) scores of all responses of all groups, in order.
+
+        Raises:
+            UserError: the function raised, or returned the wrong count, or something that is not a finite number.
+        """
+        rows = [(*self.known[tuple(g.prompt)], self.decode(r)) for g in groups for r in g.responses]
+        prompts, metadata, texts = ([row[i] for row in rows] for i in range(3))
+        try:
+            answer = list(self.function(prompts, texts, metadata))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"--reward {self.name} raised {type(error).__name__}: {error}",
+                "The run can be resumed once the function is mended",
+            ) from error
+        if len(answer) != len(rows):
+            raise UserError(
+                f"--reward {self.name} returned {len(answer)} numbers for {len(rows)} responses",
+                "Return one number for each response, in order",
+            )
+        try:
+            scores = torch.tensor([float(x) for x in answer])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"--reward {self.name}: {error}", "Return one number for each response") from None
+        bad = (~torch.isfinite(scores)).nonzero()
+        if len(bad):
+            i = int(bad[0])
+            raise UserError(
+                f"--reward {self.name} returned {answer[i]} for the response {texts[i][:60]!r}",
+                "Return finite numbers: e.g. 0 where a response cannot be scored",
+            )
+        return scores

@@ -1,0 +1,83 @@
+"""Log-probabilities of a reference policy over fixed data: computed once, kept on disk, found by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hearken.models.layout import Group, lay_out
+from hearken.models.scorers import TokenScorer
+from hearken.objectives.direct import sequence_logprobs
+from hearken.progress import progress
+from hearken.training.batching import microbatches
+from hearken.training.forward import gather, rows_of
+
+
+def cache_folder() -> Path:
+    """Where the sums are kept: ``$HEARKEN_CACHE``, else ``~/.cache/hearken``."""
+    return Path(os.environ.get("HEARKEN_CACHE") or Path.home() / ".cache" / "hearken") / "reference"
+
+
+def fingerprint(scorer: TokenScorer) -> str:
+    """SHA-256 over the weights that ``scorer`` computes with: an adapter that is off does not count."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(scorer.model.state_dict().items()):
+        adapter = next((part for part in name.split(".") if part.startswith("lora_")), "")
+        if adapter and (scorer.adapter is None or f".{scorer.adapter}." not in name):
+            continue
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def logprob_sums(
+    scorer: TokenScorer, groups: Sequence[Group], tokens: int, autocast: Callable[[], AbstractContextManager[None]]
+) -> Tensor:
+    """Log π(y|x) in nats of every response of every group, in order and without gradient: (R,)."""
+    return gather(
+        lambda layout: sequence_logprobs(scorer(layout).logprobs, layout.mask), groups, tokens, scorer.device, autocast
+    )
+
+
+def reference_sums(
+    scorer: TokenScorer, groups: Sequence[Group], tokens: int, precision: str,
+    autocast: Callable[[], AbstractContextManager[None]],
+) -> Tensor:  # fmt: skip
+    """Log π_ref(y|x) in nats of every response of every group, in order: (R,), from the cache where it is known.
+
+    Args:
+        scorer: the reference policy as it is now.
+        groups: prompts with their responses.
+        tokens: real tokens of a microbatch.
+        precision: fp32 or bf16, a part of the key: both sides of a log-ratio must be computed alike.
+        autocast: the context of that precision.
+    """
+    key = hashlib.sha256(f"{fingerprint(scorer)} {precision}".encode())
+    for g in groups:
+        key.update(repr((list(g.prompt), [list(r) for r in g.responses])).encode())
+    path = cache_folder() / f"{key.hexdigest()}.safetensors"
+    if path.is_file():
+        return load_file(path)["sums"].to(scorer.device)
+    sums = torch.zeros(sum(len(g.responses) for g in groups), device=scorer.device)
+    with torch.no_grad(), progress("Reference policy", len(groups), "prompt") as bar:
+        for part in microbatches(groups, tokens):
+            layout = lay_out([groups[i] for i in part], scorer.device)
+            with autocast():
+                found = sequence_logprobs(scorer(layout).logprobs, layout.mask)
+            sums[torch.tensor(rows_of(groups, part), device=scorer.device)] = found.float()
+            bar.advance(len(part))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        save_file({"sums": sums.cpu()}, partial)
+        os.replace(partial, path)
+    except OSError:  # a cache that cannot be written only costs time
+        pass
+    return sums

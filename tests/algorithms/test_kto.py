@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import write_rows
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from hearken.algorithms.kto import opinions
+from hearken.algorithms.stage import Inputs, estimate, find_stage, train
+from hearken.domains.text.data import Judged
+from hearken.errors import UserError
+from hearken.models.layout import Group
+
+SMALL: dict[str, Any] = {
+    "lr": 3e-3, "epochs": 6, "batch": 8, "trackers": "none", "precision": "fp32", "checkpoint_seconds": 1e9,
+    "validation": 0.2,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARKEN_CACHE", str(tmp_path / "cache"))
+
+
+def thumbs(tmp_path: Path, up: int = 20, down: int = 20) -> Path:
+    rows = [{"prompt": f"tell {i} the", "completion": " fox sings happily", "label": True} for i in range(up)]
+    rows += [{"prompt": f"tell {i} the", "completion": " fox sings sadly", "label": False} for i in range(down)]
+    return write_rows(tmp_path / "thumbs.jsonl", rows)
+
+
+def fit(world, out: Path, data: Path, **more: Any):
+    return train("kto", **({"model": world.sft, "data": data, "out": out} | SMALL | more))
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "run/metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_it_learns_from_thumbs(world, tmp_path: Path) -> None:
+    artifact = fit(world, tmp_path / "out", thumbs(tmp_path))
+    rows = metrics(artifact.path)
+    assert rows[0]["loss"] == pytest.approx(0.5, abs=1e-5) and rows[0]["z0"] == pytest.approx(0, abs=1e-5)
+    assert rows[-1]["reward_up"] > rows[-1]["reward_down"] + 0.1 and rows[-1]["loss"] < 0.45
+    assert artifact.metrics["accuracy"] > 0.8
+    assert all(row["z0"] >= 0 for row in rows)
+    stage = find_stage("kto")
+    dry = estimate(stage, Inputs(model=str(world.sft), data=(str(thumbs(tmp_path)),)), stage.options.parse(SMALL))
+    assert dry["seconds"] > 0 and dry["thumbs_up"] == artifact.manifest["data"]["thumbs_up"]
+
+
+def test_microbatches_and_the_cache_change_nothing(world, tmp_path: Path) -> None:
+    data = thumbs(tmp_path)
+    more = {"max_length": 40, "epochs": 2, "lr": 1e-3}
+    one = weights(fit(world, tmp_path / "one", data, **more).path)
+    other = weights(fit(world, tmp_path / "other", data, tokens=64, cache_reference=False, **more).path)
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-5, msg=name)
+
+
+def test_the_rarer_kind_weighs_more(world, tmp_path: Path) -> None:
+    artifact = fit(world, tmp_path / "out", thumbs(tmp_path, up=24, down=8), validation=0, epochs=1)
+    facts = artifact.manifest["data"]
+    assert (facts["desirable"], facts["undesirable"]) == (1, 3)
+    assert facts["desirable"] * facts["thumbs_up"] == facts["undesirable"] * facts["thumbs_down"]
+
+
+def test_every_prompt_gets_anothers_response() -> None:
+    rows = [
+        Judged(Group([i], [[10 + i, 1]]), "thumb", target=float(i % 2), weight=1.0) for i in range(5)
+    ]  # fmt: skip
+    made = opinions(rows, 0, 10)
+    assert sorted(tuple(o.mismatched.responses[0]) for o in made) == [(10 + i, 1) for i in range(5)]
+    assert all(o.mismatched.prompt == o.group.prompt for o in made)
+    assert all(o.mismatched.responses[0] != o.group.responses[0] for o in made)
+
+
+def test_comparisons_are_converted_and_said(world, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"23 comparisons were made thumbs.*hearken train dpo"):
+        artifact = fit(world, tmp_path / "out", world.pairs, epochs=1)
+    assert artifact.manifest["data"]["thumbs_up"] == artifact.manifest["data"]["thumbs_down"] == 23
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "more", "message"),
+    [
+        (5, 0, {}, "every thumb is up.*hearken train sft"),
+        (0, 5, {}, "every thumb is down"),
+        (5, 5, {"batch": 1}, "batch: Input should be greater than or equal to 2"),
+    ],
+)
+def test_mistakes(world, tmp_path: Path, up: int, down: int, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(world, tmp_path / "out", thumbs(tmp_path, up, down), **more)
+
+
+def test_ratings_are_refused(world, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "r.jsonl", [{"prompt": "a", "completion": "b", "ratings": {"x": 3}}])
+    with pytest.raises(UserError, match="is a rating, not a thumb"):
+        fit(world, tmp_path / "out", data, validation=0)
