@@ -6,7 +6,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hearken.evaluation import charts
@@ -114,6 +114,7 @@ def test_no_data_says_so(svg: str) -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example([(0.0, 5.1e-124), (6.4e-49, 0.0)])
 @given(st.lists(st.tuples(number, number), min_size=1, max_size=20))
 def test_coordinates_are_finite_and_lines_stay_inside(points: list[tuple[float, float]]) -> None:
     xs, ys = sorted(x for x, _ in points), [y for _, y in points]

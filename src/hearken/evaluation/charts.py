@@ -445,14 +445,14 @@ def scatter(
     ]
     n = len(pairs)
     mean_x, mean_y = sum(a for a, _ in pairs) / n, sum(b for _, b in pairs) / n
-    spread_x = sum((a - mean_x) ** 2 for a, _ in pairs)
-    spread_y = sum((b - mean_y) ** 2 for _, b in pairs)
-    if trend and spread_x > 0 and spread_y > 0:
-        shared = sum((a - mean_x) * (b - mean_y) for a, b in pairs)
-        slope = shared / spread_x
+    spread_x = math.sqrt(sum((a - mean_x) ** 2 for a, _ in pairs))
+    spread_y = math.sqrt(sum((b - mean_y) ** 2 for _, b in pairs))
+    if trend and spread_x * spread_y > 0:
+        correlation = sum((a - mean_x) * (b - mean_y) for a, b in pairs) / (spread_x * spread_y)
+        slope = correlation * spread_y / spread_x
         ends = [(v, mean_y + slope * (v - mean_x)) for v in (min(a for a, _ in pairs), max(a for a, _ in pairs))]
         body.append(f'<path d="{_path([(frame.px(a), frame.py(b)) for a, b in ends])}" class="line stroke s1"/>')
-        label = f"correlation {shared / math.sqrt(spread_x * spread_y):.2f}".replace("-", "−")
+        label = f"correlation {correlation:.2f}".replace("-", "−")
         body.append(_text(width - frame.right, 11, label, "end label paint s1"))
     return _svg(width, height, title, description, body)
 
