@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -113,9 +114,15 @@ BUILTIN = (
 )  # fmt: skip
 
 
+@cache
+def _outside() -> tuple[Stage, ...]:
+    """Looking through every installed package takes longer than the rest of ``--help``: once is enough."""
+    return tuple(point.load() for point in entry_points(group="hearken.stages"))
+
+
 def stages() -> list[Stage]:
     """All stages: the built-in ones, then those that other packages add."""
-    return [*BUILTIN, *(point.load() for point in entry_points(group="hearken.stages"))]
+    return [*BUILTIN, *_outside()]
 
 
 def find_stage(name: str) -> Stage:
