@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hearken.algorithms.stage import train
+from hearken.algorithms.stage import outside, train
 
 FILES = {
     "exposure_options.py": '''
@@ -66,13 +67,15 @@ STAGE = Stage("exposure", "Unlikelihood of rejected responses", "exposure_option
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "site"
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     monkeypatch.syspath_prepend(str(folder))
-    return folder
+    outside.cache_clear()
+    yield folder
+    outside.cache_clear()
 
 
 def test_it_trains_like_a_built_in_one(world, package: Path, tmp_path: Path) -> None:

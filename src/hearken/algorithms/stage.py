@@ -115,14 +115,14 @@ BUILTIN = (
 
 
 @cache
-def _outside() -> tuple[Stage, ...]:
-    """Looking through every installed package takes longer than the rest of ``--help``: once is enough."""
+def outside() -> tuple[Stage, ...]:
+    """Stages of other packages. Looking through all that is installed takes longer than the rest of ``--help``."""
     return tuple(point.load() for point in entry_points(group="hearken.stages"))
 
 
 def stages() -> list[Stage]:
     """All stages: the built-in ones, then those that other packages add."""
-    return [*BUILTIN, *_outside()]
+    return [*BUILTIN, *outside()]
 
 
 def find_stage(name: str) -> Stage:
