@@ -41,13 +41,19 @@ class StageGroup(TyperGroup):
         """The names of all stages."""
         return [stage.name for stage in stages()]
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the user named."""
+        self.named = args[0]
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of one stage, or None."""
+        """The command of one stage, or None. One that the user did not name is only listed, and needs no options."""
         if cmd_name not in self.list_commands(ctx):
             return None
         maker = typer.Typer(add_completion=False)
         stage = find_stage(cmd_name)
-        maker.command(cmd_name, help=stage.summary, epilog=f"Example:  {example(stage)}")(make_command(stage))
+        body = make_command(stage) if cmd_name == getattr(self, "named", None) else lambda: None
+        maker.command(cmd_name, help=stage.summary, epilog=f"Example:  {example(stage)}")(body)
         return typer.main.get_command(maker)
 
 
