@@ -10,7 +10,8 @@ import torch
 from tiny_models import tokenizer, write_base, write_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hearken.algorithms.reward import calibrate, evaluate, load, losses, ordered
+from hearken.algorithms.accuracy import ordered
+from hearken.algorithms.reward import calibrate, evaluate, load, losses
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged

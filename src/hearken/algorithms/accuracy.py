@@ -27,12 +27,10 @@ def pair_accuracy(scores: Sequence[float], held_out: Sequence[Judged]) -> dict[s
     for judged in held_out:
         mine = scores[at : (at := at + len(judged.group.responses))]
         lengths = [len(r) for r in judged.group.responses]
-        for i, high in enumerate(judged.ranks):
-            for j, low in enumerate(judged.ranks):
-                if 0 <= high < low:
-                    right.append(0.5 + 0.5 * np.sign(mine[i] - mine[j]))
-                    longer.append(0.5 + 0.5 * np.sign(lengths[i] - lengths[j]))
-                    prompts.append(repr(judged.key))
+        for i, j in ordered(judged.ranks):
+            right.append(0.5 + 0.5 * np.sign(mine[i] - mine[j]))
+            longer.append(0.5 + 0.5 * np.sign(lengths[i] - lengths[j]))
+            prompts.append(repr(judged.key))
     if not right:
         return {}
     found = cluster_bootstrap(np.array(right), np.array(prompts))
@@ -40,3 +38,9 @@ def pair_accuracy(scores: Sequence[float], held_out: Sequence[Judged]) -> dict[s
         "accuracy": float(found.estimate), "accuracy_low": float(found.low), "accuracy_high": float(found.high),
         "length_accuracy": float(np.mean(longer)), "validation_pairs": len(right),
     }  # fmt: skip
+
+
+def ordered(ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs (better, worse) of positions of a ranking; -1 is not ranked."""
+    every = range(len(ranks))
+    return [(i, j) for i in every for j in every if 0 <= ranks[i] < ranks[j]]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, by_responses, demonstrations, judgments, nothing_fits
@@ -27,7 +27,6 @@ from hearken.models.loading import merge_adapter, new_reward, save
 from hearken.models.scorers import RewardScorer, probe
 from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, rating_regression, thumb_bce
 from hearken.rewards.learned import LearnedReward
-from hearken.statistics.intervals import cluster_bootstrap
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.optimiser import Optimiser
@@ -179,29 +178,8 @@ def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> d
         return {}
     elements = by_responses(held_out)
     scores = LearnedReward(scorer, tokens)([judged[0].group for judged in elements]).tolist()
-    right: list[float] = []
-    longer: list[float] = []
-    prompts: list[str] = []
-    at = 0
+    every: list[float] = []
     for same in elements:
-        group = same[0].group
-        mine = scores[at : (at := at + len(group.responses))]
-        lengths = [len(r) for r in group.responses]
-        for judged in same:
-            for i, j in ordered(judged.ranks):
-                right.append(0.5 + 0.5 * np.sign(mine[i] - mine[j]))
-                longer.append(0.5 + 0.5 * np.sign(lengths[i] - lengths[j]))
-                prompts.append(repr(judged.key))
-    if not right:
-        return {}
-    found = cluster_bootstrap(np.array(right), np.array(prompts))
-    return {
-        "accuracy": float(found.estimate), "accuracy_low": float(found.low), "accuracy_high": float(found.high),
-        "length_accuracy": float(np.mean(longer)), "validation_pairs": len(right),
-    }  # fmt: skip
-
-
-def ordered(ranks: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs (better, worse) of positions of a ranking; -1 is not ranked."""
-    every = range(len(ranks))
-    return [(i, j) for i in every for j in every if 0 <= ranks[i] < ranks[j]]
+        mine, scores = scores[: len(same[0].group.responses)], scores[len(same[0].group.responses) :]
+        every += mine * len(same)
+    return pair_accuracy(every, [judged for same in elements for judged in same])
