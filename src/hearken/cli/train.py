@@ -37,22 +37,25 @@ _FILES = "Inputs and output"
 class StageGroup(TyperGroup):
     """Makes a stage's command when it is asked for, so that no other command pays for it."""
 
+    listing = False
+
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all stages."""
         return [stage.name for stage in stages()]
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the user named."""
-        self.named = args[0]
-        return super().resolve_command(ctx, args)
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The list of stages: their options are not needed for it, and not made."""
+        self.listing = True
+        super().format_help(ctx, formatter)
+        self.listing = False
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of one stage, or None. One that the user did not name is only listed, and needs no options."""
+        """The command of one stage, or None."""
         if cmd_name not in self.list_commands(ctx):
             return None
         maker = typer.Typer(add_completion=False)
         stage = find_stage(cmd_name)
-        body = make_command(stage) if cmd_name == getattr(self, "named", None) else lambda: None
+        body = (lambda: None) if self.listing else make_command(stage)
         maker.command(cmd_name, help=stage.summary, epilog=f"Example:  {example(stage)}")(body)
         return typer.main.get_command(maker)
 
