@@ -106,12 +106,12 @@ def test_where_chat_is_off_there_is_nobody_to_talk_to(site: Site, store: Feedbac
 
 
 def test_answers_of_a_real_policy_come_in_pieces(tmp_path: Any) -> None:
-    from tiny_models import save_tiny_policy
+    from tiny_models import write_base
 
     from hearken.domains.text.talk import Talker
     from hearken.rollout.sampler import SamplingParameters
 
-    path = save_tiny_policy(tmp_path / "policy")
+    path = write_base(tmp_path / "policy")
     talker = Talker(lambda: str(path), SamplingParameters(max_new_tokens=12), device="cpu")
     messages = (Message("user", "Tell me a tale."),)
     runs = [list(talker.stream(messages, 2, seed)) for seed in (1, 1, 2)]
