@@ -229,7 +229,7 @@ def test_pairs_by_pointer(open_page: Open, size: str) -> None:
     page, running = open_page("comparison", size=size)
     press(page, page.get_by_role("button", name="B is better"), size)
     stored(page, running)
-    press(page, page.locator("#toast button"), size)
+    press(page, page.locator("#bar").get_by_role("button", name="Undo"), size)
     page.locator('.step[aria-pressed="true"]').wait_for()
     assert list(running.store.judgments()) == []
     press(page, page.get_by_role("button", name="Tie"), size)
@@ -434,5 +434,6 @@ def test_nothing_bars_anybody(run_server: Any, chromium: Any, size: str, scheme:
     for path in ("account", "login"):
         page.goto(f"{running.url}/{path}")
         check(path)
+        context.clear_cookies()
     context.close()
     assert found == {}
