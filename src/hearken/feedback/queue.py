@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Integer, Select, Table, bindparam, delete, exists, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, RowMapping
 
@@ -170,7 +170,7 @@ class _Query:
     """A query for items: the first ``n`` of it, locked, by priority; and those of it that are among ``found``."""
 
     def __init__(self, query: Select[Any]) -> None:
-        first = query.order_by(Items.c.priority.desc(), Items.c.id).limit(bindparam("n"))
+        first = query.order_by(Items.c.priority.desc(), Items.c.id).limit(bindparam("n", type_=Integer()))
         self.first = first.with_for_update(of=Items, skip_locked=True)
         self.again = query.where(Items.c.id.in_(bindparam("found", expanding=True)))
 
