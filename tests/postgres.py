@@ -80,3 +80,11 @@ def postgres_location(postgres_server: str) -> Iterator[str]:
     with engine.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty database is: the same test runs on both."""
+    if request.param == "sqlite":
+        return str(tmp_path / "feedback.db")
+    return str(request.getfixturevalue("postgres_location"))

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from hearken.feedback.records import Labeler, Prompt, QueueItem, Response
 from hearken.feedback.store import FeedbackStore
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where an empty database is: the same test runs on both."""
-    if request.param == "sqlite":
-        return str(tmp_path / "feedback.db")
-    return str(request.getfixturevalue("postgres_location"))
 
 
 @pytest.fixture

@@ -183,9 +183,10 @@ def test_the_head_of_the_queue_is_found_by_its_index(store: FeedbackStore, fill:
     """However many finished items lie behind it, and without sorting."""
     if store._database.path is None:
         pytest.skip("PostgreSQL's planner reads small tables whole, rightly")
-    from hearken.feedback.queue import Items, _free
+    from hearken.feedback.queue import _wanted
 
-    query = _free("ann", datetime.now(UTC)).order_by(Items.c.priority.desc(), Items.c.id).limit(1)
+    values = {"labeler": "ann", "now": datetime.now(UTC), "n": 1, "had": ["x"]}
+    query = _wanted(("comparison",), False)[1].first.params(**values)
     with store._database.read() as connection:
         compiled = query.compile(connection.engine, compile_kwargs={"literal_binds": True})
         plan = [row[3] for row in connection.execute(text(f"EXPLAIN QUERY PLAN {compiled}"))]

@@ -68,7 +68,7 @@ def run_server(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         thread = threading.Thread(target=lambda: serve(**settings), daemon=True)
         thread.start()
         threads.append(thread)
-        assert ready.wait(60)
+        assert ready.wait(180)
         return Running(path, found[0].url, found[0].link, store)
 
     yield start

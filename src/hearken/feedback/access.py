@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field
-from sqlalchemy import Table, delete, func, select, update
+from sqlalchemy import Table, bindparam, delete, func, select, update
 from sqlalchemy.engine import Connection
 
 from hearken.errors import UserError
@@ -118,6 +118,9 @@ class AuditEntry(Record):
     detail: dict[str, Any] = {}
     created: AwareDatetime = Field(default_factory=utc_now)
     seq: int | None = None
+
+
+_TOKEN = select(Tokens).where(Tokens.c.hash == bindparam("hash"))
 
 
 def digest(secret: str) -> str:
@@ -310,7 +313,7 @@ class Access:
     def token(self, secret: str) -> Token | None:
         """The token of a secret; None where it is unknown, over or revoked."""
         with self._database.read() as connection:
-            row = connection.execute(select(Tokens).where(Tokens.c.hash == digest(secret))).mappings().first()
+            row = connection.execute(_TOKEN, {"hash": digest(secret)}).mappings().first()
         if row is None or row["revoked"] is not None:
             return None
         token = from_row(Token, row)

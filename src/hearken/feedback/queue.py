@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Integer, Select, Table, bindparam, delete, exists, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, RowMapping
 
@@ -136,21 +137,18 @@ def claim(
         UserError: no such labeler, or one who is paused.
     """
     # Two tabs of one labeler take turns; judgments of the same labeler (a weaker lock) do not wait.
-    person = select(Labelers.c.status).where(Labelers.c.id == labeler)
-    status = connection.scalar(person.with_for_update(key_share=True))
+    status = connection.scalar(_PERSON, {"labeler": labeler})
     if status is None:
         raise UserError(f"no labeler '{labeler}' in the database", "Add the labeler first")
     if status != "active":
         raise UserError(f"labeler '{labeler}' is {status}", "Set the labeler active again")
     expires = now + timedelta(seconds=seconds)
-    asked: list[ColumnElement[bool]] = [Items.c.kind.in_(kinds)] if kinds else []
-    asked += [] if checks is None else [is_check() if checks else ~is_check()]
-    lent = select(Items).join(Leases, Leases.c.item_id == Items.c.id)
-    lent = lent.where(Leases.c.labeler_id == labeler, Leases.c.expires > now, is_open(), *asked)
-    items = _lock_first(connection, database, lent, n)
+    lent, free = _wanted(tuple(sorted(set(kinds))), checks)
+    values: dict[str, Any] = {"labeler": labeler, "now": now}
+    items = _lock_first(connection, database, lent, values | {"n": n})
     while len(items) < n:
-        free = _free(labeler, now).where(*asked, Items.c.id.not_in([item["id"] for item in items]))
-        found = _lock_first(connection, database, free, n - len(items))
+        left = values | {"n": n - len(items), "had": [item["id"] for item in items]}
+        found = _lock_first(connection, database, free, left)
         if not found:
             break
         items += found
@@ -158,15 +156,33 @@ def claim(
     return [item_record(item) for item in items], expires
 
 
-def _lock_first(connection: Connection, database: Database, query: Select[Any], n: int) -> list[RowMapping]:
-    """The first ``n`` items of a query, locked, by priority. Empty only where there are none but locked ones."""
-    first = query.order_by(Items.c.priority.desc(), Items.c.id).limit(n).with_for_update(of=Items, skip_locked=True)
-    while found := list(connection.execute(first).mappings()):
+@lru_cache(maxsize=256)
+def _wanted(kinds: tuple[str, ...], checks: bool | None) -> tuple[_Query, _Query]:
+    """What a claim looks for, built once: items lent to the labeler already, and free ones."""
+    asked: list[ColumnElement[bool]] = [Items.c.kind.in_(kinds)] if kinds else []
+    asked += [] if checks is None else [is_check() if checks else ~is_check()]
+    mine = (Leases.c.labeler_id == bindparam("labeler"), Leases.c.expires > bindparam("now"), is_open())
+    lent = select(Items).join(Leases, Leases.c.item_id == Items.c.id).where(*mine, *asked)
+    return _Query(lent), _Query(_FREE.where(*asked, Items.c.id.not_in(bindparam("had", expanding=True))))
+
+
+class _Query:
+    """A query for items: the first ``n`` of it, locked, by priority; and those of it that are among ``found``."""
+
+    def __init__(self, query: Select[Any]) -> None:
+        first = query.order_by(Items.c.priority.desc(), Items.c.id).limit(bindparam("n", type_=Integer()))
+        self.first = first.with_for_update(of=Items, skip_locked=True)
+        self.again = query.where(Items.c.id.in_(bindparam("found", expanding=True)))
+
+
+def _lock_first(connection: Connection, database: Database, query: _Query, values: dict[str, Any]) -> list[RowMapping]:
+    """The first items of a query, locked. Empty only where there are none but locked ones."""
+    while found := list(connection.execute(query.first, values).mappings()):
         if database.path is not None:
             return found
         # What was committed while that statement ran it did not see; now that the rows are locked, look again.
         ids = [item["id"] for item in found]
-        found = list(connection.execute(query.where(Items.c.id.in_(ids))).mappings())
+        found = list(connection.execute(query.again, values | {"found": ids}).mappings())
         if found:
             return found
     return []
@@ -182,26 +198,31 @@ def is_check() -> ColumnElement[bool]:
     return (Items.c.is_gold == 1) | Items.c.repeat_of.is_not(None)
 
 
-def _free(labeler: str, now: datetime) -> Select[Any]:
-    """Open items with a slot neither filled nor lent, which this labeler may judge."""
+def _free() -> Select[Any]:
+    """Open items with a slot neither filled nor lent (``now``), which this ``labeler`` may judge."""
+    labeler, live = bindparam("labeler"), literal_column("1")
     judged = exists().where(
-        Judgments.c.item_id == Items.c.id, Judgments.c.labeler_id == labeler, Judgments.c.live == literal_column("1")
+        Judgments.c.item_id == Items.c.id, Judgments.c.labeler_id == labeler, Judgments.c.live == live
     )
     judged_first = exists().where(
-        _First.c.item_id == Items.c.repeat_of, _First.c.labeler_id == labeler, _First.c.live == literal_column("1")
+        _First.c.item_id == Items.c.repeat_of, _First.c.labeler_id == labeler, _First.c.live == live
     )
+    lent = select(func.count()).where(_Lent.c.item_id == Items.c.id, _Lent.c.expires > bindparam("now"))
     return select(Items).where(
         is_open(),
         ~judged,
         Items.c.repeat_of.is_(None) | judged_first,
-        Items.c.filled + _lent(now) < Items.c.slots,
+        Items.c.filled + lent.correlate(Items).scalar_subquery() < Items.c.slots,
     )
 
 
-def _lent(now: datetime) -> ColumnElement[int]:
-    """How many leases on an item are in force."""
-    count = select(func.count()).where(_Lent.c.item_id == Items.c.id, _Lent.c.expires > now)
-    return count.correlate(Items).scalar_subquery()
+_PERSON = select(Labelers.c.status).where(Labelers.c.id == bindparam("labeler")).with_for_update(key_share=True)
+_FREE = _free()
+_FREE_ONE = _FREE.where(Items.c.id == bindparam("item"))
+
+
+def _is_free(connection: Connection, item: str, labeler: str, now: datetime) -> bool:
+    return connection.execute(_FREE_ONE, {"item": item, "labeler": labeler, "now": now}).first() is not None
 
 
 def _lend(connection: Connection, items: Sequence[str], labeler: str, expires: datetime, now: datetime) -> None:
@@ -229,7 +250,7 @@ def heartbeat(connection: Connection, item: str, labeler: str, seconds: float, n
     row = connection.execute(select(Items.c.id).where(Items.c.id == item, is_open()).with_for_update()).first()
     if row is None:
         return None
-    if ends <= now and connection.execute(_free(labeler, now).where(Items.c.id == item)).first() is None:
+    if ends <= now and not _is_free(connection, item, labeler, now):
         return None
     expires = now + timedelta(seconds=seconds)
     _lend(connection, [item], labeler, expires, now)
@@ -244,7 +265,7 @@ def release(connection: Connection, item: str, labeler: str) -> None:
 def lend(connection: Connection, item: str, labeler: str, seconds: float, now: datetime) -> datetime | None:
     """Lend one particular item where it has a free slot; returns when the lease ends, or None."""
     connection.execute(select(Items.c.id).where(Items.c.id == item).with_for_update())
-    if connection.execute(_free(labeler, now).where(Items.c.id == item)).first() is None:
+    if not _is_free(connection, item, labeler, now):
         return None
     expires = now + timedelta(seconds=seconds)
     _lend(connection, [item], labeler, expires, now)
@@ -346,11 +367,13 @@ def _load(connection: Connection, judgments: Sequence[Judgment], items: dict[str
 def _check(connection: Connection, judgments: Sequence[Judgment], items: dict[str, _Slots]) -> None:
     require(connection, Labelers, (judgment.labeler_id for judgment in judgments), "a judgment")
     wanted = {judgment.prompt_id for judgment in judgments}
-    require(connection, Prompts, wanted, "a judgment")
-    for part in chunks(wanted):
-        erased = connection.scalar(select(Prompts.c.id).where(Prompts.c.id.in_(part), Prompts.c.erased == 1).limit(1))
-        if erased is not None:
-            raise UserError(f"prompt '{erased}' was erased", "Its judgments cannot be taken any more")
+    states = select(Prompts.c.id, Prompts.c.erased)
+    found = [row for part in chunks(wanted) for row in connection.execute(states.where(Prompts.c.id.in_(part)))]
+    if len(found) < len(wanted):
+        require(connection, Prompts, wanted, "a judgment")
+    for row in found:
+        if row.erased:
+            raise UserError(f"prompt '{row.id}' was erased", "Its judgments cannot be taken any more")
     owner = _owners(connection, (response for judgment in judgments for response in judgment.response_ids))
     for judgment in judgments:
         whose = f"judgment '{judgment.id}'"

@@ -383,6 +383,7 @@ def guidelines(request: Request, who: Annotated[Who, Depends(who)]) -> list[Guid
 def add_guideline(request: Request, who: Manager, new: NewGuideline) -> Guideline:
     """Put a new version in force."""
     made = store_of(request).add_guideline(new.text)
+    desk_of(request).changed()
     store_of(request).access.note(who.actor, "added guideline", str(made.version))
     return made
 

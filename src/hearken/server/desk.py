@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from hearken.errors import UserError
@@ -20,6 +22,18 @@ from hearken.server.tasks import Submission, Task, check_ticket, judgment, task
 REPEATABLE = frozenset({"comparison", "rating", "thumb"})
 REPEAT_AFTER = 20
 """So many judgments lie between an item and its repeat."""
+
+
+FRESH = 1.0
+"""Seconds after which settings that another process may have changed are read again."""
+
+
+@dataclass(frozen=True)
+class _Rules:
+    version: int
+    settings: LabelSettings
+    guideline: int | None
+    read: float
 
 
 @dataclass(frozen=True)
@@ -46,20 +60,35 @@ class Desk:
         self.store = store
         self.salt = store.access.salt()
         self._draws = random.SystemRandom()
-        self._known: tuple[int, LabelSettings] | None = None
+        self._rules: _Rules | None = None
         self._practice: dict[int, list[str]] = {}
+        self._item = lru_cache(maxsize=10_000)(store.item)  # what a judgment needs of an item never changes
+
+    @property
+    def rules(self) -> _Rules:
+        """The settings and the guideline in force, at most a second ago."""
+        now = time.monotonic()
+        if self._rules is None or now - self._rules.read > FRESH:
+            version, values = self.store.access.settings()
+            known = self.store.guidelines()
+            settings = LabelSettings.parse(values, where="settings")
+            self._rules = _Rules(version, settings, known[-1].version if known else None, now)
+        return self._rules
 
     @property
     def settings(self) -> LabelSettings:
-        """How people are asked, now."""
-        version, values = self.store.access.settings()
-        if self._known is None or self._known[0] != version:
-            self._known = version, LabelSettings.parse(values, where="settings")
-        return self._known[1]
+        """How people are asked."""
+        return self.rules.settings
+
+    def changed(self) -> None:
+        """Settings or guideline are new: read them again."""
+        self._rules = None
 
     def change_settings(self, values: dict[str, Any]) -> tuple[int, LabelSettings]:
         """Put new settings in force; see `settings.save`."""
-        return settings_of.save(self.store, values)
+        found = settings_of.save(self.store, values)
+        self.changed()
+        return found
 
     # -- handing out ---------------------------------------------------------------------------------------------
 
@@ -73,7 +102,7 @@ class Desk:
             ApiError: 403 where the labeler is paused.
         """
         labeler, settings = who.labeler, self.settings
-        guideline = self.guideline()
+        guideline = self.rules.guideline
         tasks = self._practice_left(labeler, settings, guideline, html)[:n] if practice else []
         wanted = kinds or (settings.kinds if who.kind == "page" else ())
         lease = lease_seconds or settings.lease_seconds
@@ -94,11 +123,6 @@ class Desk:
             for c in claims
         ]  # fmt: skip
 
-    def guideline(self) -> int | None:
-        """Version of the guideline in force."""
-        known = self.store.guidelines()
-        return known[-1].version if known else None
-
     def _check(self, labeler: str, lease: float, kinds: Collection[str]) -> list[Claim]:
         """A gold item, or one that the labeler judged a while ago."""
         if found := self.store.claim(labeler, lease, 1, kinds, checks=True):
@@ -118,14 +142,14 @@ class Desk:
         responses = [self.store.response(one) for one in item.response_ids]
         return task(
             item, self.store.prompt(item.prompt_id), responses, labeler, self.salt, expires=expires,
-            guideline=self.guideline(), html=html,
+            guideline=self.rules.guideline, html=html,
         )  # fmt: skip
 
     # -- practice ------------------------------------------------------------------------------------------------
 
     def practice_items(self, settings: LabelSettings) -> list[str]:
         """Ids of the practice items, which are stored when they are first needed."""
-        version = self._known[0] if self._known else 0
+        version = self.rules.version
         if version not in self._practice:
             self._practice = {version: [self._store_practice(one, settings) for one in settings.practice]}
         return self._practice[version]
@@ -162,7 +186,7 @@ class Desk:
         """
         labeler = who.labeler
         check_ticket(self.salt, labeler, said.item_id, said.ticket)
-        item = self.store.item(said.item_id)
+        item = self._item(said.item_id)
         original = ""
         if item.kind in ("edit", "span_flag") and said.answer.kind == item.kind:
             original = self.store.response(item.response_ids[0]).text

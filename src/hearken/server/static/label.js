@@ -25,6 +25,8 @@ const $ = (name) => document.getElementById(name);
 
 const kindOf = (task) => (task.kind === "comparison" ? (task.responses.length === 2 ? pair : ranking) : KINDS[task.kind]);
 
+const counts = (answer) => !["skip", "flag"].includes(answer.kind);
+
 class Workplace {
   constructor() {
     this.ready = []; // fetched, not yet shown
@@ -178,7 +180,7 @@ class Workplace {
       seconds: this.clock.seconds(), tags: [...this.tags], guideline: options.guideline,
     };
     this.answered.add(task.item_id);
-    this.history.push({ id: submission.id, task, words, state: { ...draft, tags: [...this.tags] } });
+    this.history.push({ id: submission.id, task, words, counts: counts(answer), state: { ...draft, tags: [...this.tags] } });
     this.drafts.save(task.item_id, { ...draft, tags: [...this.tags] });
     if (task.practice) {
       $("bar").replaceChildren();
@@ -192,7 +194,7 @@ class Workplace {
 
   stored(sent, stored) {
     this.drafts.clear(sent.item_id);
-    this.done += 1;
+    if (counts(sent.answer)) this.done += 1;
     this.tally();
     const entry = this.history.find((one) => one.id === sent.id);
     if (entry) entry.stored = true;
@@ -244,7 +246,7 @@ class Workplace {
       const { task } = await post(`/api/v1/judgments/${last.id}/withdraw?html=true`);
       this.history.pop();
       this.answered.delete(last.task.item_id);
-      this.done = Math.max(this.done - 1, 0);
+      if (last.counts) this.done = Math.max(this.done - 1, 0);
       this.explaining = false;
       this.hideToast();
       if (this.task && !this.sent) this.ready.unshift(this.task);

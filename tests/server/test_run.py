@@ -1,0 +1,348 @@
+"""The running server: who may start it where, what survives its end, and what many clients at once do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from people_world import Running, fill
+
+from hearken.errors import UserError
+from hearken.feedback.access import Account
+from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response, hash_id, new_id
+from hearken.feedback.store import FeedbackStore
+from hearken.server.client import HearkenClient
+from hearken.server.run import serve
+
+COMMAND = [
+    sys.executable,
+    "-c",
+    "from hearken.cli.main import main; main()",
+    "serve",
+    "--no-open",
+    "--json",
+    "--port",
+    "0",
+]
+
+
+def start(location: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
+    """``hearken serve`` in a process of its own, and what it says."""
+    server = subprocess.Popen(
+        [*COMMAND, "--database", location], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None and server.stderr is not None
+    line = server.stdout.readline()
+    assert line, server.stderr.read()
+    return server, json.loads(line)
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], dict[str, str]]]]:
+    """Starts servers, and ends them with the test."""
+    servers = []
+
+    def _start(location: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
+        servers.append(start(location))
+        return servers[-1]
+
+    yield _start
+    for server, _ in servers:
+        server.kill()
+        server.wait()
+
+
+def token_of(store: FeedbackStore, name: str) -> str:
+    labeler = store.add_labeler(Labeler(id=name, name=name, kind="simulated"))
+    return store.access.add_token(name, ["label"], labeler_id=labeler.id)[0]
+
+
+# -- starting ----------------------------------------------------------------------------------------------------
+
+
+def test_the_link_lets_the_owner_in_once(tmp_path: Path, started: Any) -> None:
+    location = str(tmp_path / "feedback.db")
+    FeedbackStore(location).close()
+    _, said = started(location)
+    url, secret = said["link"].split("/enter#")
+    assert url == said["address"] and len(secret) >= 32
+    with httpx.Client(base_url=url, headers={"Origin": url}) as browser:
+        assert browser.post("/enter", json={"secret": secret}).json() == {"next": "/owner"}
+        assert browser.post("/enter", json={"secret": secret}).status_code == 403
+        assert browser.get("/owner", follow_redirects=True).status_code == 200
+
+
+def test_an_owner_who_starts_again_finds_their_own_account(run_server: Callable[..., Running]) -> None:
+    def prepare(store: FeedbackStore) -> None:
+        store.access.add_account(Account(name="Olga", role="owner"))
+
+    running = run_server(prepare, role="owner", landing="/label")
+    assert "/enter?to=label#" in running.link
+    account = running.store.access.redeem(running.link.split("#")[1])
+    assert account is not None and account.name == "Olga" and len(running.store.access.accounts()) == 1
+
+
+def test_a_second_server_on_a_sqlite_file_is_refused(tmp_path: Path, started: Any) -> None:
+    location = str(tmp_path / "feedback.db")
+    FeedbackStore(location).close()
+    server, _ = started(location)
+    second = subprocess.run([*COMMAND, "--database", location], capture_output=True, text=True, timeout=120)
+    assert second.returncode == 2 and "Traceback" not in second.stderr
+    assert f"another server (process {server.pid}) works on" in second.stderr and "PostgreSQL" in second.stderr
+    server.kill()  # however it ends, the lock ends with it
+    server.wait()
+    started(location)
+
+
+def test_two_servers_on_one_postgresql_work_together(postgres_location: str, started: Any) -> None:
+    with FeedbackStore(postgres_location) as store:
+        fill(store)
+        clients = [
+            HearkenClient(started(postgres_location)[1]["address"], token_of(store, name)) for name in ("ann", "bob")
+        ]
+        done = []
+        while tasks := [(client, task) for client in clients for task in client.claim()]:
+            done += [client.compare(task, [0, 1])["number"] for client, task in tasks]
+        assert sorted(done) == [1, 2, 3]
+        for client in clients:
+            client.close()
+
+
+def test_other_interfaces_need_accounts_and_a_secure_way(tmp_path: Path) -> None:
+    location = tmp_path / "feedback.db"
+    with FeedbackStore(location) as store:
+        with pytest.raises(UserError, match="no owner with a password") as error:
+            serve(database=location, host="0.0.0.0", port=0, until=lambda: True)
+        assert "choose a password" in error.value.hint
+        store.access.add_account(Account(name="Olga", role="owner", login="olga", password="hash"))
+    with pytest.raises(UserError, match="in the clear"):
+        serve(database=location, host="0.0.0.0", port=0, until=lambda: True)
+    heard: list[Any] = []
+    serve(
+        database=location, host="0.0.0.0", port=0, public_url="https://label.example.org/", on_ready=heard.append,
+        until=lambda: bool(heard),
+    )  # fmt: skip
+    assert heard[0].url == "https://label.example.org" and heard[0].link == ""
+
+
+def test_a_taken_port_and_a_missing_database_are_said_in_one_line(run_server: Any, tmp_path: Path) -> None:
+    running = run_server(lambda store: None)
+    other = tmp_path / "other.db"
+    with pytest.raises(UserError, match=r"cannot listen on 127\.0\.0\.1, port") as error:
+        serve(database=other, port=int(running.url.rsplit(":", 1)[1]))
+    assert "--port" in error.value.hint
+    with pytest.raises(UserError, match="nothing to serve"):
+        serve()
+    with pytest.raises(UserError, match="is not a project"):
+        serve(tmp_path)
+
+
+def test_it_stops_when_it_is_told(tmp_path: Path) -> None:
+    stop, ready = threading.Event(), threading.Event()
+    options: dict[str, Any] = {"until": stop.is_set, "on_ready": lambda _: ready.set()}
+    thread = threading.Thread(target=lambda: serve(database=tmp_path / "feedback.db", port=0, **options))
+    thread.start()
+    assert ready.wait(120)
+    stop.set()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+# -- the client --------------------------------------------------------------------------------------------------
+
+
+def test_the_client_does_all_that_a_labeler_does(run_server: Callable[..., Running]) -> None:
+    running = run_server(lambda store: (fill(store), store.access.set_settings({"check_share": 0.0})))
+    token = token_of(running.store, "robot")
+    with HearkenClient(running.url, token) as client:
+        task = client.claim(kinds=["comparison"])[0]
+        assert client.heartbeat(task)
+        client.release(task)
+        task = client.claim()[0]
+        done = client.compare(task, [0, 1], seconds=2.0)
+        again = client.withdraw(done["id"])
+        assert again is not None and again.item_id == task.item_id
+        client.submit(again, {"kind": "skip"})
+        with pytest.raises(UserError, match="right to read"):
+            client.progress()
+        with pytest.raises(UserError, match="right to read"):
+            list(client.export("judgments"))
+    secret, _ = running.store.access.add_token("all", ["read", "write"])
+    with HearkenClient(running.url, secret) as client:
+        assert client.add_prompts([Prompt(content="New.")]) == 1
+        prompt = next(one for one in running.store.prompts() if one.content == "New.")
+        pair = [Response(prompt_id=prompt.id, text=text) for text in "ab"]
+        assert client.add_responses(pair) == 2
+        assert client.enqueue([QueueItem(prompt_id=prompt.id, response_ids=(pair[0].id, pair[1].id))]) == 1
+        assert client.progress().items == 4
+        assert [row["payload"]["kind"] for row in client.export("judgments")] == ["comparison", "withdrawal", "skip"]
+        labeler, other = client.add_labeler("sim", id="sim", attributes={"group": "hearth"})
+        assert labeler.attributes == {"group": "hearth"} and len(other.claim(9)) == 4
+        other.close()
+    with HearkenClient(running.url, "wrong") as client, pytest.raises(UserError, match="token is not valid"):
+        client.claim()
+
+
+def test_a_server_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with HearkenClient("http://127.0.0.1:9", "x") as client, pytest.raises(UserError, match="cannot reach") as error:
+        client.claim()
+    assert "hearken serve" in error.value.hint
+
+
+# -- webhooks ----------------------------------------------------------------------------------------------------
+
+
+def test_webhooks_are_called_once_at_each_step_and_signed(
+    store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hearken.feedback.access import Webhook
+    from hearken.server.webhooks import Caller, signature
+
+    calls: list[tuple[str, bytes, dict[str, str]]] = []
+
+    def post(url: str, *, content: bytes, headers: dict[str, str], **_: Any) -> httpx.Response:
+        calls.append((url, content, headers))
+        return httpx.Response(204)
+
+    monkeypatch.setattr(httpx, "post", post)
+    items = fill(store, slots=9)
+    hook = store.access.add_webhook(Webhook(url="https://example.org/hook", every=2))
+    caller = Caller(store)
+    assert caller.look() == 0
+    for number, item in enumerate(items):
+        store.add_labeler(Labeler(id="ann", name="Ann"))
+        said = ComparisonPayload(response_ids=item.response_ids, ranks=(0, 1))
+        store.submit(
+            Judgment(id=f"{number}", prompt_id=item.prompt_id, item_id=item.id, labeler_id="ann", payload=said)
+        )
+    assert caller.look() == 1 and caller.look() == 0
+    url, body, headers = calls[0]
+    assert url == hook.url and json.loads(body) == {"event": "judgments", "reached": 2, "every": 2}
+    assert headers["X-Hearken-Signature"] == signature(hook.secret, body)
+
+
+# -- the end of the world ----------------------------------------------------------------------------------------
+
+
+def work(url: str, token: str, acknowledged: list[str], problems: list[str], batch: int = 1) -> None:
+    """A client at work until nothing is left or the server is gone; what was acknowledged is noted."""
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=f"{url}/api/v1", headers=headers, timeout=120) as client:
+        try:
+            while tasks := client.post("/claims", json={"n": batch}).raise_for_status().json()["tasks"]:
+                for task in tasks:
+                    id = new_id()
+                    said = {"id": id, "item_id": task["item_id"], "ticket": task["ticket"]}
+                    answer = {"kind": "comparison", "ranks": [0, 1]}
+                    client.post("/judgments", json=said | {"answer": answer}).raise_for_status()
+                    acknowledged.append(id)
+        except httpx.HTTPStatusError as error:
+            problems.append(error.response.text)
+        except httpx.TransportError as error:
+            problems.append(f"gone: {error}")
+
+
+def many(store: FeedbackStore, items: int, slots: int, name: str = "item") -> None:
+    """A long queue."""
+    prompts = [Prompt(content=f"{name} {n}") for n in range(items)]
+    pairs = [[Response(prompt_id=prompt.id, text=f"{k}") for k in range(2)] for prompt in prompts]
+    store.add_prompts(prompts)
+    store.add_responses([response for pair in pairs for response in pair])
+    store.enqueue([QueueItem(prompt_id=a.prompt_id, response_ids=(a.id, b.id), slots=slots) for a, b in pairs])
+
+
+@pytest.mark.slow
+def test_killing_the_server_loses_no_acknowledged_judgment(location: str, started: Any) -> None:
+    with FeedbackStore(location) as store:
+        many(store, 400, slots=3)
+        server, said = started(location)
+        acknowledged: list[str] = []
+        problems: list[str] = []
+        tokens = [token_of(store, f"labeler-{n}") for n in range(8)]
+        threads = [
+            threading.Thread(target=work, args=(said["address"], token, acknowledged, problems)) for token in tokens
+        ]
+        for thread in threads:
+            thread.start()
+        while len(acknowledged) < 60:
+            time.sleep(0.01)
+        os.kill(server.pid, signal.SIGKILL)
+        for thread in threads:
+            thread.join(120)
+        assert all(problem.startswith("gone") for problem in problems) and len(problems) == 8
+    with FeedbackStore(location) as store:
+        stored = {judgment.id for judgment in store.judgments()}
+        assert len(acknowledged) >= 60 and set(acknowledged) <= stored
+        assert store.verify() == []
+    started(location)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slots", [1, 3])
+def test_fifty_clients_while_others_write(location: str, started: Any, slots: int) -> None:
+    """2,000 items, each judged by ``slots`` of 50 clients, while responses are sampled in and others label directly."""
+    with FeedbackStore(location) as store:
+        many(store, 2_000, slots)
+        store.access.set_settings({"check_share": 0.0})
+        _, said = started(location)
+        acknowledged: list[str] = []
+        problems: list[str] = []
+        tokens = [token_of(store, f"labeler-{n}") for n in range(50)]
+        threads = [
+            threading.Thread(target=work, args=(said["address"], token, acknowledged, problems, 4)) for token in tokens
+        ]
+        direct: list[str] = []
+        threads += [
+            threading.Thread(target=sample_in, args=(location,)),
+            threading.Thread(target=label, args=(location, direct)),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert problems == []
+        found = list(store.judgments())
+        assert len(found) == len({judgment.id for judgment in found}) == len(acknowledged) + len(direct)
+        assert {judgment.id for judgment in found} == {*acknowledged, *direct}  # none lost, none twice
+        assert not [judgment for judgment in found if judgment.extra]
+        by_item = Counter(judgment.item_id for judgment in found)
+        assert len({(judgment.item_id, judgment.labeler_id) for judgment in found}) == len(found)
+        first = [item for item in store.items() if store.prompt(item.prompt_id).content.startswith("item ")]  # type: ignore[union-attr]
+        assert all(by_item[item.id] == slots for item in first)
+        assert store.verify() == []
+
+
+def sample_in(location: str) -> None:
+    """What ``hearken sample`` does: prompts, responses and items, batch after batch."""
+    with FeedbackStore(location) as store:
+        for n in range(10):
+            many(store, 10, slots=1, name=f"sampled {n}:")
+
+
+def label(location: str, done: list[str]) -> None:
+    """What ``hearken label`` does: claims and answers in the database, beside the server."""
+    with FeedbackStore(location) as store:
+        store.add_labeler(Labeler(id="direct", name="Direct", kind="simulated"))
+        for _ in range(25):
+            claims = store.claim("direct", n=8)
+            answers = [
+                Judgment(
+                    id=hash_id("direct", c.item.id), prompt_id=c.prompt.id, item_id=c.item.id, labeler_id="direct",
+                    payload=ComparisonPayload(response_ids=c.item.response_ids, ranks=(0, 1)),
+                )
+                for c in claims
+            ]  # fmt: skip
+            store.submit_all(answers)
+            done += [answer.id for answer in answers]
