@@ -1,7 +1,7 @@
 """Sums whose truth can be checked: critic-free RL by a rule reward, from a model that is right one time in three.
 
-A small model imitates sums of which two thirds are wrong. Each method then sees the prompts and, for its own answers,
-only whether they are right (``--reward rule:answer``); no right answer is ever shown.
+A small model imitates sums: each with its answer and with two wrong ones. Each method then sees the prompts and, for
+its own answers, only whether they are right (``--reward rule:answer``); no right answer is ever shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hearken.statistics.intervals import cluster_bootstrap
 LARGEST = 9
 SIZE = ScratchSize(vocabulary=320, hidden=64, layers=2, heads=4, context=32)
 COMMON = {"trackers": "none", "precision": "fp32"}
-SFT = COMMON | {"epochs": 12.0, "lr": 2e-3, "batch": 64, "validation": 0.0}
+SFT = COMMON | {"epochs": 150.0, "lr": 3e-3, "batch": 60, "validation": 0.0}
 ONLINE = COMMON | {
     "episodes": 32_000, "batch": 400, "samples": 8, "lr": 5e-4, "max_new_tokens": 6, "missing_eos": 0.0, "beta": 0.0,
     "save_rollouts": False,
@@ -40,7 +40,10 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     work.mkdir(parents=True, exist_ok=True)
     r = random.Random(f"sums:{seed}")
     sums = [(a, b) for a in range(LARGEST + 1) for b in range(LARGEST + 1)]
-    shown = [(a, b, a + b if r.random() < 1 / 3 else r.randint(0, 2 * LARGEST)) for a, b in sums for _ in range(30)]
+    shown = []
+    for a, b in sums:
+        wrong = r.sample([c for c in range(2 * LARGEST + 1) if c != a + b], 2)
+        shown += [(a, b, c) for c in (a + b, *wrong)]
     demonstrations, prompts = work / "sums.jsonl", work / "prompts.jsonl"
     rows: dict[Path, list[Any]] = {
         demonstrations: [Demonstration(f"{a} + {b} =", f" {c}") for a, b, c in shown],

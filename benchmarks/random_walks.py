@@ -63,7 +63,7 @@ class Graph:
 
 @lru_cache
 def graph(seed: int) -> Graph:
-    """Every pair of nodes has an edge with chance .1, and every node a way to the goal shorter than the longest walk."""
+    """Every pair of nodes has an edge with chance .1, every node a way to the goal that fits in a walk."""
     for attempt in range(1000):
         r = random.Random(f"graph:{seed}:{attempt}")
         edges = tuple(tuple(b for b in range(NODES) if b != a and r.random() < EDGE) for a in range(NODES))

@@ -176,7 +176,7 @@ def improve(
     critic = Optimiser(
         [models.value], options, iterations * updates, scale=(options.value_lr or options.lr) / options.lr
     )
-    states: dict[str, Stateful] = {"policy": actor, "value": critic, "control": control} | (more or {})
+    states: dict[str, Stateful] = {"policy": actor, "value": critic, "control": control, **(more or {})}
     run = Run(out, options, states, label=options.stage.upper(), records=[ROLLOUTS])
     sampler = NativeSampler(models.policy, policy.stop)
     run.choose_precision(lambda: trial(models.policy, ids, options).backward())

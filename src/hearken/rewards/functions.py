@@ -60,8 +60,9 @@ class FunctionReward:
         Raises:
             UserError: the function raised, or returned the wrong count, or something that is not a finite number.
         """
-        rows = [(*self.known[tuple(g.prompt)], self.decode(r)) for g in groups for r in g.responses]
-        prompts, metadata, texts = ([row[i] for row in rows] for i in range(3))
+        known = [self.known[tuple(g.prompt)] for g in groups for _ in g.responses]
+        prompts, metadata = [prompt for prompt, _ in known], [facts for _, facts in known]
+        texts = [self.decode(r) for g in groups for r in g.responses]
         try:
             answer = list(self.function(prompts, texts, metadata))
         except UserError:
@@ -71,9 +72,9 @@ class FunctionReward:
                 f"--reward {self.name} raised {type(error).__name__}: {error}",
                 "The run can be resumed once the function is mended",
             ) from error
-        if len(answer) != len(rows):
+        if len(answer) != len(texts):
             raise UserError(
-                f"--reward {self.name} returned {len(answer)} numbers for {len(rows)} responses",
+                f"--reward {self.name} returned {len(answer)} numbers for {len(texts)} responses",
                 "Return one number for each response, in order",
             )
         try:
