@@ -105,11 +105,32 @@ def test_requirements_fail_where_they_should() -> None:
         assert list(requirements(good | bad).values()).count(False) == 1
 
 
+def test_walks_are_scored_by_their_length() -> None:
+    from random_walks import LONGEST, Graph, graph, heard, optimality, said
+
+    small = Graph(((), (0, 2), (0,), (1,)), (1, 2, 2, 3))
+    assert small.optimality([1, 0]) == small.optimality([3, 1, 0]) == 1
+    assert small.optimality([1, 2, 0]) == (LONGEST - 3) / (LONGEST - 2)
+    for wrong in ([1, 3, 0], [3, 1], [1, 0, 2], [-1, 0]):
+        assert small.optimality(wrong) == 0
+    assert heard(said([3, 1, 0])) == [3, 1, 0] and heard("b zz") == [1, -1]
+    path = [5]
+    world = graph(0)
+    while path[-1] != 0:
+        path.append(min(world.edges[path[-1]], key=lambda n: world.shortest[n]))
+    assert optimality([said(path[:1])], [said(path[1:])], [{"graph": 0}]) == [1.0]
+
+
 @pytest.mark.slow
-@needs_data
 @pytest.mark.parametrize(
     ("script", "key"),
-    [("human_preferences", "accuracy"), ("rankings", "tau"), ("sentiment", "policies")],
+    [
+        pytest.param("human_preferences", "accuracy", marks=needs_data),
+        pytest.param("rankings", "tau", marks=needs_data),
+        pytest.param("sentiment", "policies", marks=needs_data),
+        ("random_walks", "policies"),
+        ("arithmetic", "policies"),
+    ],
 )
 def test_runs_from_start_to_end(script: str, key: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")

@@ -44,9 +44,9 @@ def test_losses_against_plain_python() -> None:
     target_q = torch.randn(2, 3, dtype=torch.float64)
     actions = torch.randint(0, 4, (2, 3))
     rewards = terminal_rewards(torch.tensor([1.0, -1.0]), MASK).double()
-    got = ilql(q, target_q, values, logits, actions, rewards, MASK, gamma=0.9, tau=0.7, cql=0.1, awac=0.5, beta=0.3)
-    cells = [(0, 0), (0, 1), (0, 2), (1, 0)]
     goals = bellman_targets(rewards, values, MASK, 0.9)
+    got = ilql(q, target_q, values, logits, actions, goals, MASK, tau=0.7, cql=0.1, awac=0.5, beta=0.3)
+    cells = [(0, 0), (0, 1), (0, 2), (1, 0)]
     want = {"q": 0.0, "v": 0.0, "cql": 0.0, "awac": 0.0}
     for r, t in cells:
         a = actions[r, t]
@@ -76,7 +76,8 @@ def test_a_small_chain_is_solved() -> None:
     optimiser = torch.optim.Adam([q, v], lr=0.05)
     for _ in range(800):
         target = lag[state].gather(-1, actions[..., None])[..., 0]
-        loss = ilql((q[state],), target, v[state], logits, actions, rewards, mask, tau=0.95, cql=0.0, awac=0.0)
+        goals = bellman_targets(rewards, v[state], mask)
+        loss = ilql((q[state],), target, v[state], logits, actions, goals, mask, tau=0.95, cql=0.0, awac=0.0)
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()

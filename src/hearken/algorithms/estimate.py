@@ -25,7 +25,7 @@ def estimate(stage: str, inputs: Inputs, options: Any) -> dict[str, Any]:
     """
     known = {"sft": _sft, "reward": _reward, "ppo": _ppo, "kto": _kto}
     known |= dict.fromkeys(("dpo", "ipo", "simpo", "orpo"), _direct)
-    known |= {"a2c": _ppo} | dict.fromkeys(("rloo", "grpo", "reinforce", "online_dpo", "rft"), _sampled)
+    known |= {"a2c": _ppo, "trpo": _ppo} | dict.fromkeys(("rloo", "grpo", "reinforce", "online_dpo", "rft"), _sampled)
     return known[stage](inputs, options) if stage in known else {"note": f"{stage} has no estimate"}
 
 

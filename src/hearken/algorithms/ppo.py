@@ -11,7 +11,7 @@ repeat:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.forward import gather, rows_of
 from hearken.training.optimiser import Optimiser
-from hearken.training.run import Run
+from hearken.training.run import Run, Stateful
 
 
 @dataclass
@@ -152,11 +152,18 @@ def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy, known: 
 
 
 def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
-    """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward`` and write the policy to ``out``.
+    """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
+    return improve(load(inputs, options), inputs, options, out)
 
-    The outer loop: one step of the run is one batch of responses and the updates on it.
+
+def improve(
+    ready: Ready, inputs: Inputs, options: PPOOptions, out: Path, *, more: dict[str, Stateful] | None = None,
+    after: Callable[[int], None] = lambda _: None,
+) -> Artifact:  # fmt: skip
+    """The outer loop: one step of the run is one batch of responses and the updates on it.
+
+    ``more`` states go into the checkpoint; ``after`` is called with the step's number, once it is done.
     """
-    ready = load(inputs, options)
     policy, models, ids, ptx = ready.policy, ready.models, ready.prompts, ready.ptx
     iterations = max(options.episodes // options.batch, 1)
     updates = options.epochs * options.minibatches
@@ -169,13 +176,8 @@ def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
     critic = Optimiser(
         [models.value], options, iterations * updates, scale=(options.value_lr or options.lr) / options.lr
     )
-    run = Run(
-        out,
-        options,
-        {"policy": actor, "value": critic, "control": control},
-        label=options.stage.upper(),
-        records=[ROLLOUTS],
-    )
+    states: dict[str, Stateful] = {"policy": actor, "value": critic, "control": control, **(more or {})}
+    run = Run(out, options, states, label=options.stage.upper(), records=[ROLLOUTS])
     sampler = NativeSampler(models.policy, policy.stop)
     run.choose_precision(lambda: trial(models.policy, ids, options).backward())
     actor.adam.zero_grad()
@@ -195,6 +197,7 @@ def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
             run.record(ROLLOUTS, described(policy, rollout, [ready.contents[i] for i in chosen]))
         if options.kl_target:
             control.beta = adapt_kl(control.beta, kl, options.kl_target, len(rollout.samples), options.kl_horizon)
+        after(step)
 
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "kl", "beta", "entropy", "length", "eos_share")} | {

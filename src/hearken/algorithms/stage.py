@@ -109,6 +109,11 @@ BUILTIN = (
             "online_dpo"),
     _builtin("rft", "Rejection sampling: fine-tuning on the best of the policy's own responses; expert iteration",
              "RFTOptions", needs=("model", "data", "reward")),
+    _builtin("ilql", "ILQL: offline, values for every token from recorded responses with scores", "ILQLOptions",
+             reads=("rating", "thumb", "comparison")),
+    _online("nlpo", "NLPO: PPO among the tokens that a lagging copy of the policy finds likely", "NLPOOptions", "nlpo",
+            "ptx"),
+    _online("trpo", "TRPO: natural-gradient steps within a trust region", "TRPOOptions", "trpo"),
     Stage("a2c", "A2C: as PPO, one unclipped step on each batch", "hearken.algorithms.a2c_options:A2COptions",
           "hearken.algorithms.ppo:run", ("model", "data", "reward"), ("validation", "ref", "ptx")),
 )  # fmt: skip

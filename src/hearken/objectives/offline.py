@@ -48,40 +48,40 @@ def bellman_targets(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float 
 
 
 def ilql(
-    q: tuple[Tensor, ...], target_q: Tensor, values: Tensor, logits: Tensor, actions: Tensor, rewards: Tensor,
-    mask: Tensor, *, gamma: float = 0.99, tau: float = 0.7, cql: float = 0.1, awac: float = 1.0, beta: float = 0.0,
+    q: tuple[Tensor, ...], target_q: Tensor, values: Tensor, logits: Tensor, actions: Tensor, goals: Tensor,
+    mask: Tensor, *, tau: float = 0.7, cql: float = 0.1, awac: float = 1.0, beta: float = 0.0,
+    count: float | None = None,
 ) -> ILQLLoss:  # fmt: skip
     """Q by squared Bellman error, V by expectile regression on the target Q, CQL and AWAC beside (Snell et al. 2022).
 
     Args:
-        q: one or two (R, T, V) heads.
-        target_q: (R, T) min over the lagging heads, at the actions.
-        values: (R, T).
-        logits: (R, T, V) of the policy.
-        actions: (R, T) tokens taken.
-        rewards: (R, T).
-        mask: (R, T).
-        gamma: discount.
+        q: one or two heads, (..., V); the leading shape is any, the same for all, e.g. (R, T) or (N,) real tokens.
+        target_q: (...), min over the lagging heads, at the actions.
+        values: (...).
+        logits: (..., V) of the policy.
+        actions: (...) tokens taken.
+        goals: (...) of `bellman_targets`.
+        mask: (...).
         tau: expectile.
         cql: weight of the conservative term, the cross-entropy of softmax(Q) with the action taken.
         awac: weight of behaviour cloning.
-        beta: temperature of its advantage weights e^(β(Q - V)); 0 weighs all tokens alike.
+        beta: temperature of its advantage weights e^(β(Q - V)), at most 20; 0 weighs all tokens alike.
+        count: the divisor, by default the tokens of the mask; pass the whole batch's for a microbatch.
 
     Returns:
-        Scalars, means over the mask.
+        Scalars.
     """
-    goal = bellman_targets(rewards, values, mask, gamma)
     taken = [head.gather(-1, actions.unsqueeze(-1)).squeeze(-1) for head in q]
-    q_loss = torch.stack([masked_mean((x - goal) ** 2, mask) for x in taken]).sum()
-    v_loss = masked_mean(expectile(target_q.detach() - values, tau), mask)
+    q_loss = torch.stack([masked_mean((x - goals) ** 2, mask, count) for x in taken]).sum()
+    v_loss = masked_mean(expectile(target_q.detach() - values, tau), mask, count)
 
     def surprise(scores: Tensor) -> Tensor:
-        flat = cross_entropy(scores.flatten(0, 1), actions.flatten(), reduction="none")
+        flat = cross_entropy(scores.flatten(0, -2), actions.flatten(), reduction="none")
         return flat.view_as(actions)
 
-    cql_loss = torch.stack([masked_mean(surprise(head), mask) for head in q]).sum()
+    cql_loss = torch.stack([masked_mean(surprise(head), mask, count) for head in q]).sum()
     weight = torch.exp(beta * (target_q - values)).detach().clamp(max=20)
-    awac_loss = masked_mean(weight * surprise(logits), mask)
+    awac_loss = masked_mean(weight * surprise(logits), mask, count)
     return ILQLLoss(q_loss + v_loss + cql * cql_loss + awac * awac_loss, q_loss, v_loss, cql_loss, awac_loss)
 
 

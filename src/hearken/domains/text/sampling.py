@@ -10,6 +10,7 @@ import numpy as np
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.feedback.examples import Content, content_key
+from hearken.models.guided import with_guidance
 from hearken.models.loading import load_policy, load_tokenizer
 from hearken.models.scorers import TokenScorer, probe
 from hearken.rollout.native import NativeSampler
@@ -39,6 +40,7 @@ def open_frozen(name: str, text: TextOptions | None = None, *, device: str = "au
     encoder: TextEncoder = text_encoder(tokenizer, model, text, reserve)
     scorer = TokenScorer(model, adapter="default").requires_grad_(False)
     probe(scorer, encoder.max_length)
+    scorer = with_guidance(scorer, name)
     return TextPolicy(scorer, tokenizer, encoder, base=None)
 
 

@@ -1,0 +1,148 @@
+"""ILQL: implicit language Q-learning, offline (Snell et al. 2022; trlX).
+
+data: responses with scores (ratings, thumbs, rankings); the score comes with the last token
+repeat, over minibatches:
+    Q(s_t, y_t) towards r_t + γ V(s_{t+1}), for two Q heads
+    V(s_t) towards an upper expectile of the smaller of the lagging Q(s_t, y_t)
+    + cql x cross-entropy of softmax(Q) with the data + awac x negative log-likelihood of the data
+    lagging heads follow
+decoding draws from softmax(log π + β(Q - V))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hearken.algorithms.ilql_options import ILQLOptions
+from hearken.algorithms.stage import Inputs
+from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
+from hearken.domains.text.loading import TextPolicy, open_policy
+from hearken.errors import UserError
+from hearken.models.guided import GuidedScorer
+from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.loading import save, switch_adapter
+from hearken.objectives.offline import ILQLLoss, bellman_targets, ilql, terminal_rewards
+from hearken.training.artifact import Artifact, finish
+from hearken.training.batching import Order, microbatches
+from hearken.training.optimiser import Optimiser
+from hearken.training.run import Run
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything that is read and checked before the first step."""
+
+    policy: TextPolicy
+    scorer: GuidedScorer
+    data: list[tuple[Group, float]]
+    facts: dict[str, Any]
+
+
+def load(inputs: Inputs, options: ILQLOptions) -> Ready:
+    """Open the policy, give it heads, and encode the responses with their scores.
+
+    Raises:
+        UserError: every response has the same score.
+    """
+    policy = open_policy(inputs.model, options, options)
+    torch.manual_seed(options.seed)
+    scorer = GuidedScorer(policy.scorer.model, options.beta, policy.scorer.adapter)
+    scorer.use(policy.scorer.path)
+    reader = Reader(options)
+    rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
+    data = scored(judgments(rows.train, policy.encoder))
+    if not data:
+        raise nothing_fits(inputs.data)
+    if len({score for _, score in data}) == 1:
+        raise UserError(f"{', '.join(inputs.data)}: every response has the same score", "ILQL learns from differences")
+    more = {"responses": len(data), "skipped": reader.skipped, "truncation": policy.encoder.truncation.say()}
+    return Ready(policy, scorer, data, rows.facts | more)
+
+
+def scored(found: Sequence[Judged]) -> list[tuple[Group, float]]:
+    """Responses with scores on -1..1: a rating as it is, a thumb 1 or -1, a ranking from 1 (best) to -1 (worst)."""
+    made = []
+    for judged in found:
+        if judged.kind == "comparison":
+            worst = max(judged.ranks)
+            for response, rank in zip(judged.group.responses, judged.ranks, strict=True):
+                if rank >= 0:
+                    made.append((Group(judged.group.prompt, [response]), 1 - 2 * rank / worst if worst else 0.0))
+        elif judged.target is not None:
+            made.append((judged.group, judged.target if judged.kind == "rating" else 2 * judged.target - 1))
+    return made
+
+
+def run(inputs: Inputs, options: ILQLOptions, out: Path) -> Artifact:
+    """Fit policy and heads to ``inputs.data``, starting from ``inputs.model``, and write them to ``out``."""
+    ready = load(inputs, options)
+    scorer, data = ready.scorer, ready.data
+    order = Order(len(data), options.batch, options.seed)
+    total = max(round(options.epochs * order.steps_per_epoch), 1)
+    optimiser = Optimiser([scorer], options, total)
+    run = Run(out, options, {"optimiser": optimiser, "target": Target(scorer)}, label="ILQL")
+    run.choose_precision(lambda: losses(scorer, data[:4], 1.0, options).total.backward())
+    optimiser.adam.zero_grad()
+
+    for step in run.steps(total):
+        batch = [data[i] for i in order.rows(step)]
+        run.batch = [group for group, _ in batch]
+        tokens = sum(len(group.responses[0]) for group in run.batch)
+        sums = dict.fromkeys(ILQLLoss._fields, 0.0)
+        with run.guard():
+            for part in microbatches(run.batch, options.tokens):
+                with run.autocast():
+                    found = losses(scorer, [batch[i] for i in part], tokens, options)
+                run.backward(found.total)
+                for name, value in found._asdict().items():
+                    sums[name] += value.item()
+            stats = optimiser.step(step)
+        scorer.follow(options.polyak)
+        run.log(loss=sums.pop("total"), **{f"{name}_loss": value for name, value in sums.items()}, **stats)
+
+    metrics = {"train_loss": run.history[-1]["loss"], "steps": total}
+    switch_adapter(scorer.model, "policy")
+    save(scorer.model, ready.policy.tokenizer, out)
+    scorer.save_heads(out)
+    artifact = finish(
+        out, "ilql", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+    )
+    run.discard_checkpoint()
+    return artifact
+
+
+class Target:
+    """The lagging heads in the checkpoint: no optimiser moves them."""
+
+    def __init__(self, scorer: GuidedScorer) -> None:
+        self.scorer = scorer
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Their weights."""
+        return dict(self.scorer.target.state_dict())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Back to saved ones."""
+        self.scorer.target.load_state_dict(state)
+
+
+def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: float, options: ILQLOptions) -> ILQLLoss:
+    """A microbatch's share of the losses of a batch with so many ``tokens``."""
+    layout: Layout = lay_out([group for group, _ in batch], scorer.device)
+    scores = torch.tensor([score for _, score in batch], device=scorer.device)
+    states = scorer.hidden(layout)[layout.state[layout.mask]]
+    actions = layout.targets[layout.mask]
+    found = scorer.estimates(states)
+    rewards = terminal_rewards(scores, layout.mask)
+    goals = bellman_targets(rewards, layout.grid(found.values.detach()), layout.mask, options.gamma)[layout.mask]
+    late = torch.minimum(*(head.gather(-1, actions[:, None])[:, 0] for head in found.target_q))
+    return ilql(
+        found.q, late, found.values, scorer.policy_logits(states).float(), actions, goals, torch.ones_like(goals),
+        tau=options.tau, cql=options.cql, awac=options.awac, beta=options.awac_beta, count=tokens,
+    )  # fmt: skip

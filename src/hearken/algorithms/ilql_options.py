@@ -1,0 +1,36 @@
+"""Options of ILQL."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from hearken.training.options import TextOptions, TrainingOptions
+
+
+class ILQLOptions(TrainingOptions, TextOptions):
+    """Implicit Q-learning on recorded responses: values for every token, which guide decoding."""
+
+    stage: ClassVar[str] = "ilql"
+
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the data."""
+    batch: int = Field(64, ge=1)
+    """Responses per optimiser step."""
+    lr: float = Field(1e-4, gt=0)
+    """Peak learning rate."""
+    gamma: float = Field(0.99, gt=0, le=1)
+    """Discount per token."""
+    tau: float = Field(0.7, gt=0, lt=1)
+    """Expectile of V: towards 1 it stands for the best action in the data, at .5 for the average one."""
+    cql: float = Field(0.1, ge=0)
+    """Weight of the conservative term, which keeps Q low for tokens that the data do not show."""
+    awac: float = Field(1.0, ge=0)
+    """Weight of imitating the data."""
+    awac_beta: float = Field(0.0, ge=0)
+    """How much more of tokens with an advantage: weights e^(awac_beta(Q - V)); 0 imitates all alike."""
+    polyak: float = Field(0.005, gt=0, le=1)
+    """How fast the target heads follow, each step."""
+    beta: float = Field(1.0, ge=0)
+    """Weight of Q - V in decoding: log π + beta(Q - V). Saved with the policy, and used wherever it is sampled."""

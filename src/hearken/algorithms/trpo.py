@@ -1,0 +1,223 @@
+"""TRPO for language models: Schulman et al. 2015, as RL4LMs offers it.
+
+repeat:
+    sample responses, score them, advantages by GAE (as in PPO)
+    g = gradient of the surrogate A·π/π_old;  s = F⁻¹ g by conjugate gradients
+    step of length √(2δ / sᵀFs), halved until the surrogate gains and the KL per token is within δ
+    some steps of the value model
+
+F·v is Jᵀ H J v with J the Jacobian of the logits and H the softmax's own metric, known in closed form: J v by central
+differences of two forward passes, Jᵀ by one backward pass. Nothing is differentiated twice, so any model will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hearken.algorithms.ppo import Models, Rollout, collect, load
+from hearken.algorithms.rollouts import ROLLOUTS, described, sampling_figures, trial
+from hearken.algorithms.stage import Inputs
+from hearken.algorithms.trpo_options import TRPOOptions
+from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.loading import save, switch_adapter
+from hearken.models.scorers import TokenScorer
+from hearken.objectives.kl import k3
+from hearken.objectives.policy import explained_variance, value_clip
+from hearken.objectives.reduce import masked_sum
+from hearken.objectives.trust_region import (
+    backtrack,
+    categorical_fisher,
+    conjugate_gradient,
+    flatten,
+    step_scale,
+    surrogate,
+)
+from hearken.rollout.native import NativeSampler
+from hearken.training.artifact import Artifact, finish
+from hearken.training.batching import Order, microbatches
+from hearken.training.forward import rows_of
+from hearken.training.optimiser import NonFiniteGradient, Optimiser
+from hearken.training.run import Run
+
+
+class Weights:
+    """The trainable parameters of a policy as one vector, in place; their state for the checkpoint."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+
+    def get(self) -> Tensor:
+        """A copy: (P,)."""
+        return flatten(p.detach() for p in self.parameters).clone()
+
+    @torch.no_grad()
+    def set(self, vector: Tensor) -> None:
+        """Put a vector (P,) into the parameters."""
+        at = 0
+        for p in self.parameters:
+            p.copy_(vector[at : at + p.numel()].view_as(p))
+            at += p.numel()
+
+    def gradient(self) -> Tensor:
+        """The gradient (P,), which is then cleared."""
+        found = flatten(torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters)
+        for p in self.parameters:
+            p.grad = None
+        return found
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The vector."""
+        return {"weights": self.get()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Back to a saved vector."""
+        self.set(state["weights"])
+
+
+def run(inputs: Inputs, options: TRPOOptions, out: Path) -> Artifact:
+    """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
+    ready = load(inputs, options)
+    policy, models, ids = ready.policy, ready.models, ready.prompts
+    iterations = max(options.episodes // options.batch, 1)
+    order = Order(len(ids), options.batch // options.samples, options.seed)
+    weights = Weights(models.policy)
+    critic = Optimiser([models.value], options, iterations * options.value_steps)
+    run = Run(out, options, {"policy": weights, "value": critic}, label="TRPO", records=[ROLLOUTS])
+    sampler = NativeSampler(models.policy, policy.stop)
+    run.choose_precision(lambda: trial(models.policy, ids, options).backward())
+    weights.gradient()
+
+    for step in run.steps(iterations):
+        chosen = order.endless(step)
+        with run.guard():
+            rollout = collect(policy, models, sampler, [ids[i] for i in chosen], step, options.beta, run, options)
+            stats = improve(models.policy, weights, rollout, run, options)
+            stats |= fit_values(models, critic, rollout, step, run, options)
+        variance = explained_variance(rollout.values, rollout.returns, rollout.mask).item()
+        run.log(**sampling_figures(rollout), explained_variance=variance, **stats)
+        if options.save_rollouts:
+            run.record(ROLLOUTS, described(policy, rollout, [ready.contents[i] for i in chosen]))
+
+    last = run.history[-1]
+    metrics = {key: last[key] for key in ("score", "kl", "entropy", "length", "eos_share")} | {"steps": iterations}
+    switch_adapter(policy.scorer.model, "policy")
+    save(policy.scorer.model, policy.tokenizer, out)
+    artifact = finish(
+        out, "trpo", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+    )
+    run.discard_checkpoint()
+    return artifact
+
+
+def improve(
+    scorer: TokenScorer, weights: Weights, rollout: Rollout, run: Run, options: TRPOOptions
+) -> dict[str, float]:
+    """One natural-gradient step of the policy."""
+    tokens = rollout.mask.sum().item()
+
+    def parts(layout: Layout, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Surrogate loss and KL of a microbatch, as shares of the whole."""
+        width = layout.mask.shape[1]
+        logprobs = scorer(layout, temperature=options.temperature).logprobs
+        old = rollout.old_logprobs[rows, :width]
+        loss = masked_sum(surrogate(logprobs, old, rollout.advantages[rows, :width]), layout.mask) / tokens
+        return loss, masked_sum(k3(old, logprobs), layout.mask).detach() / tokens
+
+    def over_all(backward: bool) -> tuple[float, float]:
+        loss = kl = 0.0
+        for part in microbatches(rollout.groups, options.tokens):
+            layout = lay_out([rollout.groups[i] for i in part], scorer.device)
+            rows = torch.tensor(rows_of(rollout.groups, part), device=scorer.device)
+            with torch.set_grad_enabled(backward), run.autocast():
+                share, distance = parts(layout, rows)
+            if backward:
+                run.backward(share)
+            loss, kl = loss + share.item(), kl + distance.item()
+        return loss, kl
+
+    before, _ = over_all(backward=True)
+    gradient = weights.gradient()
+    norm = gradient.norm().item()
+    if not torch.isfinite(gradient).all():
+        raise NonFiniteGradient(f"the gradient's norm is {norm}")
+    start = weights.get()
+    count = max(round(options.fisher_share * len(rollout.groups)), 1)
+    fisher = Fisher(scorer, weights, rollout.groups[:count], options)
+    direction = conjugate_gradient(fisher, -gradient, options.cg_steps)
+    full = step_scale(direction, fisher(direction), options.max_kl) * direction
+
+    def attempt(fraction: float) -> tuple[float, float]:
+        weights.set(start + fraction * full)
+        return over_all(backward=False)
+
+    found = backtrack(attempt, before, options.max_kl, tries=options.line_search)
+    weights.set(start + found.fraction * full)
+    after, kl = over_all(backward=False)
+    return {
+        "policy_loss": before, "gain": before - after, "step_kl": kl, "step_fraction": found.fraction,
+        "grad_norm": norm,
+    }  # fmt: skip
+
+
+class Fisher:
+    """v to (F + damping·I)·v, with F the mean Fisher matrix per token of some responses, at the present weights."""
+
+    def __init__(self, scorer: TokenScorer, weights: Weights, groups: Sequence[Group], options: TRPOOptions) -> None:
+        self.scorer, self.weights, self.options = scorer, weights, options
+        self.start = weights.get()
+        self.layouts = [
+            lay_out([groups[i] for i in part], scorer.device) for part in microbatches(groups, options.tokens)
+        ]
+        self.tokens = sum(int(layout.mask.sum()) for layout in self.layouts)
+
+    def logits(self, layout: Layout) -> Tensor:
+        """(n, V) of the response tokens, in fp32 and with an ordinary gradient."""
+        scorer = self.scorer
+        states = scorer.hidden(layout)[layout.state[layout.mask]]
+        return scorer.logits(states).float() / self.options.temperature
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """(P,) to (P,)."""
+        size = vector.norm()
+        if size == 0:
+            return vector
+        epsilon = 1e-2 / size  # central differences: the error falls with its square, rounding grows with its inverse
+        for layout in self.layouts:
+            with torch.no_grad():
+                self.weights.set(self.start + epsilon * vector)
+                ahead = self.logits(layout)
+                self.weights.set(self.start - epsilon * vector)
+                tangent = (ahead - self.logits(layout)) / (2 * epsilon)
+                self.weights.set(self.start)
+            logits = self.logits(layout)
+            cotangent = categorical_fisher(tangent, torch.log_softmax(logits.detach(), -1))
+            logits.backward(cotangent / self.tokens)
+        return self.weights.gradient() + self.options.damping * vector
+
+
+def fit_values(
+    models: Models, critic: Optimiser, rollout: Rollout, step: int, run: Run, options: TRPOOptions
+) -> dict[str, float]:
+    """Some steps of the value model towards the returns."""
+    tokens = rollout.mask.sum().item()
+    loss = norm = 0.0
+    for number in range(options.value_steps):
+        loss = 0.0
+        for part in microbatches(rollout.groups, options.tokens):
+            layout = lay_out([rollout.groups[i] for i in part], models.policy.device)
+            rows = torch.tensor(rows_of(rollout.groups, part), device=models.policy.device)
+            width = layout.mask.shape[1]
+            with run.autocast():
+                values = models.value(layout)
+            found = value_clip(
+                values, rollout.values[rows, :width], rollout.returns[rows, :width], options.value_clip or None
+            )
+            share = masked_sum(found.loss, layout.mask) / tokens
+            run.backward(share)
+            loss += share.item()
+        norm = critic.step(step * options.value_steps + number)["grad_norm"]
+    return {"value_loss": loss, "value_grad_norm": norm}

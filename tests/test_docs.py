@@ -1,0 +1,28 @@
+"""Every stage has its page, and every link between pages leads somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hearken.algorithms.stage import BUILTIN
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+@pytest.mark.parametrize("stage", [s.name for s in BUILTIN])
+def test_every_stage_has_a_page(stage: str) -> None:
+    text = (DOCS / "methods" / f"{stage}.md").read_text("utf-8")
+    for part in ("**Optimises.**", "**From.**", "**Defaults.**", "**Watch.**", "**How it fails.**"):
+        assert part in text
+    assert f"hearken train {stage}`" in text and f"methods/{stage}.md" in (DOCS / "choosing.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
