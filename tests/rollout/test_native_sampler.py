@@ -76,10 +76,11 @@ def test_progress_counts_every_response_once() -> None:
 def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the end token almost certain, few rows are computed after the first step."""
     scorer = scorer_of("llama")
+    sampler = NativeSampler(scorer, range(V - 10))
     widths: list[int] = []
     inner = scorer.logits
     monkeypatch.setattr(scorer, "logits", lambda h: (widths.append(len(h)), inner(h))[1])
-    found = NativeSampler(scorer, range(V - 10)).sample(PROMPTS, 8, HOW, range(5))
+    found = sampler.sample(PROMPTS, 8, HOW, range(5))
     assert widths[0] == 5 and sum(widths[1:]) < 40 * 0.5 * HOW.max_new_tokens
     alive = [sum(len(s.tokens) > t for s in found) for t in range(1, HOW.max_new_tokens)]
     for width, live in zip(widths[1:], alive, strict=False):

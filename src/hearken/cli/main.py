@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import hearken
-from hearken.cli import data, inspect, project, quickstart, train
+from hearken.cli import bench, data, inspect, project, quickstart, train
 from hearken.cli.console import Group
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ project.register(app)
 data.register(app)
 train.register(app)
 inspect.register(app)
+bench.register(app)
 
 
 def main() -> None:
