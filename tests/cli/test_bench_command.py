@@ -23,24 +23,17 @@ def test_the_script_gets_its_peers_and_what_it_alone_knows(monkeypatch: pytest.M
     monkeypatch.setattr(bench.subprocess, "run", run)
     monkeypatch.delenv("HEARKEN_TRL", raising=False)
     monkeypatch.setenv("HEARKEN_TRL_PPO", "other/python")
-    done = CliRunner().invoke(app, ["bench", "--fast", "--trl", "some/python", "--only", "SFT"])
+    done = CliRunner().invoke(app, ["bench", "vs_trl", "--fast", "--trl", "some/python", "--", "--only", "SFT"])
     assert done.exit_code == 3  # the script's own
     script = str(ROOT / "benchmarks" / "vs_trl.py")
     peers = ["--trl", "some/python", "--trl-ppo", "other/python"]
     assert seen == [[sys.executable, script, "--fast", *peers, "--only", "SFT"]]
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["nothing"], "Known benchmarks: human_preferences, rankings, sentiment, vs_trl"),
-        (["rankings", "--trl", "x"], "no peers"),
-    ],
-)
-def test_mistakes_are_said_in_one_line(words: list[str], said: str) -> None:
-    done = CliRunner().invoke(app, ["bench", *words])
+def test_a_wrong_name_is_said_in_one_line() -> None:
+    done = CliRunner().invoke(app, ["bench", "nothing"])
     assert done.exit_code == 2
-    assert said in done.output
+    assert "Known benchmarks: human_preferences, rankings, sentiment, vs_trl" in done.output
 
 
 def test_without_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,15 +15,14 @@ from hearken.errors import UserError
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(
-        epilog="Example:  hearken bench --trl trl116/bin/python --trl-ppo trl112/bin/python",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(bench)
+    app.command(epilog="Example:  hearken bench vs_trl --trl trl116/bin/python -- --only SFT --repeats 5")(bench)
 
 
 def bench(
-    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="A script of benchmarks/.")] = "vs_trl",
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="The script's own; -- --help shows them.")
+    ] = None,
     trl: Annotated[
         Path | None, typer.Option(metavar="PYTHON", envvar="HEARKEN_TRL", help="Python that has TRL 1.16.")
     ] = None,
@@ -32,17 +31,15 @@ def bench(
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="A smoke run; its figures mean nothing.")] = False,
 ) -> None:
-    """Run a benchmark of the source checkout; what a peer is missing for is said and left out.
+    """Run a benchmark of the source checkout.
 
     vs_trl measures speed, memory and equal losses beside TRL and transformers' generate, each peer in an environment of
-    its own. Further options go to the script: hearken bench vs_trl --help-script shows them.
+    its own; what a peer is missing for is said, and the rest is measured.
     """
-    script = find(name)
-    rest = ["--help" if word == "--help-script" else word for word in context.args]
     peers = [word for flag, path in (("--trl", trl), ("--trl-ppo", trl_ppo)) if path for word in (flag, str(path))]
-    if peers and name != "vs_trl":
-        raise UserError(f"{name} has no peers", "Leave --trl and --trl-ppo out")
-    command = [sys.executable, str(script), *(["--fast"] if fast else []), *peers, *rest]
+    if name != "vs_trl":  # the others have no peers
+        peers = []
+    command = [sys.executable, str(find(name)), *(["--fast"] if fast else []), *peers, *(options or [])]
     raise typer.Exit(subprocess.run(command).returncode)
 
 
