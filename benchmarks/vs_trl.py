@@ -1,10 +1,10 @@
 """Hearken beside TRL and transformers' generate: speed, memory and equal losses, in one run on one machine.
 
 Both sides get the same model, data, batch and epochs, each in a process of its own with the same threads and precision.
-They take turns; a ratio is the median over the turns. The first step of each run warms up and is not timed. A peer uses
-whichever of its own settings a trial run finds fastest. Times leave out imports, loading and saving. Peers are found by
---trl and --trl-ppo (a Python each, or the environment variables HEARKEN_TRL and HEARKEN_TRL_PPO): TRL 1.16 for SFT and
-reward models, TRL 1.12 for PPO.
+They take turns; a ratio is the median over the turns. A peer uses whichever of its own settings a trial run finds
+fastest. Times leave out imports, loading, saving and the first step, which warms up. Peers are found by --trl and
+--trl-ppo (a Python each, or the environment variables HEARKEN_TRL and HEARKEN_TRL_PPO): TRL 1.16 for SFT and reward
+models, TRL 1.12 for PPO.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import hearken
-from hearken.cli import care, data, inspect, project, quickstart, serve, train
+from hearken.cli import bench, care, data, inspect, project, quickstart, serve, train
 from hearken.cli.console import Group
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ care.register(app)
 serve.register(app)
 train.register(app)
 inspect.register(app)
+bench.register(app)
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ class NativeSampler:
         found: dict[int, Sample] = {}
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together: less padding
         per = max(self.rows // n, 1)
-        lean = Lean(self.scorer) if self.lean else None
+        lean = Lean(self.scorer) if self.lean and fits(self.scorer) else None  # with the weights as they are now
         for start in range(0, len(order), per):
             batch = order[start : start + per]
             draws = np.concatenate([_uniforms(seeds[i], n, parameters.max_new_tokens) for i in batch])
