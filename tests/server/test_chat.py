@@ -86,7 +86,9 @@ def test_nobody_else_sees_or_continues_a_conversation(talk: Site) -> None:
     ann, bob = talk.enter(name="Ann"), talk.enter(name="Bob")
     _, task = say(ann, "My secret")
     assert bob.claim(9) == []
-    answer = bob.http.post("/api/v1/chat", json={"text": "Go on", "previous": {k: task[k] for k in ("item_id", "ticket")}})
+    answer = bob.http.post(
+        "/api/v1/chat", json={"text": "Go on", "previous": {k: task[k] for k in ("item_id", "ticket")}}
+    )
     assert answer.status_code == 403
 
 
