@@ -88,13 +88,14 @@ def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("lean", [True, False])
-def test_the_prompt_is_computed_once_for_all_samples(lean: bool) -> None:
+def test_the_prompt_is_computed_once_for_all_samples(lean: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = scorer_of("llama")
     sampler = NativeSampler(scorer, [])
     assert sampler.lean
     sampler.lean = lean
     seen: list[int] = []
-    scorer.backbone.embed_tokens.register_forward_pre_hook(lambda _, args: seen.append(args[0].numel()))
+    inner = scorer.backbone.forward
+    monkeypatch.setattr(scorer.backbone, "forward", lambda **kw: (seen.append(kw["input_ids"].numel()), inner(**kw))[1])
     sampler.sample(PROMPTS, 6, SamplingParameters(max_new_tokens=3), range(5))
     assert seen == [sum(map(len, PROMPTS)), *([] if lean else [30, 30])], "lean steps go past the model's own modules"
 

@@ -212,7 +212,8 @@ def is_check() -> ColumnElement[bool]:
 
 def _free() -> Select[Any]:
     """Open items with a slot neither filled nor lent (``now``), which this ``labeler`` may judge."""
-    labeler, live = bindparam("labeler"), literal_column("1")
+    labeler: ColumnElement[int] = bindparam("labeler")
+    live: ColumnElement[int] = literal_column("1")
     judged = exists().where(
         Judgments.c.item_id == Items.c.id, Judgments.c.labeler_id == labeler, Judgments.c.live == live
     )
