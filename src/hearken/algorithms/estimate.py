@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group, lay_out
-from hearken.training.batching import Order
+from hearken.training.batching import Order, budget
 from hearken.training.estimate import SAMPLE_TOKENS, Trial, parameters, sample_of, try_out, weight_bytes
 
 
@@ -44,7 +44,9 @@ def _sft(inputs: Inputs, options: Any) -> dict[str, Any]:
         **_lengths(ready.data),
         "steps": steps,
         "tokens": tokens,
-        **_memory(modules, trial, min(options.tokens, _largest(ready.data, options.batch)), _vocabulary(scorer)),
+        **_memory(
+            modules, trial, min(budget(options.tokens), _largest(ready.data, options.batch)), _vocabulary(scorer)
+        ),
         "seconds": tokens * trial.seconds / trial.tokens,
     }
 
@@ -69,7 +71,7 @@ def _reward(inputs: Inputs, options: Any) -> dict[str, Any]:
         **_lengths(groups),
         "steps": steps,
         "tokens": tokens,
-        **_memory(modules, trial, min(options.tokens, _largest(groups, options.batch)), 0),
+        **_memory(modules, trial, min(budget(options.tokens), _largest(groups, options.batch)), 0),
         "seconds": tokens * trial.seconds / trial.tokens,
     }
 
@@ -106,7 +108,7 @@ def _likelihood(ready: Any, groups: Sequence[Group], options: Any) -> dict[str, 
         **_lengths(groups),
         "steps": steps,
         "tokens": tokens,
-        **_memory(modules, trial, min(options.tokens, _largest(groups, options.batch)), _vocabulary(scorer)),
+        **_memory(modules, trial, min(budget(options.tokens), _largest(groups, options.batch)), _vocabulary(scorer)),
         "seconds": (tokens * trial.seconds + _tokens(groups) * again * trial.forward_seconds) / trial.tokens,
     }
 
@@ -174,7 +176,7 @@ def _rollouts(
         pretraining = updates * pieces * each * 0.5 * trial.seconds / trial.tokens
     width = max(map(len, ready.prompts)) + options.max_new_tokens
     cache = _cache_bytes(policy.model.config, min(rows, options.batch), width)
-    memory = _memory(modules, trial, min(options.tokens, iteration_tokens), _vocabulary(policy), kv_cache=cache)
+    memory = _memory(modules, trial, min(budget(options.tokens), iteration_tokens), _vocabulary(policy), kv_cache=cache)
     return {
         **ready.facts,
         "prompt_tokens": {"mean": mean_prompt, "longest": max(map(len, ready.prompts))},

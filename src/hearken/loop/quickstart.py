@@ -22,7 +22,7 @@ from hearken.training.artifact import write_json
 from hearken.worlds.tales.world import TaleWorld
 
 # What suits a model of half a million weights that learns from nothing: epsilon below its gradients, a short memory.
-_SMALL = {"warmup": 0.03, "beta2": 0.98, "eps": 1e-8}
+_SMALL = {"warmup": 0.03, "beta2": 0.98, "eps": 1e-8, "tokens": 8192}
 
 
 class Plan(Options):
@@ -59,7 +59,7 @@ class Plan(Options):
     ppo: dict[str, Any] = {
         "lr": 6e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 4, "epochs": 1, "episodes": 1920, "beta": 0.15,
         "max_new_tokens": 128, "temperature": 0.6, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.1,
-        "missing_eos": -4.0, "schedule": "linear",
+        "missing_eos": -4.0, "schedule": "linear", "tokens": 8192,
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from hearken.models.layout import Group
+from hearken.training.precision import device_of
 
 
 class Order:
@@ -39,17 +40,23 @@ def _permutation(size: int, seed: int, epoch: int) -> list[int]:
     return np.random.default_rng([seed, epoch]).permutation(size).tolist()
 
 
+def budget(tokens: int) -> int:
+    """Most real tokens of a microbatch, where 0 means what suits this machine."""
+    return tokens or (1024 if device_of("auto").type == "cpu" else 16384)
+
+
 def microbatches(groups: Sequence[Group], tokens: int) -> Iterator[list[int]]:
-    """Indices of groups in microbatches of at most ``tokens`` real tokens, alike lengths together.
+    """Indices of groups in microbatches of at most ``budget(tokens)`` real tokens, alike lengths together.
 
     A group that is longer stands alone.
     """
+    most = budget(tokens)
     order = sorted(range(len(groups)), key=lambda i: groups[i].tokens, reverse=True)
     batch: list[int] = []
     used = 0
     for i in order:
         size = groups[i].tokens
-        if batch and used + size > tokens:
+        if batch and used + size > most:
             yield batch
             batch, used = [], 0
         batch.append(i)

@@ -30,8 +30,9 @@ class TrainingOptions(Options):
     """AdamW epsilon (1e-5 in the RLHF papers' code, against 1e-8 elsewhere)."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
-    tokens: int = Field(8192, ge=64)
-    """Real tokens of one microbatch: memory, not mathematics; the loss does not depend on it."""
+    tokens: int = Field(0, ge=0)
+    """Real tokens of one microbatch: memory, not mathematics; the loss does not depend on it.
+    0: 1024 where there is only a CPU (its caches hold no more), 16384 where there is a GPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto measures once on this machine whether bf16 is faster and keeps to it."""
     gradient_checkpointing: bool = False
