@@ -244,13 +244,16 @@ def learn(
         mask, width = layout.mask, layout.mask.shape[1]
         with run.autocast():
             logprobs = models.policy(layout, temperature=options.temperature).logprobs
-            values = models.value(layout)
         policy = ppo_clip(logprobs, rollout.old_logprobs[rows, :width], rollout.advantages[rows, :width], options.clip)
+        policy_loss = masked_sum(policy.loss, mask) / tokens
+        run.backward(policy_loss)  # before the value model's turn: one network's activations at a time
+        with run.autocast():
+            values = models.value(layout)
         value = value_clip(
             values, rollout.values[rows, :width], rollout.returns[rows, :width], options.value_clip or None
         )
-        policy_loss, value_loss = masked_sum(policy.loss, mask) / tokens, masked_sum(value.loss, mask) / tokens
-        run.backward(policy_loss + options.vf_coef * value_loss)
+        value_loss = masked_sum(value.loss, mask) / tokens
+        run.backward(options.vf_coef * value_loss)
         sums["policy_loss"] += policy_loss.item()
         sums["value_loss"] += value_loss.item()
         sums["approx_kl"] += masked_sum(policy.approx_kl, mask).item() / tokens
