@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
 
 SIZES = {"desk": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 Open = Callable[..., tuple[Any, Running]]
+READ = 350
+"""Milliseconds after which the page takes an answer to the item that has just come."""
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def open_page(run_server: Callable[..., Running], chromium: Any) -> Iterator[Ope
         context = chromium.new_context(viewport=SIZES[size], **touch)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
         page.goto(running.link)
@@ -42,6 +44,7 @@ def open_page(run_server: Callable[..., Running], chromium: Any) -> Iterator[Ope
         page.get_by_role("button", name="I agree").click()
         page.wait_for_url("**/label")
         page.locator("#desk .question").wait_for()
+        page.wait_for_timeout(READ)
         return page, running
 
     yield start
@@ -55,6 +58,7 @@ def stored(page: Any, running: Running, count: int = 1) -> list[Judgment]:
     for _ in range(100):
         found = list(running.store.judgments())
         if len(found) >= count:
+            page.wait_for_timeout(READ)
             return found
         page.wait_for_timeout(100)
     raise AssertionError(f"{len(found)} of {count} judgments arrived")
@@ -76,6 +80,7 @@ def following(page: Any, last: str) -> str:
     for _ in range(100):
         prompt = page.locator(".prompt")
         if prompt.count() and (found := str(prompt.inner_text())) != last:
+            page.wait_for_timeout(READ)
             return found
         page.wait_for_timeout(50)
     raise AssertionError("no other item came")
@@ -211,12 +216,14 @@ def test_practice_by_keyboard(open_page: Open) -> None:
     page, running = open_page("comparison", practice=True)
     for _ in range(3):
         page.locator(".practice").wait_for()
+        page.wait_for_timeout(READ)
         page.keyboard.press("1")
         page.locator(".explanation").wait_for()
         page.keyboard.press("Enter")
         page.locator(".explanation").wait_for(state="detached")
     page.locator(".practice").wait_for(state="detached")
     page.locator(".question").wait_for()
+    page.wait_for_timeout(READ)
     page.keyboard.press("1")
     assert len(stored(page, running)) == 1
 
@@ -231,6 +238,7 @@ def test_pairs_by_pointer(open_page: Open, size: str) -> None:
     stored(page, running)
     press(page, page.locator("#bar").get_by_role("button", name="Undo"), size)
     page.locator('.step[aria-pressed="true"]').wait_for()
+    page.wait_for_timeout(READ)
     assert list(running.store.judgments()) == []
     press(page, page.get_by_role("button", name="Tie"), size)
     assert set(texts(running, stored(page, running)[0]).values()) == {0}
@@ -323,10 +331,17 @@ def test_reasons_wait_for_the_choice_to_be_sent(open_page: Open) -> None:
 
 def test_two_clicks_are_one_answer(open_page: Open) -> None:
     page, running = open_page("comparison")
-    page.evaluate("() => { for (let i = 0; i < 3; i++) document.querySelector('.step').click(); }")
-    stored(page, running)
-    page.wait_for_timeout(500)
-    assert running.store.last_seq() == 1
+    # The next item is there at once, with its buttons in the same place: a second click must not answer it unseen.
+    for again in (
+        lambda: page.evaluate("() => { for (let i = 0; i < 3; i++) document.querySelector('.step').click(); }"),
+        lambda: page.locator(".step").first.dblclick(),
+        lambda: [page.keyboard.press("1") for _ in range(3)],
+    ):
+        before = running.store.last_seq()
+        again()
+        stored(page, running, before + 1)
+        page.wait_for_timeout(500)
+        assert running.store.last_seq() == before + 1
 
 
 def test_an_answer_without_a_connection_is_kept_and_sent_later(run_server: Any, chromium: Any) -> None:
@@ -424,10 +439,11 @@ def test_nothing_bars_anybody(run_server: Any, chromium: Any, size: str, scheme:
         if kind == "none":
             break
         page.keyboard.press("Escape")
+        page.wait_for_timeout(READ)
         page.get_by_role("button", name="Skip").click()
         if page.locator(".explanation").count() or page.locator(".practice").count():
             page.locator("#next").click()
-        page.wait_for_timeout(150)
+        page.wait_for_timeout(READ)
     assert seen == {"pair", "ranking", "rating", "thumb", "edit", "critique", "demonstration", "spans", "none"}
     page.get_by_role("button", name="Guideline").click()
     check("guideline")

@@ -19,6 +19,7 @@ import * as edit from "./kinds/edit.js";
 const KINDS = { rating, thumb, edit, critique, demonstration, span_flag: spans };
 const AHEAD = 2; // the item on the screen and the next one
 const POLL = 4000;
+const SETTLE = 300; // milliseconds that nobody needs to read an item: what comes earlier was meant for the one before
 
 const options = JSON.parse(document.getElementById("options").textContent);
 const $ = (name) => document.getElementById(name);
@@ -46,6 +47,7 @@ class Workplace {
       onBreak: (minutes) => this.toast(`${minutes} minutes without a pause. A few minutes away from the screen do good.`, null, 20000),
     });
     document.addEventListener("keydown", (event) => this.key(event));
+    document.addEventListener("click", (event) => this.click(event), true);
     setInterval(() => this.beat(), (options.lease_seconds * 1000) / 3);
     addEventListener("pagehide", () => this.giveBack());
     $("flag-form").addEventListener("submit", (event) => this.flagged(event));
@@ -127,6 +129,7 @@ class Workplace {
     document.body.dataset.kind = this.view.name;
     this.help.set(this.view.keys, options.tags);
     this.clock.next();
+    this.since = performance.now();
     scrollTo(0, 0);
     heading.focus({ preventScroll: true });
     this.view.start?.();
@@ -301,7 +304,18 @@ class Workplace {
     $("notice").hidden = !words;
   }
 
-  // -- keys -----------------------------------------------------------------------------------------------------
+  // -- keys and clicks -------------------------------------------------------------------------------------------
+
+  // The second half of a double click, or of a key pressed twice, would answer an item that nobody has seen.
+  get unread() {
+    return performance.now() - this.since < SETTLE;
+  }
+
+  click(event) {
+    if (!this.unread || !event.target.closest("#bar, #desk")) return;
+    event.stopPropagation();
+    event.preventDefault();
+  }
 
   key(event) {
     if (document.querySelector("dialog[open]")) return;
@@ -315,6 +329,7 @@ class Workplace {
     if (this.explaining && (key === "Enter" || key === "Space")) { this.explaining(); return true; }
     if (key === "U") { this.undo(); return true; }
     if (!this.view || this.sent) return false;
+    if (this.unread) return true;
     const tag = /^Shift\+([1-9])$/.exec(key);
     if (tag && options.tags[tag[1] - 1]) { this.toggle(options.tags[tag[1] - 1]); return true; }
     if (this.view.key(key, event)) return true;
