@@ -12,7 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    BartConfig,
     BloomConfig,
     Gemma2Config,
     GPT2Config,
@@ -27,6 +29,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    T5Config,
 )
 
 V = 97
@@ -149,6 +152,39 @@ def write_base(folder: Path, tok: PreTrainedTokenizerFast | None = None, context
     }  # fmt: skip
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tok), **(size | config))).save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
+
+
+def seq2seq_config(kind: str, vocabulary: int = V) -> Any:
+    """Of a T5 (t5), a T5 1.1 (t5v1_1: gated, its head not scaled) or a BART (bart) small enough for tests."""
+    if kind == "bart":
+        return BartConfig(
+            vocab_size=vocabulary, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=96, init_std=0.15,
+            pad_token_id=0, eos_token_id=1, bos_token_id=2, decoder_start_token_id=1, forced_eos_token_id=None,
+        )  # fmt: skip
+    more = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if kind == "t5v1_1" else {}
+    return T5Config(
+        vocab_size=vocabulary, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, pad_token_id=0, eos_token_id=1,
+        decoder_start_token_id=0, **more,
+    )  # fmt: skip
+
+
+def seq2seq(kind: str, vocabulary: int = V) -> Any:
+    """An encoder-decoder without dropout."""
+    torch.manual_seed(0)
+    model = AutoModelForSeq2SeqLM.from_config(seq2seq_config(kind, vocabulary)).eval()
+    if kind == "t5v1_1":  # without the scale its tied head would be certain of everything
+        with torch.no_grad():
+            model.shared.weight.mul_(0.1)
+    return model
+
+
+def write_seq2seq(folder: Path, kind: str) -> Path:
+    """An encoder-decoder with its tokenizer, as a folder."""
+    tok = tokenizer()
+    seq2seq(kind, len(tok)).save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder
 

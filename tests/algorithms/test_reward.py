@@ -15,6 +15,7 @@ from hearken.algorithms.reward import calibrate, evaluate, load, losses
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
+from hearken.errors import UserError
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_reward, new_reward
 from hearken.models.scorers import RewardScorer
@@ -224,3 +225,65 @@ def test_a_row_with_other_labels_is_refused(world, tmp_path: Path) -> None:
 def test_skipped_validation(world) -> None:
     ready = load(Inputs(model=str(world.base), data=(str(world.pairs),)), RewardOptions(validation=0))
     assert ready.held_out == [] and evaluate(ready.scorer, [], 64) == {}
+
+
+def attributed(tmp_path: Path) -> Path:
+    """'happily' is helpful and not honest; whether it is about a fox is rated of every second response."""
+    rows = []
+    for i in range(24):
+        for word, helpful in (("happily", 5), ("sadly", 1)):
+            animal = "fox" if i % 2 else "bear"
+            ratings = {"helpful": helpful, "honest": 6 - helpful} | ({"fox": 5 if i % 2 else 1} if i % 4 < 2 else {})
+            rows.append({"prompt": f"tell {i} the", "completion": f" {animal} sings {word}", "ratings": ratings})
+    return write_rows(tmp_path / "attributes.jsonl", rows)
+
+
+def test_several_attributes_are_several_heads(world, tmp_path: Path) -> None:
+    """Each head learns its own attribute; the score is their sum with the weights asked for, then with others."""
+    wanted = {"helpful": 1.0, "fox": 0.5}
+    made = train(
+        "reward", model=world.base, data=attributed(tmp_path), out=tmp_path / "rm", weights=wanted,
+        references=world.demonstrations, validation=0.25, **OFF | {"epochs": 10},
+    )  # fmt: skip
+    assert made.manifest["data"]["attributes"] == {"fox": 0.5, "helpful": 1.0, "honest": 0.0}
+    assert all(made.metrics[f"correlation_{name}"] > 0.8 for name in ("helpful", "honest"))
+    model, tok = AutoModelForSequenceClassification.from_pretrained(made.path), tokenizer()
+    assert model.config.id2label == {0: "fox", 1: "helpful", 2: "honest"}
+    prompt = tok("tell 1 the")["input_ids"]
+    texts = [" fox sings happily", " fox sings sadly", " bear sings happily"]
+    group = Group(prompt, [[*tok(t)["input_ids"], tok.eos_token_id] for t in texts])
+    scorer = RewardScorer(load_reward(str(made.path)))
+    with torch.no_grad():
+        heads = torch.stack([model(torch.tensor([[*prompt, *r]])).logits[0] for r in group.responses])
+        want = (heads @ torch.tensor([0.5, 1.0, 0.0])) * scorer.gain + scorer.bias
+        scores = scorer(lay_out([group]))
+        torch.testing.assert_close(scores, want, rtol=0, atol=1e-5)
+        assert scores.argmax() == 0
+        torch.testing.assert_close(scorer.heads(lay_out([group])), heads, rtol=0, atol=1e-5)
+        scorer.weigh({"honest": 2.0})
+        assert scorer(lay_out([group])).argmax() == 1
+        means = model.config.hearken_attribute_means
+        torch.testing.assert_close(scorer(lay_out([group])), 2 * (heads[:, 2] - means["honest"]), rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match="no attribute 'kind'"):
+        scorer.weigh({"kind": 1.0})
+
+
+def test_attribute_weights_are_checked_and_alike_by_default(world, tmp_path: Path) -> None:
+    words = {"model": str(world.base), "data": (str(attributed(tmp_path)),)}
+    assert load(Inputs(**words), RewardOptions()).facts["attributes"] == dict.fromkeys(
+        ("fox", "helpful", "honest"), 1 / 3
+    )
+    for weights, message in (({"kind": 1}, "nobody rated 'kind'"), ({"fox": 0}, "every attribute has weight 0")):
+        with pytest.raises(UserError, match=message):
+            load(Inputs(**words), RewardOptions(weights=weights))
+    with pytest.raises(UserError, match="these are no ratings"):
+        load(Inputs(model=str(world.base), data=(str(world.pairs),)), RewardOptions(weights={"fox": 1}))
+
+
+def test_comparisons_beside_attributes_train_the_combination(world, tmp_path: Path) -> None:
+    rated, compared = str(attributed(tmp_path)), str(world.pairs)
+    ready = load(Inputs(model=str(world.base), data=(rated, compared)), RewardOptions(weights={"helpful": 1}))
+    pairs = [j for j in ready.data if j.kind == "comparison"][:4]
+    losses(ready.scorer, pairs, RewardOptions()).sum().backward()
+    grad = ready.scorer.output.weight.grad.norm(dim=1)
+    assert grad[1] > 0 and grad[0] == grad[2] == 0, "the head of 'helpful' is the score"

@@ -30,6 +30,10 @@ def test_matches_length_and_repetition() -> None:
 
 def test_terms(tmp_path) -> None:
     assert parse_terms("org/model") == [Term("org/model", "model")]
+    assert parse_terms("rm#helpful,rule:length,rm#honest*0.5") == [
+        Term("hearken.rewards.rules:length", "function"),
+        Term("rm", "model", attributes=(("helpful", 1.0), ("honest", 0.5))),
+    ]
     assert parse_terms("org/model*2, rule:length*-0.5,mine.sub:score") == [
         Term("org/model", "model", 2.0), Term("hearken.rewards.rules:length", "function", -0.5),
         Term("mine.sub:score", "function"),

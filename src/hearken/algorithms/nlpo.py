@@ -18,6 +18,7 @@ from hearken.algorithms.nlpo_options import NLPOOptions
 from hearken.algorithms.stage import Inputs
 from hearken.errors import UserError
 from hearken.models.masked import MaskedScorer
+from hearken.models.seq2seq import is_seq2seq
 from hearken.training.artifact import Artifact
 
 
@@ -29,7 +30,7 @@ def load(inputs: Inputs, options: NLPOOptions) -> ppo.Ready:
     """
     ready = ppo.load(inputs, options)
     plain = ready.models.policy
-    if plain.path == "full":
+    if plain.path == "full" or is_seq2seq(plain.model):
         raise UserError(f"NLPO cannot mask a {type(plain.model).__name__}", "Use ppo")
     masked = MaskedScorer(plain.model, options.mask_top_p, options.mask_top_k, plain.path, plain.adapter)
     ready.models.policy = masked

@@ -147,7 +147,7 @@ def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy, known: 
     value = ValueScorer(value_network, adapter="value" if shared else None)
     probe(value, policy.encoder.max_length)
     if not learned:
-        torch.nn.init.zeros_(value.head.weight)  # type: ignore[arg-type]  # nothing is known of the reward's scale
+        torch.nn.init.zeros_(value.output.weight)  # nothing is known of the reward's scale
     return Models(policy.scorer, reference, value, reward)
 
 

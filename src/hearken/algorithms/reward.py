@@ -1,13 +1,14 @@
 """Reward modelling: a score that explains people's judgments.
 
 Rankings: -1/C(K,2) Σ over pairs log σ(r_better - r_worse), all pairs of a prompt one batch element, K forward passes
-and one of the prompt (Ouyang et al. 2022), or Plackett-Luce. Ratings: squared error on the scale -1..1. Thumbs: binary
+and one of the prompt (Ouyang et al. 2022), or Plackett-Luce. Ratings: squared error on the scale -1..1, of several
+attributes with a head for each (Wang et al. 2023, HelpSteer); their weighted sum is the score. Thumbs: binary
 cross-entropy. Afterwards a bias is set so that reference responses score 0 on average.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, by_responses, demonstrations, judgments, nothing_fits
 from hearken.domains.text.loading import adapt, prepare, text_encoder
 from hearken.errors import UserError
-from hearken.models.layout import Group, lay_out
-from hearken.models.loading import merge_adapter, new_reward, save
+from hearken.feedback.examples import Example, Rating
+from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.loading import merge_adapter, new_reward, save, score_head
 from hearken.models.scorers import RewardScorer, probe
 from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, rating_regression, thumb_bce
 from hearken.rewards.learned import LearnedReward
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
+from hearken.training.forward import gather
 from hearken.training.optimiser import Optimiser
 from hearken.training.precision import device_of
 from hearken.training.run import Run
@@ -48,11 +51,14 @@ class Ready:
 
 def load(inputs: Inputs, options: RewardOptions) -> Ready:
     """A fresh head on the language model ``inputs.model``, and the judgments encoded."""
-    model, tokenizer = new_reward(inputs.model, options.seed, eos=options.eos, device=device_of(options.device))
-    model.config.hearken_pooling = options.pooling
-    encoder = text_encoder(tokenizer, model, options)
     reader = Reader(options)
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
+    model, tokenizer = new_reward(
+        inputs.model, options.seed, eos=options.eos, device=device_of(options.device),
+        attributes=weighted(attributes(rows.train), options.weights),
+    )  # fmt: skip
+    model.config.hearken_pooling = options.pooling
+    encoder = text_encoder(tokenizer, model, options)
     data, held_out = judgments(rows.train, encoder), judgments(rows.validation, encoder)
     if not data:
         raise nothing_fits(inputs.data)
@@ -60,12 +66,36 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     prepare(model, options)
     if options.lora:
         adapt(model, "reward", options)
-        model.score.requires_grad_(True)
+        score_head(model).requires_grad_(True)
     scorer = RewardScorer(model, adapter="reward")
     probe(scorer, encoder.max_length)
     more = {"judgments": len(data), "references": len(references), "skipped": reader.skipped}
+    if scorer.attributes:
+        more["attributes"] = model.config.hearken_attribute_weights
     facts = rows.facts | more | {"truncation": encoder.truncation.say()}
     return Ready(scorer, tokenizer, data, held_out, references, facts)
+
+
+def attributes(rows: Sequence[Example]) -> list[str]:
+    """What the ratings among the rows rate, in alphabetical order."""
+    return sorted({name for row in rows if isinstance(row, Rating) for name in row.ratings})
+
+
+def weighted(found: Sequence[str], wanted: Mapping[str, float]) -> dict[str, float]:
+    """The weight of each attribute in the score: as wanted, else their mean; empty where a single score will do.
+
+    Raises:
+        UserError: a weight for something that nobody rated, or no weight that is not zero.
+    """
+    unknown = sorted(set(wanted) - set(found))
+    if unknown:
+        rated = f"Rated are: {', '.join(found)}" if found else "Leave weights out: these are no ratings"
+        raise UserError(f"weights: nobody rated '{unknown[0]}'", rated)
+    if wanted and not any(wanted.values()):
+        raise UserError("weights: every attribute has weight 0", "Give one at least another weight")
+    if len(found) < 2:
+        return {}
+    return {name: wanted.get(name, 0.0) if wanted else 1 / len(found) for name in found}
 
 
 def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
@@ -113,7 +143,8 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ou
 def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
     """(B,) weighted losses of judgments of any kind; responses that several of them share are computed once."""
     elements = by_responses(batch)
-    scores = scorer.raw(lay_out([same[0].group for same in elements], scorer.device))
+    heads = scorer.heads(lay_out([same[0].group for same in elements], scorer.device))
+    scores = scorer.combine(heads)
     device = scores.device
     width = max(len(j.group.responses) for j in batch)
     starts, at = {}, 0
@@ -132,9 +163,12 @@ def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions
     total = scores.new_zeros(len(batch))
     for kind in {j.kind for j in batch}:
         rows = torch.tensor([i for i, j in enumerate(batch) if j.kind == kind], device=device)
-        total = total.index_add(
-            0, rows, _losses(kind, grid[rows], ranks[rows], [batch[i] for i in rows.tolist()], options)
-        )
+        some = [batch[i] for i in rows.tolist()]
+        if kind == "rating":
+            found = rating_losses(heads[first[rows]], some, scorer.attributes)
+        else:
+            found = _losses(kind, grid[rows], ranks[rows], some, options)
+        total = total.index_add(0, rows, found)
     return total * torch.tensor([j.weight for j in batch], device=device)
 
 
@@ -152,28 +186,43 @@ def _losses(kind: str, scores: Tensor, ranks: Tensor, batch: Sequence[Judged], o
             where = torch.tensor(voted, device=scores.device)
             found = found.index_copy(0, where, bradley_terry(scores[where, 0], scores[where, 1], target=share))
         return found
-    target = scores.new_tensor([j.target for j in batch])
-    if kind == "rating":
-        return rating_regression(scores[:, :1], target[:, None], torch.ones_like(scores[:, :1]))
-    return thumb_bce(scores[:, 0], target)
+    return thumb_bce(scores[:, 0], scores.new_tensor([j.target for j in batch]))
+
+
+def rating_losses(heads: Tensor, batch: Sequence[Judged], names: Sequence[str]) -> Tensor:
+    """(B,) losses of ratings: the (B, A) heads against what was rated, each head against its own attribute."""
+    rated = [[j.ratings.get(name, float("nan")) for name in names] if names else [j.target] for j in batch]
+    target = heads.new_tensor(rated)
+    return rating_regression(heads, target, ~target.isnan())
 
 
 def calibrate(scorer: RewardScorer, references: Sequence[Group], options: RewardOptions) -> dict[str, float]:
     """Set gain and bias so that ``references`` score 0 on average; returns the mean afterwards and the raw figures."""
     scorer.calibrate(1.0, 0.0)
-    raw = LearnedReward(scorer, options.tokens)(references)
+    score = LearnedReward(scorer, options.tokens)
+    raw = score(references)
     if not torch.isfinite(raw).all():
         raise UserError("the reward model scores some responses as NaN or infinite", "Train again with a lower lr")
     mean, spread = raw.mean().item(), raw.std(correction=0).item()
     gain = 1 / max(spread, 1e-6) if options.normalise == "unit" else 1.0
     if options.normalise != "none":
+        means = {}
+        for name in scorer.attributes:  # what other weights than these will need
+            scorer.weigh({name: 1.0})
+            means[name] = score(references).mean().item()
+        if means:
+            scorer.model.config.hearken_attribute_means = means
+            scorer.weigh(scorer.model.config.hearken_attribute_weights)
         scorer.calibrate(gain, -mean * gain)
     after = raw * scorer.gain + scorer.bias
     return {"reference_mean": after.mean().item(), "reference_sd": after.std(correction=0).item(), "raw_mean": mean}
 
 
 def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> dict[str, float]:
-    """Held-out accuracy on strictly ordered pairs, with an interval by bootstrap over prompts, and of "longer wins"."""
+    """Held-out accuracy on strictly ordered pairs, with an interval by bootstrap over prompts, and of "longer wins".
+
+    Of ratings on several attributes, the correlation of each head with its own: ``correlation_ATTRIBUTE``.
+    """
     if not held_out:
         return {}
     elements = by_responses(held_out)
@@ -182,4 +231,24 @@ def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> d
     for same in elements:
         mine, scores = scores[: len(same[0].group.responses)], scores[len(same[0].group.responses) :]
         every += mine * len(same)
-    return pair_accuracy(every, [judged for same in elements for judged in same])
+    return pair_accuracy(every, [judged for same in elements for judged in same]) | correlations(
+        scorer, [j for j in held_out if j.kind == "rating"], tokens
+    )
+
+
+def correlations(scorer: RewardScorer, rated: Sequence[Judged], tokens: int) -> dict[str, float]:
+    """Pearson's r of every head with the ratings of its attribute, where three responses or more were rated on it."""
+    found: dict[str, float] = {}
+    if not rated or not scorer.attributes:
+        return found
+
+    def alone(layout: Layout) -> Tensor:
+        return scorer.heads(layout)[:, None]  # one response a group: (R, 1, A)
+
+    heads = gather(alone, [j.group for j in rated], tokens, scorer.device)[:, 0].cpu()
+    for column, name in enumerate(scorer.attributes):
+        rows = [i for i, j in enumerate(rated) if name in j.ratings]
+        both = torch.stack([heads[rows, column], torch.tensor([rated[i].ratings[name] for i in rows])])
+        if len(rows) > 2 and (both.std(1) > 0).all():
+            found[f"correlation_{name}"] = torch.corrcoef(both)[0, 1].item()
+    return found

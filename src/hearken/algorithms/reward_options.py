@@ -28,5 +28,7 @@ class RewardOptions(TrainingOptions, TextOptions):
     """Lead asked of the better response of a pair, times its strength (Llama 2)."""
     pooling: Literal["last", "mean"] = "last"
     """Read the score at the last response token (as AutoModelForSequenceClassification does), or average over all."""
+    weights: dict[str, float] = {}
+    """Of ratings on several attributes: what each counts in the score, e.g. {helpful: 1, honest: 0.5}; empty: all alike."""
     normalise: Literal["mean", "unit", "none"] = "mean"
     """After training: reference responses score 0 on average (mean), and with standard deviation 1 (unit)."""

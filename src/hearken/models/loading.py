@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
@@ -85,58 +87,80 @@ def context_length(model: PreTrainedModel) -> int:
 
 
 def load_policy(name: str, *, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """A causal language model in fp32 (an adapter folder comes with its base).
+    """A causal or encoder-decoder language model in fp32 (an adapter folder comes with its base).
 
     Raises:
         UserError: there is none, or it is a reward model, whose language head would be made up.
     """
-    kinds = _load(AutoConfig, _base_of(_checked(name)), "a model configuration").architectures or []
+    config = _load(AutoConfig, _base_of(_checked(name)), "a model configuration")
+    kinds = config.architectures or []
     if any("SequenceClassification" in kind for kind in kinds):
         raise UserError(f"--model {name} is a reward model ({kinds[0]})", "Name the language model it was made from")
-    model = _load(AutoModelForCausalLM, name, "a causal language model", dtype=torch.float32)
-    return model.to(device)
+    loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return _load(loader, name, "a language model", dtype=torch.float32).to(device)
 
 
 def load_reward(name: str, *, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """A trained reward model: a sequence classifier with one label.
+    """A trained reward model: a sequence classifier with one label, or with one for each rated attribute.
 
     Raises:
-        UserError: it has another number of labels, or no trained score head.
+        UserError: it has labels that are not attributes, or no trained score head.
     """
     config = _load(AutoConfig, name, "a model configuration")
     kinds = config.architectures or []
     if kinds and not any("SequenceClassification" in kind for kind in kinds):
         raise UserError(f"--reward {name} is a {kinds[0]}, not a reward model", "Train one with: hearken train reward")
     model = _load(AutoModelForSequenceClassification, name, "a reward model", dtype=torch.float32)
-    if model.config.num_labels != 1:
+    if model.config.num_labels != 1 and not hasattr(model.config, "hearken_attribute_weights"):
         raise UserError(
             f"--reward {name} has {model.config.num_labels} labels", "A reward model has one (num_labels=1)"
         )
     return model.to(device)
 
 
+def score_head(model: PreTrainedModel) -> nn.Module:
+    """A sequence classifier's head: ``score``, or the two layers that encoder-decoders have."""
+    return getattr(model, "score", None) or getattr(model, "classification_head", nn.Identity())
+
+
+def last_linear(head: nn.Module) -> Any:
+    """A head's last layer."""
+    return getattr(head, "out_proj", head)
+
+
 def new_reward(
-    name: str, seed: int, *, eos: str = "", device: torch.device | str = "cpu"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    name: str, seed: int, *, eos: str = "", device: torch.device | str = "cpu",
+    attributes: Mapping[str, float] | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # fmt: skip
     """A reward model on a language model's backbone with a fresh head: N(0, 1/(d+1)), no bias (Stiennon et al. 2020).
 
+    With ``attributes``, and how each weighs in the score, it has a head for each of them.
     Its pad token is not EOS: with pad == EOS, transformers would read the score before the end-of-sequence token.
     """
     tokenizer = load_tokenizer(name, eos)
     config = _load(AutoConfig, _base_of(name), "a model configuration")
-    config.num_labels = 1
+    config.num_labels = len(attributes or "1")
+    if attributes:
+        config.id2label = dict(enumerate(attributes))
+        config.label2id = {attribute: i for i, attribute in enumerate(attributes)}
+        config.hearken_attribute_weights = dict(attributes)
     torch.manual_seed(seed)
     if _is_adapter(name):
         merged = merge_adapter(load_policy(name))
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-        getattr(model, model.base_model_prefix).load_state_dict(getattr(merged, merged.base_model_prefix).state_dict())
+        backbone = getattr(model, model.base_model_prefix)
+        weights = getattr(merged, merged.base_model_prefix, merged).state_dict()  # T5's is the model itself
+        backbone.load_state_dict({key: weights[key] for key in backbone.state_dict()})
     else:
         model = _load(
             AutoModelForSequenceClassification, name, "a reward model's backbone", config=config, dtype=torch.float32
         )
-    if not isinstance(getattr(model, "score", None), nn.Linear):
-        raise UserError(f"{type(model).__name__} has no linear head named score", "Use a decoder architecture")
-    nn.init.normal_(model.score.weight, std=(model.config.get_text_config().hidden_size + 1) ** -0.5)
+    head = last_linear(score_head(model))
+    if not isinstance(head, nn.Linear):
+        raise UserError(f"{type(model).__name__} has no linear head named score", "Use another architecture")
+    nn.init.normal_(head.weight, std=(model.config.get_text_config().hidden_size + 1) ** -0.5)
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|hearken_pad|>"})
         size = model.config.get_text_config().vocab_size
@@ -168,6 +192,8 @@ def _base_of(name: str) -> str:
 
 # Adapters, by transformers' own PEFT integration
 
+HEADS = ("lm_head", "embed_out", "score", "classification_head.dense", "classification_head.out_proj")
+
 
 def add_adapter(
     model: PreTrainedModel, name: str, rank: int, *, alpha: float = 0, targets: str = "all-linear", seed: int = 0
@@ -176,7 +202,8 @@ def add_adapter(
     from peft import LoraConfig
 
     modules: str | list[str] = targets if targets == "all-linear" else targets.split(",")
-    heads = [n for n in ("lm_head", "embed_out", "score") if modules == "all-linear" and hasattr(model, n)]
+    named = {path for path, _ in model.named_modules()}
+    heads = [n for n in HEADS if modules == "all-linear" and n in named]
     model.requires_grad_(False)
     config = LoraConfig(
         r=rank,

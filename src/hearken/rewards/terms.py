@@ -14,24 +14,30 @@ _SHORT = {"rule": "hearken.rewards.rules", "metric": "hearken.rewards.metrics"}
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a reward: a model's folder or Hub name, or ``module:function``."""
+    """One part of a reward: a model's folder or Hub name, or ``module:function``.
+
+    ``attributes`` are the heads of the model that count, with their weights; where empty, it is the model's own score.
+    """
 
     name: str
     kind: Kind
     weight: float = 1.0
+    attributes: tuple[tuple[str, float], ...] = ()
 
 
 def parse_terms(text: str) -> list[Term]:
     """The terms of ``my-reward``, ``my_module:score`` or ``my-reward,rule:length*0.5``.
 
-    ``rule:NAME`` and ``metric:NAME`` are functions of this package. A path that exists is one term whatever it holds.
+    ``rule:NAME`` and ``metric:NAME`` are functions of this package. ``my-reward#helpful,my-reward#honest*0.5`` weighs the
+    heads of a model that scores several attributes anew, as one term. A path that exists is one term whatever it holds.
 
     Raises:
         UserError: a term is empty, or its weight is not a number.
     """
     if text and Path(text).exists():
         return [Term(text, "model")]
-    found = []
+    found: list[Term] = []
+    heads: dict[str, tuple[tuple[str, float], ...]] = {}
     for part in text.split(","):
         name, star, factor = part.strip().partition("*")
         try:
@@ -44,5 +50,11 @@ def parse_terms(text: str) -> list[Term]:
         is_function = bool(colon) and "/" not in module and not Path(name).exists()
         if is_function:
             name = f"{_SHORT.get(module, module)}:{function}"
-        found.append(Term(name, "function" if is_function else "model", weight))
-    return found
+        model, mark, attribute = name.partition("#")
+        if not mark:
+            found.append(Term(name, "function" if is_function else "model", weight))
+        elif not model or not attribute:
+            raise UserError(f"--reward {text}: '{name}' is not model#attribute", "For example: my-reward#helpful*0.5")
+        else:
+            heads[model] = (*heads.get(model, ()), (attribute, weight))
+    return found + [Term(model, "model", attributes=wanted) for model, wanted in heads.items()]

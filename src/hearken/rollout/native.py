@@ -15,8 +15,10 @@ from torch import Tensor
 from hearken.models.attention import KVCache
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import TokenScorer
+from hearken.models.seq2seq import is_seq2seq
 from hearken.rollout.lean import Lean, fits
 from hearken.rollout.sampler import Sample, SamplingParameters
+from hearken.rollout.seq2seq import Seq2SeqSteps
 
 COMPACT = 0.8  # finished rows are removed once fewer than this share is alive
 
@@ -61,9 +63,11 @@ class NativeSampler:
     ) -> list[tuple[list[int], list[float], str]]:  # fmt: skip
         device, rows = self.scorer.device, len(prompts) * n
         draws = draws.to(device, torch.float32)
-        stepper: _Packed | _Padded
+        stepper: _Packed | _Padded | Seq2SeqSteps
         if self.scorer.path == "packed":
             stepper = _Packed(self.scorer, prompts, n, how.max_new_tokens, lean)
+        elif is_seq2seq(self.scorer.model):
+            stepper = Seq2SeqSteps(self.scorer, prompts, n)
         else:
             stepper = _Padded(self.scorer, prompts, n, how.max_new_tokens)
         tokens = torch.zeros(rows, how.max_new_tokens, dtype=torch.long, device=device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,7 +136,8 @@ class Judged:
         ranks: K ranks, 0 best, -1 not ranked (comparisons).
         share: share of votes for the first response (pairs), or None.
         strength: how much better, 0..1 (pairs), or None.
-        target: a rating scaled to -1..1, or a thumb as 0 or 1, or None.
+        target: a rating scaled to -1..1 (the mean over its attributes), or a thumb as 0 or 1, or None.
+        ratings: a rating's attributes, each scaled to -1..1.
         kind: ``comparison``, ``rating`` or ``thumb``.
         weight: weight in the loss.
         key: the prompt's identity, for clustering.
@@ -148,6 +149,7 @@ class Judged:
     share: float | None = None
     strength: float | None = None
     target: float | None = None
+    ratings: Mapping[str, float] = field(default_factory=dict)
     weight: float = 1.0
     key: Content = ""
 
@@ -180,9 +182,9 @@ def judgments(rows: Sequence[Example], encoder: TextEncoder) -> list[Judged]:
             ranks = tuple(-1 if r is None else r for r in row.ranks)
             found.append(Judged(group, "comparison", ranks, row.share, row.strength, weight=row.weight, key=row.prompt))
         elif isinstance(row, Rating):
-            mean = sum(row.ratings.values()) / len(row.ratings)
-            target = 2 * (mean - row.low) / (row.high - row.low) - 1
-            found.append(Judged(group, "rating", target=target, weight=row.weight, key=row.prompt))
+            scaled = {name: 2 * (x - row.low) / (row.high - row.low) - 1 for name, x in row.ratings.items()}
+            mean = sum(scaled.values()) / len(scaled)
+            found.append(Judged(group, "rating", target=mean, ratings=scaled, weight=row.weight, key=row.prompt))
         else:
             found.append(Judged(group, "thumb", target=float(row.label), weight=row.weight, key=row.prompt))
     return found

@@ -51,16 +51,17 @@ class TextEncoder:
         stop: token ids that end a response; EOS where None.
         long_prompts: ``error``, ``drop`` or ``truncate`` (keep the end).
         reserve: tokens of ``max_length`` kept free for the response.
+        seq2seq: prompt and response are two texts, each with the beginning and end that the tokenizer gives a text.
     """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, stop: Sequence[int] | None = None,
-        long_prompts: str = "error", reserve: int = 1,
+        long_prompts: str = "error", reserve: int = 1, seq2seq: bool = False,
     ) -> None:  # fmt: skip
         self.tokenizer, self.max_length = tokenizer, max_length
         self.eos: int = tokenizer.eos_token_id  # type: ignore[assignment]
         self.stop = set(stop or [self.eos]) | {self.eos}
-        self.long_prompts, self.reserve = long_prompts, reserve
+        self.long_prompts, self.reserve, self.seq2seq = long_prompts, reserve, seq2seq
         self.truncation = Truncation()
 
     def render(self, prompt: Content) -> str:
@@ -109,7 +110,7 @@ class TextEncoder:
         """
         templated = not isinstance(prompt, str) and bool(self.tokenizer.chat_template)
         ids = self._ids(self.render(prompt), special=not templated)
-        if ids and ids[-1] == self.eos and isinstance(prompt, str):
+        if ids and ids[-1] == self.eos and isinstance(prompt, str) and not self.seq2seq:
             ids = ids[:-1]  # tokenizers that close every text
         if not ids:
             ids = [self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.eos]
@@ -131,7 +132,7 @@ class TextEncoder:
 
     def response(self, prompt: Content, response: str, room: int, *, finished: bool = True) -> list[int]:
         """Token ids of a response with its end token, cut (and counted) at ``room``."""
-        ids = self._ids(self.render_response(prompt, response), special=False)
+        ids = self._ids(self.render_response(prompt, response), special=self.seq2seq)
         end = next((i for i, token in enumerate(ids) if token in self.stop), None)
         if end is not None:
             ids = ids[: end + 1]

@@ -19,6 +19,7 @@ from hearken.models.loading import (
     stop_tokens,
 )
 from hearken.models.scorers import TokenScorer, probe
+from hearken.models.seq2seq import is_seq2seq
 from hearken.training.options import TextOptions, TrainingOptions
 from hearken.training.precision import device_of
 
@@ -65,7 +66,9 @@ def text_encoder(
     if reserve >= length:
         raise UserError(f"responses of {reserve} tokens leave no room for a prompt in {length}", "Lower max_new_tokens")
     stop = stop_tokens(tokenizer, model)
-    return TextEncoder(tokenizer, length, stop=stop, long_prompts=options.long_prompts, reserve=reserve)
+    return TextEncoder(
+        tokenizer, length, stop=stop, long_prompts=options.long_prompts, reserve=reserve, seq2seq=is_seq2seq(model)
+    )
 
 
 def open_policy(name: str, options: TrainingOptions, text: TextOptions, *, reserve: int = 1) -> TextPolicy:

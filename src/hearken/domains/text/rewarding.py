@@ -80,6 +80,8 @@ def open_reward(
         else:
             network = models(term.name) if models else load_reward(term.name, device=device).requires_grad_(False)
             scorer = RewardScorer(network)
+            if term.attributes:
+                scorer.weigh(dict(term.attributes))
             probe(scorer, policy.encoder.max_length)
             reward = translated(LearnedReward(scorer, options.tokens), term.name, policy, options)
         parts.append((reward, term.weight))
