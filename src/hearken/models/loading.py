@@ -120,10 +120,14 @@ def new_reward(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A reward model on a language model's backbone with a fresh head: N(0, 1/(d+1)), no bias (Stiennon et al. 2020).
 
+    Where ``name`` is a reward model already, its head stays: training goes on from it.
+
     Its pad token is not EOS: with pad == EOS, transformers would read the score before the end-of-sequence token.
     """
     tokenizer = load_tokenizer(name, eos)
     config = _load(AutoConfig, _base_of(name), "a model configuration")
+    kinds = config.architectures or []
+    trained = any("SequenceClassification" in kind for kind in kinds) and config.num_labels == 1
     config.num_labels = 1
     torch.manual_seed(seed)
     if _is_adapter(name):
@@ -136,7 +140,8 @@ def new_reward(
         )
     if not isinstance(getattr(model, "score", None), nn.Linear):
         raise UserError(f"{type(model).__name__} has no linear head named score", "Use a decoder architecture")
-    nn.init.normal_(model.score.weight, std=(model.config.get_text_config().hidden_size + 1) ** -0.5)
+    if not trained:
+        nn.init.normal_(model.score.weight, std=(model.config.get_text_config().hidden_size + 1) ** -0.5)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|hearken_pad|>"})
         size = model.config.get_text_config().vocab_size
