@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import hearken
-from hearken.cli import bench, care, data, inspect, project, quickstart, serve, train
+from hearken.cli import bench, care, data, inspect, loop, project, quickstart, serve, train
 from hearken.cli.console import Group
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def _root(
 
 quickstart.register(app)
 project.register(app)
+loop.register(app)
 data.register(app)
 care.register(app)
 serve.register(app)

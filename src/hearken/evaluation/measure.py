@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from hearken.domains.text.data import demonstrations
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import text_encoder
 from hearken.domains.text.sampling import Sampled, open_frozen, sample
+from hearken.errors import UserError
 from hearken.feedback.examples import Content, Document
 from hearken.models.layout import Group
 from hearken.models.loading import load_reward, load_tokenizer
@@ -23,6 +26,7 @@ from hearken.objectives.language import nll, perplexity
 from hearken.progress import progress
 from hearken.rewards.learned import LearnedReward
 from hearken.rollout.sampler import SamplingParameters
+from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.intervals import Interval, cluster_bootstrap
 from hearken.training.forward import gather
 from hearken.training.options import TextOptions
@@ -47,16 +51,56 @@ class Measured:
     finished: list[bool]
 
 
+_BEST_OF = re.compile(r"best-of-(\d+)@(.+)")
+
+
+def best_of(name: str) -> tuple[int, str]:
+    """How many responses a policy's name asks for, and the policy: ``best-of-8@my-sft`` is (8, "my-sft").
+
+    Raises:
+        UserError: the best of none.
+    """
+    found = _BEST_OF.fullmatch(name)
+    if found is None:
+        return 1, name
+    if int(found[1]) < 1:
+        raise UserError(f"--policy {name}: the best of none", "For example: best-of-8@r00-sft")
+    return int(found[1]), found[2]
+
+
+def label_of(name: str) -> str:
+    """A policy's name for people: the folder's own, without where it stands."""
+    many, source = best_of(name)
+    short = Path(source).name
+    return short if source == name else f"best-of-{many}@{short}"
+
+
 def measure(
-    name: str, reference: str | None, prompts: Sequence[Content], how: SamplingParameters, seed: int
-) -> Measured:
-    """Sample one response a prompt from the policy ``name`` and measure its KL to ``reference``."""
+    name: str, reference: str | None, prompts: Sequence[Content], how: SamplingParameters, seed: int, *,
+    many: int = 1, by: Judge | None = None,
+) -> Measured:  # fmt: skip
+    """Sample one response a prompt from the policy ``name`` and measure its KL to ``reference``.
+
+    With ``many`` n above 1 it is the best of n by the judge ``by``; its log-ratio is then that of the policy
+    itself plus log n - (n-1)/n, the mean log-ratio of best-of-n to the policy (an upper bound where scores repeat).
+
+    Raises:
+        UserError: best of several, and nobody to choose.
+    """
+    if many > 1 and by is None:
+        raise UserError(f"the best of {many} needs a reward model to choose by", "Train one, or name it: --reward")
     policy = open_frozen(name, reserve=how.max_new_tokens)
     samples: list[Sampled] = []
     with progress(f"Sampling from {name.rstrip('/').rpartition('/')[2]}", len(prompts), "prompt") as bar:
-        for part in sample(policy, prompts, 1, how, seed):
+        for part in sample(policy, prompts, many, how, seed):
             samples += part
-            bar.advance(len(part))
+            bar.advance(len(part) // many)
+    if many > 1:
+        assert by is not None
+        sets = [samples[i : i + many] for i in range(0, len(samples), many)]
+        texts, ends = [[s.text for s in some] for some in sets], [[_ended(s) for s in some] for some in sets]
+        scores = by(prompts, texts, ends)
+        samples = [some[int(np.argmax(mine))] for some, mine in zip(sets, scores, strict=True)]
     groups = [
         Group(policy.encoder.prompt(prompt) or [policy.encoder.eos], [s.tokens])
         for prompt, s in zip(prompts, samples, strict=True)
@@ -67,9 +111,15 @@ def measure(
         against = open_frozen(reference, reserve=how.max_new_tokens).scorer
         temperature = how.temperature or 1.0
         kl = _sequence_kl(policy.scorer, against, groups, temperature).tolist()
+    chosen = best_of_n_kl(many)
     return Measured(
-        [s.text for s in samples], kl, [len(s.tokens) for s in samples], [s.finish_reason == "stop" for s in samples]
-    )
+        [s.text for s in samples], [x + chosen for x in kl], [len(s.tokens) for s in samples],
+        [_ended(s) for s in samples],
+    )  # fmt: skip
+
+
+def _ended(sample: Sampled) -> bool:
+    return sample.finish_reason == "stop"
 
 
 def _sequence_kl(policy: TokenScorer, reference: TokenScorer, groups: Sequence[Group], temperature: float) -> Tensor:
@@ -85,6 +135,12 @@ def _sequence_kl(policy: TokenScorer, reference: TokenScorer, groups: Sequence[G
 
 def text_perplexity(name: str, documents: Sequence[str]) -> float:
     """Perplexity per token of plain text."""
+    total, tokens = text_nll(name, documents)
+    return perplexity(total, tokens)
+
+
+def text_nll(name: str, documents: Sequence[str]) -> tuple[float, int]:
+    """Negative log-likelihood of plain text in nats, and its tokens (each text's end included)."""
     policy = open_frozen(name)
     groups = demonstrations([Document(text) for text in documents], policy.encoder)
 
@@ -92,7 +148,7 @@ def text_perplexity(name: str, documents: Sequence[str]) -> float:
         return nll(policy.scorer(layout).logprobs, layout.trained)  # type: ignore[attr-defined]
 
     total = gather(answer, groups, TOKENS, policy.scorer.device).sum().item()
-    return perplexity(total, sum(len(r) for g in groups for r in g.responses))
+    return total, sum(len(r) for g in groups for r in g.responses)
 
 
 class Judge:

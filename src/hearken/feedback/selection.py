@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float64]
 
-SelectionPolicy = Literal["uniform", "disagreement", "thompson", "d-optimal"]
+SelectionPolicy = Literal["uniform", "disagreement", "thompson", "d-optimal", "disputed", "low-score"]
 
 LEAST_UNIFORM = 0.2
 """Share of every budget that is drawn uniformly at random."""

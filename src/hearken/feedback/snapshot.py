@@ -60,6 +60,7 @@ def inline_examples(
     provenance: bool = True,
     attributes: bool = False,
     weights: Mapping[str, float] | None = None,
+    round_weights: Mapping[int, float] | None = None,
 ) -> Iterator[Example]:
     """The judgments in force as self-contained examples, in the order they were given.
 
@@ -77,6 +78,7 @@ def inline_examples(
         provenance: put the ids of the labeler, judgment and item into the metadata.
         attributes: put what labelers said about themselves there too.
         weights: by labeler, multiplied onto the judgments' own; a labeler who is not named keeps theirs.
+        round_weights: by round, multiplied on too; a judgment without a round counts as of round 0.
 
     Raises:
         UserError: an unknown kind.
@@ -101,6 +103,7 @@ def inline_examples(
         if attributes:
             metadata["attributes"] = labelers.get(judgment.labeler_id, {})
         weight = judgment.weight * (weights or {}).get(judgment.labeler_id, 1.0)
+        weight *= (round_weights or {}).get(judgment.round or 0, 1.0)
         common = {"prompt": prompts[judgment.prompt_id], "weight": weight, "metadata": metadata}
         for example in _inline(judgment, texts, common):
             if canonical.kind_name(example) in kinds:
@@ -116,6 +119,7 @@ def snapshot(
     *,
     round: int | None = None,
     attributes: bool = False,
+    round_weights: Mapping[int, float] | None = None,
 ) -> Snapshot:
     """Freeze what `inline_examples` finds in the Parquet file ``out``.
 
@@ -129,6 +133,7 @@ def snapshot(
         out: the file to write, ``*.parquet``.
         round: only judgments of this round.
         attributes: put what labelers said about themselves into the metadata.
+        round_weights: see `inline_examples`.
 
     Raises:
         UserError: the query finds nothing, or ``out`` holds something else.
@@ -136,7 +141,8 @@ def snapshot(
     if Path(out).suffix != ".parquet":
         raise UserError(f"{out}: a snapshot is a Parquet file", "Give a name that ends in .parquet")
     as_of = store.last_seq() if as_of is None else as_of
-    examples = list(inline_examples(store, kinds, split, as_of, round=round, attributes=attributes))
+    found = inline_examples(store, kinds, split, as_of, round=round, attributes=attributes, round_weights=round_weights)
+    examples = list(found)
     if not examples:
         where = f"the split '{split}' of {store.name}" if split else store.name
         raise UserError(f"no {' or '.join(sorted(kinds))} in {where} as of judgment {as_of}", "Label or import some")
@@ -145,7 +151,9 @@ def snapshot(
         if load_snapshot(out)[0] == made:
             return made
         raise UserError(f"{out}: exists already and holds something else", "Choose another name")
-    query = {"kinds": sorted(kinds), "split": split, "round": round, "attributes": attributes}
+    query: dict[str, Any] = {"kinds": sorted(kinds), "split": split, "round": round, "attributes": attributes}
+    if round_weights:
+        query["round_weights"] = {str(number): weight for number, weight in round_weights.items()}
     note = {key: value for key, value in asdict(made).items() if key != "path"} | {"query": query}
     write_examples(examples, out, "snapshot", note=json.dumps(note, sort_keys=True))
     return made

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hearken.evaluation.compare import head_to_head
-from hearken.evaluation.measure import Judge, mean, measure
+from hearken.evaluation.measure import Judge, best_of, label_of, mean, measure
 from hearken.feedback.examples import Content
 from hearken.statistics.diversity import distinct_n
 
@@ -15,15 +15,25 @@ if TYPE_CHECKING:
     from hearken.loop.project import Project
 
 
-def assess(project: Project, policies: Sequence[str], prompts: Sequence[Content], seed: int) -> dict[str, Any]:
+def assess(
+    project: Project, policies: Sequence[str], prompts: Sequence[Content], seed: int, reward: str | None = None
+) -> dict[str, Any]:
     """Responses and figures of each policy, the first being the baseline of win rates and the reference of KL.
+
+    Args:
+        project: whose world or reward model judges.
+        policies: paths or Hub names; ``best-of-8@NAME`` is the best of eight responses by the reward model.
+        prompts: held-out ones.
+        seed: of the samples.
+        reward: the proxy; by default the project's newest reward model.
 
     Returns:
         JSON: ``prompts``, ``judge`` (who decided), and per policy figures as [estimate, low, high] with its responses.
     """
+    rewards = [str(a.path) for a in project.finished().values() if a.kind == "reward"]
+    reward = reward or (rewards[-1] if rewards else None)
     how = project.config.sample.parameters
-    rewards = [a for a in project.finished().values() if a.kind == "reward"]
-    proxy = Judge(str(rewards[-1].path)) if rewards else None
+    proxy = Judge(reward) if reward else None
     world = None
     if project.config.world == "tales":
         from hearken.worlds.tales.world import TaleWorld
@@ -34,8 +44,9 @@ def assess(project: Project, policies: Sequence[str], prompts: Sequence[Content]
     answers: dict[str, list[str]] = {}
     scores: dict[str, list[float]] = {}
     for name in dict.fromkeys(policies):
-        short = Path(name).name
-        seen = measure(name, policies[0], prompts, how, seed)
+        short = label_of(name)
+        many, source = best_of(name)
+        seen = measure(source, best_of(policies[0])[1], prompts, how, seed, many=many, by=proxy)
         answers[short] = seen.texts
         figures: dict[str, Any] = {
             "kl": mean(seen.kl, prompts), "length": mean(seen.lengths, prompts),
@@ -53,7 +64,7 @@ def assess(project: Project, policies: Sequence[str], prompts: Sequence[Content]
             found[short] = figures
         found[short] |= {"responses": seen.texts, "scores": scores.get(short)}
 
-    base = Path(policies[0]).name
+    base = label_of(policies[0])
     judge = "the gold reward" if world is not None else "the reward model (a proxy: ask people before you believe it)"
     for short in answers:
         if short == base:
@@ -67,7 +78,10 @@ def assess(project: Project, policies: Sequence[str], prompts: Sequence[Content]
             mine |= dict(zip(zip(map(repr, prompts), answers[base], strict=True), scores[base], strict=True))
             won = head_to_head(prompts, answers[short], answers[base], lambda p, t, by=mine: by[repr(p), t])  # type: ignore[misc]
             found[short] |= {"win_rate": won.win_rate}
-    return {"baseline": base, "judge": judge, "prompts": [_plain(p) for p in prompts], "policies": found}
+    return {
+        "baseline": base, "judge": judge, "prompts": [_plain(p) for p in prompts], "policies": found,
+        "artifacts": {label_of(name): name for name in policies}, "reward": Path(reward).name if reward else None,
+    }  # fmt: skip
 
 
 def _plain(prompt: Content) -> Any:

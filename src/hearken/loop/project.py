@@ -28,11 +28,14 @@ from hearken.feedback.snapshot import inline_examples, snapshot
 from hearken.feedback.splits import side
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.simulated import Panel, make_panel
+from hearken.loop.rounds_options import LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, write_json
 
 CONFIG = "hearken.yaml"
+RECORDS = ("samples", "judgments", "evaluation")
+"""Kinds of artifact that are no model: what a round asked, was told, and measured."""
 MAX_TOKENS = 512
 """Of an AI labeler's reasoning, critique or revision."""
 
@@ -70,6 +73,8 @@ class ProjectConfig(Options):
     """How responses are drawn."""
     stages: dict[str, dict[str, Any]] = {}
     """Options of the training stages, by name."""
+    loop: LoopOptions = LoopOptions()
+    """How rounds follow each other: see ``hearken loop``."""
 
 
 class Project:
@@ -131,10 +136,12 @@ class Project:
         path = self.artifacts / name
         return Artifact.load(path) if (path / MANIFEST).is_file() else None
 
-    def finished(self) -> dict[str, Artifact]:
-        """All finished artifacts by name, oldest first."""
+    def finished(self, *, records: bool = False) -> dict[str, Artifact]:
+        """All finished artifacts by name, oldest first: models, and with ``records`` what rounds left besides."""
         found = [p.parent for p in self.artifacts.glob(f"*/{MANIFEST}")]
-        return {p.name: Artifact.load(p) for p in sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime)}
+        ordered = sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime)
+        made = {p.name: Artifact.load(p) for p in ordered}
+        return {name: a for name, a in made.items() if records or a.kind not in RECORDS}
 
     def policy(self, name: str | None = None) -> str:
         """Path or Hub name of a policy: an artifact's name, anything else as it is, by default the newest one."""
@@ -217,7 +224,9 @@ class Project:
                 with progress("Sampling responses", len(wanted), "prompt") as bar:
                     bar.advance(len(wanted) - len(todo))
                     for part in sample(opened, list(todo), k, how, seed):
-                        _store_samples(store, part, todo, k, label, how, round, self.config.sample.overlap)
+                        responses = as_responses(part, todo, label, how, round)
+                        store.add_responses(responses)
+                        store.enqueue(as_items(responses, k, round, self.config.sample.overlap))
                         bar.advance(len(part) // k)
             progress_now = store.progress(round)
         return {"policy": label, "prompts": len(wanted), "responses": len(wanted) * k, "queued": progress_now.items}
@@ -308,14 +317,36 @@ class Project:
         world = TaleWorld(self.config.seed)
         return make_panel(world.utility, world.groups, seed=self.config.seed)
 
-    def snapshot(self, split: str, *, kinds: Sequence[str] = ("comparison",), as_of: int | None = None) -> str:
-        """A frozen data set of the judgments so far (or as of one), as a file that stages read."""
+    def snapshot(
+        self, split: str, *, kinds: Sequence[str] = ("comparison",), as_of: int | None = None,
+        round: int | None = None, decay: float = 1.0, latest: int = 0,
+    ) -> str:  # fmt: skip
+        """A frozen data set of the judgments so far (or as of one), as a file that stages read.
+
+        Args:
+            split: of the prompts.
+            kinds: of examples.
+            as_of: number of a judgment.
+            round: only judgments of this round.
+            decay: weight of a judgment for each round between its own and ``latest``.
+            latest: the newest round; judgments without a round (imported ones) count as of round 0.
+        """
         folder = self.path / "snapshots"
         folder.mkdir(exist_ok=True)
         with self.store() as store:
             as_of = store.last_seq() if as_of is None else as_of
-            out = folder / f"{'-'.join(kinds)}-{split}-{as_of}.parquet"
-            return str(snapshot(store, kinds, split, as_of, out).path)
+            out = self.snapshot_path(split, kinds=kinds, as_of=as_of, round=round, decay=decay, latest=latest)
+            weights = None if decay == 1.0 else {n: decay ** (latest - n) for n in range(latest + 1)}
+            return str(snapshot(store, kinds, split, as_of, out, round=round, round_weights=weights).path)
+
+    def snapshot_path(
+        self, split: str, *, as_of: int, kinds: Sequence[str] = ("comparison",), round: int | None = None,
+        decay: float = 1.0, latest: int = 0,
+    ) -> Path:  # fmt: skip
+        """Where `snapshot` freezes what it is asked for."""
+        only = "" if round is None else f"-round{round}"
+        faded = "" if decay == 1.0 else f"-round{latest}-decay{decay:g}"
+        return self.path / "snapshots" / f"{'-'.join(kinds)}-{split}-{as_of}{only}{faded}.parquet"
 
     # Measuring and reporting
 
@@ -383,19 +414,21 @@ def _absolute(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
-def _store_samples(
-    store: FeedbackStore, part: Sequence[Any], prompts: dict[Content, Prompt], k: int, policy: str,
-    how: SamplingParameters, round: int, overlap: int,
-) -> None:  # fmt: skip
-    """Responses and their queue items; distinct texts only are worth a comparison."""
-    responses = [
+def as_responses(
+    part: Sequence[Any], prompts: dict[Content, Prompt], policy: str, how: SamplingParameters, round: int | None
+) -> list[Response]:
+    """Samples as the database keeps them."""
+    return [
         Response(
             prompt_id=prompts[s.prompt].id, text=s.text, token_ids=tuple(s.tokens), finish_reason=s.finish_reason,
             policy=policy, round=round, sampling=how.model_dump(), seed=s.seed, sample=s.number,
         )
         for s in part
     ]  # fmt: skip
-    store.add_responses(responses)
+
+
+def as_items(responses: Sequence[Response], k: int, round: int | None, overlap: int, **more: Any) -> list[QueueItem]:
+    """A queue item for every ``k`` responses to a prompt; distinct texts only are worth a comparison."""
     items = []
     for i in range(0, len(responses), k):
         texts: dict[str, str] = {}
@@ -404,11 +437,8 @@ def _store_samples(
         if len(texts) > 1:
             items.append(
                 QueueItem(
-                    prompt_id=responses[i].prompt_id,
-                    response_ids=tuple(texts.values()),
-                    round=round,
-                    slots=overlap,
-                    propensity=1.0,
+                    prompt_id=responses[i].prompt_id, response_ids=tuple(texts.values()), round=round, slots=overlap,
+                    **{"propensity": 1.0} | more,
                 )
-            )
-    store.enqueue(items)
+            )  # fmt: skip
+    return items

@@ -135,11 +135,16 @@ def new_reward(
     """A reward model on a language model's backbone with a fresh head: N(0, 1/(d+1)), no bias (Stiennon et al. 2020).
 
     With ``attributes``, and how each weighs in the score, it has a head for each of them.
+
+    Where ``name`` is a reward model already, its head stays: training goes on from it.
+
     Its pad token is not EOS: with pad == EOS, transformers would read the score before the end-of-sequence token.
     """
     tokenizer = load_tokenizer(name, eos)
     config = _load(AutoConfig, _base_of(name), "a model configuration")
-    config.num_labels = len(attributes or "1")
+    kinds, heads = config.architectures or [], len(attributes or "1")
+    trained = any("SequenceClassification" in kind for kind in kinds) and config.num_labels == heads
+    config.num_labels = heads
     if attributes:
         config.id2label = dict(enumerate(attributes))
         config.label2id = {attribute: i for i, attribute in enumerate(attributes)}
@@ -158,9 +163,10 @@ def new_reward(
     head = last_linear(score_head(model))
     if not isinstance(head, nn.Linear):
         raise UserError(f"{type(model).__name__} has no linear head named score", "Use another architecture")
-    nn.init.normal_(head.weight, std=(model.config.get_text_config().hidden_size + 1) ** -0.5)
-    if head.bias is not None:
-        nn.init.zeros_(head.bias)
+    if not trained:
+        nn.init.normal_(head.weight, std=(model.config.get_text_config().hidden_size + 1) ** -0.5)
+        if head.bias is not None:
+            nn.init.zeros_(head.bias)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|hearken_pad|>"})
         size = model.config.get_text_config().vocab_size

@@ -73,7 +73,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _request(kind: str, inputs: Any, options: Options) -> dict[str, Any]:
+def request_of(kind: str, inputs: Any, options: Options) -> dict[str, Any]:
+    """What a stage is asked for, as ``request.json`` and the manifest hold it."""
     return {
         "kind": kind,
         "inputs": json.loads(json.dumps(dataclasses.asdict(inputs))),
@@ -87,7 +88,7 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
     Raises:
         UserError: the folder holds something else; nothing in it is touched.
     """
-    request = _request(kind, inputs, options)
+    request = request_of(kind, inputs, options)
     saved = out / "run" / "request.json"
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file", "Name a folder")
@@ -136,7 +137,7 @@ def finish(
 ) -> Artifact:
     """Write the manifest: from here on the artifact is finished."""
     manifest = {
-        **_request(kind, inputs, options),
+        **request_of(kind, inputs, options),
         "parents": {k: v for k, v in (("model", inputs.model), ("reward", inputs.reward), ("ref", inputs.ref)) if v}
         | inputs.parents,
         "data": data,

@@ -1,0 +1,141 @@
+"""Asking for judgments, and waiting for them: people by the pages of `hearken serve`, machines at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from hearken.errors import UserError
+from hearken.feedback.queue import FILLS_NO_SLOT
+from hearken.feedback.records import Judgment, QueueItem
+from hearken.feedback.store import FeedbackStore
+from hearken.loop.rounds_options import AIOptions, Who
+from hearken.progress import progress
+
+if TYPE_CHECKING:
+    from hearken.loop.project import Project
+
+KINDS: dict[Who, tuple[str, ...]] = {"people": ("person", "import"), "ai": ("ai",), "simulated": ("simulated",)}
+"""The kinds of labeler in the database that each name stands for."""
+
+
+class Waiting(Exception):
+    """Judgments of people are missing, and nobody wants to wait here."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__(f"{missing} judgments are missing")
+        self.missing = missing
+
+
+class Patience(Protocol):
+    """What `ask` needs to know about waiting."""
+
+    enough: float
+    poll_seconds: float
+
+
+def ask(
+    project: Project,
+    items: Sequence[QueueItem],
+    who: Who,
+    patience: Patience,
+    *,
+    ai: AIOptions,
+    label: str,
+    wait: bool = True,
+    seed: int | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Put items into the queue, have them judged, and close those that are left when enough are.
+
+    Doing it again asks nothing twice: items and the judgments of machines have the ids of their contents.
+
+    Args:
+        project: whose queue.
+        items: all for the same labelers.
+        who: machines answer at once; for people this waits.
+        patience: what share of the judgments is enough, and how often to look.
+        ai: the AI labeler.
+        label: beside the progress bar.
+        wait: for people; else raise `Waiting` where they are not done.
+        seed: of machines.
+        announce: takes a line for the person at the terminal.
+
+    Raises:
+        Waiting: see ``wait``.
+        UserError: no such labelers here.
+    """
+    if not items:
+        return
+    with project.store() as store:
+        store.enqueue(items)
+    if who == "simulated":
+        project.label("simulated", seed=seed)
+    elif who == "ai":
+        project.ai_labels(
+            ai.judge, url=ai.url, constitution=ai.constitution, reasoning=ai.reasoning, workers=ai.workers,
+            per_minute=ai.per_minute, seed=seed, announce=announce,
+        )  # fmt: skip
+    else:
+        with project.store() as store:
+            wait_for(store, items, patience, label=label, wait=wait, announce=announce)
+            store.close_items(item.id for item in items if not store.item(item.id).done)
+
+
+def wait_for(
+    store: FeedbackStore,
+    items: Sequence[QueueItem],
+    patience: Patience,
+    *,
+    label: str,
+    wait: bool,
+    announce: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Until people have filled enough slots of ``items``; a bar shows how far they are, and the time left.
+
+    Raises:
+        Waiting: see ``wait``.
+    """
+    ids = {item.id for item in items}
+    target = max(round(patience.enough * sum(item.slots for item in items)), 1)
+    rounds = {item.round for item in items}
+    have = filled(store, ids, rounds)
+    if have >= target:
+        return
+    if not wait:
+        raise Waiting(target - have)
+    announce(f"{target - have} judgments of people are needed. They judge in the pages of: hearken serve")
+    with progress(label, target - have, "judgment") as bar:
+        while have < target:
+            time.sleep(patience.poll_seconds)
+            now = filled(store, ids, rounds)
+            if now != have:
+                bar.advance(min(now, target) - have)
+                have = now
+
+
+def filled(store: FeedbackStore, ids: set[str], rounds: set[int | None]) -> int:
+    """Slots filled of the items with these ids, all of these rounds."""
+    only = next(iter(rounds)) if len(rounds) == 1 else None
+    return sum(item.filled for item in store.items(round=only) if item.id in ids)
+
+
+def judgments_of(store: FeedbackStore, who: Who | None, **where: object) -> list[Judgment]:
+    """Comparisons in force, of one sort of labelers or of all; ``where`` as `FeedbackStore.judgments` takes it."""
+    known = {labeler.id for labeler in store.labelers() if who is None or labeler.kind in KINDS[who]}
+    found = store.judgments(kinds=("comparison",), **where)  # type: ignore[arg-type]
+    return [j for j in found if j.labeler_id in known and j.kind not in FILLS_NO_SLOT]
+
+
+def check_labelers(project: Project, labelers: Sequence[Who]) -> None:
+    """Refuse labelers that cannot answer here, before anything is sampled.
+
+    Raises:
+        UserError: simulated labelers without a world.
+    """
+    if "simulated" in labelers and not project.config.world:
+        raise UserError(
+            "simulated labelers need a world that knows the true reward; this project has none",
+            "Set loop.labelers to people or ai, or set world: tales in hearken.yaml for the built-in one",
+        )

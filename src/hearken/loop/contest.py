@@ -1,0 +1,252 @@
+"""Which policy is better: head to head and on a leaderboard, by gold, a reward model, people, an AI or simulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from hearken.errors import UserError
+from hearken.evaluation.capability import load_task, perplexities, run_tasks
+from hearken.evaluation.measure import best_of, label_of
+from hearken.feedback.examples import Content, content_key
+from hearken.feedback.records import ComparisonPayload, QueueItem, Response, hash_id
+from hearken.feedback.store import FeedbackStore
+from hearken.loop.asking import ask, judgments_of
+from hearken.loop.assessment import assess
+from hearken.loop.rounds_options import Judge, LoopOptions, Who
+from hearken.statistics.bradley_terry import leaderboard, length_lead
+from hearken.statistics.power import over_seeds
+from hearken.statistics.winrate import win_rate
+
+if TYPE_CHECKING:
+    from hearken.loop.project import Project
+
+Row = tuple[str, str, float, str, float]
+"""One comparison: two policies, the first one's outcome, the prompt, how many words longer the first answer is."""
+
+NAMES: dict[Who, str] = {"people": "people", "ai": "an AI labeler", "simulated": "simulated labelers"}
+
+
+def contest(
+    project: Project,
+    policies: Sequence[str],
+    prompts: Sequence[Content],
+    seed: int,
+    *,
+    judge: Judge = "auto",
+    loop: LoopOptions,
+    reward: str | None = None,
+    wait: bool = True,
+    announce: Callable[[str], None] = lambda _: None,
+    perplexity: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    seeds: bool = False,
+) -> dict[str, Any]:
+    """Compare policies on the same held-out prompts; the first is the baseline.
+
+    People, AI and simulated labelers are shown the answers of all policies to a prompt as one item, in random order and
+    without names; equal answers are shown once and count as ties. Judgments given before on the same answers count.
+
+    Args:
+        project: whose store is asked and whose world knows the gold reward.
+        policies: paths or Hub names, or ``best-of-8@NAME``.
+        prompts: held-out ones.
+        seed: of the samples.
+        judge: who decides; auto takes gold where it is known, else the reward model.
+        loop: how long to wait for people, and the AI labeler.
+        reward: the proxy; by default the newest.
+        wait: for people; else raise `asking.Waiting`.
+        announce: takes lines for the person at the terminal.
+        perplexity: files of text on which each policy is measured.
+        tasks: task files on which each policy is tried.
+        seeds: all policies but the first come from the same training with different seeds: say how they spread.
+
+    Returns:
+        What `assess` does, with ``leaderboard`` (best first) and ``length_effect``; win rates are the judge's.
+
+    Raises:
+        UserError: no such judge here.
+    """
+    world = bool(project.config.world)
+    if judge == "gold" and not world:
+        raise UserError("the gold reward is known in a built-in world only", "Choose --judge people, ai or reward")
+    asked = [load_task(path) for path in tasks]  # what is wrong with a file shows before an hour of sampling
+    found = assess(project, policies, prompts, seed, reward)
+    decides = ("gold" if world else "reward") if judge == "auto" else judge
+    if decides == "reward" and found["reward"] is None:
+        raise UserError("there is no reward model to judge by", "Run: hearken train reward, or choose another --judge")
+    answers = {name: found["policies"][name]["responses"] for name in found["policies"]}
+    keys = [content_key(p) for p in prompts]
+    if decides in ("gold", "reward"):
+        column = "golds" if decides == "gold" else "scores"
+        scores = {name: found["policies"][name][column] for name in answers}
+        rows = list(_by_score(answers, scores, keys))
+        found["judge"] = "the gold reward" if decides == "gold" else found["judge"]
+        if decides == "reward" and world:
+            found["judge"] = "the reward model (a proxy)"
+    else:
+        who: Who = decides  # type: ignore[assignment]
+        items, shown = _items(project, answers, prompts, seed)
+        ask(
+            project, items, who, loop, ai=loop.ai, label="Waiting for judgments of the policies", wait=wait, seed=seed,
+            announce=announce,
+        )  # fmt: skip
+        with project.store() as store:
+            groups = {labeler.id: str(labeler.attributes.get("group", "")) for labeler in store.labelers()}
+            told = list(_by_judgment(store, who, shown))
+        rows = [row for row, _ in told] + list(_alike(answers, keys))
+        found["judge"] = NAMES[who]
+        _regroup(found, told, groups)
+    _rank(found, rows)
+    if seeds:
+        found["seeds"] = _seeds(found)
+    return _capability(found, policies, perplexity, asked)
+
+
+def _by_score(answers: dict[str, list[str]], scores: dict[str, list[float]], keys: Sequence[str]) -> Iterator[Row]:
+    """Every pair of policies on every prompt."""
+    for a, b in combinations(answers, 2):
+        for i, key in enumerate(keys):
+            lead = scores[a][i] - scores[b][i]
+            outcome = 0.5 if abs(lead) <= 1e-9 else float(lead > 0)
+            yield a, b, outcome, key, _longer(answers[a][i], answers[b][i])
+
+
+def _longer(a: str, b: str) -> float:
+    return float(len(a.split()) - len(b.split()))
+
+
+def _items(
+    project: Project, answers: dict[str, list[str]], prompts: Sequence[Content], seed: int
+) -> tuple[list[QueueItem], dict[str, tuple[str, list[str], str]]]:
+    """An item for each prompt with different answers; and of each response shown: prompt, whose it is, its text."""
+    items: list[QueueItem] = []
+    shown: dict[str, tuple[str, list[str], str]] = {}
+    with project.store() as store:
+        known = {content_key(p.content): p for p in store.prompts(domain="text")}
+        for i, content in enumerate(prompts):
+            key = content_key(content)
+            by_text: dict[str, list[str]] = {}
+            for name in answers:
+                by_text.setdefault(answers[name][i], []).append(name)
+            if len(by_text) < 2:
+                continue
+            prompt = known[key]
+            responses = [
+                Response(prompt_id=prompt.id, text=text, policy=names[0], seed=seed, metadata={"evaluation": True})
+                for text, names in by_text.items()
+            ]
+            store.add_responses(responses)
+            for response in responses:
+                shown[response.id] = (key, by_text[response.text], response.text)
+            items.append(
+                QueueItem(
+                    prompt_id=prompt.id, response_ids=tuple(r.id for r in responses), selection="evaluation",
+                    propensity=1.0, slots=project.config.sample.overlap, metadata={"evaluation": True},
+                    id=hash_id("evaluation", *(r.id for r in responses)),
+                )
+            )  # fmt: skip
+    return items, shown
+
+
+def _by_judgment(
+    store: FeedbackStore, who: Who, shown: dict[str, tuple[str, list[str], str]]
+) -> Iterator[tuple[Row, str]]:
+    """Rows and their labelers, of every judgment in force that speaks about two of the answers."""
+    for judgment in judgments_of(store, who):
+        assert isinstance(judgment.payload, ComparisonPayload)
+        both = zip(judgment.payload.response_ids, judgment.payload.ranks, strict=True)
+        ranked = [(*shown[response], rank) for response, rank in both if rank is not None and response in shown]
+        for (key, ours, text, mine), (_, theirs, other, its) in combinations(ranked, 2):
+            outcome = 0.5 if mine == its else float(mine < its)
+            for a in ours:
+                for b in theirs:
+                    yield (a, b, outcome, key, _longer(text, other)), judgment.labeler_id
+
+
+def _alike(answers: dict[str, list[str]], keys: Sequence[str]) -> Iterator[Row]:
+    """Equal answers are ties that nobody needs to be asked about."""
+    for a, b in combinations(answers, 2):
+        for i, key in enumerate(keys):
+            if answers[a][i] == answers[b][i]:
+                yield a, b, 0.5, key, 0.0
+
+
+def _regroup(found: dict[str, Any], told: Sequence[tuple[Row, str]], groups: dict[str, str]) -> None:
+    """Win rates within each group of the labelers who judged."""
+    for name in found["policies"]:
+        found["policies"][name].pop("win_rate", None)
+        found["policies"][name].pop("win_rate_by_group", None)
+        if name == found["baseline"]:
+            continue
+        by_group = {}
+        for group in sorted({groups.get(labeler, "") for _, labeler in told} - {""}):
+            mine = _against([row for row, labeler in told if groups.get(labeler) == group], name, found["baseline"])
+            if mine:
+                by_group[group] = win_rate([o for o, _ in mine], [k for _, k in mine])
+        if by_group:
+            found["policies"][name]["win_rate_by_group"] = by_group
+
+
+def _against(rows: Sequence[Row], name: str, base: str) -> list[tuple[float, str]]:
+    """Outcomes of ``name`` against ``base``, with their prompts."""
+    turned = [(b, a, 1 - o, key) for a, b, o, key, _ in rows]
+    return [(o, key) for a, b, o, key in [*((a, b, o, k) for a, b, o, k, _ in rows), *turned] if (a, b) == (name, base)]
+
+
+def _rank(found: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Win rates against the baseline, and the leaderboard of all with and without control for length."""
+    for name, figures in found["policies"].items():
+        if mine := _against(rows, name, found["baseline"]):
+            figures["win_rate"] = win_rate([o for o, _ in mine], [key for _, key in mine])
+            figures["comparisons"] = len(mine)
+    found["leaderboard"] = []
+    if len(found["policies"]) < 2 or not rows:
+        return
+    first, second, outcomes, keys, longer = zip(*rows, strict=True)
+    plain = leaderboard(first, second, outcomes, list(keys))
+    level = leaderboard(first, second, outcomes, list(keys), covariate=length_lead(longer, [0.0] * len(longer)))
+    at_length = {s.name: s.strength for s in level.standings}
+    found["length_effect"] = level.covariate
+    for standing in plain.standings:
+        beats = None if standing.name == found["baseline"] else plain.chance(standing.name, found["baseline"])
+        found["leaderboard"].append(
+            {
+                "place": standing.place, "policy": standing.name, "strength": standing.strength,
+                "strength_at_equal_length": at_length[standing.name], "beats_baseline": beats,
+                "wins": standing.wins, "ties": standing.ties, "losses": standing.losses,
+                "level_with": list(standing.level_with),
+            }
+        )  # fmt: skip
+
+
+def _seeds(found: dict[str, Any]) -> dict[str, Any]:
+    """The spread of each figure over the policies beside the baseline."""
+    others = [figures for name, figures in found["policies"].items() if name != found["baseline"]]
+    spread: dict[str, Any] = {}
+    for key in ("win_rate", "gold", "proxy", "kl", "length"):
+        values = [f[key][0] for f in others if f.get(key) is not None and math.isfinite(f[key][0])]
+        if len(values) == len(others) and values:
+            over = over_seeds(values)
+            spread[key] = {
+                "mean": over.mean, "deviation": over.deviation, "lowest": over.lowest, "highest": over.highest,
+                "seeds": over.seeds,
+            }  # fmt: skip
+    return spread
+
+
+def _capability(
+    found: dict[str, Any], policies: Sequence[str], perplexity: Sequence[str], tasks: Sequence[Any]
+) -> dict[str, Any]:
+    """Perplexity and task scores of each policy; the best of n has none of its own."""
+    for name in dict.fromkeys(policies):
+        if best_of(name)[0] == 1:
+            figures = found["policies"][label_of(name)]
+            if perplexity:
+                figures["perplexities"] = perplexities(name, perplexity)
+                figures["perplexity"] = next(iter(figures["perplexities"].values()))["token"]
+            if tasks:
+                figures["tasks"] = run_tasks(name, tasks)
+    return found

@@ -1,0 +1,237 @@
+"""Labels that keep arriving while the policy trains (Christiano et al. 2017; Ziegler et al. 2019, section 2.3).
+
+repeat, after each batch of PPO:
+    pairs of the batch's responses are put into the queue, as many as the schedule asks for by now
+    where training is too far ahead of the labelers, it waits for them
+    after every so many labels the reward model is refitted on all of them, and takes the place of the last one
+
+The KL reference and the value model stay. With n of N batches done, 1 - (1 - n/N)² of the labels have been asked for:
+more at the beginning, when the policy changes most.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hearken.algorithms import ppo
+from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.stage import Inputs, find_stage, run_stage
+from hearken.domains.text.loading import TextPolicy
+from hearken.domains.text.rewarding import open_reward
+from hearken.errors import UserError
+from hearken.feedback.examples import Content, content_key
+from hearken.feedback.records import Prompt, QueueItem, Response
+from hearken.loop.asking import ask, filled, wait_for
+from hearken.loop.rounds_options import OnlineOptions, Who
+from hearken.models.layout import Group
+from hearken.rewards.learned import Reward
+from hearken.training.artifact import MANIFEST, Artifact, claim_folder, release_folder, request_of
+
+if TYPE_CHECKING:
+    from hearken.loop.rounds import Loop
+
+
+def due(step: int, steps: int, labels: int) -> int:
+    """Labels that have been asked for when ``step`` of ``steps`` batches are done: N·(1 - (1 - n/N)²), rounded."""
+    return round(labels * (1 - (1 - step / steps) ** 2))
+
+
+class Current:
+    """The reward model of the moment; remembers the batch that it scored last."""
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward = reward
+        self.groups: Sequence[Group] = ()
+
+    def __call__(self, groups: Sequence[Group]) -> Tensor:
+        """(R,) scores of all responses."""
+        self.groups = groups
+        return self.reward(groups)
+
+
+@dataclass
+class Refits:
+    """What is known of the labels while the policy trains; part of its checkpoint."""
+
+    loop: Loop
+    number: int
+    policy: TextPolicy
+    current: Current
+    options: PPOOptions
+    parents: dict[str, str]
+    name: str
+    contents: dict[tuple[int, ...], Content]
+    """Prompts by their tokens."""
+    made: int = 0
+    """Reward models refitted so far."""
+    asked: int = 0
+    """Labels asked for."""
+    learnt: int = 0
+    """Labels that the newest refit has seen."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts."""
+        return {"made": self.made, "asked": self.asked, "learnt": self.learnt}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Back to saved counts, with the reward model of that time."""
+        self.made, self.asked, self.learnt = state["made"], state["asked"], state["learnt"]
+        for number in range(1, self.made + 1):
+            self.parents[f"refit {number}"] = str(self.path(number))
+        if self.made:
+            self._use(self.path(self.made))
+
+    def path(self, number: int) -> Path:
+        """Where a refitted reward model is."""
+        return self.loop.project.artifacts / f"r{self.number:02d}-refit-{number}"
+
+    def _use(self, path: Path) -> None:
+        self.current.reward = open_reward(str(path), self.policy, {}, self.options)
+
+    # After a batch
+
+    def ask(self, step: int, wanted: int) -> None:
+        """Put ``wanted`` pairs of the last batch into the queue; the batch is in random order already."""
+        project, config = self.loop.project, self.loop.config
+        who = list(config.labelers)
+        shares = list(config.labelers.values())
+        responses: list[Response] = []
+        items: dict[Who, list[QueueItem]] = {w: [] for w in who}
+        overlap = project.config.sample.overlap
+        with project.store() as store:
+            for at, group in enumerate(self.current.groups):
+                if wanted <= 0:
+                    break
+                texts = list(dict.fromkeys(self.policy.encoder.decode(r) for r in group.responses))
+                if len(texts) < 2:
+                    continue
+                prompt = Prompt(content=self.contents[tuple(group.prompt)])
+                store.add_prompts([prompt])
+                shown = [
+                    Response(
+                        prompt_id=prompt.id, text=text, policy=self.name, round=self.number, seed=self.options.seed,
+                        sample=n, metadata={"step": step},
+                    )
+                    for n, text in enumerate(texts)
+                ]  # fmt: skip
+                mine = _pick(who, shares, f"{self.number} {step} {at}")
+                items[mine].append(
+                    QueueItem(
+                        prompt_id=prompt.id, response_ids=tuple(r.id for r in shown), round=self.number,
+                        slots=overlap, metadata={"step": step, "asked": mine},
+                    )
+                )  # fmt: skip
+                responses += shown
+                wanted -= overlap
+                self.asked += overlap
+            store.add_responses(responses)
+        for one in who:
+            if one == "people":
+                with project.store() as store:
+                    store.enqueue(items[one])
+            else:
+                seed = project.config.seed + self.number
+                ask(project, items[one], one, config, ai=config.ai, label="Labels", seed=seed)
+
+    def keep_pace(self, step: int, online: OnlineOptions) -> int:
+        """Labels that have come for batches up to this one; waits where training is too far ahead of them."""
+        ahead = online.ahead or online.refit_every
+        with self.loop.project.store() as store:
+            items = [i for i in store.items(round=self.number) if 0 <= i.metadata.get("step", -1) <= step]
+            have = filled(store, {i.id for i in items}, {self.number})
+            total = sum(i.slots for i in items)
+            if total - have > ahead:
+                need = _Some((total - ahead) / total, self.loop.config.poll_seconds)
+                wait_for(
+                    store, items, need, label="Training waits for labels", wait=self.loop.wait,
+                    announce=self.loop.announce,
+                )  # fmt: skip
+                have = filled(store, {i.id for i in items}, {self.number})
+        return have
+
+    def refit(self) -> None:
+        """Fit the reward model anew on every judgment so far, and score by it from the next batch on."""
+        loop, project, config = self.loop, self.loop.project, self.loop.config
+        out = self.path(self.made + 1)
+        if not (out / MANIFEST).is_file():
+            with project.store() as store:
+                as_of = store.last_seq()
+            only = self.number if config.reward_data == "round" else None
+            decay = config.decay if only is None else 1.0
+            last = self.path(self.made) if self.made else Path(loop.reward_path(self.number))
+            parents = {k: v for k, v in self.parents.items() if not k.startswith("refit ")}
+            base = json.loads((Path(loop.reward_path(self.number)) / MANIFEST).read_text("utf-8"))
+            inputs = Inputs(
+                model=str(last) if config.reward_start == "last" else project.first_policy(),
+                data=(project.snapshot("train", as_of=as_of, round=only, decay=decay, latest=self.number),),
+                validation=(project.snapshot("validation", as_of=as_of),),
+                references=tuple(base["inputs"]["references"]), parents=parents,
+            )  # fmt: skip
+            stage = find_stage("reward")
+            values = {"seed": project.config.seed} | project.config.stages.get("reward", {})
+            options = stage.options.parse(values, where="hearken.yaml: stages.reward")
+            begun = out / "run" / "request.json"
+            if begun.exists() and json.loads(begun.read_text("utf-8")) != request_of("reward", inputs, options):
+                shutil.rmtree(out)  # labels have come since it was interrupted
+            with torch.random.fork_rng():
+                run_stage(stage, inputs, options, out)
+        self.made += 1
+        self.parents[f"refit {self.made}"] = str(out)
+        self._use(out)
+
+
+@dataclass(frozen=True)
+class _Some:
+    enough: float
+    poll_seconds: float
+
+
+def _pick(who: Sequence[Who], shares: Sequence[float], key: str) -> Who:
+    """One of the labelers, by their shares; the same for the same key."""
+    at = int(content_key(key)[:8], 16) / 16**8 * sum(shares)
+    for one, share in zip(who, shares, strict=True):
+        at -= share
+        if at < 0:
+            return one
+    return who[-1]
+
+
+def train_online(loop: Loop, number: int, inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
+    """PPO as ever, with a reward model that learns on the way. The manifest's parents name every refit.
+
+    Raises:
+        UserError: one response a prompt leaves nothing to compare.
+    """
+    if options.samples < 2:
+        raise UserError("labels on the way need two responses to a prompt", "Set stages.ppo.samples to 2 or more")
+    claim_folder(out, "ppo", inputs, options)
+    try:
+        ready = ppo.load(inputs, options)
+    except UserError:
+        release_folder(out)
+        raise
+    current = Current(ready.models.reward)
+    ready.models.reward = current
+    contents = {tuple(ids): content for ids, content in zip(ready.prompts, ready.contents, strict=True)}
+    refits = Refits(loop, number, ready.policy, current, options, inputs.parents, out.name, contents)
+    online = loop.config.online
+    steps = max(options.episodes // options.batch, 1)
+
+    def after(step: int) -> None:
+        wanted = due(step + 1, steps, online.labels) - refits.asked
+        if wanted > 0:
+            refits.ask(step, wanted)
+        have = refits.keep_pace(step, online)
+        if have - refits.learnt >= online.refit_every and step + 1 < steps:
+            refits.learnt = have
+            refits.refit()
+
+    return ppo.improve(ready, inputs, options, out, more={"refits": refits}, after=after)

@@ -1,0 +1,287 @@
+"""`hearken trace`: from an artifact back to the judgments, labelers and guideline versions behind it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hearken.errors import UserError
+from hearken.feedback.formats import read_examples
+from hearken.training.artifact import MANIFEST, Artifact, hash_files
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from hearken.loop.project import Project
+
+DATA = ("data", "validation", "references", "ptx")
+"""Inputs of a stage that are files."""
+
+
+@dataclass
+class Node:
+    """An artifact, a file or a set of judgments, with what it was made of."""
+
+    name: str
+    kind: str
+    """A stage's name, samples, judgments, evaluation; or file, snapshot, labelers, model (one made elsewhere)."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    parents: list[tuple[str, Node]] = field(default_factory=list)
+    """What each was to it: model, reward, data ..."""
+    seen: bool = False
+    """It is told in full elsewhere in the tree."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dictionaries."""
+        told = {"name": self.name, "kind": self.kind, **self.facts}
+        if self.seen:
+            return told | {"see": "above"}
+        return told | {"parents": [{"as": role} | node.to_json() for role, node in self.parents]}
+
+
+class Tracer:
+    """Walks manifests; each artifact is told once.
+
+    Args:
+        project: whose store knows the judgments; None for bare files.
+    """
+
+    def __init__(self, project: Project | None) -> None:
+        self.project = project
+        self._told: set[Path] = set()
+        self._known: dict[str, Any] | None = None
+
+    def find(self, name: str) -> Path:
+        """The folder of an artifact, by its name in the project or its path.
+
+        Raises:
+            UserError: there is none; the known ones are named.
+        """
+        places = [Path(name)] + ([self.project.artifacts / name] if self.project else [])
+        for place in places:
+            if (place / MANIFEST).is_file():
+                return place.resolve()
+        known = ", ".join(self.project.finished(records=True)) if self.project else ""
+        raise UserError(
+            f"there is no finished artifact '{name}'",
+            f"There are: {known}" if known else "Name a folder that hearken train has finished",
+        )
+
+    def artifact(self, path: Path) -> Node:
+        """An artifact with all that stands behind it."""
+        made = Artifact.load(path)
+        manifest = made.manifest
+        node = Node(path.name, made.kind, {
+            "made": manifest.get("created"), "seed": manifest.get("seed"), "hash": manifest.get("data", {}).get("hash"),
+            "metrics": {k: v for k, v in manifest.get("metrics", {}).items() if not isinstance(v, dict)},
+            "versions": manifest.get("versions", {}),
+        })  # fmt: skip
+        if path in self._told:
+            return Node(path.name, made.kind, seen=True)
+        self._told.add(path)
+        parents = [(role, one) for role, value in manifest.get("parents", {}).items() for one in _paths(value)]
+        for role, parent in parents:
+            node.parents.append((role, self._parent(parent, path)))
+        inputs = manifest.get("inputs", {})
+        for role in DATA:
+            for file in inputs.get(role) or ():
+                recorded = manifest["data"].get("hash") if role == "data" and len(inputs["data"]) == 1 else None
+                node.parents.append((role, self._file(self._place(file), recorded)))
+        if made.kind == "judgments":
+            node.parents.append(("given by", self._round(manifest["data"])))
+        return node
+
+    def _place(self, name: str) -> Path:
+        """Where a path of a manifest is now; a project may have been moved since."""
+        path = Path(name)
+        if not path.exists() and self.project is not None:
+            for folder in ("artifacts", "snapshots", "data"):
+                if folder in path.parts:
+                    at = len(path.parts) - 1 - path.parts[::-1].index(folder)
+                    moved = self.project.path.joinpath(*path.parts[at:])
+                    if moved.exists():
+                        return moved
+        return path
+
+    def _parent(self, name: str, child: Path) -> Node:
+        path = self._place(name)
+        if (path / MANIFEST).is_file():
+            return self.artifact(path.resolve())
+        # A reward may be a function or a sum; a model may come from the Hub.
+        return Node(
+            name, "model", {"note": "not made here" if path.exists() or "/" in name else "not a local artifact"}
+        )
+
+    # Data
+
+    def _file(self, path: Path, recorded: str | None) -> Node:
+        if not path.exists():
+            return Node(path.name, "file", {"path": str(path), "note": "not there any more"})
+        state = None
+        if recorded is not None:
+            state = "as it was read" if hash_files((str(path),)) == recorded else "changed since it was read"
+        facts = {"path": str(path), "state": state}
+        if path.suffix == ".parquet" and path.parent.name == "snapshots":
+            return self._snapshot(path, facts)
+        return Node(path.name, "file", facts)
+
+    def _snapshot(self, path: Path, facts: dict[str, Any]) -> Node:
+        """A frozen data set: its judgments by round, with labelers, guidelines and the policies they speak about."""
+        rows = read_examples(path, "snapshot")
+        ids = [row.metadata["judgment"] for row in rows if row.metadata.get("judgment")]
+        node = Node(path.name, "snapshot", facts | {"examples": len(rows), "judgments": len(set(ids))})
+        if self.project is not None and ids:
+            node.parents += self._judgments(set(ids))
+        return node
+
+    def _store(self) -> dict[str, Any]:
+        """Judgments, labelers and policies of responses, read once."""
+        if self._known is None:
+            assert self.project is not None
+            with self.project.store() as store:
+                self._known = {
+                    "judgments": {j.id: j for j in store.judgments(history=True, checks=None)},
+                    "live": {j.id for j in store.judgments(checks=None)},
+                    "labelers": {one.id: one for one in store.labelers()},
+                    "policies": {r.id: r.policy or "imported" for r in store.responses()},
+                    "guidelines": {g.version: g for g in store.guidelines()},
+                }
+        return self._known
+
+    def _judgments(self, ids: set[str]) -> Iterator[tuple[str, Node]]:
+        known = self._store()
+        there = [known["judgments"][i] for i in ids if i in known["judgments"]]
+        if len(there) < len(ids):
+            yield "erased", Node(f"{len(ids) - len(there)} judgments", "erased", {"note": "erased since"})
+        revised = sum(j.id not in known["live"] for j in there)
+        if revised:
+            yield "revised", Node(f"{revised} judgments", "revised", {"note": "revised or withdrawn since"})
+        for number in sorted({j.round for j in there}, key=lambda n: -1 if n is None else n):
+            mine = [j for j in there if j.round == number]
+            yield "judgments", self._tell(mine, "imported" if number is None else f"round {number}")
+
+    def _round(self, data: dict[str, Any]) -> Node:
+        """What a round was told, from the database."""
+        if self.project is None:
+            return Node("labelers", "labelers", {"labelers": data["labelers"]})
+        number = None
+        known = self._store()
+        there = [j for j in known["judgments"].values() if j.labeler_id in set(data["labelers"]) and j.seq]
+        there = [j for j in there if j.seq <= data["as_of"] and j.kind == "comparison"]
+        counts = Counter(j.round for j in there)
+        number = max((n for n in counts if n is not None), default=None)
+        return self._tell([j for j in there if j.round == number], f"round {number}")
+
+    def _tell(self, judgments: list[Any], name: str) -> Node:
+        """A set of judgments by labeler, guideline version and policy."""
+        known = self._store()
+        policies = Counter(known["policies"].get(r, "erased") for j in judgments for r in j.response_ids)
+        guidelines = Counter(j.guideline for j in judgments)
+        seqs = sorted(j.seq for j in judgments)
+        facts = {
+            "judgments": len(judgments), "numbers": [seqs[0], seqs[-1]] if seqs else [],
+            "responses_of": dict(policies.most_common()),
+            "guidelines": {"none" if v is None else f"version {v}": n for v, n in sorted(
+                guidelines.items(), key=lambda pair: -1 if pair[0] is None else pair[0])},
+        }  # fmt: skip
+        node = Node(name, "judgments given", facts)
+        for labeler, count in Counter(j.labeler_id for j in judgments).most_common():
+            record = known["labelers"].get(labeler)
+            who = {"kind": record.kind, "attributes": record.attributes} if record else {"note": "erased since"}
+            node.parents.append(
+                (
+                    "labeler",
+                    Node(record.name if record else labeler, "labeler", {"id": labeler, "judgments": count} | who),
+                )
+            )
+        return node
+
+
+def _paths(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []
+
+
+def trace(name: str, project: Project | None = None) -> Node:
+    """The tree of all that stands behind an artifact.
+
+    Args:
+        name: of an artifact in the project, or the path of its folder.
+        project: None outside of one: files and models are followed, judgments are not looked up.
+
+    Raises:
+        UserError: there is no such artifact.
+    """
+    tracer = Tracer(project)
+    return tracer.artifact(tracer.find(name))
+
+
+LABELERS = 6
+"""Shown by name in the tree; further ones are counted."""
+
+
+def draw(node: Node) -> Tree:
+    """The tree for a terminal."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    def say(role: str, one: Node) -> Text:
+        line = Text(f"{role}: ", "dim") if role else Text()
+        line.append(one.name, "bold")
+        if one.kind not in (one.name, "judgments given", "labeler", "file"):
+            line.append(f"  {one.kind}")
+        if words := ", ".join(_words(one)):
+            line.append(f"  {words}", "dim")
+        return line
+
+    def grow(branch: Tree, one: Node) -> None:
+        labelers = [child for role, child in one.parents if role == "labeler"]
+        for role, child in [pair for pair in one.parents if pair[0] != "labeler"]:
+            grow(branch.add(say(role, child)), child)
+        for labeler in labelers[:LABELERS]:
+            branch.add(say("labeler", labeler))
+        if len(labelers) > LABELERS:
+            rest = labelers[LABELERS:]
+            branch.add(Text(f"{len(rest)} more labelers, {sum(r.facts['judgments'] for r in rest)} judgments", "dim"))
+
+    root = Tree(say("", node))
+    grow(root, node)
+    return root
+
+
+def _words(node: Node) -> Iterator[str]:
+    """A node's facts in a few words."""
+    facts = node.facts
+    if node.seen:
+        yield "told above"
+    if facts.get("made"):
+        yield f"{facts['made'][:16].replace('T', ' ')}"
+    if facts.get("hash"):
+        yield f"data {facts['hash'][:8]}"
+    if facts.get("seed") is not None:
+        yield f"seed {facts['seed']}"
+    if node.kind == "reward" and (accuracy := facts.get("metrics", {}).get("accuracy")) is not None:
+        yield f"held-out accuracy {accuracy:.1%}"
+    if "examples" in facts:
+        yield f"{facts['examples']:,} examples"
+    if facts.get("judgments"):
+        yield f"{facts['judgments']:,} judgments"
+    if facts.get("responses_of"):
+        yield "on responses of " + ", ".join(facts["responses_of"])
+    if facts.get("guidelines"):
+        yield "guideline " + ", ".join(facts["guidelines"])
+    if node.kind == "labeler" and "kind" in facts:
+        yield facts["kind"]
+    for key in ("state", "note"):
+        if facts.get(key):
+            yield facts[key]
+
+
+def as_json(node: Node) -> str:
+    """The tree as JSON text."""
+    return json.dumps(node.to_json(), ensure_ascii=False, default=str)
