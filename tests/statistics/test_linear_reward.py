@@ -1,0 +1,134 @@
+"""The theory of linear rewards against what it proves: check 3 and check 4 of the papers' figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hearken.statistics.linear_reward import LinearFit, confidence_radius, fit_pairs, fit_rankings, optimistic_pair
+
+PHI = np.array([[1.0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]])
+THETA = np.array([-1.0, 0.1, 0.9])
+SUM_ZERO = np.linalg.svd(np.eye(3) - 1 / 3)[0][:, :2]
+"""An orthonormal basis of Σθ = 0."""
+
+
+def pessimism_problem(n: int, rng: np.random.Generator) -> LinearFit:
+    """Fit n - 1 comparisons of (a1, a2) and one of (a2, a3), under Σθ = 0 and ‖θ‖ ≤ 2."""
+    differences = np.stack([PHI[0] - PHI[1], PHI[1] - PHI[2]])
+    chance = 1 / (1 + np.exp(-differences @ THETA))
+    counts = np.array([n - 1, 1])
+    share = rng.binomial(counts, chance) / counts
+    found = fit_pairs(differences @ SUM_ZERO, share, counts, norm=2.0)
+    design = (differences * counts[:, None]).T @ differences / n
+    return LinearFit(SUM_ZERO @ found.theta, design, design, design, n, found.ridge)
+
+
+def test_maximum_likelihood_does_not_improve_where_pessimism_does() -> None:
+    rng = np.random.default_rng(0)
+    values = PHI @ THETA
+    lost: dict[int, list[list[float]]] = {}
+    for n in (20, 1000):
+        lost[n] = []
+        for _ in range(40):
+            fit = pessimism_problem(n, rng)
+            error = fit.theta - THETA
+            lost[n].append(
+                [
+                    values.max() - values[np.argmax(fit.values(PHI))],
+                    values.max() - values[np.argmax(fit.pessimistic(PHI, 2.0, PHI[2]))],
+                    float(np.sqrt(error @ fit.design @ error)),
+                ]
+            )
+    few, many = (np.mean(lost[n], axis=0) for n in (20, 1000))
+    assert few[0] == pytest.approx(0.312, abs=0.2) and many[0] == pytest.approx(0.280, abs=0.2)
+    assert many[0] > 4 * many[1]  # the greedy policy stays bad, with fifty times the data
+    assert few[1] < 0.101 and many[1] < few[1]
+    assert many[2] < few[2] / 4  # and yet θ is learned, at the rate 1/√n, in Σ's norm
+
+
+def test_the_width_of_an_unseen_direction_stays() -> None:
+    rng = np.random.default_rng(1)
+    seen, unseen = np.array([0.0, 1, 0]), np.array([1.0, 0, 0])
+    few, many = (pessimism_problem(n, rng) for n in (100, 10_000))
+    assert many.width(seen) == pytest.approx(few.width(seen) / 10, rel=0.05)
+    assert many.width(unseen) == pytest.approx(few.width(unseen), rel=0.05)
+    assert many.optimistic(seen, 1.0) - many.pessimistic(seen, 1.0) == pytest.approx(2 * many.width(seen))
+
+
+def rankings(n: int, k: int, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    x = rng.normal(size=(n, k, len(theta)))
+    order = np.argsort(-(x @ theta + rng.gumbel(size=(n, k))), axis=1)
+    return np.take_along_axis(x, order[:, :, None], axis=1)
+
+
+def test_rankings_teach_more_than_their_split_pairs_and_those_more_than_one_pair() -> None:
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(20):
+        theta = rng.normal(size=5)
+        theta *= 2 / np.linalg.norm(theta)
+        x = rankings(200, 9, theta, rng)
+        pair = rankings(200, 2, theta, rng)
+        fits = (fit_rankings(x), fit_rankings(x, split=True), fit_pairs(pair[:, 0] - pair[:, 1]))
+        errors.append([np.linalg.norm(fit.theta - theta) for fit in fits])
+    whole, split, single = np.sqrt(np.mean(np.square(errors), axis=0))
+    assert whole == pytest.approx(0.092, abs=0.02)
+    assert split == pytest.approx(0.106, abs=0.025)
+    assert single == pytest.approx(0.45, abs=0.12)
+    assert 1.0 < split / whole < 1.3
+
+
+def test_the_covariance_foretells_the_error_of_split_pairs_too() -> None:
+    rng = np.random.default_rng(2)
+    theta = np.array([1.0, -1.0, 0.5])
+    for split in (False, True):
+        fits = [fit_rankings(rankings(100, 4, theta, rng), split=split) for _ in range(30)]
+        seen = np.std([fit.theta for fit in fits], axis=0)
+        said = np.mean([np.sqrt(np.diag(fit.covariance)) for fit in fits], axis=0)
+        assert np.allclose(said, seen, rtol=0.35)
+
+
+def test_a_ranking_of_two_is_a_pair_and_weights_are_repetitions() -> None:
+    rng = np.random.default_rng(3)
+    x = rankings(40, 2, np.array([1.0, 0.3]), rng)
+    pair = fit_pairs(x[:, 0] - x[:, 1])
+    assert np.allclose(fit_rankings(x).theta, pair.theta, atol=1e-6)
+    weights = rng.integers(1, 4, 40)
+    repeated = np.repeat(x, weights, axis=0)
+    weighted = fit_rankings(x, weights.astype(float))
+    again = fit_rankings(repeated)
+    assert np.allclose(weighted.theta, again.theta, atol=1e-6)
+    assert np.allclose(weighted.covariance, again.covariance, atol=1e-6)
+
+
+def test_ties_and_votes_are_shares() -> None:
+    assert fit_pairs([[1.0]], [0.75]).theta[0] == pytest.approx(np.log(3), abs=1e-6)
+    assert fit_pairs([[1.0]], [0.5]).theta[0] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_separable_data_meet_the_bound_or_the_prior() -> None:
+    assert np.linalg.norm(fit_pairs([[1.0, 0.5]], norm=2.0).theta) == pytest.approx(2.0, abs=1e-5)
+    around = fit_pairs([[1.0, 0.0]], [0.5], ridge=1.0, centre=[0.0, 3.0])
+    assert np.allclose(around.theta, [0.0, 3.0], atol=1e-6)
+
+
+def test_the_next_pair_is_the_least_known_one_that_may_still_be_best() -> None:
+    arms = np.eye(3)
+    # Arms 0 and 1 were compared often and are level; arm 2 is far worse than both.
+    fit = fit_pairs([[1, -1, 0], [1, 0, -1], [0, 1, -1]], [0.5, 0.999, 0.999], [50, 4000, 4000], ridge=0.1)
+    assert set(optimistic_pair(fit, arms, 2.0)) == {0, 1}
+    settled = fit_pairs([[1, -1, 0], [1, 0, -1]], [0.9, 0.9], [4000, 4000], ridge=0.1)
+    assert optimistic_pair(settled, arms, 2.0) == (0, 0)
+
+
+def test_the_radius_falls_with_comparisons_and_wrong_input_is_refused() -> None:
+    assert confidence_radius(5, 400, 0.05, 1.0) == pytest.approx(confidence_radius(5, 100, 0.05, 1.0) / 2, rel=1e-3)
+    for call in (
+        lambda: fit_pairs(np.zeros((0, 2))),
+        lambda: fit_pairs([[1.0]], [2.0]),
+        lambda: fit_rankings(np.zeros((3, 1, 2))),
+        lambda: confidence_radius(0, 1, 0.1, 1.0),
+    ):
+        with pytest.raises(ValueError):
+            call()
