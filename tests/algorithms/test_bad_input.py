@@ -69,6 +69,20 @@ CASES: dict[str, tuple[str, Callable[[Any, Path], dict[str, Any]], str]] = {
     "chosen is rejected": (
         "reward", lambda w, t: {"data": rows(t, {"prompt": "a", "chosen": "b", "rejected": "b"})}, r"rows.jsonl.*1",
     ),
+    "no responses": (
+        "dpo", lambda w, t: {"data": rows(t, {"prompt": "a", "responses": [], "ranks": []})}, r"rows.jsonl.*1.*responses",
+    ),
+    "one response ranked": (
+        "dpo", lambda w, t: {"data": rows(t, {"prompt": "a", "responses": ["b", "c"], "ranks": [0, None]})}, "nothing to",
+    ),
+    "no reference": ("ppo", lambda w, t: {"ref": t / "none"}, "none does not exist"),
+    "a reference that judges": ("ppo", lambda w, t: {"ref": w.reward}, "is a reward model"),
+    "ratings for kto": (
+        "kto", lambda w, t: {"data": rows(t, {"prompt": "a", "completion": "b", "ratings": {"x": 3}})}, "not a thumb",
+    ),
+    "attribute of nobody": ("reward", lambda w, t: {"weights": {"kind": 1}}, "nobody rated 'kind'"),
+    "attribute of a plain reward": ("ppo", lambda w, t: {"reward": f"{w.reward}#kind"}, "It has one score alone"),
+    "half an attribute": ("ppo", lambda w, t: {"reward": "#kind"}, "is not model#attribute"),
     "leakage": ("sft", lambda w, t: {"validation": w.demonstrations}, "validation data .* are in the training data"),
     "encoding": ("sft", lambda w, t: {"data": cp1252(t)}, "cp1252"),
 }  # fmt: skip
@@ -90,6 +104,8 @@ def given(world, stage: str) -> dict[str, Any]:
     return {
         "sft": {"model": world.base, "data": world.demonstrations},
         "reward": {"model": world.base, "data": world.pairs},
+        "dpo": {"model": world.base, "validation": 0},
+        "kto": {"model": world.base, "validation": 0},
         "ppo": {"model": world.sft, "data": world.prompts, "reward": world.reward, "batch": 4, "max_new_tokens": 8},
     }[stage]
 

@@ -143,6 +143,31 @@ def test_bad_reward_functions(world, tmp_path: Path, module, body: str, message:
         improve(world, tmp_path / "out", "rloo", reward=f"{name}:score")
 
 
+def test_a_reward_function_that_fails_on_the_way_loses_nothing(world, tmp_path: Path, module) -> None:
+    """It fails in the third of three steps; mended, the same command makes that step alone, and the same policy."""
+    name = module(
+        "import pathlib\n"
+        f"here = pathlib.Path({str(tmp_path)!r})\n"
+        "def score(prompts, responses, metadata):\n"
+        "    calls = here / 'calls'\n"
+        "    calls.write_text(calls.read_text() + '.' if calls.exists() else '.')\n"
+        "    if len(calls.read_text()) == 3:\n"
+        "        raise ConnectionError('the service is down')\n"
+        "    return [float(len(r)) for r in responses]\n",
+        "failing_reward",
+    )
+    words = {"reward": f"{name}:score", "episodes": 48}
+    with pytest.raises(
+        UserError, match="raised ConnectionError: the service is down. Mend the function and run the same"
+    ):
+        improve(world, tmp_path / "out", "rloo", **words)
+    artifact = improve(world, tmp_path / "out", "rloo", **words)
+    assert [row["step"] for row in metrics(artifact.path)] == [0, 1, 2]
+    assert (tmp_path / "calls").read_text() == "....", "the steps before it were not made again"
+    whole = weights(improve(world, tmp_path / "whole", "rloo", **words).path)
+    assert all(torch.equal(weight, whole[n]) for n, weight in weights(artifact.path).items())
+
+
 def test_unknown_reward_functions(world, tmp_path: Path, module) -> None:
     name = module("x = 1\n", "empty_reward")
     for reward, message in (

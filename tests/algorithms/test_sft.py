@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hearken.algorithms.sft import evaluate, load, summed_nll
 from hearken.algorithms.sft_options import SFTOptions
 from hearken.algorithms.stage import Inputs, train
+from hearken.domains.text.data import demonstrations
+from hearken.domains.text.loading import open_policy
 from hearken.errors import UserError
+from hearken.feedback.examples import Comparison, Demonstration
 from hearken.models.layout import Group
 
 OFF: dict[str, Any] = {"trackers": "none", "precision": "fp32"}
@@ -203,3 +207,22 @@ def test_adapters_are_drawn_by_the_seed(world, tmp_path: Path) -> None:
     ]
     a, b, c = ((f / "adapter_model.safetensors").read_bytes() for f in folders)
     assert a == b != c
+
+
+def test_a_demonstration_counts_by_its_weight(world) -> None:
+    """Weight 2 is what the row twice would be; weight 0 is no row; a comparison's best response has its weight."""
+    policy = open_policy(str(world.base), SFTOptions(), SFTOptions())
+
+    def groups(*rows: Any) -> list[Group]:
+        return demonstrations(rows, policy.encoder)
+
+    one, other = Demonstration("tell 1 the", " fox"), Demonstration("tell 2 the", " owl sings")
+    heavy = groups(replace(one, weight=2.0), other, replace(other, response=" bear", weight=0.0))
+    pair = groups(Comparison("tell 1 the", (" fox", " owl"), (0, 1), weight=2.0))
+    with torch.no_grad():
+        repeated = groups(one, one, other)
+        twice = summed_nll(policy.scorer, repeated).item()
+        assert summed_nll(policy.scorer, heavy).item() == pytest.approx(twice, rel=1e-5)
+        tokens = sum(len(g.responses[0]) for g in repeated)
+        assert evaluate(policy.scorer, heavy, 512)["validation_loss"] == pytest.approx(twice / tokens, rel=1e-5)
+    assert [g.weight for g in heavy] == [2.0, 1.0] and pair[0].weight == 2.0

@@ -16,11 +16,19 @@ from typer.testing import CliRunner
 from hearken.cli.main import app
 from hearken.errors import UserError
 from hearken.feedback.examples import Message
-from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
+from hearken.feedback.records import (
+    ComparisonPayload,
+    CritiquePayload,
+    Judgment,
+    Labeler,
+    Prompt,
+    QueueItem,
+    Response,
+)
 from hearken.feedback.snapshot import inline_examples
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.ai import AILabeler, Nonsense, spoken
-from hearken.labelers.answering import agreement, answer_queue, estimate, revise
+from hearken.labelers.answering import agreement, answer_queue, estimate, estimate_revisions, revise
 from hearken.labelers.constitution import Constitution, Principle, load_constitution
 from hearken.labelers.judges import LocalJudge, Reply, ServerJudge
 from hearken.labelers.protocol import Labeler as LabelerProtocol
@@ -60,6 +68,8 @@ class Scripted:
     def ask(self, dialogue: Sequence[Message], max_tokens: int) -> Reply:
         if "Now write the response anew" in dialogue[-1].content:
             return Reply("a better fox")
+        if "Readers say of it" in dialogue[-1].content:
+            return Reply("as readers asked" if "- too few foxes" in dialogue[-1].content else "")
         if "falls short" not in dialogue[-1].content:
             a, b = foxes(dialogue[-1].content)
             return Reply(f"A has {a}, B has {b}.\nAnswer: {'A' if a + self.side > b else 'B'}")
@@ -183,7 +193,7 @@ def test_nonsense_is_refused_and_what_was_judged_stays(store: FeedbackStore) -> 
 
 def test_critiques_become_revisions(store: FeedbackStore) -> None:
     done = revise(store, AILabeler(Scripted(), ONE))
-    assert done == {"labeler": "scripted/one", "revisions": 12, "no_answer": 0, "unchanged": 0}
+    assert done == {"labeler": "scripted/one", "revisions": 12, "heeded": 0, "no_answer": 0, "unchanged": 0}
     kinds = [j.kind for j in store.judgments()]
     assert kinds.count("critique") == kinds.count("edit") == 12
     demonstrations = list(inline_examples(store, ("demonstration",)))
@@ -191,6 +201,25 @@ def test_critiques_become_revisions(store: FeedbackStore) -> None:
     (pair, *_) = inline_examples(store, ("comparison",))
     assert pair.responses[0] == "a better fox" and pair.ranks == (0, 1)
     assert revise(store, AILabeler(Scripted(), ONE))["revisions"] == 0
+
+
+def test_people_s_critiques_are_heeded(store: FeedbackStore) -> None:
+    """Every criticised response is rewritten by what people said of it; the judge's own critique is not asked for."""
+    people(store, more_foxes)
+    (person,) = store.labelers(kind="person")
+    responses = list(store.responses())
+    blamed = [r for r in responses if r.prompt_id == responses[0].prompt_id]
+    for response in blamed:
+        payload = CritiquePayload(response_id=response.id, text="too few foxes")
+        store.submit(Judgment(prompt_id=response.prompt_id, labeler_id=person.id, payload=payload))
+    cost = estimate_revisions(store, tokens_out=10, price_out=1e6)
+    requests = len(blamed) + 2 * 11
+    assert (cost.items, cost.requests, cost.price) == (len(blamed) + 11, requests, requests * 10)
+    done = revise(store, AILabeler(Scripted(), ONE))
+    assert done["heeded"] == len(blamed) and done["revisions"] == len(blamed) + 11
+    mine = [e for e in inline_examples(store, ("demonstration",)) if e.response == "as readers asked"]
+    assert len(mine) == len(blamed) and all(e.metadata["heeds"] == "people" for e in mine)
+    assert estimate_revisions(store, tokens_out=10).items == 0 == revise(store, AILabeler(Scripted(), ONE))["revisions"]
 
 
 def test_the_command(tmp_path: Path, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch) -> None:

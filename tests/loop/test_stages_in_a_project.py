@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tiny_models import write_base
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from hearken.algorithms.stage import find_stage, run_stage
+from hearken.errors import UserError
+from hearken.evaluation.measure import Judge as Scores
 from hearken.feedback.records import (
     ComparisonPayload,
     CritiquePayload,
@@ -25,10 +28,12 @@ from hearken.feedback.records import (
     Response,
     ThumbPayload,
 )
+from hearken.labelers.judges import Reply
 from hearken.loop.project import Project, ProjectConfig
 from hearken.progress import quiet
 
 FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 1e-3, "batch": 8, "epochs": 1}
+LEARN: dict[str, Any] = {"lr": 3e-3, "epochs": 4}
 SAMPLED: dict[str, Any] = {"episodes": 16, "max_new_tokens": 6, "missing_eos": None}
 
 
@@ -66,11 +71,12 @@ def judge(project: Project, *payloads: Any) -> None:
                 store.submit(Judgment(prompt_id=prompts[f"tell {n} the"], labeler_id="ann", payload=payload))
 
 
-def train(project: Project, stage: str, **more: Any) -> Any:
+def train(project: Project, stage: str, given: dict[str, str] | None = None, **more: Any) -> Any:
     name, inputs, options = project.request(stage)
+    inputs = replace(inputs, **given or {})
     found = find_stage(stage)
     options = options | FAST | more
-    return run_stage(found, inputs, found.options.parse(options), project.artifacts / name)
+    return run_stage(found, inputs, found.options.parse(options), project.artifacts / name, overwrite=True)
 
 
 def changed(project: Project, artifact: Any, loader: Any = AutoModelForCausalLM) -> bool:
@@ -85,6 +91,24 @@ def ranked(n: int) -> ComparisonPayload:
 
 def rated(word: str, value: float) -> Any:
     return lambda n: RatingPayload(response_id=f"{n}-{word}", ratings={"overall": value}, low=1, high=5)
+
+
+def attributed(word: str, **ratings: float) -> Any:
+    return lambda n: RatingPayload(response_id=f"{n}-{word}", ratings=ratings, low=1, high=5)
+
+
+def third(project: Project) -> None:
+    with project.store() as store:
+        store.add_responses(
+            Response(id=f"{p.content.split()[1]}-merrily", prompt_id=p.id, text=" fox sings merrily")
+            for p in store.prompts()
+        )
+
+
+def leads(reward: Any) -> float:
+    """How far 'happily' is scored above 'sadly'."""
+    ((happily, sadly),) = Scores(str(reward.path))(["tell 1 the"], [[" fox sings happily", " fox sings sadly"]])
+    return happily - sadly
 
 
 def thumb(word: str, label: bool) -> Any:
@@ -104,8 +128,53 @@ def test_thumbs(project: Project) -> None:
     judge(project, thumb("happily", True), thumb("sadly", False))
     artifact = train(project, "kto")
     assert artifact.manifest["data"]["thumbs_up"] == 16 and changed(project, artifact)
-    reward = train(project, "reward")
-    assert changed(project, reward, AutoModelForSequenceClassification)
+    reward = train(project, "reward", **LEARN)
+    assert leads(reward) > 0, "binary cross-entropy"
+    assert changed(project, train(project, "rloo", **SAMPLED, samples=2))
+
+
+@pytest.mark.parametrize("loss", ["kwise", "plackett_luce"])
+def test_rankings(project: Project, loss: str) -> None:
+    """Three responses in an order, some of them tied."""
+    third(project)
+    judge(
+        project,
+        lambda n: ComparisonPayload(
+            response_ids=(f"{n}-merrily", f"{n}-happily", f"{n}-sadly"), ranks=(1, 0, 2) if n % 2 else (0, 0, 1)
+        ),
+    )
+    reward = train(project, "reward", loss=loss, **LEARN)
+    assert reward.metrics["accuracy"] > 0.9 and leads(reward) > 0
+    assert changed(project, train(project, "rft", **SAMPLED, samples=2))
+    dpo = train(project, "dpo", epochs=4, rankings="pairs" if loss == "kwise" else loss)
+    assert changed(project, dpo) and dpo.metrics["accuracy"] > 0.9
+
+
+def test_strengths(project: Project) -> None:
+    """How much better is in the margin of the reward model and of DPO: the lead grows with it."""
+    judge(project, ranked)
+    rewards = [leads(train(project, "reward", margin=margin, **LEARN)) for margin in (0.0, 4.0)]
+    assert 0 < rewards[0] < rewards[1]
+    plain, wide = (train(project, "dpo", epochs=2, margin=margin) for margin in (0.0, 4.0))
+    assert changed(project, wide) and wide.metrics["train_loss"] > plain.metrics["train_loss"]
+
+
+def test_several_attributes(project: Project) -> None:
+    """One reward model with two heads; PPO, best-of-n and scoring go by the combination that is asked for."""
+    judge(project, attributed("happily", helpful=5, honest=1), attributed("sadly", helpful=1, honest=5))
+    reward = train(project, "reward", weights={"helpful": 1, "honest": 0.25}, **LEARN)
+    assert reward.manifest["data"]["attributes"] == {"helpful": 1.0, "honest": 0.25}
+    assert AutoModelForSequenceClassification.from_pretrained(reward.path).config.num_labels == 2
+    assert leads(reward) > 0, "helpfulness weighs more"
+    ppo = train(project, "ppo", **SAMPLED, samples=2)
+    assert changed(project, ppo)
+    other = {"reward": f"{reward.path}#helpful*-1,{reward.path}#honest*0.5"}
+    contrary = train(project, "ppo", other, **SAMPLED, samples=2)
+    assert contrary.metrics["score"] != pytest.approx(ppo.metrics["score"], abs=1e-3)
+    best = train(project, "rft", other, **SAMPLED, samples=2)
+    assert changed(project, best)
+    with pytest.raises(UserError, match=r"no attribute 'kind'. Its attributes: helpful, honest"):
+        train(project, "rft", {"reward": f"{reward.path}#kind"}, **SAMPLED, samples=2)
 
 
 def test_ratings_then_reinforcement(project: Project) -> None:
@@ -127,6 +196,26 @@ def test_edits_and_critiques(project: Project) -> None:
     assert changed(project, train(project, "sft", lr=1e-2)), "the edit is a demonstration"
     dpo = train(project, "dpo", epochs=4)
     assert dpo.metrics["accuracy"] == 1, "and better than the original"
+
+
+def test_critiques_are_heeded_and_imitated(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """critique -> revision by an AI labeler who reads it -> SFT, and the revision above the original."""
+
+    class Reader:
+        name = "reader"
+
+        def ask(self, dialogue: Any, max_tokens: int) -> Reply:
+            assert "too sad" in dialogue[-1].content
+            return Reply(" fox sings merrily")
+
+    monkeypatch.setattr("hearken.labelers.judges.open_judge", lambda *_, **__: Reader())
+    judge(project, lambda n: CritiquePayload(response_id=f"{n}-sadly", text="too sad"))
+    said: list[str] = []
+    done = project.ai_labels("reader", revise=True, announce=said.append)
+    assert done["heeded"] == done["revisions"] == 16 and said[0].startswith("16 responses to revise, 16 requests")
+    sft = train(project, "sft", lr=1e-2)
+    assert sft.manifest["data"]["rows"] == 16 and changed(project, sft)
+    assert changed(project, train(project, "dpo"))
 
 
 def test_demonstrations(project: Project) -> None:

@@ -29,6 +29,6 @@ class RewardOptions(TrainingOptions, TextOptions):
     pooling: Literal["last", "mean"] = "last"
     """Read the score at the last response token (as AutoModelForSequenceClassification does), or average over all."""
     weights: dict[str, float] = {}
-    """Of ratings on several attributes: what each counts in the score, e.g. {helpful: 1, honest: 0.5}; empty: all alike."""
+    """Of ratings on several attributes: what each counts in the score, e.g. {helpful: 1, honest: 0.5}; else alike."""
     normalise: Literal["mean", "unit", "none"] = "mean"
     """After training: reference responses score 0 on average (mean), and with standard deviation 1 (unit)."""

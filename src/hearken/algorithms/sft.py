@@ -1,6 +1,7 @@
 """Supervised fine-tuning: raise the probability of demonstrated responses.
 
-Loss: -Σ_t log π(y_t | x, y_<t) over response tokens, divided by the number of such tokens in the whole batch.
+Loss: -Σ_t log π(y_t | x, y_<t) over response tokens, divided by the number of such tokens in the whole batch; a
+demonstration of weight w counts as w of its kind would.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
 
     for step in run.steps(total):
         run.batch = batch = [data[i] for i in order.rows(step)]
-        tokens = sum(trained_tokens(g) for g in batch)
+        tokens = sum(g.weight * trained_tokens(g) for g in batch)
         loss = 0.0
         with run.guard():
             for part in microbatches(batch, options.tokens):
@@ -88,9 +89,10 @@ def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
 
 
 def summed_nll(scorer: TokenScorer, groups: Sequence[Group]) -> torch.Tensor:
-    """Sum of the negative log-likelihood over the trained tokens."""
+    """Sum of the negative log-likelihood over the trained tokens, times the weights of their groups."""
     layout = lay_out(groups, scorer.device)
-    return nll(scorer(layout).logprobs, layout.trained).sum()
+    weights = torch.tensor([g.weight for g in groups], device=scorer.device)[layout.parent]
+    return (nll(scorer(layout).logprobs, layout.trained) * weights).sum()
 
 
 def trained_tokens(group: Group) -> int:
@@ -104,5 +106,5 @@ def evaluate(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> dict[
     if not groups:
         return {}
     total = sum(summed_nll(scorer, [groups[i] for i in part]).item() for part in microbatches(groups, tokens))
-    count = sum(map(trained_tokens, groups))
+    count = sum(g.weight * trained_tokens(g) for g in groups)
     return {"validation_loss": total / count, "validation_perplexity": perplexity(total, count)}

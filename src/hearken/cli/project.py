@@ -78,7 +78,8 @@ def label(
         bool, typer.Option("--reasoning", help="ai: let it think in words first, and keep them.")
     ] = False,
     revise: Annotated[
-        bool, typer.Option("--revise", help="ai: critique and rewrite responses instead (demonstrations for SFT).")
+        bool,
+        typer.Option("--revise", help="ai: rewrite responses as people's critiques ask, else by its own: for SFT."),
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="ai: requests at once.")] = 4,
     per_minute: Annotated[float, typer.Option(min=0, help="ai: most requests a minute; 0 for no limit.")] = 0.0,

@@ -153,10 +153,26 @@ class AILabeler:
         critique = self.model.ask(dialogue, self.max_tokens).text.strip()
         again = "Now write the response anew so that it follows the principle. Give the new response alone."
         more = (*dialogue, Message("assistant", critique or "-"), Message("user", again))
-        revision = self.model.ask(more, self.max_tokens).text.strip()
-        if not revision:
-            raise Nonsense(critique)
-        return critique, revision, principle
+        return critique, self._written(more), principle
+
+    def heed(self, prompt: Content, response: str, critiques: Sequence[str]) -> str:
+        """The response rewritten as people's critiques of it ask (Scheurer et al. 2023).
+
+        Raises:
+            Nonsense: the revision is empty.
+        """
+        said = "\n".join(f"- {critique}" for critique in critiques)
+        ask = (
+            f"{_shown(prompt)}\n\nResponse:\n{response}\n\nReaders say of it:\n{said}\n\n"
+            "Write the response anew so that it heeds them and keeps the rest. Give the new response alone."
+        )
+        return self._written((Message("system", SYSTEM), Message("user", ask)))
+
+    def _written(self, dialogue: Sequence[Message]) -> str:
+        text = self.model.ask(dialogue, self.max_tokens).text.strip()
+        if not text:
+            raise Nonsense(text)
+        return text
 
 
 SYSTEM = "You judge responses to prompts, carefully and without favour to the order in which they are shown."

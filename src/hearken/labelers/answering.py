@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hearken.errors import UserError
+from hearken.feedback.examples import Content
 from hearken.feedback.records import (
     Claim,
     ComparisonPayload,
@@ -45,12 +46,13 @@ class Cost:
     completion_tokens: int
     price: float
     """In the currency of the prices given; 0 where none are."""
+    what: str = "comparisons"
 
     def say(self) -> str:
         """In one line."""
         tokens = f"about {self.prompt_tokens:,} tokens in, at most {self.completion_tokens:,} out"
         price = f", about {self.price:.2f}" if self.price else ""
-        return f"{self.items:,} comparisons, {self.requests:,} requests: {tokens}{price}"
+        return f"{self.items:,} {self.what}, {self.requests:,} requests: {tokens}{price}"
 
 
 def estimate(
@@ -86,8 +88,16 @@ def estimate(
 
 
 def _size(store: FeedbackStore, prompt_id: str) -> int:
-    content = store.prompt(prompt_id).content
+    return _length(store.prompt(prompt_id).content)
+
+
+def _length(content: Content) -> int:
     return len(content) if isinstance(content, str) else sum(len(m.content) for m in content)
+
+
+def _people(store: FeedbackStore) -> set[str]:
+    """Ids of labelers that are people, here or where judgments were imported from."""
+    return {r.id for kind in ("person", "import") for r in store.labelers(kind=kind)}
 
 
 def register(store: FeedbackStore, labeler: AILabeler) -> str:
@@ -170,60 +180,133 @@ def _answer(claim: Claim, found: Opinion | str, labeler_id: str, seed: int) -> J
     )
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A response to be rewritten, and what people said of it."""
+
+    response: Response
+    prompt: Content
+    critiques: tuple[str, ...]
+
+
+def drafts(store: FeedbackStore, labeler_id: str | None = None, round: int | None = None) -> list[Draft]:
+    """What is to be revised in the training prompts: every response that people criticised, else each prompt's first.
+
+    Args:
+        store: the feedback database.
+        labeler_id: what this labeler has revised is left out; None: what any AI labeler has.
+        round: only responses of this round.
+    """
+    authors = {labeler_id} if labeler_id else {r.id for r in store.labelers(kind="ai")}
+    people = _people(store)
+    done: set[str] = set()
+    said: dict[str, list[str]] = {}
+    for judgment in store.judgments(kinds=("critique", "edit", "skip"), split="train"):
+        if judgment.labeler_id in authors:
+            done.add(judgment.id)
+        elif judgment.labeler_id in people and isinstance(judgment.payload, CritiquePayload):
+            said.setdefault(judgment.payload.response_id, []).append(judgment.payload.text)
+    prompts = {p.id: p.content for p in store.prompts(split="train", domain="text")}
+    every = [r for r in store.responses(split="train", round=round) if r.prompt_id in prompts]
+    blamed = {r.prompt_id for r in every if r.id in said}
+    chosen: dict[str, Draft] = {}
+    for response in every:
+        critiques = tuple(said.get(response.id, ()))
+        if critiques or response.prompt_id not in blamed:
+            key = response.id if critiques else response.prompt_id
+            chosen.setdefault(key, Draft(response, prompts[response.prompt_id], critiques))
+    names = [(kind, author) for kind in ("edit", "skip") for author in authors]
+    return [
+        draft
+        for draft in chosen.values()
+        if not any(_revision_id(kind, draft.response, author) in done for kind, author in names)
+    ]
+
+
+def estimate_revisions(
+    store: FeedbackStore,
+    *,
+    tokens_out: int,
+    round: int | None = None,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
+) -> Cost:
+    """What `revise` will take, before anything is asked; see `estimate`."""
+    todo = drafts(store, round=round)
+    requests = inside = 0
+    for draft in todo:
+        size = math.ceil((_length(draft.prompt) + len(draft.response.text)) / CHARACTERS_PER_TOKEN) + OVERHEAD_TOKENS
+        if draft.critiques:
+            requests, inside = requests + 1, inside + size + math.ceil(sum(map(len, draft.critiques)) / 4)
+        else:  # asked for a critique first, which is then read again
+            requests, inside = requests + 2, inside + 2 * size + tokens_out
+    outside = requests * tokens_out
+    price = (inside * price_in + outside * price_out) / 1e6
+    return Cost(len(todo), requests, inside, outside, price, what="responses to revise")
+
+
 def revise(
     store: FeedbackStore, labeler: AILabeler, *, seed: int = 0, workers: int = 4, round: int | None = None
 ) -> dict[str, Any]:
-    """Critique one response of each training prompt by a principle and rewrite it (Constitutional AI's first stage).
+    """Rewrite responses of the training prompts: as people's critiques ask where there are any (Scheurer et al. 2023).
 
-    The critique and the edit are judgments: the edited text is a demonstration, and better than the original.
+    Else one response of each prompt is criticised by a principle first (Constitutional AI's first stage). Critique and
+    edit are judgments: the edited text is a demonstration, and better than the original.
 
     Returns:
-        Figures: revisions made, responses for which the judge gave none, and revisions that changed nothing.
+        Figures: revisions made, how many of them heed people's critiques, responses for which the judge gave none, and
+        revisions that changed nothing.
     """
     labeler_id = register(store, labeler)
-    known = {j.prompt_id for j in store.judgments(kinds=("edit", "skip"), labeler_id=labeler_id)}
-    prompts = {p.id: p.content for p in store.prompts(split="train", domain="text")}
-    first: dict[str, Response] = {}
-    for response in store.responses(split="train", round=round):
-        if response.prompt_id in prompts and response.prompt_id not in known:
-            first.setdefault(response.prompt_id, response)
-    counts = {"revisions": 0, "no_answer": 0, "unchanged": 0}
+    counts = {"revisions": 0, "heeded": 0, "no_answer": 0, "unchanged": 0}
     patience = _Patience()
 
-    def one(response: Response) -> tuple[str, str, str] | None:
+    def one(draft: Draft) -> tuple[str, str, str] | None:
         try:
-            critique, revision, principle = labeler.critique(prompts[response.prompt_id], response.text, seed)
-            return critique, revision, principle.id
+            if draft.critiques:
+                return "", labeler.heed(draft.prompt, draft.response.text, draft.critiques), ""
+            critique, revision, principle = labeler.critique(draft.prompt, draft.response.text, seed)
+            return critique or "-", revision, principle.id
         except Nonsense:
             return None
 
-    todo = list(first.values())
+    todo = drafts(store, labeler_id, round)
     with ThreadPoolExecutor(workers) as pool, progress("AI revisions", len(todo), "response") as bar:
         for start in range(0, len(todo), 4 * workers):
             part = todo[start : start + 4 * workers]
-            for response, found in zip(part, pool.map(one, part), strict=True):
-                store.submit_all(_revision(response, found, labeler_id))
-                kind = "no_answer" if found is None else "unchanged" if found[1] == response.text else "revisions"
-                counts[kind] += 1
+            for draft, found in zip(part, pool.map(one, part), strict=True):
+                store.submit_all(_revision(draft.response, found, labeler_id))
+                unchanged = found is not None and found[1] == draft.response.text
+                counts["no_answer" if found is None else "unchanged" if unchanged else "revisions"] += 1
+                counts["heeded"] += bool(draft.critiques) and found is not None and not unchanged
                 bar.advance(1)
                 patience.count("" if found is None else None)
     return {"labeler": labeler.name} | counts
 
 
+def _revision_id(kind: str, response: Response, labeler_id: str) -> str:
+    return hash_id("ai", kind, response.id, labeler_id)
+
+
 def _revision(response: Response, found: tuple[str, str, str] | None, labeler_id: str) -> list[Judgment]:
+    """The judgments of a revision: its own critique, where it made one, and the edit."""
+
     def made(kind: str, payload: Any, **more: Any) -> Judgment:
         return Judgment(
-            id=hash_id("ai", kind, response.id, labeler_id), prompt_id=response.prompt_id, labeler_id=labeler_id,
+            id=_revision_id(kind, response, labeler_id), prompt_id=response.prompt_id, labeler_id=labeler_id,
             payload=payload, **more,
         )  # fmt: skip
 
     if found is None:
         return [made("skip", SkipPayload(reason="no revision"))]
     critique, revision, principle = found
+    edit = EditPayload(response_id=response.id, text=revision)
+    if not principle:
+        return [made("edit", edit, metadata={"heeds": "people"})]
     metadata = {"principle": principle}
     return [
-        made("critique", CritiquePayload(response_id=response.id, text=critique or "-"), metadata=metadata),
-        made("edit", EditPayload(response_id=response.id, text=revision), metadata=metadata),
+        made("critique", CritiquePayload(response_id=response.id, text=critique), metadata=metadata),
+        made("edit", edit, metadata=metadata),
     ]
 
 
@@ -247,7 +330,7 @@ def agreement(store: FeedbackStore, labeler_id: str) -> dict[str, Any]:
         ``kappa``, ``kappa_low``, ``kappa_high``, ``agreement`` (the plain share) and ``overlap`` (pairs); only
         ``overlap`` where people and the labeler have judged nothing in common.
     """
-    people = {r.id for r in store.labelers(kind="person")} | {r.id for r in store.labelers(kind="import")}
+    people = _people(store)
     mine: dict[tuple[str, str], int] = {}
     theirs: list[tuple[tuple[str, str], int, str]] = []
     for judgment in store.judgments(kinds=("comparison",)):

@@ -264,9 +264,10 @@ class Project:
         seed: int | None = None, round: int | None = None, dry_run: bool = False,
         announce: Callable[[str], None] = lambda _: None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Let a model answer the queue by a constitution, or critique and revise responses (``revise``).
+        """Let a model answer the queue by a constitution, or revise responses (``revise``).
 
-        The cost is estimated first and said to ``announce``; with ``dry_run`` nothing is asked. Replies are cached in
+        A revision heeds people's critiques; where there are none, the model's own, by a principle. The cost is
+        estimated first and said to ``announce``; with ``dry_run`` nothing is asked. Replies are cached in
         ``runs/judge``. How far the model agrees with people who judged the same pairs is part of the result and of
         ``runs/ai-labels.json``.
         """
@@ -279,9 +280,12 @@ class Project:
         out = MAX_TOKENS if reasoning else 4
         seed = self.config.seed if seed is None else seed
         with self.store() as store:
-            cost = answering.estimate(store, tokens_out=out, round=round, price_in=price_in, price_out=price_out)
-            if not revise:
-                announce(cost.say())
+            prices = {"round": round, "price_in": price_in, "price_out": price_out}
+            if revise:
+                cost = answering.estimate_revisions(store, tokens_out=MAX_TOKENS, **prices)
+            else:
+                cost = answering.estimate(store, tokens_out=out, **prices)
+            announce(cost.say())
             if dry_run:
                 return asdict(cost)
             opened = CachedJudge(open_judge(judge, url, per_minute=per_minute), self.path / "runs" / "judge")

@@ -19,12 +19,14 @@ class Group:
     """A prompt's token ids with the token ids of its responses.
 
     ``masks[k][t]`` says whether token t of response k is trained on (all, where None): a dialogue in which several
-    assistant turns are trained has the first prompt as ``prompt`` and the rest as one response with holes.
+    assistant turns are trained has the first prompt as ``prompt`` and the rest as one response with holes. ``weight`` is
+    what imitating it counts in the loss.
     """
 
     prompt: Sequence[int]
     responses: Sequence[Sequence[int]]
     masks: Sequence[Sequence[bool]] | None = None
+    weight: float = 1.0
 
     @property
     def tokens(self) -> int:

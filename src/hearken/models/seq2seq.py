@@ -1,8 +1,8 @@
 """Encoder-decoder models (T5, BART and their kin) over a `Layout`: the encoder reads prompts, the decoder responses.
 
 The decoder's first position has read the start token and the prompt, position t the first t response tokens: what a
-causal model knows at the prompt's last token and at response token t - 1. So its states are laid down at the very places
-where a causal model's would stand, and everything above (log-probabilities, rewards, values) reads them without a word.
+causal model knows at the prompt's last token and at response token t - 1. So its states are laid down where a causal
+model's would stand, and everything above (log-probabilities, rewards, values) reads them without knowing.
 """
 
 from __future__ import annotations

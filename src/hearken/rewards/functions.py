@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hearken.errors import UserError
 from hearken.models.layout import Group
+from hearken.training.run import Interruption
 
 Prompt = str | list[dict[str, str]]
 RewardFunction = Callable[[list[Prompt], list[str], list[dict[str, Any]]], Sequence[float]]
@@ -58,33 +59,33 @@ class FunctionReward:
         """(R,) scores of all responses of all groups, in order.
 
         Raises:
-            UserError: the function raised, or returned the wrong count, or something that is not a finite number.
+            Interruption: the function raised, or returned the wrong count, or something that is not a finite number.
         """
         asked = [self.known[tuple(g.prompt)] for g in groups for _ in g.responses]
         prompts, metadata = [prompt for prompt, _ in asked], [data for _, data in asked]
         texts = [self.decode(r) for g in groups for r in g.responses]
         try:
             answer = list(self.function(prompts, texts, metadata))
-        except UserError:
-            raise
+        except UserError as error:
+            raise Interruption(error.what, error.hint) from None
         except Exception as error:
-            raise UserError(
+            raise Interruption(
                 f"--reward {self.name} raised {type(error).__name__}: {error}",
-                "The run can be resumed once the function is mended",
+                "Mend the function and run the same command again: it goes on from here",
             ) from error
         if len(answer) != len(texts):
-            raise UserError(
+            raise Interruption(
                 f"--reward {self.name} returned {len(answer)} numbers for {len(texts)} responses",
                 "Return one number for each response, in order",
             )
         try:
             scores = torch.tensor([float(x) for x in answer])
         except (TypeError, ValueError) as error:
-            raise UserError(f"--reward {self.name}: {error}", "Return one number for each response") from None
+            raise Interruption(f"--reward {self.name}: {error}", "Return one number for each response") from None
         bad = (~torch.isfinite(scores)).nonzero()
         if len(bad):
             i = int(bad[0])
-            raise UserError(
+            raise Interruption(
                 f"--reward {self.name} returned {answer[i]} for the response {texts[i][:60]!r}",
                 "Return finite numbers: e.g. 0 where a response cannot be scored",
             )

@@ -28,8 +28,9 @@ class Term:
 def parse_terms(text: str) -> list[Term]:
     """The terms of ``my-reward``, ``my_module:score`` or ``my-reward,rule:length*0.5``.
 
-    ``rule:NAME`` and ``metric:NAME`` are functions of this package. ``my-reward#helpful,my-reward#honest*0.5`` weighs the
-    heads of a model that scores several attributes anew, as one term. A path that exists is one term whatever it holds.
+    ``rule:NAME`` and ``metric:NAME`` are functions of this package. ``my-reward#helpful,my-reward#honest*0.5`` weighs
+    anew the heads of a model that scores several attributes, as one term. A path that exists is one term whatever it
+    holds.
 
     Raises:
         UserError: a term is empty, or its weight is not a number.

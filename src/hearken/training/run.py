@@ -34,6 +34,10 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class Interruption(UserError):
+    """Something that the step needed failed before it changed a weight; what was learnt so far is saved."""
+
+
 class Run:
     """The bookkeeping of one training run in ``out/run``.
 
@@ -144,7 +148,10 @@ class Run:
         loss.backward()
 
     def guard(self) -> AbstractContextManager[None]:
-        """Around a step's computation: a number that is not finite stops the run before the weights change."""
+        """Around a step's computation: a number that is not finite stops the run before the weights change.
+
+        On an `Interruption` the run is saved as it was before the step.
+        """
         return _Guard(self)
 
     # State
@@ -233,8 +240,10 @@ class _Guard(AbstractContextManager[None]):
         self.run = run
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+        run = self.run
+        if isinstance(error, Interruption) and run.step:
+            run.save()
         if isinstance(error, NonFiniteGradient):
-            run = self.run
             path = run.folder / f"bad-batch-step-{run.step}.json"
             groups = [{"prompt": list(g.prompt), "responses": [list(r) for r in g.responses]} for g in run.batch]
             write_json(path, {"step": run.step, "error": str(error), "groups": groups})

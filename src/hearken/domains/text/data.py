@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hearken.domains.text.encoder import TextEncoder
@@ -87,8 +87,8 @@ def nothing_fits(data: Sequence[str]) -> UserError:
 
 
 def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str = "last") -> list[Group]:
-    """One group per demonstration (or best response of a comparison), and pieces of joined plain text."""
-    groups: list[Group | None] = []
+    """One group per demonstration (or best response of a comparison), with its weight, and pieces of plain text."""
+    groups: list[Group] = []
     documents: list[str] = []
     for number, row in enumerate(rows, 1):
         where = f"row {number}"
@@ -97,9 +97,11 @@ def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str 
         elif isinstance(row, Demonstration | Comparison):
             response = row.response if isinstance(row, Demonstration) else best(row)
             if train_on == "all" and not isinstance(row.prompt, str):
-                groups.append(encoder.dialogue([*row.prompt, Message("assistant", response)], where))
+                group = encoder.dialogue([*row.prompt, Message("assistant", response)], where)
             else:
-                groups.append(encoder.group(row.prompt, [response], where))
+                group = encoder.group(row.prompt, [response], where)
+            if group is not None and row.weight > 0:
+                groups.append(replace(group, weight=row.weight))
         else:
             raise UserError(
                 f"{where} is a {kind_name(row)}, which is not something to imitate",
@@ -107,7 +109,7 @@ def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str 
             )
     if documents:
         groups += encoder.documents(documents)
-    return [g for g in groups if g is not None]
+    return groups
 
 
 def best(row: Comparison) -> str:
