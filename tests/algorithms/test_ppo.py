@@ -70,7 +70,7 @@ def test_a_run_leaves_an_ordinary_model(world, tmp_path: Path) -> None:
 
     rollouts = [json.loads(line) for line in (artifact.path / "run/rollouts.jsonl").read_text().splitlines()]
     assert len(rollouts) == 16 and {r["step"] for r in rollouts} == {0, 1}
-    assert rollouts[0].keys() == {"step", "prompt", "completion", "score", "kl", "finish_reason"}
+    assert rollouts[0].keys() == {"step", "prompt", "completion", "score", "kl", "tokens", "finish_reason"}
 
 
 @pytest.mark.parametrize("more", [{}, {"samples": 1, "minibatches": 1}])

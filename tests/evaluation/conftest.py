@@ -10,7 +10,22 @@ from dataclasses import replace
 import pytest
 
 from hearken.evaluation.compare import calibration
-from hearken.evaluation.report import Answer, Judge, Made, Pair, Policy, Recipe, Report, RewardModel, Step, Training
+from hearken.evaluation.report import (
+    Answer,
+    Costs,
+    Judge,
+    Made,
+    Pair,
+    Policy,
+    Recipe,
+    Report,
+    RewardModel,
+    Slice,
+    Standing,
+    Step,
+    Taste,
+    Training,
+)
 from hearken.feedback.examples import Message
 from hearken.statistics.intervals import Interval
 
@@ -276,6 +291,11 @@ def synthetic_report() -> Report:
                 ],
             ),
         ],
+        costs=Costs(seconds=301.0, judgments={"simulated": 1200}, responses=1600, episodes=3840, parameters=1_250_000),
+        tastes=[
+            Taste(name="hearth", labelers=4, judgments=604, accuracy=Interval(0.74, 0.70, 0.78)),
+            Taste(name="venture", labelers=4, judgments=596, accuracy=Interval(0.79, 0.75, 0.83)),
+        ],
         judges=[
             Judge(
                 name="Labelers of hearth",
@@ -352,6 +372,18 @@ def hostile_report() -> Report:
         subtitle=HOSTILE,
         policy=HOSTILE,
         warnings=[HOSTILE],
+        alarms=[HOSTILE],
+        losses=[Pair(prompt=HOSTILE, before=bad, after=bad)],
+        leaderboard=[Standing(name=HOSTILE, strength=0.5), Standing(name="SFT", strength=-0.5)],
+        tastes=[Taste(name=HOSTILE, accuracy=0.6, win_rate=0.4), Taste(name="b", accuracy=0.7)],
+        reward_model=replace(
+            whole.reward_model,
+            passes=False,
+            reasons=[HOSTILE],
+            slices=[Slice(by=HOSTILE, name=HOSTILE, accuracy=0.6), Slice(by=HOSTILE, name="b", accuracy=0.7)],
+        )
+        if whole.reward_model
+        else None,
         pairs=[
             Pair(prompt=HOSTILE, before=bad, after=replace(bad, text=HOSTILE + " more")),
             Pair(prompt=(Message("user", HOSTILE),), before=bad, after=bad),
@@ -360,7 +392,9 @@ def hostile_report() -> Report:
         steps=[Step(name=HOSTILE, done=HOSTILE, settings={HOSTILE: HOSTILE})],
         training=[Training(name=HOSTILE, rows=made_up_rows(peak=0.5))],
         judges=[replace(j, name=HOSTILE) for j in whole.judges],
-        recipe=Recipe(commands=[HOSTILE], versions={HOSTILE: HOSTILE}, configuration=HOSTILE, data_hash=HOSTILE),
+        recipe=Recipe(
+            commands=[HOSTILE], by_step=[HOSTILE], versions={HOSTILE: HOSTILE}, configuration=HOSTILE, data_hash=HOSTILE
+        ),
         lineage=[Made(name=HOSTILE, kind=HOSTILE), Made(name="child", kind="x", parents={HOSTILE: HOSTILE})],
     )
 

@@ -188,5 +188,6 @@ def described(policy: TextPolicy, batch: Batch, contents: Sequence[Content]) -> 
             "completion": policy.encoder.decode(sample.tokens),
             "score": round(score, 4),
             "kl": round(kl, 4),
+            "tokens": len(sample.tokens),
             "finish_reason": sample.finish_reason,
         }

@@ -1,31 +1,44 @@
-"""``hearken inspect``: what the model really sees, in colour."""
+"""``hearken inspect``: what the model really sees, in colour; and the responses it was trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hearken.cli.console import JsonOption, clean_stdout, emit
+from hearken.cli.chat import printable, resolve
+from hearken.cli.console import JsonOption, ProjectOption, clean_stdout, emit
+from hearken.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
     from hearken.domains.text.inspect import Inspection, Piece, View
+    from hearken.evaluation.rollouts import Browsed, Rollout
 
 STYLES = {"prompt": "cyan", "response": "green", "untrained": "yellow", "end": "bold white on red"}
 
 
+_ROLLOUTS = "Rollouts"
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example:  hearken inspect pairs.jsonl --model my-sft -n 2")(inspect)
+    app.command(
+        epilog="Examples:  hearken inspect pairs.jsonl --model my-sft -n 2    "
+        "hearken inspect my-ppo --rollouts --sort reward --bottom 10"
+    )(inspect)
 
 
 def inspect(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A file, a folder or a Hub name.")],
-    model: Annotated[str, typer.Option(metavar="MODEL", help="Whose tokenizer and template: a folder or a Hub name.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file, a folder or a Hub name; or a run.")],
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="Whose tokenizer and template: a folder or a Hub name.")
+    ] = "",
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many examples to show.")] = 3,
     start: Annotated[int, typer.Option(min=1, help="Number of the first one.")] = 1,
     format: Annotated[str, typer.Option(metavar="LAYOUT", help="The data's layout; auto: by its columns.")] = "auto",
@@ -33,13 +46,44 @@ def inspect(
     eos: Annotated[str, typer.Option(metavar="TOKEN", help="As in training.")] = "",
     train_on: Annotated[Literal["last", "all"], typer.Option(help="As in training: turns of a dialogue.")] = "last",
     ids: Annotated[bool, typer.Option("--ids", help="Show every token with its id.")] = False,
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="DATA is a run: an artifact, its folder, or its rollouts.jsonl.",
+                           rich_help_panel=_ROLLOUTS)
+    ] = False,
+    sort: Annotated[
+        Literal["reward", "kl", "length"], typer.Option(help="By what.", rich_help_panel=_ROLLOUTS)
+    ] = "reward",
+    top: Annotated[int | None, typer.Option(min=0, help="How many of the largest.", rich_help_panel=_ROLLOUTS)] = None,
+    bottom: Annotated[
+        int | None, typer.Option(min=0, help="How many of the smallest.", rich_help_panel=_ROLLOUTS)
+    ] = None,
+    steps: Annotated[
+        str, typer.Option(metavar="RANGE", help="Only of these steps: 7, 0-9, 10-, last.", rich_help_panel=_ROLLOUTS)
+    ] = "",
+    grep: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only with these words.", rich_help_panel=_ROLLOUTS)
+    ] = "",
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Only those that did not end.", rich_help_panel=_ROLLOUTS)
+    ] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page to a file as well.")] = None,
+    project: ProjectOption = Path(),
     as_json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """What the model really sees: template, loss mask, end of sequence, truncation, token ids.
 
-    Text is encoded exactly as the training stages do it. Only the tokenizer is loaded.
+    Text is encoded exactly as the training stages do it. Only the tokenizer is loaded. With --rollouts (or where DATA
+    is a run), the responses that a policy was trained on, by reward, KL or length.
     """
+    run = find_rollouts(resolve(data, project), rollouts)
+    if run is not None:
+        if top is None and bottom is None:
+            top = bottom = 3
+        browse(run, html, as_json, sort=sort, top=top or 0, bottom=bottom or 0, steps=steps, grep=grep,
+               unfinished=unfinished)  # fmt: skip
+        return
+    if not model:
+        raise UserError("--model is missing: whose template and tokens?", "Name a folder or Hub name: --model my-sft")
     with clean_stdout():
         from hearken.domains.text.inspect import inspect as look
 
@@ -113,3 +157,97 @@ def _facts(view: View) -> str:
         loss = "a reward model reads its score at the last" if judged else f"{trained} trained"
         facts += [f"{response} response tokens", loss, ends]
     return ", ".join(facts)
+
+
+# --- rollouts --------------------------------------------------------------------------------------------------------
+
+
+def find_rollouts(data: str, wanted: bool) -> Path | None:
+    """The rollouts that DATA names; None where it is data.
+
+    Raises:
+        UserError: they are wanted and not there.
+    """
+    path = Path(data)
+    if not wanted and not path.name.startswith("rollouts") and not (path / "run").is_dir():
+        return None
+    from hearken.evaluation.rollouts import find
+
+    found = find(path)
+    if found is None and wanted:
+        raise UserError(
+            f"{data} has no rollouts",
+            "Name a run that samples (ppo, rloo, grpo ...), trained with save_rollouts, as is the default",
+        )
+    return found
+
+
+def browse(run: Path, html: Path | None, as_json: bool, **how: Any) -> None:
+    """Show the rollouts asked for."""
+    from hearken.evaluation import rollouts
+
+    found = rollouts.browse(run, **how)
+    if html:
+        html.write_text(rollouts.page(found, run), "utf-8")
+    if as_json:
+        emit(found.to_json(), as_json=True)
+        return
+    from rich.console import Console
+
+    show_rollouts(found, Console(highlight=False))
+
+
+def show_rollouts(found: Browsed, console: Console) -> None:
+    """Print distributions as blocks and the extremes as a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rest = "" if found.matching == found.total else f" of {found.total:,}"
+    console.print(Text.assemble((found.source, "bold"), f"  {found.matching:,}{rest} responses"))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "lowest", "", "highest", "median", "mean"):
+        table.add_column(name, justify="left" if not name else "right")
+    for measure, spread in found.spreads.items():
+        bars = Text(blocks(spread.counts), "cyan")
+        table.add_row(
+            measure, number(spread.low, measure), bars, number(spread.high, measure), number(spread.median, measure),
+            number(spread.mean, measure),
+        )  # fmt: skip
+    console.print(table)
+    for what, value in (("length", found.reward_length), ("KL", found.reward_kl)):
+        if value is not None:
+            console.print(Text(f"correlation of reward and {what} {value:+.2f}", "dim"))
+    if found.unfinished:
+        console.print(Text(f"{found.unfinished:.1%} did not end by themselves", "dim"))
+    for title, rows in ((f"highest {found.sort}", found.top), (f"lowest {found.sort}", found.bottom)):
+        if rows:
+            console.rule(title, align="left")
+            for row in rows:
+                _rollout(row, console)
+
+
+def number(value: float, measure: str) -> str:
+    """A measure as it is read: whole tokens, two places for the rest."""
+    return f"{value:.0f}" if measure == "length" else f"{value:.2f}"
+
+
+def blocks(counts: Sequence[int]) -> str:
+    """A histogram in one line; what is there at all is seen."""
+    most = max(counts, default=0) or 1
+    return "".join(_BLOCKS[0 if not c else max(1, round(c / most * (len(_BLOCKS) - 1)))] for c in counts)
+
+
+def _rollout(row: Rollout, console: Console) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    ended = "" if row.finish_reason in ("stop", "") else "  did not end"
+    console.print(
+        Text.assemble(
+            ("reward ", "dim"), (f"{row.reward:.2f}", "bold"), ("  KL ", "dim"), f"{row.kl:.2f}", ("  length ", "dim"),
+            str(row.length), ("  step ", "dim"), str(row.step), ("  line ", "dim"), str(row.line), (ended, "bold red"),
+        )
+    )  # fmt: skip
+    prompt = row.prompt if isinstance(row.prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in row.prompt)
+    console.print(Padding(Text(printable(prompt), STYLES["prompt"]), (0, 0, 0, 2)))
+    console.print(Padding(Text(printable(row.completion)), (0, 0, 1, 2)))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import hearken
-from hearken.cli import bench, care, data, inspect, loop, project, quickstart, serve, train
+from hearken.cli import bench, care, chat, data, inspect, loop, project, push, quickstart, serve, train
 from hearken.cli.console import Group
 
 app = typer.Typer(
@@ -44,6 +44,8 @@ care.register(app)
 serve.register(app)
 train.register(app)
 inspect.register(app)
+chat.register(app)
+push.register(app)
 bench.register(app)
 
 

@@ -137,9 +137,12 @@ def evaluate(
 
 
 def report(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
-    """Write report.html: what was done, what changed, whether it is better."""
+    """Write report.html: what was done, what changed, whether it is better, and whether the reward is being fooled.
+
+    With --json, everything that stands in the report is printed as well.
+    """
     with clean_stdout():
         from hearken.loop.project import Project
 
-        done = Project(project).report()
-    emit({"report": str(done)}, as_json)
+        path, found = Project(project).compose()
+    emit({"report": str(path), **(found.to_dict() if as_json else {})}, as_json)

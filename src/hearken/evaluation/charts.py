@@ -23,6 +23,7 @@ CSS = """
 .chart text { font-size: 12px; fill: var(--muted); font-variant-numeric: tabular-nums; }
 .chart .strong { fill: var(--ink); }
 .chart .label { font-weight: 600; }
+.chart .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round; }
 .chart .end { text-anchor: end; }
 .chart .middle { text-anchor: middle; }
 .chart .grid { stroke: var(--hairline); stroke-width: 1; }
@@ -35,6 +36,7 @@ CSS = """
 .chart .fill { opacity: .85; }
 .chart .soft { opacity: .18; }
 .chart .dot { opacity: .45; }
+.chart .envelope { fill: none; stroke: var(--ink); stroke-width: 1; stroke-dasharray: 4 3; opacity: .5; }
 .chart .node { fill: var(--paper); stroke: var(--hairline); stroke-width: 1.5; }
 .chart .edge { fill: none; stroke: var(--muted); stroke-width: 1.25; opacity: .55; }
 .chart .s0 { --c: var(--series-0); } .chart .s1 { --c: var(--series-1); } .chart .s2 { --c: var(--series-2); }
@@ -92,6 +94,19 @@ class Reliability:
     low: float
     high: float
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A labelled point; ``low``/``high`` are its interval in y. ``style`` is colour and marker; None is quiet."""
+
+    label: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    style: int | None = 0
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,6 +472,105 @@ def scatter(
     return _svg(width, height, title, description, body)
 
 
+def frontier(
+    points: Sequence[Point],
+    trails: Sequence[Series] = (),
+    *,
+    title: str,
+    description: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    y_percent: bool = False,
+    levels: Sequence[Reference] = (),
+    width: float = 720,
+    height: float = 340,
+) -> str:
+    """Labelled points, and the steps that none of them stands above: most y for at most so much x.
+
+    Args:
+        points: x is a price (KL), y what it buys (a reward, a win rate).
+        trails: faint lines behind the points, e.g. the way a run took.
+        title: read aloud and shown on hover.
+        description: what the chart shows, in a sentence.
+        x_label: under the axis, right.
+        y_label: above the axis, left.
+        y_percent: y are shares 0..1.
+        levels: horizontal lines at a y.
+        width: of the view box, px.
+        height: of the view box, px.
+
+    Returns:
+        One ``<svg>`` element.
+    """
+    points = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y)]
+    if not points:
+        return _empty(title, description, width, height)
+    drawn = [(t, _segments(t.x, t.y)) for t in trails]
+    xs = [p.x for p in points] + [x for _, runs in drawn for run in runs for x, _ in run]
+    ys: list[float | None] = [v for p in points for v in (p.y, p.low, p.high)]
+    ys += [y for _, runs in drawn for run in runs for _, y in run] + [level.value for level in levels]
+    low, high = _domain(xs)
+    frame = _Frame(
+        x=(min(0.0, low) if min(xs) < 0 else 0.0, high),
+        y=_domain(ys, 0.1),
+        width=width,
+        height=height,
+        right=16.0,
+        y_percent=y_percent,
+        x_label=x_label,
+        y_label=y_label,
+    )
+    body = frame.axes()
+    taken: list[tuple[float, float, float, float]] = []
+    for level in levels:
+        y, edge = frame.py(level.value), width - frame.right
+        body += [_rule(frame.left, y, edge, y, "mark"), _text(edge - 2, y - 5, level.label, "end")]
+        taken.append((edge - text_width(level.label), y - 16, edge, y))
+    for trail, runs in drawn:
+        for run in runs:
+            path = _path([(frame.px(x), frame.py(y)) for x, y in run])
+            body.append(f'<path d="{path}" class="line faint stroke {_class(trail.style)}"/>')
+    best = sorted(points, key=lambda p: (p.x, -p.y))
+    steps: list[tuple[float, float]] = []
+    for point in best:
+        if not steps or point.y > steps[-1][1]:
+            steps += [(point.x, steps[-1][1])] if steps else []
+            steps.append((point.x, point.y))
+    if len(points) > 1 and steps:
+        steps.append((frame.x[1], steps[-1][1]))
+        body.append(f'<path d="{_path([(frame.px(x), frame.py(y)) for x, y in steps])}" class="envelope"/>')
+    for point in points:
+        x, y = frame.px(point.x), frame.py(point.y)
+        if len(bounds := _finite((point.low, point.high))) == 2:
+            body.append(_rule(x, frame.py(bounds[0]), x, frame.py(bounds[1]), "whisker"))
+        body.append(_marker(x, y, point.style, point.text or point.label, 5))
+        taken.append((x - 7, y - 7, x + 7, y + 7))
+    for point in points:
+        x, y, wide = frame.px(point.x), frame.py(point.y), text_width(point.label) * 1.06
+        places = [(x + 11, y + 4), (x - 11 - wide, y + 4)]
+        places += [(x + 9, y - 12 - 14 * i) for i in range(5)] + [(x - 9 - wide, y + 19 + 14 * i) for i in range(5)]
+
+        def box(place: tuple[float, float], wide: float = wide) -> tuple[float, float, float, float]:
+            return place[0], place[1] - 10, place[0] + wide, place[1] + 3
+
+        free = [p for p in places if _free(box(p), taken, (frame.left, 4.0, width, frame.bottom))]
+        at = (free or places)[0]
+        taken.append(box(at))
+        body.append(_text(*at, point.label, f"label halo paint {_class(point.style)}"))
+    return _svg(width, height, title, description, body)
+
+
+def _free(
+    box: tuple[float, float, float, float],
+    taken: Iterable[tuple[float, float, float, float]],
+    inside: tuple[float, float, float, float],
+) -> bool:
+    """Whether a box (left, top, right, bottom) lies ``inside`` and over none of those ``taken``."""
+    if box[0] < inside[0] or box[1] < inside[1] or box[2] > inside[2] or box[3] > inside[3]:
+        return False
+    return all(box[2] < t[0] or box[0] > t[2] or box[3] < t[1] or box[1] > t[3] for t in taken)
+
+
 def bars(
     items: Sequence[Bar],
     *,
@@ -466,6 +580,7 @@ def bars(
     x_range: tuple[float, float] | None = None,
     as_percent: bool = False,
     dots: bool = False,
+    axis: bool = True,
     width: float = 420,
 ) -> str:
     """Horizontal bars from zero, one a row, each with its interval as a whisker and its value in words at the right.
@@ -478,6 +593,7 @@ def bars(
         x_range: the value axis; by default from zero to what the data need.
         as_percent: values are shares 0..1.
         dots: draw a point instead of a bar; right where zero means nothing.
+        axis: draw the value axis.
         width: of the view box, px; the height follows from the number of rows.
 
     Returns:
@@ -512,7 +628,7 @@ def bars(
     step, thick = 30.0, 14.0
     bottom = top + step * len(items)
     body: list[str] = []
-    values = ticks(low, high, max(2, int((width - left - right) / 48)))
+    values = ticks(low, high, max(2, int((width - left - right) / 48))) if axis else []
     for value, label in zip(values, tick_labels(values, as_percent), strict=True):
         x = px(value)
         body += [_rule(x, top, x, bottom, "grid"), _text(x, bottom + 15, label, "middle")]
@@ -540,7 +656,7 @@ def bars(
             ]
         if dots:
             body.append(_marker(px(item.value), y, item.style, tip, 5))
-    return _svg(width, bottom + 22, title, description, body)
+    return _svg(width, bottom + (22 if axis else 2), title, description, body)
 
 
 def histogram(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hearken.evaluation.compare import Divergence, find_divergence
+from hearken.evaluation.compare import Divergence, find_divergence, smooth
 from hearken.evaluation.numbers import estimate, number, percent, with_interval
 from hearken.evaluation.report import Figure, Policy, Report, Training
 from hearken.statistics.intervals import Interval
 
 PROXY_KEYS = ("score", "proxy", "proxy_reward")
 GOLD_KEYS = ("gold", "gold_reward")
+KL_KEYS = ("kl", "sequence_kl")
 STEP_KEYS = ("step", "iteration", "update")
 
 FEW_PROMPTS = 50
@@ -36,6 +37,20 @@ def divergence(run: Training) -> Divergence | None:
         if (proxy := metric(row, PROXY_KEYS)) is not None and (gold := metric(row, GOLD_KEYS)) is not None
     ]
     return find_divergence(*zip(*found, strict=True)) if found else None
+
+
+def path(run: Training, keys: tuple[str, ...]) -> list[float]:
+    """A column of a run, over the rows that know both proxy and gold."""
+    rows = [r for r in run.rows if metric(r, PROXY_KEYS) is not None and metric(r, GOLD_KEYS) is not None]
+    return [value for row in rows if (value := metric(row, keys)) is not None]
+
+
+def kl_path(run: Training, length: int | None = None) -> list[float]:
+    """KL at each point of a run's `divergence`, smoothed alike; empty where a row lacks it."""
+    found = path(run, KL_KEYS)
+    if not found or len(found) != (len(path(run, PROXY_KEYS)) if length is None else length):
+        return []
+    return smooth(found, max(3, len(found) // 10) | 1)
 
 
 def _bounds(figure: Figure) -> tuple[float, float] | None:
@@ -95,6 +110,7 @@ def warnings(report: Report) -> list[str]:
         found += _about_winning(report, policy)
         if baseline is not None:
             found += _about_language(policy, baseline)
+    found += report.alarms
     found += [said for run in report.training if (said := fooled(run))]
     found += _about_the_reward_model(report)
     return found
@@ -140,6 +156,36 @@ def _about_language(policy: Policy, baseline: Policy) -> list[str]:
     return found
 
 
+def about_taste(report: Report) -> str:
+    """Who gained most and least, and whose taste the reward model knows less; empty with fewer than two groups."""
+    policy = report.find(report.policy)
+    wins: dict[str, Figure] = dict(policy.by_group) if policy else {}
+    wins |= {t.name: t.win_rate for t in report.tastes if t.win_rate is not None}
+    parts = []
+    if len(wins) > 1:
+        order = sorted(wins, key=lambda name: estimate(wins[name]) or 0.0)
+        least, most = order[0], order[-1]
+        low, high = _bounds(wins[most]), _bounds(wins[least])
+        if low and high and low[0] > high[1]:
+            parts.append(
+                f"Group {most} gained more than group {least}: {report.policy} wins "
+                f"{with_interval(wins[most], True)} by its taste, {with_interval(wins[least], True)} by the other's."
+            )
+        else:
+            parts.append("No group is shown to have gained more than another.")
+    known = [t for t in report.tastes if t.accuracy is not None]
+    if len(known) > 1:
+        order_ = sorted(known, key=lambda t: estimate(t.accuracy) or 0.0)
+        worst, best = order_[0], order_[-1]
+        a, b = _bounds(worst.accuracy), _bounds(best.accuracy)
+        if a and b and a[1] < b[0]:
+            parts.append(
+                f"The reward model knows the taste of {worst.name} less well ({with_interval(worst.accuracy, True)} "
+                f"against {with_interval(best.accuracy, True)} for {best.name})."
+            )
+    return " ".join(parts)
+
+
 def fooled(run: Training) -> str:
     """The warning where a run's proxy rises while gold falls; empty where it does not."""
     parting = divergence(run)
@@ -156,7 +202,7 @@ def _about_the_reward_model(report: Report) -> list[str]:
     model = report.reward_model
     if model is None:
         return []
-    found = []
+    found = [*(["The reward model's card fails: " + "; ".join(model.reasons)] if model.passes is False else [])]
     accuracy, longer = _bounds(model.accuracy), estimate(model.longer_wins)
     if accuracy and accuracy[0] <= 0.5:
         found.append("The reward model is not shown to be better than chance on held-out comparisons.")

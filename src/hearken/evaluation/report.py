@@ -75,6 +75,40 @@ class Policy:
     """Share of distinct word pairs, 0..1."""
     length: Figure = None
     """Tokens a response."""
+    method: str = ""
+    """How it was made: the stage's name, or ``best of 16``."""
+    round: int | None = None
+    repetition: Figure = None
+    """Share of a response's phrases of four words that it has said before, 0..1."""
+    self_bleu: Figure = None
+    """How much of each response is found in the others, 0..1."""
+    entropy: Figure = None
+    """Nats a token."""
+    ended: Figure = None
+    """Share of responses that ended by themselves."""
+    tasks: dict[str, JsonInterval | float] = field(default_factory=dict)
+    """Accuracy on each capability task, 0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """The reward model's accuracy on a part of the held-out comparisons."""
+
+    by: str
+    """What they were divided by: ``strength``, ``length gap``, ``labeler group``, ``round``."""
+    name: str
+    accuracy: Figure
+    count: int | None = None
+    """Pairs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """One point of a learning curve: a reward model fitted to so many labels, with so many weights."""
+
+    labels: int
+    accuracy: Figure
+    parameters: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +128,74 @@ class RewardModel:
     lengths: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     """Score of each response whose length stands in ``lengths``."""
+    passes: bool | None = None
+    """Whether its card says that a policy may be trained on it; None where there is no card."""
+    reasons: list[str] = field(default_factory=list)
+    """Why it does not, and what else its card says, in sentences."""
+    slices: list[Slice] = field(default_factory=list)
+    learning: list[Learnt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One row of the leaderboard: a policy's Bradley-Terry strength, in log-odds against the average."""
+
+    name: str
+    strength: Figure
+    games: int | None = None
+    """Comparisons it took part in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one turn of the loop used and reached."""
+
+    number: int
+    policy: str = ""
+    judgments: int | None = None
+    """New in this round."""
+    accuracy: Figure = None
+    """Of its reward model."""
+    win_rate: Figure = None
+    """Of its policy against the baseline."""
+    gold: Figure = None
+    proxy: Figure = None
+    kl: Figure = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taste:
+    """One group of labelers: what it said, how well its taste was learnt, and what it got."""
+
+    name: str
+    by: str = "group"
+    """The attribute that divides the labelers."""
+    labelers: int | None = None
+    judgments: int | None = None
+    accuracy: Figure = None
+    """Of the reward model on this group's held-out comparisons."""
+    win_rate: Figure = None
+    """Of the policy against the baseline, by this group's taste."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What it took."""
+
+    seconds: float | None = None
+    """Of computing, all steps together."""
+    judgments: dict[str, int] = field(default_factory=dict)
+    """By who gave them: person, ai, simulated, import."""
+    labeling_seconds: float | None = None
+    """That people spent on theirs, where the pages measured it."""
+    responses: int | None = None
+    """Sampled for judgment."""
+    episodes: int | None = None
+    """Sampled while training."""
+    parameters: int | None = None
+    """Weights of the policy."""
+    price: float | None = None
+    """Paid for AI labels, in the currency of the prices given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +228,8 @@ class Recipe:
     """What it takes to run it again."""
 
     commands: list[str] = field(default_factory=list)
+    by_step: list[str] = field(default_factory=list)
+    """A command for each artifact by itself."""
     seed: int | None = None
     data_hash: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -163,8 +267,17 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
+    """In the order of the held-out prompts, not picked by result."""
+    losses: list[Pair] = field(default_factory=list)
+    """Where the policy lost most."""
     policies: list[Policy] = field(default_factory=list)
+    leaderboard: list[Standing] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+    """Signs, found elsewhere, that the reward is being fooled."""
     reward_model: RewardModel | None = None
+    tastes: list[Taste] = field(default_factory=list)
+    costs: Costs | None = None
     training: list[Training] = field(default_factory=list)
     judges: list[Judge] = field(default_factory=list)
     recipe: Recipe | None = None
@@ -177,6 +290,10 @@ class Report:
     def to_json(self) -> str:
         """All figures as standard JSON (a number that is not finite becomes null)."""
         return _adapter().dump_json(self, indent=1).decode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `to_json` writes, as plain dictionaries."""
+        return _adapter().dump_python(self, mode="json")
 
     @staticmethod
     def from_json(text: str) -> Report:

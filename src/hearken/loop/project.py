@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field
@@ -32,6 +32,9 @@ from hearken.loop.rounds_options import LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, write_json
+
+if TYPE_CHECKING:
+    from hearken.evaluation.report import Report
 
 CONFIG = "hearken.yaml"
 RECORDS = ("samples", "judgments", "evaluation")
@@ -137,11 +140,13 @@ class Project:
         return Artifact.load(path) if (path / MANIFEST).is_file() else None
 
     def finished(self, *, records: bool = False) -> dict[str, Artifact]:
-        """All finished artifacts by name, oldest first: models, and with ``records`` what rounds left besides."""
-        found = [p.parent for p in self.artifacts.glob(f"*/{MANIFEST}")]
-        ordered = sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime)
-        made = {p.name: Artifact.load(p) for p in ordered}
-        return {name: a for name, a in made.items() if records or a.kind not in RECORDS}
+        """All finished artifacts by name, oldest first: models, and with ``records`` what rounds left besides.
+
+        Age is told by the manifest, whatever copying did to the times of files.
+        """
+        found = sorted(self.artifacts.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+        made = sorted((Artifact.load(path.parent) for path in found), key=lambda a: str(a.manifest.get("created", "")))
+        return {a.path.name: a for a in made if records or a.kind not in RECORDS}
 
     def policy(self, name: str | None = None) -> str:
         """Path or Hub name of a policy: an artifact's name, anything else as it is, by default the newest one."""
@@ -386,13 +391,18 @@ class Project:
         return found
 
     def report(self) -> Path:
-        """Write report.html from the artifacts and the last evaluation."""
+        """Write report.html from what the project has so far."""
+        return self.compose()[0]
+
+    def compose(self) -> tuple[Path, Report]:
+        """Write report.html, and return what stands in it."""
         from hearken.evaluation.report import render
         from hearken.loop.reporting import compose
 
+        found = compose(self)
         out = self.path / "report.html"
-        out.write_text(render(compose(self)), "utf-8")
-        return out
+        out.write_text(render(found), "utf-8")
+        return out, found
 
     # Bookkeeping
 

@@ -1,19 +1,25 @@
-"""The report of a project: figures and texts from its artifacts, database and last evaluation, put together."""
+"""The report of a project: figures and texts from its artifacts, database and last evaluation, put together.
+
+Whatever a project has not got yet (judgments, a reward model, an evaluation) is left out of its report.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hearken.algorithms.stage import find_stage
 from hearken.errors import UserError
 from hearken.evaluation import report as page
-from hearken.evaluation.compare import calibration
-from hearken.feedback.examples import Comparison, Content, Message
-from hearken.feedback.formats import read_examples
+from hearken.feedback.examples import Content, Message
+from hearken.loop import recipes, reckoning
+from hearken.statistics.diversity import repetition
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact
 
@@ -21,62 +27,132 @@ if TYPE_CHECKING:
     from hearken.loop.project import Project
 
 SHOWN = 8  # pairs of responses side by side
+LOSSES = 2  # of those on which the policy lost most
+
+_DONE = {
+    "sft": "Learned to imitate its data",
+    "reward": "Learned to predict the judgments",
+    "ppo": "Improved by PPO under a KL penalty",
+}
+_SETTINGS = ("lr", "batch", "epochs", "beta", "ptx_coef", "loss", "lora", "samples", "clip", "temperature")
 
 
 def compose(project: Project) -> page.Report:
-    """Everything that is known of the project.
-
-    Raises:
-        UserError: nothing was evaluated yet.
-    """
-    file = project.path / "evaluation.json"
-    if not file.exists():
-        raise UserError(f"{project.path} has no evaluation yet", "Run: hearken evaluate")
-    found = json.loads(file.read_text("utf-8"))
+    """Everything that is known of the project."""
+    found = _evaluation(project)
     artifacts = project.finished()
-    names = [n for n in found["policies"] if "responses" in found["policies"][n]]
-    ours = next((n for n in names if n != found["baseline"]), found["baseline"])
+    counted = reckoning.tally(project)
+    policies = [_policy(name, figures, artifacts) for name, figures in found["policies"].items()]
+    age = list(artifacts)
+    policies.sort(key=lambda p: age.index(p.name) if p.name in age else -1)
+    baseline, ours = found["baseline"], _newest(found)
+    rewards = [a for a in artifacts.values() if a.kind == "reward"]
+    held_out = reckoning.held_out(project, rewards[-1]) if rewards else []
+    ours_by_group = next((p.by_group for p in policies if p.name == ours), {})
+    steps = _steps(project, artifacts, counted)
+    prompts = len(found["prompts"])
     return page.Report(
-        title="Did it get better?",
-        subtitle=f"RLHF on {'the tale world' if project.config.world else Path(project.config.prompts).name}, "
-        f"{len(found['prompts'])} held-out prompts",
+        title="Did it get better?" if policies else "What was done so far",
+        subtitle=_subtitle(project, artifacts, evaluated=bool(policies)),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         policy=ours,
-        baseline=found["baseline"],
-        prompts=len(found["prompts"]),
+        baseline=baseline,
+        prompts=prompts or None,
         judge=found["judge"],
-        steps=_steps(project, artifacts),
-        pairs=_pairs(found, ours),
-        policies=[_policy(name, found["policies"][name]) for name in found["policies"]],
-        reward_model=_reward_model(project, artifacts, found),
-        training=_training(project, artifacts),
-        judges=_judges(project),
+        steps=steps,
+        pairs=[_pair(found, ours, i) for i in range(min(SHOWN, prompts))] if _answered(found, ours) else [],
+        losses=[_pair(found, ours, i) for i in _worst(found, ours)],
+        policies=policies,
+        rounds=_rounds(artifacts, policies, counted),
+        reward_model=reckoning.reward_model(rewards[-1], held_out, found.get("ceiling")) if rewards else None,
+        tastes=reckoning.tastes(counted, held_out, ours_by_group),
+        training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
+        judges=reckoning.judges(counted),
+        costs=_costs(project, artifacts, counted, steps),
         recipe=_recipe(project, artifacts),
-        lineage=page.lineage({name: a.manifest for name, a in artifacts.items()}),
+        lineage=_lineage(artifacts, counted),
     )
 
 
+def _evaluation(project: Project) -> dict[str, Any]:
+    """The last evaluation, or one that knows nothing."""
+    file = project.path / "evaluation.json"
+    empty = {"policies": {}, "baseline": "", "judge": "", "prompts": []}
+    if not file.exists():
+        return empty
+    try:
+        return empty | json.loads(file.read_text("utf-8"))
+    except ValueError:
+        raise UserError(f"{file} is not JSON", "Make it anew: hearken evaluate") from None
+
+
+def _subtitle(project: Project, artifacts: Mapping[str, Artifact], *, evaluated: bool) -> str:
+    if project.config.world:
+        about = "RLHF on the tale world"
+    else:
+        prompts = f" on {Path(project.config.prompts).name}" if project.config.prompts else ""
+        about = f"RLHF of {Path(project.config.model).name}{prompts}"
+    if evaluated:
+        return f"{about}."
+    done = f"{len(artifacts)} artifact{'s' if len(artifacts) != 1 else ''}" if artifacts else "No artifact yet"
+    return f"{about}. {done}; whether it is better nobody has asked yet (hearken evaluate)."
+
+
+def round_of(name: str) -> int | None:
+    """The round in an artifact's name: 1 for ``r01-ppo``."""
+    match = re.match(r"r(\d+)-", name)
+    return int(match[1]) if match else None
+
+
+def _newest(found: dict[str, Any]) -> str:
+    """The policy that the report is about: of the newest round, the first that was compared with the baseline."""
+    names = [n for n, figures in found["policies"].items() if n != found["baseline"] and "win_rate" in figures]
+    names = names or [n for n, f in found["policies"].items() if n != found["baseline"] and "responses" in f]
+    return max(names, key=lambda n: (round_of(n) or 0, -names.index(n)), default=found["baseline"])
+
+
 def _interval(value: Any) -> Any:
-    return Interval(*value) if isinstance(value, list) else value
+    """A figure of evaluation.json: a number, or [estimate, low, high] where null is a missing bound."""
+    if isinstance(value, list):
+        return Interval(*(float("nan") if v is None else v for v in value))
+    return value
 
 
-def _policy(name: str, figures: dict[str, Any]) -> page.Policy:
+def _policy(name: str, figures: dict[str, Any], artifacts: Mapping[str, Artifact]) -> page.Policy:
     known = {
         k: _interval(figures.get(k))
-        for k in ("win_rate", "proxy", "gold", "kl", "perplexity", "parse_rate", "length", "distinct_2")
-    }
-    groups = {g: Interval(*w) for g, w in figures.get("win_rate_by_group", {}).items()}
-    return page.Policy(name=name, by_group=groups, **known)
+        for k in (
+            "win_rate", "proxy", "gold", "kl", "perplexity", "parse_rate", "length", "distinct_2", "self_bleu",
+            "entropy", "repetition",
+        )
+    }  # fmt: skip
+    if known["kl"] == (0.0, 0.0, 0.0):
+        known["kl"] = 0.0  # the reference itself
+    if known["repetition"] is None and figures.get("responses"):
+        known["repetition"] = repetition(figures["responses"])
+    return page.Policy(
+        name=name,
+        by_group={g: _interval(w) for g, w in figures.get("win_rate_by_group", {}).items()},
+        method=artifacts[name].kind if name in artifacts else str(figures.get("method", "")),
+        round=round_of(name),
+        ended=_interval(figures.get("eos_share")),
+        tasks={task: _interval(value) for task, value in figures.get("tasks", {}).items()},
+        **known,
+    )
 
 
 def _content(prompt: Any) -> Content:
     return prompt if isinstance(prompt, str) else tuple(Message(**turn) for turn in prompt)
 
 
-def _pairs(found: dict[str, Any], ours: str) -> list[page.Pair]:
-    """Prompts in the order of evaluation, not picked by result."""
+def _answered(found: dict[str, Any], ours: str) -> bool:
+    """Whether both policies' responses are there."""
+    kept = [found["policies"].get(name, {}).get("responses") for name in (found["baseline"], ours)]
+    return ours != found["baseline"] and all(kept)
 
-    def answer(name: str, i: int) -> page.Answer:
+
+def _pair(found: dict[str, Any], ours: str, i: int) -> page.Pair:
+    def answer(name: str) -> page.Answer:
         figures = found["policies"][name]
 
         def at(key: str) -> Any:
@@ -84,114 +160,124 @@ def _pairs(found: dict[str, Any], ours: str) -> list[page.Pair]:
 
         return page.Answer(text=figures["responses"][i], proxy=at("scores"), gold=at("golds"), parses=at("parses"))
 
+    return page.Pair(prompt=_content(found["prompts"][i]), before=answer(found["baseline"]), after=answer(ours))
+
+
+def _worst(found: dict[str, Any], ours: str) -> list[int]:
+    """Prompts (beyond those shown anyway) on which the policy lost most, by gold where it is known."""
+    if not _answered(found, ours):
+        return []
+    for key in ("golds", "scores"):
+        before, after = (found["policies"][n].get(key) for n in (found["baseline"], ours))
+        if before and after:
+            change = [b - a for a, b in zip(before, after, strict=True)]
+            order = sorted(range(SHOWN, len(change)), key=lambda i: change[i])
+            return [i for i in order[:LOSSES] if change[i] < 0]
+    return []
+
+
+def _rounds(
+    artifacts: Mapping[str, Artifact], policies: list[page.Policy], counted: reckoning.Tally
+) -> list[page.Round]:
+    """What each round used and reached; a policy stands for its round if it is the first that was measured."""
+    rounds: dict[int, dict[str, Any]] = {}
+    for name, artifact in artifacts.items():
+        number = round_of(name)
+        if number and artifact.kind == "reward" and "accuracy" in artifact.metrics:
+            m = artifact.metrics
+            low, high = m.get("accuracy_low", float("nan")), m.get("accuracy_high", float("nan"))
+            rounds.setdefault(number, {})["accuracy"] = Interval(m["accuracy"], low, high)
+    for policy in policies:
+        if policy.round and (policy.win_rate is not None or policy.gold is not None):
+            known = rounds.setdefault(policy.round, {})
+            if "policy" not in known:
+                known |= {"policy": policy.name, "win_rate": policy.win_rate, "gold": policy.gold,
+                          "proxy": policy.proxy, "kl": policy.kl}  # fmt: skip
     return [
-        page.Pair(prompt=_content(prompt), before=answer(found["baseline"], i), after=answer(ours, i))
-        for i, prompt in enumerate(found["prompts"][:SHOWN])
+        page.Round(number=number, judgments=counted.judgments.get(number), **known)
+        for number, known in sorted(rounds.items())
     ]
 
 
-def _steps(project: Project, artifacts: dict[str, Artifact]) -> list[page.Step]:
-    """What was done, in order, with counts and seconds."""
+def _done(artifact: Artifact) -> str:
+    kind, options, data = artifact.kind, artifact.manifest.get("options", {}), artifact.manifest.get("data", {})
+    if kind in _DONE:
+        said = _DONE[kind]
+    else:
+        try:
+            said = find_stage(kind).summary
+        except UserError:
+            said = kind
+    if kind == "sft" and (epochs := options.get("epochs")):
+        said += ", one pass" if epochs == 1 else f", {epochs:g} passes"
+    return said + (" with a pretraining term" if data.get("ptx_pieces") else "")
+
+
+def _count(artifact: Artifact) -> tuple[int | None, str]:
+    """How much an artifact was made of, and what."""
+    options, data, metrics = (artifact.manifest.get(k) or {} for k in ("options", "data", "metrics"))
+    if "episodes" in options and "batch" in options and "steps" in metrics:
+        return metrics["steps"] * options["batch"], "episodes"
+    for key, unit in (("judgments", "judgments"), ("sequences", "sequences"), ("rows", "rows")):
+        if data.get(key):
+            return data[key], unit
+    return None, ""
+
+
+def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> list[page.Step]:
+    """What was done, in the order in which it was done, with counts and seconds."""
     seconds = project.step_seconds()
-    steps = []
-    with project.store() as store:
-        progress = store.progress()
-        judgments, responses = sum(progress.judgments.values()), sum(1 for _ in store.responses())
-    made: dict[str, tuple[str, int, str, float | None]] = {}
-    for name, artifact in artifacts.items():
-        data, metrics = artifact.manifest["data"], artifact.metrics
-        if artifact.kind == "sft":
-            made[name] = (
-                "Learned to imitate its data, one pass",
-                data["sequences"],
-                "sequences",
-                artifact.manifest["seconds"],
-            )
-        elif artifact.kind == "reward":
-            made[name] = (
-                "Learned to predict the judgments",
-                data["judgments"],
-                "rankings",
-                artifact.manifest["seconds"],
-            )
-        else:
-            options = artifact.manifest["options"]
-            count = metrics["steps"] * options["batch"]
-            made[name] = (
-                "Improved by PPO under a KL penalty" + (" with a pretraining term" if data["ptx_pieces"] else ""),
-                count,
-                "episodes",
-                artifact.manifest["seconds"],
-            )
-    sampled = False
-    for name, (done, count, unit, spent) in made.items():
-        if artifacts[name].kind == "reward" and not sampled:
-            sampled = True
-            steps.append(
+    several = len(counted.responses) > 1
+    steps: list[tuple[str, page.Step]] = []
+    for round, count in counted.responses.items():
+        steps.append(
+            (
+                counted.sampled_at[round].isoformat(),
                 page.Step(
-                    name="Sampling",
+                    name=f"Sampling, round {round}" if several else "Sampling",
                     done="Answered prompts several times",
-                    count=responses,
+                    count=count,
                     unit="responses",
-                    seconds=seconds.get("Sampling"),
-                )
+                    seconds=None if several else seconds.get("Sampling"),
+                ),
             )
-            steps.append(
+        )
+    kinds = {"person": "people", "simulated": "simulated labelers", "ai": "a model", "import": "imported files"}
+    who = " and ".join(kinds.get(kind, kind) for kind in counted.kinds)
+    for round, count in counted.judgments.items():
+        steps.append(
+            (
+                counted.judged_at[round].isoformat(),
                 page.Step(
-                    name="Judgments",
-                    done="Labelers ranked the answers",
-                    count=judgments,
-                    unit="rankings",
-                    seconds=seconds.get("Judgments"),
-                )
+                    name=f"Judgments, round {round}" if several else "Judgments",
+                    done=f"Responses judged by {who}",
+                    count=count,
+                    unit="judgments",
+                    seconds=None if several else seconds.get("Judgments"),
+                ),
             )
-        options = artifacts[name].manifest["options"]
-        settings = {k: options[k] for k in ("lr", "batch", "epochs", "beta", "ptx_coef", "loss") if k in options}
-        steps.append(page.Step(name=name, done=done, count=count, unit=unit, seconds=spent, settings=settings))
-    return steps
+        )
+    for name, artifact in artifacts.items():
+        count_, unit = _count(artifact)
+        options = artifact.manifest.get("options", {})
+        step = page.Step(
+            name=name,
+            done=_done(artifact),
+            count=count_,
+            unit=unit,
+            seconds=artifact.manifest.get("seconds"),
+            settings={k: options[k] for k in _SETTINGS if options.get(k) is not None},
+        )
+        steps.append((str(artifact.manifest.get("created", "")), step))
+    ordered = [step for _, step in sorted(steps, key=lambda pair: pair[0])]
+    if "Evaluation" in seconds:
+        ordered.append(
+            page.Step(name="Evaluation", done="Compared policies on held-out prompts", seconds=seconds["Evaluation"])
+        )
+    return ordered
 
 
-def _reward_model(project: Project, artifacts: dict[str, Artifact], found: dict[str, Any]) -> page.RewardModel | None:
-    made = [a for a in artifacts.values() if a.kind == "reward"]
-    if not made or "accuracy" not in made[-1].metrics:
-        return None
-    from hearken.evaluation.measure import Judge
-
-    artifact = made[-1]
-    metrics, data = artifact.metrics, artifact.manifest["data"]
-    held_out = artifact.manifest["inputs"]["validation"]
-    probabilities: list[float] = []
-    happened: list[float] = []
-    lengths: list[float] = []
-    scores: list[float] = []
-    if held_out:
-        import math
-
-        rows = [r for path in held_out for r in read_examples(path) if isinstance(r, Comparison)]
-        scored = Judge(str(artifact.path))([r.prompt for r in rows], [r.responses for r in rows])
-        for row, values in zip(rows, scored, strict=True):
-            lengths += [len(t.split()) for t in row.responses]
-            scores += values
-            for i in range(len(values)):
-                for j in range(i):
-                    a, b = row.ranks[i], row.ranks[j]
-                    if a is not None and b is not None and a != b:
-                        probabilities.append(1 / (1 + math.exp(values[j] - values[i])))
-                        happened.append(float(a < b))
-    return page.RewardModel(
-        accuracy=Interval(metrics["accuracy"], metrics["accuracy_low"], metrics["accuracy_high"]),
-        ceiling=found.get("ceiling"),
-        longer_wins=metrics["length_accuracy"],
-        trained_on=data["judgments"],
-        held_out=metrics["validation_pairs"],
-        calibration=calibration(probabilities, happened) if happened else None,
-        reference_mean=metrics["reference_mean"],
-        lengths=lengths,
-        scores=scores,
-    )
-
-
-def _training(project: Project, artifacts: dict[str, Artifact]) -> list[page.Training]:
+def _training(project: Project, artifacts: Mapping[str, Artifact]) -> list[page.Training]:
     """Curves of every run; PPO's with the gold reward of its rollouts, found afterwards, where the world knows it."""
     runs = []
     for name, artifact in reversed(artifacts.items()):
@@ -201,77 +287,103 @@ def _training(project: Project, artifacts: dict[str, Artifact]) -> list[page.Tra
         rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         rollouts = artifact.path / "run" / "rollouts.jsonl"
         if project.config.world == "tales" and rollouts.exists():
-            golds = _gold_by_step(project, rollouts)
-            rows = [row | ({"gold": golds[row["step"]]} if row["step"] in golds else {}) for row in rows]
+            golds = reckoning.remembered(
+                project,
+                f"gold-{name}",
+                artifact,
+                lambda path=rollouts: _gold_by_step(project, path),  # type: ignore[misc]
+            )
+            rows = [row | ({"gold": golds[str(row["step"])]} if str(row["step"]) in golds else {}) for row in rows]
         runs.append(page.Training(name=name, rows=rows))
     return runs
 
 
-def _gold_by_step(project: Project, rollouts: Path) -> dict[int, float]:
+def _gold_by_step(project: Project, rollouts: Path) -> dict[str, float]:
     from hearken.worlds.tales.world import TaleWorld
 
     world = TaleWorld(project.config.seed)
-    values: dict[int, list[float]] = {}
+    values: dict[str, list[float]] = {}
     with rollouts.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            values.setdefault(row["step"], []).append(world.gold(row["prompt"], row["completion"]))
+            values.setdefault(str(row["step"]), []).append(world.gold(row["prompt"], row["completion"]))
     return {step: sum(v) / len(v) for step, v in values.items()}
 
 
-def _judges(project: Project) -> list[page.Judge]:
-    """One row per labeler, with the biases that show in their judgments."""
-    rows: dict[str, dict[str, list[float]]] = {}
-    with project.store() as store:
-        labelers = {r.id: r for r in store.labelers()}
-        texts = {r.id: r.text for r in store.responses()}
-        for judgment in store.judgments(kinds=("comparison",)):
-            row = rows.setdefault(judgment.labeler_id, {"pairs": [], "first": [], "longer": [], "count": []})
-            row["count"].append(1.0)
-            payload: Any = judgment.payload
-            order = judgment.order or range(len(payload.ranks))
-            place = {shown: at for at, shown in enumerate(order)}
-            for i in range(len(payload.ranks)):
-                for j in range(i):
-                    a, b = payload.ranks[i], payload.ranks[j]
-                    if a is None or b is None:
-                        continue
-                    row["pairs"].append(float(a == b))
-                    if a != b:
-                        won, lost = (i, j) if a < b else (j, i)
-                        row["first"].append(float(place[won] < place[lost]))
-                        longer = len(texts[payload.response_ids[won]].split()) - len(
-                            texts[payload.response_ids[lost]].split()
-                        )
-                        if longer:
-                            row["longer"].append(float(longer > 0))
-
-    def share(values: list[float]) -> float | None:
-        return sum(values) / len(values) if values else None
-
-    return [
-        page.Judge(
-            name=labelers[key].name, kind=labelers[key].kind, judgments=len(row["count"]),
-            group=str(labelers[key].attributes.get("group", "")), ties=share(row["pairs"]),
-            first_shown=share(row["first"]), longer=share(row["longer"]),
-        )
-        for key, row in rows.items()
-    ]  # fmt: skip
-
-
-def _recipe(project: Project, artifacts: dict[str, Artifact]) -> page.Recipe:
-    newest = list(artifacts.values())[-1].manifest if artifacts else {}
-    command = (
-        f"hearken quickstart {project.path.name} --seed {project.config.seed}"
-        if project.config.world
-        else "hearken evaluate"
+def _costs(
+    project: Project, artifacts: Mapping[str, Artifact], counted: reckoning.Tally, steps: list[page.Step]
+) -> page.Costs:
+    recorded = sum(project.step_seconds().values())
+    policies = [a for a in artifacts.values() if a.kind not in ("reward", "scratch")]
+    return page.Costs(
+        seconds=max(recorded, sum(step.seconds or 0.0 for step in steps)) or None,
+        judgments=dict(counted.kinds),
+        labeling_seconds=counted.labeling_seconds or None,
+        responses=sum(counted.responses.values()) or None,
+        episodes=sum(step.count or 0 for step in steps if step.unit == "episodes") or None,
+        parameters=recipes.count_weights(policies[-1].path) if policies else None,
     )
+
+
+def _recipe(project: Project, artifacts: Mapping[str, Artifact]) -> page.Recipe:
+    newest = list(artifacts.values())[-1].manifest if artifacts else {}
     reward = [a for a in artifacts.values() if a.kind == "reward"]
     return page.Recipe(
-        commands=[command],
+        commands=_commands(project, artifacts),
+        by_step=[said for name, a in artifacts.items() if (said := recipes.command(name, a.manifest, project.path))],
         seed=project.config.seed,
-        data_hash=str(reward[-1].manifest["data"].get("hash", "")) if reward else "",
+        data_hash=str(reward[-1].manifest.get("data", {}).get("hash") or "") if reward else "",
         versions=newest.get("versions", {}),
         machine=f"{platform.system()}, {platform.machine()}, {os.cpu_count()} cores",
         configuration=(project.path / "hearken.yaml").read_text("utf-8"),
     )
+
+
+def _commands(project: Project, artifacts: Mapping[str, Artifact]) -> list[str]:
+    """What a person types to have it all again."""
+    config = project.config
+    if config.world and "r00-base" in artifacts:
+        from hearken.loop.quickstart import FAST
+
+        fast = " --fast" if config.stages.get("ppo") == FAST.ppo else ""
+        return [f"hearken quickstart {project.path.resolve().name} --seed {config.seed}{fast}"]
+    where = f"-C {project.path.resolve().name}"
+    model, prompts = (recipes.relative(n, None) for n in (config.model, config.prompts or "prompts.jsonl"))
+    first = f"hearken init {project.path.resolve().name} --model {model} --prompts {prompts} --seed {config.seed}"
+    stages = dict.fromkeys(a.kind for a in artifacts.values())
+    return [
+        first,
+        f"hearken sample {where}",
+        *(f"hearken train {kind} {where}" for kind in stages),
+        f"hearken evaluate {where}",
+        f"hearken report {where}",
+    ]
+
+
+def _lineage(artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> list[page.Made]:
+    """Artifacts and the judgments between them: a snapshot comes from the policies whose responses were judged."""
+    made = page.lineage({name: a.manifest for name, a in artifacts.items()})
+    snapshots: dict[str, page.Made] = {}
+    linked = []
+    for one in made:
+        artifact = artifacts[one.name]
+        parents = dict(one.parents)
+        for path in artifact.manifest.get("inputs", {}).get("data", []):
+            stem = Path(path).stem
+            match = re.fullmatch(r"(\w+)-train-(\d+)", stem)
+            if not match or match[1] == "prompt":
+                continue
+            parents["data"] = stem
+            sources = {p: p for p, first in counted.policies.items() if first <= int(match[2]) and p in artifacts}
+            count = artifact.manifest.get("data", {}).get("judgments")
+            snapshots[stem] = page.Made(
+                name=stem,
+                kind=f"{count:,} judgments" if count else "judgments",
+                parents=sources,
+                created="",
+                data_hash=one.data_hash,
+            )
+        linked.append(
+            page.Made(name=one.name, kind=one.kind, parents=parents, created=one.created, data_hash=one.data_hash)
+        )
+    return [*snapshots.values(), *linked]

@@ -7,7 +7,7 @@ cache.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -58,11 +58,11 @@ class Talker:
         return self._opened[1:]
 
     @torch.no_grad()
-    def stream(self, messages: Sequence[Message], n: int, seed: int) -> Iterator[tuple[int, str]]:
+    def stream(self, messages: Sequence[Message] | str, n: int, seed: int) -> Generator[tuple[int, str], None, None]:
         """``n`` answers to a dialogue, drawn together.
 
         Args:
-            messages: the dialogue, the last one from the user.
+            messages: the dialogue, the last one from the user; or plain text to go on from.
             n: how many answers.
             seed: the same seed gives the same answers on the same machine.
 
@@ -72,7 +72,7 @@ class Talker:
         with self._turn:
             model, encoder = self._open()
             device = next(model.parameters()).device
-            prompt = encoder.prompt(tuple(messages)) or [encoder.eos]
+            prompt = encoder.prompt(messages if isinstance(messages, str) else tuple(messages)) or [encoder.eos]
             tokens = torch.tensor([prompt] * n, device=device)
             generator = torch.Generator().manual_seed(seed)
             said: list[list[int]] = [[] for _ in range(n)]

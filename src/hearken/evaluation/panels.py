@@ -1,0 +1,569 @@
+"""The sections of the report that show figures: whether it is better, fooled, for whom, and what it cost.
+
+Each function takes what is known and returns what the template arranges (sentences and charts), or None where the
+report knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from markupsafe import Markup
+
+from hearken.evaluation import charts, findings
+from hearken.evaluation.compare import smooth
+from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
+from hearken.evaluation.report import Figure, Judge, Policy, Report, RewardModel, Training
+from hearken.statistics.intervals import Interval
+
+Chart = tuple[str, str, Markup]
+"""Caption, note, drawing."""
+
+LABELERS_SHOWN = 12
+"""More labelers than this stand in the table only."""
+
+APART = 5.0
+"""Proxy and gold whose ranges differ by more than this factor are each drawn on their own scale."""
+
+
+def _said(items: Sequence[charts.Bar]) -> str:
+    return "; ".join(f"{item.label} {item.text}" for item in items) + "."
+
+
+def _bar(label: str, figure: Figure, style: int | None = 0, as_percent: bool = False) -> charts.Bar | None:
+    value = estimate(figure)
+    if value is None or not math.isfinite(value):
+        return None
+    low, high = _bounds(figure)
+    return charts.Bar(label, value, low, high, with_interval(figure, as_percent), style)
+
+
+def _bounds(figure: Figure) -> tuple[float | None, float | None]:
+    if isinstance(figure, Interval) and math.isfinite(figure.low) and math.isfinite(figure.high):
+        return figure.low, figure.high
+    return None, None
+
+
+def _bars_over(report: Report, field: str, title: str, *, as_percent: bool = False, zero: bool = True) -> Markup | None:
+    """One row a policy for one of its figures; None unless some policy has it."""
+    items = [
+        bar
+        for p in report.policies
+        if (bar := _bar(p.name, getattr(p, field), 0 if p.name == report.policy else None, as_percent))
+    ]
+    if not items:
+        return None
+    return Markup(charts.bars(items, title=title, description=_said(items), as_percent=as_percent, dots=not zero))
+
+
+# --- is it better? ---------------------------------------------------------------------------------------------------
+
+
+def better(report: Report) -> dict[str, Any] | None:
+    """Win rates, leaderboard, rounds, and the rewards themselves."""
+    shown = [chart for chart in (_wins(report), _leaderboard(report), *_rewards(report)) if chart]
+    rounds = _rounds(report)
+    if not shown and not rounds:
+        return None
+    return {"charts": shown, "rounds": rounds}
+
+
+def _wins(report: Report) -> Chart | None:
+    rivals = [p for p in report.policies if p.win_rate is not None and p.name != report.baseline]
+    items = [bar for p in rivals if (bar := _bar(p.name, p.win_rate, 0 if p.name == report.policy else None, True))]
+    if not items:
+        return None
+    chart = charts.bars(
+        items,
+        title=f"Win rate against {report.baseline}",
+        description=f"{_said(items)[:-1]}; 50 % is no difference.",
+        references=[charts.Reference(0.5, "no difference")],
+        x_range=(0.0, 1.0),
+        as_percent=True,
+    )
+    note = "share of held-out prompts, ties half; whiskers are 95 % intervals over prompts"
+    return f"Wins against {report.baseline}", note, Markup(chart)
+
+
+def _leaderboard(report: Report) -> Chart | None:
+    rows = sorted(report.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
+    items = [bar for s in rows if (bar := _bar(s.name, s.strength, 0 if s.name == report.policy else None))]
+    if len(items) < 2:
+        return None
+    chart = charts.bars(items, title="Leaderboard", description=_said(items), dots=True)
+    return "Leaderboard", "Bradley-Terry strength over all comparisons, in log-odds; 0 is the average", Markup(chart)
+
+
+def _rewards(report: Report) -> list[Chart]:
+    return [
+        (title, note, found)
+        for title, field, note in (
+            ("Gold reward", "gold", "the true reward, mean of a response"),
+            ("Proxy reward", "proxy", "the reward model's score, mean of a response"),
+        )
+        if (found := _bars_over(report, field, title, zero=False))
+    ]
+
+
+def _rounds(report: Report) -> dict[str, Any] | None:
+    """The rounds as a table, with the win rate over them where more than one has it."""
+    if len(report.rounds) < 2:
+        return None
+    columns = [
+        (title, field, as_percent)
+        for title, field, as_percent in (
+            ("Reward accuracy", "accuracy", True), ("Wins", "win_rate", True), ("Gold", "gold", False),
+            ("Proxy", "proxy", False), ("KL", "kl", False),
+        )
+        if any(getattr(r, field) is not None for r in report.rounds)
+    ]  # fmt: skip
+    rows = [
+        (r, [with_interval(getattr(r, field), as_percent) for _, field, as_percent in columns]) for r in report.rounds
+    ]
+    field, as_percent = ("win_rate", True) if any(r.win_rate is not None for r in report.rounds) else ("gold", False)
+    known = [(r.number, figure) for r in report.rounds if (figure := getattr(r, field)) is not None]
+    chart = None
+    if len(known) > 1:
+        bounds = [_bounds(figure) for _, figure in known]
+        complete = all(low is not None for low, _ in bounds)
+        chart = charts.line_chart(
+            [
+                charts.Series(
+                    "", [n for n, _ in known], [estimate(f) for _, f in known],
+                    low=[low for low, _ in bounds] if complete else None,
+                    high=[high for _, high in bounds] if complete else None,
+                )
+            ],
+            title="Round by round",
+            description="; ".join(f"round {n} {with_interval(f, as_percent)}" for n, f in known) + ".",
+            x_label="round",
+            y_percent=as_percent,
+            levels=[charts.Reference(0.5, "no difference")] if as_percent else [],
+            height=200,
+        )  # fmt: skip
+    return {
+        "columns": [title for title, _, _ in columns],
+        "rows": rows,
+        "judgments": any(r.judgments is not None for r in report.rounds),
+        "chart": Markup(chart) if chart else None,
+        "what": f"wins against {report.baseline}" if as_percent else "gold reward",
+    }
+
+
+# --- is it fooled? ---------------------------------------------------------------------------------------------------
+
+
+def fooling(report: Report) -> dict[str, Any] | None:
+    """A verdict in words, proxy against gold on each run's way from the start, and all policies over their KL."""
+    runs = [found for run in report.training if (found := _parting(run))]
+    frontier = _frontier(report)
+    if not runs and not frontier and not report.alarms:
+        return None
+    fine = [run["name"] for run in runs if not run["fooled"]]
+    verdicts = [run["said"] for run in runs if run["fooled"]]
+    return {
+        "alarms": [*report.alarms, *verdicts],
+        "fine": f"No sign of it in {' and '.join(fine)}: where the reward model's score rose, the gold reward did not "
+        "fall beyond noise."
+        if fine
+        else "",
+        "charts": [(run["name"], run["note"], run["chart"]) for run in runs],
+        "frontier": frontier,
+    }
+
+
+def _parting(run: Training) -> dict[str, Any] | None:
+    found = findings.divergence(run)
+    if found is None:
+        return None
+    said = findings.fooled(run) or (
+        f"No sign of it in {run.name}: where the reward model's score rose, the gold reward did not fall beyond noise."
+    )
+    kl = findings.kl_path(run, len(found.steps))
+    # How far it has been: a policy that steps back for a moment would make the line run backwards.
+    x = [math.sqrt(max(v, 0.0)) for v in accumulate(kl, max)] if kl else found.steps
+    spans = [max(v) - min(v) for v in (found.proxy, found.gold)]
+    alike = min(spans) > 0 and max(spans) / min(spans) <= APART
+    change = [_change(v, 1.0 if alike else span) for v, span in zip((found.proxy, found.gold), spans, strict=True)]
+    peak = x[found.steps.index(found.peak)]
+    chart = charts.line_chart(
+        [charts.Series("proxy", x, change[0], style=1), charts.Series("gold", x, change[1], style=0)],
+        title=f"Proxy and gold reward, {run.name}",
+        description=said,
+        x_label="√KL reached, √nats" if kl else "step",
+        y_label="change since the start" + ("" if alike else ", share of own range"),
+        marks=[charts.Reference(peak, "gold at its best")] if found.fooled else [],
+        width=440,
+        height=260,
+    )
+    scale = "smoothed" if alike else "smoothed, each on its own scale"
+    return {
+        "name": run.name,
+        "said": said,
+        "fooled": found.fooled,
+        "note": f"proxy and gold reward as the policy moves away; {scale}",
+        "chart": Markup(chart),
+    }
+
+
+def _change(values: Sequence[float], unit: float) -> list[float]:
+    return [(v - values[0]) / unit if unit else 0.0 for v in values]
+
+
+def _frontier(report: Report) -> dict[str, Any] | None:
+    """Every policy over its KL to the reference, by the best judge that several of them have."""
+    judged = ((*by, _known(report, by[0])) for by in (
+        ("gold", "gold reward", False),
+        ("win_rate", f"wins against {report.baseline}", True),
+        ("proxy", "proxy reward", False),
+    ))  # fmt: skip
+    found = next((by for by in judged if len(by[3]) > 1), None)
+    if found is None:
+        return None
+    field, title, as_percent, known = found
+    styles = _styles(report)
+    points = []
+    for p in known:
+        figure = 0.5 if field == "win_rate" and p.win_rate is None else getattr(p, field)
+        low, high = _bounds(figure)
+        text = f"{p.name}: KL {with_interval(p.kl)}, {title} {with_interval(figure, as_percent)}"
+        points.append(
+            charts.Point(p.name, estimate(p.kl) or 0.0, estimate(figure) or 0.0, low, high, styles[p.name], text)
+        )
+    trails = []
+    if field == "gold":
+        for run in report.training:
+            kl = findings.kl_path(run)
+            gold = findings.path(run, findings.GOLD_KEYS)
+            if kl and len(kl) == len(gold) and run.name in styles:
+                way = smooth(gold, max(3, len(kl) // 10) | 1)
+                trails.append(
+                    charts.Series(run.name, list(accumulate(kl, max)), way, faint=True, style=styles[run.name] or 0)
+                )
+    chart = charts.frontier(
+        points,
+        trails,
+        title="Reward-KL frontier",
+        description="; ".join(p.text for p in points) + ".",
+        x_label="KL to the reference, nats a response",
+        y_label=title,
+        y_percent=as_percent,
+    )
+    trust = {"gold": "", "win_rate": "", "proxy": " Only the proxy is known: a point far to the right may be fooled."}
+    return {
+        "chart": Markup(chart),
+        "note": f"{title} that each policy reaches, for its distance from the reference; whiskers are 95 % intervals"
+        + (", faint lines the ways they took" if trails else ""),
+        "said": "The dashed line is the most that any policy reached for so much KL." + trust[field],
+    }
+
+
+def _known(report: Report, field: str) -> list[Policy]:
+    """Policies whose KL is known, and this figure; the baseline wins half against itself."""
+    known = [p for p in report.policies if estimate(p.kl) is not None and getattr(p, field) is not None]
+    base = report.find(report.baseline)
+    if field == "win_rate" and known and base not in known and base is not None and estimate(base.kl) is not None:
+        known = [base, *known]
+    return known
+
+
+def _styles(report: Report) -> dict[str, int | None]:
+    """A colour and marker for each policy: the reported one first, the baseline quiet, others by their method."""
+    styles: dict[str, int | None] = {report.baseline: None, report.policy: 0}
+    methods: dict[str, int] = {}
+    for p in report.policies:
+        if p.name not in styles:
+            styles[p.name] = 1 + methods.setdefault(p.method or p.name, len(methods)) % (charts.SERIES_STYLES - 1)
+    return styles
+
+
+# --- the reward model ------------------------------------------------------------------------------------------------
+
+
+def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
+    """Its accuracy beside what it must beat, its calibration, its weak spots."""
+    if model is None or model.accuracy is None:
+        return None
+    candidates = (
+        _bar("reward model", model.accuracy, 0, True),
+        _bar("longer wins", model.longer_wins, None, True),
+        _bar("ceiling", model.ceiling, None, True),
+    )
+    items = [bar for bar in candidates if bar]
+    shown: list[Chart] = []
+    accuracy = charts.bars(
+        items,
+        title="Accuracy on held-out comparisons",
+        description=f"{_said(items)[:-1]}; chance is 50 %.",
+        references=[charts.Reference(0.5, "chance")],
+        x_range=(0.0, 1.0),
+        as_percent=True,
+    )
+    shown.append(("Accuracy", "on held-out comparisons; ties of labelers left out", Markup(accuracy)))
+    shown += _slices(model)
+    if learning := _learning(model):
+        shown.append(learning)
+    deeper: list[Chart] = []
+    if model.calibration is not None:
+        bins = [
+            charts.Reliability(b.predicted, b.observed.estimate, b.observed.low, b.observed.high, b.count)
+            for b in model.calibration.bins
+        ]
+        error = percent(model.calibration.error)
+        reliability = charts.calibration_plot(
+            bins,
+            title="Calibration of the reward model",
+            description=f"Expected calibration error {error}; the diagonal is perfect.",
+            x_label="predicted share of votes",
+            y_label="observed share of votes",
+        )
+        note = f"on the diagonal, 70 % means 70 %; larger dots hold more pairs. Error {error}"
+        deeper.append(("Calibration", note, Markup(reliability)))
+    if model.scores and len(model.scores) == len(model.lengths):
+        against_length = charts.scatter(
+            model.lengths,
+            model.scores,
+            title="Score against length",
+            description=f"{len(model.scores):,} responses and their least-squares line.",
+            x_label="length, words",
+            y_label="score",
+            height=300,
+        )
+        deeper.append(("Score against length", "a steep line means length is being paid for", Markup(against_length)))
+    return {
+        "charts": shown,
+        "deeper": deeper,
+        "said": _said_of(model),
+        "passes": model.passes,
+        "reasons": model.reasons,
+    }
+
+
+def _slices(model: RewardModel) -> list[Chart]:
+    """One chart for each way of dividing the held-out comparisons."""
+    found = []
+    for by in dict.fromkeys(s.by for s in model.slices):
+        rows = [s for s in model.slices if s.by == by]
+        items = [bar for s in rows if (bar := _bar(s.name, s.accuracy, 0, True))]
+        if len(items) < 2:
+            continue
+        overall = estimate(model.accuracy)
+        chart = charts.bars(
+            items,
+            title=f"Accuracy by {by}",
+            description=_said(items),
+            references=[charts.Reference(overall, "all")] if overall is not None else [],
+            as_percent=True,
+            dots=True,
+        )
+        counted = [f"{s.count:,}" for s in rows if s.count is not None]
+        note = f"pairs: {', '.join(counted)}" if len(counted) == len(rows) else ""
+        found.append((f"By {by}", note, Markup(chart)))
+    return found
+
+
+def _learning(model: RewardModel) -> Chart | None:
+    """Held-out accuracy over labels, a line for each size."""
+    sizes = sorted({point.parameters or 0 for point in model.learning})
+    lines = []
+    for size in sizes:
+        points = sorted((p for p in model.learning if (p.parameters or 0) == size), key=lambda p: p.labels)
+        if len(points) < 2:
+            continue
+        bounds = [_bounds(p.accuracy) for p in points]
+        complete = len(sizes) == 1 and all(low is not None for low, _ in bounds)
+        lines.append(
+            charts.Series(
+                f"{weights(size)}" if size else "", [p.labels for p in points], [estimate(p.accuracy) for p in points],
+                low=[low for low, _ in bounds] if complete else None,
+                high=[high for _, high in bounds] if complete else None,
+            )
+        )  # fmt: skip
+    if not lines:
+        return None
+    chart = charts.line_chart(
+        lines,
+        title="Learning curve",
+        description="Held-out accuracy over the number of labels.",
+        x_label="labels",
+        y_percent=True,
+        height=300,
+    )
+    return "Learning curve", "still rising: more labels help; a larger model above a smaller: size helps", Markup(chart)
+
+
+def _said_of(model: RewardModel) -> str:
+    parts = [f"On {'held-out' if model.held_out is None else f'{model.held_out:,} held-out'} comparisons"]
+    if model.trained_on is not None:
+        parts[0] += f", after training on {model.trained_on:,}"
+    parts[0] += f", it prefers the response that labelers preferred {with_interval(model.accuracy, True)} of the time"
+    accuracy, ceiling = estimate(model.accuracy), estimate(model.ceiling)
+    if accuracy is not None and ceiling is not None:
+        gap = 100 * (ceiling - accuracy)
+        where = f"{fixed(abs(gap), 1)} points {'below' if gap >= 0 else 'above'}"
+        parts[0] += f"; that is {where} the {percent(ceiling)} that knowing the exact vote would reach"
+    if model.reference_mean is not None:
+        value = estimate(model.reference_mean)
+        text = with_interval(model.reference_mean) if isinstance(model.reference_mean, Interval) else fixed(value, 2)
+        parts.append(f"Reference responses score {text} on average, 0 by construction")
+    return ". ".join(parts) + "."
+
+
+# --- whose taste? ----------------------------------------------------------------------------------------------------
+
+
+def taste(report: Report) -> dict[str, Any] | None:
+    """What each group of labelers got, and how well its taste was learnt."""
+    tastes = [t for t in report.tastes if t.win_rate is not None or t.accuracy is not None]
+    policy = report.find(report.policy)
+    groups = {t.name for t in tastes if t.win_rate is not None}
+    wins = [bar for t in tastes if (bar := _bar(t.name, t.win_rate, 0, True))]
+    if policy is not None:
+        wins += [
+            bar for name, rate in policy.by_group.items() if name not in groups and (bar := _bar(name, rate, 0, True))
+        ]
+    learnt = [bar for t in tastes if (bar := _bar(t.name, t.accuracy, 2, True))]
+    shown: list[Chart] = []
+    if wins:
+        overall = estimate(policy.win_rate) if policy else None
+        levels = [charts.Reference(0.5, "no difference")]
+        levels += [charts.Reference(overall, "all")] if overall is not None and abs(overall - 0.5) > 0.02 else []
+        chart = charts.bars(
+            wins,
+            title=f"Wins of {report.policy} by each group's taste",
+            description=_said(wins),
+            references=levels,
+            x_range=(0.0, 1.0),
+            as_percent=True,
+        )
+        note = f"of {report.policy} against {report.baseline}, judged by that group alone"
+        shown.append(("What each group got", note, Markup(chart)))
+    if learnt:
+        chart = charts.bars(
+            learnt,
+            title="Accuracy of the reward model on each group's comparisons",
+            description=_said(learnt),
+            references=[charts.Reference(0.5, "chance")],
+            x_range=(0.0, 1.0),
+            as_percent=True,
+        )
+        shown.append(("Whose taste was learnt", "reward model's accuracy on held-out comparisons", Markup(chart)))
+    rivals = [p for p in report.policies if len(p.by_group) > 1 and p.name != report.policy]
+    if not shown:
+        return None
+    return {
+        "said": findings.about_taste(report),
+        "charts": shown,
+        "rivals": [(p.name, [(g, with_interval(r, True)) for g, r in p.by_group.items()]) for p in rivals],
+        "groups": list(dict.fromkeys(g for p in rivals for g in p.by_group)),
+    }
+
+
+def judging(judges: Sequence[Judge]) -> dict[str, Any] | None:
+    """Who gave how many judgments, with the biases that show in them."""
+    if not judges:
+        return None
+    bias = []
+    for title, field, reference in (
+        ("Preferred the response shown first", "first_shown", "no side bias"),
+        ("Preferred the longer response", "longer", "length ignored"),
+    ):
+        items = [bar for j in judges if (bar := _bar(j.name, getattr(j, field), as_percent=True))]
+        if items and len(items) <= LABELERS_SHOWN:
+            chart = charts.bars(
+                items,
+                title=title,
+                description=_said(items),
+                references=[charts.Reference(0.5, reference)],
+                as_percent=True,
+                dots=True,
+            )
+            bias.append((title, "", Markup(chart)))
+    ties = [(j.ties, j.judgments) for j in judges if j.ties is not None and j.judgments]
+    total = sum(count for _, count in ties)
+    return {
+        "judgments": sum(j.judgments for j in judges),
+        "grouped": any(j.group for j in judges),
+        "ties": percent(sum(share * count for share, count in ties) / total) if total else MISSING,
+        "bias": bias,
+    }
+
+
+# --- drift and cost --------------------------------------------------------------------------------------------------
+
+DRIFT = (
+    ("KL", "kl", "nats a response to the reference policy", False),
+    ("Perplexity", "perplexity", "on held-out pretraining text; lower is better", False),
+    ("Length", "length", "tokens a response", False),
+    ("Distinct word pairs", "distinct_2", "of all word pairs; falls when responses repeat each other", True),
+    ("Self-BLEU", "self_bleu", "how much of each response is found in the others; rises when they grow alike", True),
+    ("Repeated phrases", "repetition", "share of a response's phrases of four words that it has said before", True),
+    ("Entropy", "entropy", "nats a token; near 0 the policy says one thing only", False),
+    ("Responses that parse", "parse_rate", "whole, by the world's parser", True),
+    ("Ended by itself", "ended", "responses that reached their end token", True),
+)
+
+
+def drift(report: Report) -> dict[str, Any] | None:
+    """How far each policy went from where it began, in distance, language, length and variety."""
+    shown = [
+        (title, note, chart)
+        for title, field, note, as_percent in DRIFT
+        if not _all_alike(report.policies, field) and (chart := _bars_over(report, field, title, as_percent=as_percent))
+    ]
+    for task in dict.fromkeys(name for p in report.policies for name in p.tasks):
+        rows = [(p, p.tasks[task]) for p in report.policies if task in p.tasks]
+        items = [bar for p, f in rows if (bar := _bar(p.name, f, 0 if p.name == report.policy else None, True))]
+        chart = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
+        shown.append((task, "accuracy on a task that nobody trained for", Markup(chart)))
+    return {"charts": shown} if shown else None
+
+
+def _all_alike(policies: Sequence[Policy], field: str) -> bool:
+    """Whether a rate is 1 (or 0) everywhere, which needs no chart; so only for what is usually so."""
+    values = {v for p in policies if (v := estimate(getattr(p, field))) is not None}
+    return field in ("ended", "repetition") and values in ({1.0}, {0.0})
+
+
+def weights(count: int) -> str:
+    """A number of weights: ``549 k weights``, ``1.2 G weights``."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{number(count / size)} {unit} weights"
+    return f"{count} weights"
+
+
+def costs(report: Report) -> dict[str, Any] | None:
+    """Time, labels and computing, as figures, and the time of each step."""
+    spent = report.costs
+    timed = [step for step in report.steps if step.seconds is not None]
+    if spent is None and not timed:
+        return None
+    figures: list[tuple[str, str, str]] = []
+    seconds = spent.seconds if spent and spent.seconds is not None else sum(s.seconds or 0.0 for s in timed)
+    machine = report.recipe.machine if report.recipe else ""
+    if seconds:
+        figures.append(("Computing", duration(seconds), machine))
+    if spent:
+        if spent.judgments:
+            who = ", ".join(f"{count:,} {kind}" for kind, count in spent.judgments.items())
+            figures.append(("Judgments", f"{sum(spent.judgments.values()):,}", who))
+        if spent.labeling_seconds:
+            each = spent.labeling_seconds / max(spent.judgments.get("person", 0), 1)
+            figures.append(("People's time", duration(spent.labeling_seconds), f"{duration(each)} a judgment"))
+        if spent.price:
+            figures.append(("Paid for AI labels", f"{spent.price:,.2f}", "in the currency of the prices given"))
+        if spent.responses:
+            figures.append(("Responses", f"{spent.responses:,}", "sampled for judgment"))
+        if spent.episodes:
+            figures.append(("Episodes", f"{spent.episodes:,}", "responses sampled while training"))
+        if spent.parameters:
+            figures.append(("Policy", weights(spent.parameters).removesuffix(" weights"), "weights"))
+    chart = None
+    if len(timed) > 1:
+        items = [charts.Bar(s.name, s.seconds or 0.0, text=duration(s.seconds)) for s in timed]
+        chart = Markup(charts.bars(items, title="Time of each step", description=_said(items), axis=False, width=720))
+    return {"figures": figures, "chart": chart} if figures or chart else None

@@ -1,0 +1,392 @@
+"""Publish an artifact: a model card with its lineage and figures, a folder anyone can load, and the way to the Hub."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hearken.errors import UserError
+from hearken.loop import recipes
+from hearken.training.artifact import MANIFEST, Artifact
+
+LEFT_OUT = ("run", MANIFEST, "README.md", "hearken.json")
+"""Of an artifact's folder, what does not travel as it is: its manifest holds this machine's paths."""
+
+
+def publish(
+    artifact: Path | str, *, to: str = "", out: Path | None = None, dry_run: bool = False, private: bool = False,
+    license: str = "", rollouts: bool = False, project: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Make the folder with its card and, unless ``dry_run``, upload it.
+
+    Args:
+        artifact: its folder.
+        to: OWNER/NAME of the repository.
+        out: where the folder is made; by default ``NAME-hub`` here.
+        dry_run: upload nothing.
+        private: a repository that is new is private.
+        license: for the card's header.
+        rollouts: with the responses that the policy was trained on.
+        project: whose database and evaluation say more, where the artifact is one of its.
+
+    Returns:
+        ``folder``, ``files`` and, where it was uploaded, ``url``.
+
+    Raises:
+        UserError: no such artifact, the folder is taken, no repository is named, or the Hub refuses or is not there.
+    """
+    made = Artifact.load(artifact)
+    if not to and not dry_run:
+        raise UserError("no repository is named", "Add --to OWNER/NAME, or --dry-run to make the folder only")
+    folder = out or Path(f"{made.path.resolve().name}-hub")
+    card = model_card(made, to=to, license=license, project=project)
+    write_folder(made, folder, card, rollouts=rollouts)
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    done: dict[str, Any] = {"folder": str(folder), "files": files}
+    if not dry_run:
+        done["url"] = upload(folder, to, private=private)
+    return done
+
+
+def write_folder(artifact: Artifact, folder: Path, card: str, *, rollouts: bool = False) -> None:
+    """The model's own files, its card, and its manifest without this machine's paths (``hearken.json``).
+
+    A folder that this made before is made anew; any other is left alone.
+
+    Raises:
+        UserError: ``folder`` holds something else.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not (folder / "hearken.json").is_file() or (folder / MANIFEST).exists():
+            raise UserError(f"{folder} exists and was not made by hearken push", "Name another folder: --out DIR")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in artifact.path.iterdir():
+        if path.name in LEFT_OUT or path.name.endswith(".partial"):
+            continue
+        (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
+    if rollouts and (kept := artifact.path / "run" / "rollouts.jsonl").is_file():
+        shutil.copy2(kept, folder / "rollouts.jsonl")
+    (folder / "README.md").write_text(card, "utf-8")
+    clean = json.dumps(portable(artifact.manifest, _root(artifact)), indent=1, ensure_ascii=False)
+    (folder / "hearken.json").write_text(clean, "utf-8")
+
+
+def portable(value: Any, root: Path | None) -> Any:
+    """A manifest (or a part of one) whose absolute paths are relative to the project, or bare names."""
+    if isinstance(value, dict):
+        return {key: portable(one, root) for key, one in value.items()}
+    if isinstance(value, list):
+        return [portable(one, root) for one in value]
+    return recipes.relative(value, root) if isinstance(value, str) and value.startswith("/") else value
+
+
+def _root(artifact: Artifact) -> Path | None:
+    """The project folder that an artifact stands in."""
+    parent = artifact.path.resolve().parent
+    return parent.parent if parent.name == "artifacts" else None
+
+
+def ancestors(artifact: Artifact) -> dict[str, Artifact]:
+    """The artifact and everything behind it that is still there, the oldest first."""
+    found: dict[str, Artifact] = {}
+
+    def visit(one: Artifact) -> None:
+        name = one.path.resolve().name
+        if name in found:
+            return
+        found[name] = one
+        for path in dict.fromkeys((one.manifest.get("parents") or {}).values()):
+            places = (Path(path), one.path.resolve().parent / Path(path).name)
+            if place := next((p for p in places if (p / MANIFEST).is_file()), None):
+                visit(Artifact.load(place))
+
+    visit(artifact)
+    return dict(sorted(found.items(), key=lambda item: str(item[1].manifest.get("created", ""))))
+
+
+# --- the card --------------------------------------------------------------------------------------------------------
+
+
+def model_card(artifact: Artifact, *, to: str = "", license: str = "", project: Path | None = None) -> str:
+    """README.md: a YAML header that the Hub reads, then lineage, figures, use, limits and how to make it again."""
+    name = artifact.path.resolve().name
+    root = _root(artifact)
+    family = ancestors(artifact)
+    figures = _figures(root, name)
+    reward = artifact.kind == "reward"
+    header = {
+        "license": license or None,
+        "library_name": "peft" if (artifact.path / "adapter_config.json").exists() else "transformers",
+        "pipeline_tag": "text-classification" if reward else "text-generation",
+        "base_model": _hub_base(family),
+        "tags": ["hearken", "rlhf", "reward-model" if reward else artifact.kind],
+    }
+    text = yaml.safe_dump({k: v for k, v in header.items() if v}, sort_keys=False, allow_unicode=True)
+    parts = [
+        f"---\n{text}---\n",
+        f"# {to.rpartition('/')[2] or name}\n",
+        _about(artifact, family) + "\n",
+        _load(artifact, to or name),
+        _section("How it was made", _lineage(family, root)),
+        _section("Who judged", _judged(family, root)),
+        _section("How good it is", _measured(artifact, figures)),
+        _section("Intended use", _use(reward)),
+        _section("Limits", _limits(artifact, family, figures)),
+        _section("How to make it again", _again(family, root)),
+        "Made with Hearken.\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}\n" if body else ""
+
+
+def _hub_base(family: Mapping[str, Artifact]) -> str | None:
+    """The Hub name of the model that the first ancestor was made from, where it is one."""
+    first = next(iter(family.values()))
+    model = str((first.manifest.get("inputs") or {}).get("model") or "")
+    return model if model.count("/") == 1 and not model.startswith((".", "/")) and not Path(model).exists() else None
+
+
+def _about(artifact: Artifact, family: Mapping[str, Artifact]) -> str:
+    weights = recipes.count_weights(artifact.path)
+    size = f"{weights:,} weights, " if weights else ""
+    if artifact.kind == "reward":
+        return f"A reward model ({size}fitted to judgments): it scores a response to a prompt."
+    stages = " → ".join(dict.fromkeys(a.kind for a in family.values() if a.kind != "reward"))
+    return f"A policy ({size}made by {stages}), trained from feedback."
+
+
+def _load(artifact: Artifact, name: str) -> str:
+    kind = "SequenceClassification" if artifact.kind == "reward" else "CausalLM"
+    return (
+        f"```python\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n\n"
+        f'model = AutoModelFor{kind}.from_pretrained("{name}")\ntokenizer = AutoTokenizer.from_pretrained("{name}")\n'
+        + (
+            "# score = logit * model.config.hearken_reward_gain + model.config.hearken_reward_bias\n"
+            if artifact.kind == "reward"
+            else ""
+        )
+        + "```\n"
+    )
+
+
+def _lineage(family: Mapping[str, Artifact], root: Path | None) -> str:
+    rows = [
+        "| artifact | stage | made from | data (SHA-256) | seed | created |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in family.items():
+        manifest = one.manifest
+        parents = ", ".join(
+            f"{role}: {recipes.relative(str(path), root)}" for role, path in (manifest.get("parents") or {}).items()
+        )
+        data = manifest.get("data") or {}
+        files = ", ".join(recipes.relative(str(f), root) for f in data.get("files") or [])
+        digest = f" `{str(data['hash'])[:16]}`" if data.get("hash") else ""
+        cells = (name, one.kind, parents, f"{files}{digest}", manifest.get("seed"), manifest.get("created", ""))
+        rows.append("| " + " | ".join(_cell(c) for c in cells) + " |")
+    versions = next(reversed(family.values())).manifest.get("versions") or {}
+    with_versions = ", ".join(f"{package} {version}" for package, version in versions.items())
+    return "\n".join(rows) + (f"\n\nVersions: {with_versions}." if with_versions else "")
+
+
+def _cell(value: Any) -> str:
+    """Text that stays in its cell of a Markdown table and is no markup."""
+    text = "" if value is None else str(value)
+    for character in "\\|<>*[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def _judged(family: Mapping[str, Artifact], root: Path | None) -> str:
+    """Labelers and guideline versions behind the judgments, from the project's database where it is at hand."""
+    counts = [
+        a.manifest["data"]["judgments"] for a in family.values() if (a.manifest.get("data") or {}).get("judgments")
+    ]
+    if not counts:
+        return ""
+    said = f"{sum(counts):,} judgments went into it."
+    if root is None or not (root / "hearken.yaml").is_file():
+        return said
+    from hearken.loop.project import Project
+
+    kinds: Counter[str] = Counter()
+    people: set[str] = set()
+    guidelines: Counter[int] = Counter()
+    with Project(root).store() as store:
+        labelers = {r.id: r for r in store.labelers()}
+        for judgment in store.judgments():
+            if judgment.kind in ("skip", "flag"):
+                continue
+            kinds[labelers[judgment.labeler_id].kind] += 1
+            people.add(judgment.labeler_id)
+            if judgment.guideline is not None:
+                guidelines[judgment.guideline] += 1
+    by_kind = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    said += f" The project's database holds {sum(kinds.values()):,} ({by_kind}) by {len(people)} labelers."
+    if guidelines:
+        versions = ", ".join(f"version {v} ({count:,} judgments)" for v, count in sorted(guidelines.items()))
+        said += f" Guideline: {versions}."
+    else:
+        said += " No guideline was recorded with them."
+    return said
+
+
+def _figures(root: Path | None, name: str) -> dict[str, Any]:
+    """What the project's last evaluation says of this policy; empty where it says nothing."""
+    file = root / "evaluation.json" if root else None
+    if file is None or not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except ValueError:
+        return {}
+    figures = found.get("policies", {}).get(name)
+    if not figures:
+        return {}
+    return figures | {"_judge": found.get("judge", ""), "_baseline": found.get("baseline", ""),
+                      "_prompts": len(found.get("prompts", []))}  # fmt: skip
+
+
+_FIGURES = (
+    ("win_rate", "win rate against {baseline}", True),
+    ("gold", "gold reward", False),
+    ("proxy", "proxy reward", False),
+    ("kl", "KL to {baseline}, nats a response", False),
+    ("length", "tokens a response", False),
+    ("distinct_2", "distinct word pairs", True),
+    ("parse_rate", "responses that parse", True),
+    ("perplexity", "perplexity of held-out text", False),
+)
+
+
+def _measured(artifact: Artifact, figures: Mapping[str, Any]) -> str:
+    from hearken.evaluation.numbers import with_interval
+    from hearken.statistics.intervals import Interval
+
+    def show(value: Any, as_percent: bool) -> str:
+        if isinstance(value, list):
+            value = Interval(*(math.nan if v is None else v for v in value))
+        return with_interval(value, as_percent)
+
+    rows: list[tuple[str, str]] = []
+    metrics = artifact.metrics
+    if artifact.kind == "reward" and "accuracy" in metrics:
+        accuracy = [metrics["accuracy"], metrics.get("accuracy_low"), metrics.get("accuracy_high")]
+        rows.append(("accuracy on held-out comparisons", show(accuracy, True)))
+        if metrics.get("length_accuracy") is not None:
+            rows.append(("accuracy of preferring the longer response", show(metrics["length_accuracy"], True)))
+    for key, label, as_percent in _FIGURES:
+        if figures.get(key) is not None:
+            rows.append((label.format(baseline=figures["_baseline"]), show(figures[key], as_percent)))
+    for group, rate in (figures.get("win_rate_by_group") or {}).items():
+        rows.append((f"win rate by the taste of {group}", show(rate, True)))
+    if not rows:
+        return "Nobody has measured it yet."
+    table = "\n".join(["| figure | value |", "| --- | --- |", *(f"| {_cell(a)} | {_cell(b)} |" for a, b in rows)])
+    how = ""
+    if figures.get("_prompts"):
+        how = f"\n\nOn {figures['_prompts']:,} held-out prompts, judged by {figures['_judge']}."
+    return f"{table}\n\nIn brackets 95 % intervals.{how}"
+
+
+def _use(reward: bool) -> str:
+    if reward:
+        return (
+            "To rank or score responses to prompts like those it was fitted on, and to train policies under a KL "
+            "penalty. Its scores mean nothing by themselves; their differences are log-odds of being preferred."
+        )
+    return "To answer prompts like those it was trained on, and to study learning from feedback."
+
+
+def _limits(artifact: Artifact, family: Mapping[str, Artifact], figures: Mapping[str, Any]) -> str:
+    said = [
+        "It knows the taste of the labelers named above, not of everyone, and was checked on no other kind of prompt."
+    ]
+    if artifact.kind != "reward" and any(a.kind == "reward" for a in family.values()):
+        said.append("It was trained on a learned reward, which is a proxy: what scores high need not be good.")
+    if artifact.kind != "reward":
+        said.append("It was not tested for safety or truth. It may say what is false or harmful.")
+    if "reward model" in str(figures.get("_judge", "")):
+        said.append("The figures above are by the reward model itself; people were not asked.")
+    if not figures and artifact.kind != "reward":
+        said.append("No comparison with another policy is known.")
+    groups = figures.get("win_rate_by_group") or {}
+    worse = [g for g, rate in groups.items() if isinstance(rate, list) and rate[1] is not None and rate[1] <= 0.5]
+    if worse:
+        said.append(f"It is not shown to be better by the taste of {', '.join(worse)}.")
+    return "\n".join(f"* {line}" for line in said)
+
+
+def _again(family: Mapping[str, Artifact], root: Path | None) -> str:
+    lines = [line for name, a in family.items() if (line := recipes.command(name, a.manifest, root))]
+    return "```bash\n" + "\n".join(lines) + "\n```" if lines else ""
+
+
+# --- the Hub ---------------------------------------------------------------------------------------------------------
+
+
+def upload(folder: Path, to: str, *, private: bool = False) -> str:
+    """Put a folder into a repository of the Hub, which is made where there is none.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        UserError: nobody is logged in, the Hub refuses, or it is not there. No message holds the token.
+    """
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    token = get_token()
+    where = constants.ENDPOINT
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(
+            "HF_HUB_OFFLINE is set, so the Hub is not asked",
+            f"The folder is ready in {folder}; unset HF_HUB_OFFLINE and run this again",
+        )
+    if not token:
+        raise UserError(f"nobody is logged in to {where}", "Log in (hf auth login), or set HF_TOKEN")
+    try:
+        api = HfApi(token=token)
+        repo = api.create_repo(to, private=private or None, exist_ok=True, repo_type="model")
+        api.upload_folder(
+            repo_id=repo.repo_id, folder_path=folder, repo_type="model", commit_message="Pushed with Hearken"
+        )
+        return str(repo)
+    except HFValidationError as error:
+        raise UserError(f"--to {to} is no name of a repository ({_first(error, token)})", "Write OWNER/NAME") from None
+    except OfflineModeIsEnabled:
+        raise UserError("the Hub is not asked while offline", f"The folder is ready in {folder}") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "?"
+        hint = {
+            401: "Log in again (hf auth login), or renew HF_TOKEN",
+            403: "Use a token that may write there, or another OWNER",
+            404: "Check OWNER/NAME and that you may write there",
+        }.get(status, f"Try again later; the folder is ready in {folder}")
+        raise UserError(f"{where} refused {to} ({status}: {_first(error, token)})", hint) from None
+    except Exception as error:
+        # Its HTTP client is httpx or httpx2, by its version.
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
+        raise UserError(
+            f"the Hub at {where} cannot be reached ({_first(error, token) or type(error).__name__})",
+            f"Check the network or HF_ENDPOINT; the folder is ready in {folder}",
+        ) from None
+
+
+def _first(error: Exception, token: str) -> str:
+    """An error's first line, without the token."""
+    text = str(error).strip().partition("\n")[0]
+    return text.replace(token, "***")[:300]

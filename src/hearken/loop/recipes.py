@@ -1,0 +1,85 @@
+"""How an artifact was made, as a command that makes it again, and how large it is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hearken.algorithms.stage import find_stage
+from hearken.errors import UserError
+
+_INPUTS = ("model", "data", "validation", "reward", "ref", "ptx", "references")
+
+
+def command(name: str, manifest: Mapping[str, Any], root: Path | None = None) -> str:
+    """The ``hearken train`` command of an artifact; options that have their default value are left out.
+
+    Args:
+        name: the artifact's folder name.
+        manifest: of the artifact.
+        root: paths inside it are written relative to it.
+
+    Returns:
+        The command, or "" for an artifact that no stage made.
+    """
+    try:
+        stage = find_stage(str(manifest.get("kind", "")))
+    except UserError:
+        return ""
+    words = ["hearken", "train", stage.name]
+    inputs = manifest.get("inputs") or {}
+    for key in _INPUTS:
+        value = inputs.get(key)
+        for one in value if isinstance(value, list) else [value] if value else []:
+            words += [f"--{key}", relative(str(one), root)]
+    usual = {key: field.get_default(call_default_factory=True) for key, field in stage.options.model_fields.items()}
+    for key, value in (manifest.get("options") or {}).items():
+        if key in usual and value != usual[key] and key != "stage":
+            words += ["-o", f"{key}={_word(value)}"]
+    return shlex.join([*words, "--out", f"artifacts/{name}" if root else name])
+
+
+def relative(path: str, root: Path | None) -> str:
+    """A path without what is only true of this machine: relative to ``root``, else its last part; Hub names stay."""
+    if not Path(path).is_absolute():
+        return path
+    if root is not None:
+        for base in (root.absolute(), root.resolve()):
+            if Path(path).is_relative_to(base):
+                return str(Path(path).relative_to(base))
+        for part in ("artifacts", "snapshots", "data"):  # a project that was moved
+            if f"/{part}/" in path:
+                return f"{part}/{path.rpartition(f'/{part}/')[2]}"
+    return Path(path).name
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+
+
+def count_weights(folder: Path | str) -> int | None:
+    """Weights in a model's safetensors files, read from their headers; None where there are none."""
+    total = 0
+    for path in Path(folder).glob("*.safetensors"):
+        with path.open("rb") as file:
+            head = file.read(8)
+            if len(head) < 8:
+                continue
+            (size,) = struct.unpack("<Q", head)
+            try:
+                header = json.loads(file.read(size))
+            except ValueError:
+                continue
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                count = 1
+                for length in tensor.get("shape", []):
+                    count *= length
+                total += count
+    return total or None

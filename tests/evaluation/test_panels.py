@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from hearken.evaluation import charts, panels
+from hearken.evaluation.findings import about_taste, warnings
+from hearken.evaluation.report import Learnt, Policy, Report, Round, Slice, Standing, Taste, Training, render
+from hearken.evaluation.view import page
+from hearken.statistics.intervals import Interval
+
+
+def texts(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_a_leaderboard_is_ordered_and_a_single_policy_has_none(report: Report) -> None:
+    ranked = replace(
+        report,
+        leaderboard=[
+            Standing(name="SFT", strength=Interval(-0.9, -1.1, -0.7)),
+            Standing(name="PPO", strength=Interval(0.9, 0.7, 1.1)),
+        ],
+    )
+    found = panels.better(ranked)
+    assert found is not None
+    board = next(svg for title, _, svg in found["charts"] if title == "Leaderboard")
+    assert [t for t in texts(board) if t in ("SFT", "PPO")] == ["PPO", "SFT"]
+    alone = panels.better(replace(ranked, leaderboard=ranked.leaderboard[:1]))
+    assert alone is not None and "Leaderboard" not in [title for title, *_ in alone["charts"]]
+
+
+def test_rounds_are_a_table_with_what_is_known() -> None:
+    rounds = [
+        Round(number=1, policy="r01-ppo", judgments=900, win_rate=Interval(0.6, 0.55, 0.65)),
+        Round(number=2, policy="r02-ppo", judgments=300, win_rate=Interval(0.7, 0.65, 0.75)),
+    ]
+    found = panels.better(Report(title="t", baseline="r00-sft", rounds=rounds))
+    assert found is not None
+    assert found["rounds"]["columns"] == ["Wins"] and found["rounds"]["judgments"]
+    html = render(Report(title="t", baseline="r00-sft", rounds=rounds))
+    assert "r02-ppo" in html and "70\u202f% [65, 75]" in html and "wins against r00-sft" in html
+    assert panels.better(Report(title="t", rounds=rounds[:1])) is None, "one round is no comparison of rounds"
+
+
+def test_the_frontier_takes_the_best_judge_it_has() -> None:
+    policies = [
+        Policy(name="sft", kl=0.0, proxy=0.0),
+        Policy(name="ppo", kl=Interval(4, 3, 5), proxy=1.0, win_rate=Interval(0.7, 0.6, 0.8)),
+        Policy(name="dpo", kl=2.0, proxy=0.6, win_rate=0.6, method="dpo"),
+        Policy(name="unmeasured"),
+    ]
+    found = panels.fooling(Report(title="t", baseline="sft", policy="ppo", policies=policies))
+    assert found is not None
+    chart = found["frontier"]["chart"]
+    assert "wins against sft" in found["frontier"]["note"]
+    assert {"sft", "ppo", "dpo"} <= set(texts(chart)) and "unmeasured" not in texts(chart)
+    only_proxy = [replace(p, win_rate=None) for p in policies]
+    found = panels.fooling(Report(title="t", baseline="sft", policy="ppo", policies=only_proxy))
+    assert found is not None and "Only the proxy is known" in found["frontier"]["said"]
+
+
+def test_the_envelope_passes_over_what_is_dominated() -> None:
+    points = [charts.Point("a", 0, 0), charts.Point("bad", 2, -1), charts.Point("b", 3, 2)]
+    svg = charts.frontier(points, title="t")
+    (path,) = re.findall(r'<path d="([^"]*)" class="envelope"', svg)
+    ends = [tuple(map(float, p.split())) for p in path[1:].split("L")]
+    heights = [y for _, y in ends]
+    assert len(ends) == 4 and heights == sorted(heights, reverse=True), "steps up only, and on to the edge"
+
+
+def test_labels_of_close_points_do_not_overlap() -> None:
+    svg = charts.frontier([charts.Point(f"policy-{i}", 1 + i / 100, 1.0) for i in range(6)], title="t")
+    places = [(float(x), float(y)) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="label halo', svg)]
+    width = charts.text_width("policy-0")
+    for i, (x, y) in enumerate(places):
+        assert all(abs(y - b) >= 10 or abs(x - a) >= width for a, b in places[:i])
+
+
+def test_a_run_that_is_fooled_is_named_and_one_that_is_not_is_let_off(ppo_rows) -> None:
+    runs = [Training(name="honest", rows=ppo_rows()), Training(name="fooled", rows=ppo_rows(peak=0.5))]
+    found = panels.fooling(Report(title="t", training=runs, alarms=["The audited slice fell."]))
+    assert found is not None
+    assert found["alarms"][0] == "The audited slice fell."
+    assert len(found["alarms"]) == 2 and "being fooled in fooled" in found["alarms"][1]
+    assert "honest" in found["fine"] and "fooled" not in found["fine"]
+    assert "gold at its best" in texts(found["charts"][1][2])
+    assert "√KL reached, √nats" in texts(found["charts"][0][2])
+    assert "The audited slice fell." in warnings(Report(title="t", alarms=["The audited slice fell."]))
+
+
+def test_a_card_that_fails_is_said_first(report: Report) -> None:
+    assert report.reward_model is not None
+    model = replace(
+        report.reward_model,
+        passes=False,
+        reasons=["lower bound 49 % does not exceed chance"],
+        slices=[
+            Slice(by="strength", name=n, accuracy=a, count=c) for n, a, c in (("slight", 0.6, 90), ("clear", 0.9, 60))
+        ],
+        learning=[Learnt(labels=n, accuracy=Interval(a, a - 0.02, a + 0.02)) for n, a in ((100, 0.6), (400, 0.7))],
+    )
+    found = panels.reward_model(model)
+    assert found is not None
+    titles = [title for title, *_ in found["charts"]]
+    assert titles == ["Accuracy", "By strength", "Learning curve"]
+    assert [title for title, *_ in found["deeper"]] == ["Calibration", "Score against length"]
+    html = page(replace(report, reward_model=model))
+    assert "Its card fails" in html and "lower bound 49" in html
+    assert any("card fails" in said for said in warnings(replace(report, reward_model=model)))
+    assert "Its card passes" in page(replace(report, reward_model=replace(model, passes=True, reasons=[])))
+
+
+def test_tastes_say_who_gained_only_beyond_noise() -> None:
+    def told(low: Interval, high: Interval) -> str:
+        policy = Policy(name="p", win_rate=0.6, by_group={"a": low, "b": high})
+        return about_taste(Report(title="t", policy="p", policies=[policy]))
+
+    assert told(Interval(0.4, 0.3, 0.5), Interval(0.8, 0.7, 0.9)).startswith("Group b gained more than group a")
+    assert told(Interval(0.6, 0.5, 0.7), Interval(0.65, 0.55, 0.75)).startswith("No group is shown")
+    tastes = [
+        Taste(name="a", accuracy=Interval(0.6, 0.55, 0.65)),
+        Taste(name="b", accuracy=Interval(0.8, 0.75, 0.85)),
+    ]
+    assert "knows the taste of a less well" in about_taste(Report(title="t", tastes=tastes))
+    found = panels.taste(Report(title="t", tastes=tastes))
+    assert found is not None and [title for title, *_ in found["charts"]] == ["Whose taste was learnt"]
+
+
+def test_costs_count_people(report: Report) -> None:
+    assert report.costs is not None
+    spent = replace(report.costs, judgments={"person": 10, "ai": 5}, labeling_seconds=120.0, price=1.5)
+    found = panels.costs(replace(report, costs=spent))
+    assert found is not None
+    figures = {label: (value, note) for label, value, note in found["figures"]}
+    assert figures["Judgments"] == ("15", "10 person, 5 ai")
+    assert figures["People's time"] == ("2\u202fmin 0\u202fs", "12\u202fs a judgment")
+    assert figures["Policy"][0] == "1.25 M" and figures["Paid for AI labels"][0] == "1.50"
+    assert panels.costs(Report(title="t")) is None
