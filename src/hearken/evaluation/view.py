@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hearken.evaluation import charts, findings, tables
+from hearken.evaluation import charts, findings, tables, taste
 from hearken.evaluation.compare import smooth
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
 from hearken.evaluation.report import Figure, Judge, Pair, Policy, Report, RewardModel, Training
@@ -91,6 +91,7 @@ def page(report: Report) -> str:
             pairs=[_pair(pair) for pair in report.pairs],
             pairs_open=PAIRS_OPEN,
             winning=_winning(report, policy),
+            taste=taste.view(report.taste),
             language=_language(report),
             reward_model=_reward_model(report.reward_model),
             runs=[run for training in report.training if (run := _run(training))["charts"]],

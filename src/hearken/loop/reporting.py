@@ -14,6 +14,7 @@ from hearken.evaluation import report as page
 from hearken.evaluation.compare import calibration
 from hearken.feedback.examples import Comparison, Content, Message
 from hearken.feedback.formats import read_examples
+from hearken.loop import human, taste
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact
 
@@ -47,13 +48,22 @@ def compose(project: Project) -> page.Report:
         judge=found["judge"],
         steps=_steps(project, artifacts),
         pairs=_pairs(found, ours),
+        warnings=_about_the_judge(project),
         policies=[_policy(name, found["policies"][name]) for name in found["policies"]],
         reward_model=_reward_model(project, artifacts, found),
         training=_training(project, artifacts),
         judges=_judges(project),
+        taste=taste.load(project.path),
         recipe=_recipe(project, artifacts),
         lineage=page.lineage({name: a.manifest for name, a in artifacts.items()}),
     )
+
+
+def _about_the_judge(project: Project) -> list[str]:
+    """Where a person judged, the gold reward is not theirs."""
+    if human.record(project) is None:
+        return []
+    return ["The gold reward is the average taste of the simulated labelers, not yours: a win by it is not your win."]
 
 
 def _interval(value: Any) -> Any:
@@ -263,6 +273,7 @@ def _recipe(project: Project, artifacts: dict[str, Artifact]) -> page.Recipe:
     newest = list(artifacts.values())[-1].manifest if artifacts else {}
     command = (
         f"hearken quickstart {project.path.name} --seed {project.config.seed}"
+        f"{' --human' if human.record(project) else ''}"
         if project.config.world
         else "hearken evaluate"
     )
