@@ -139,7 +139,7 @@ def test_a_run_learns_from_the_person(tmp_path: Path, monkeypatch: pytest.Monkey
     with project.store() as store:
         kinds = {labeler.id: labeler.kind for labeler in store.labelers()}
         made = [kinds[judgment.labeler_id] for judgment in store.judgments(kinds=("comparison",))]
-    assert made.count("person") == given and len(made) == max(12, given)
+    assert made.count("person") == given and max(12, given) <= len(made) <= max(12, given) + 1
     likes = {one.name: one for one in (taste.load(project.path) or Taste(judgments=0, needed=0)).likings}
     assert likes["length"].person.estimate == 1.0  # type: ignore[union-attr]
     page = Path(found["report"]).read_text("utf-8")
@@ -172,7 +172,8 @@ def test_the_goal_counts_people_and_ends_early(tmp_path: Path) -> None:
         goal.enough()
         human.ask(project, goal)
         assert human.record(project) == {"judgments": 1, "needed": 2}
-        assert store.progress().items - store.progress().items_done == 1  # as many as are missing
+        progress = store.progress()
+        assert progress.items - progress.items_done == 1  # as many as are missing
 
 
 def test_interrupting_the_wait_means_enough(monkeypatch: pytest.MonkeyPatch) -> None:

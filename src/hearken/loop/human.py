@@ -112,11 +112,15 @@ def record(project: Project) -> dict[str, int] | None:
 
 
 def ask(project: Project, goal: Goal) -> None:
-    """Wait for the person; then leave just as many items in the queue as are missing."""
+    """Wait for the person; then leave just as many items in the queue as are missing, held-out ones first."""
     found = goal.wait("Your judgments")
     with project.store() as store:
-        waiting = [item.id for item in store.items(done=False) if not item.is_gold]
-        store.close_items(waiting[max(goal.needed - found, 0) :])
+        held_out = {prompt.id for prompt in store.prompts(split="validation")}
+        waiting = [item for item in store.items(done=False) if not item.is_gold]
+        waiting.sort(key=lambda item: item.prompt_id not in held_out)  # stable
+        tested = any(judgment.prompt_id in held_out for judgment in given(store))
+        missing = max(goal.needed - found, 0 if tested else 1)  # a reward model is tested on one at least
+        store.close_items(item.id for item in waiting[missing:])
     write_json(project.path / "runs" / RECORD, {"judgments": found, "needed": goal.needed})
 
 

@@ -86,7 +86,7 @@ def in_person(plan: Plan) -> Plan:
     needed, warm_up = (12, 4) if few else (60, 10)
     return plan.model_copy(
         update={
-            "needed": needed, "warm_up": warm_up, "judged": needed, "heldout_judged": needed // 4, "overlap": 1,
+            "needed": needed, "warm_up": warm_up, "judged": needed, "heldout_judged": needed // 5, "overlap": 1,
             "reward": {**plan.reward, "batch": 8, "epochs": 3},
         }
     )  # fmt: skip
@@ -202,7 +202,7 @@ def _open(path: Path, plan: Plan, seed: int) -> Project:
         return Project.create(path, config)
     if ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG) != config:
         raise UserError(
-            f"{path} holds a project with other settings", "Use the same --seed and --fast, or another folder"
+            f"{path} holds a project with other settings", "Use the same --seed, --fast and --human, or another folder"
         )
     return Project(path)
 

@@ -73,11 +73,13 @@ class Workplace {
 
   async next() {
     this.task = null;
+    if (this.goal?.reached) return this.restBeforeGoal();
     if (!this.ready.length) await this.fetchOrWait();
     if (this.ready.length) {
       this.show(this.ready.shift());
       this.fetchQuietly();
     }
+    return undefined;
   }
 
   async fetchQuietly() {
@@ -104,6 +106,8 @@ class Workplace {
 
   // A run waits for these judgments, and says what it does meanwhile.
   async restBeforeGoal() {
+    clearTimeout(this.poll);
+    this.ready = [];
     await this.tally();
     const goal = this.goal;
     if (goal?.over) return this.rest("That was all", goal.said);
@@ -113,8 +117,7 @@ class Workplace {
   }
 
   async enough(event) {
-    if (event.submitter?.value !== "yes") return;
-    this.ready = [];
+    if (event.submitter?.value !== "yes") return undefined;
     try { await post("/goal/enough"); } catch { return this.toast("No connection."); }
     this.task = null;
     return this.restBeforeGoal();
@@ -305,6 +308,7 @@ class Workplace {
       if (options.goal) {
         this.goal = await send("GET", "/goal");
         $("tally").replaceChildren(h("b", {}, String(this.goal.done)), ` of ${this.goal.needed}`);
+        if (this.goal.reached && this.task && !this.sent) this.next();
         return;
       }
       const { items_left: left } = await send("GET", "/api/v1/own");
