@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,15 @@ class Client(threading.Thread):
         return json.loads(said)
 
 
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process has used so far; NaN where the system does not tell (it is read from /proc)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def prepare(store: FeedbackStore, items: int, clients: int) -> list[str]:
     """Fill the queue; returns a token for each client."""
     prompts = [Prompt(content=f"Tell a short tale about the number {n}.") for n in range(items)]
@@ -95,7 +105,7 @@ def measure(location: str, items: int, clients: int, seconds: float) -> dict[str
             port = int(json.loads(said)["address"].rsplit(":", 1)[1])
             stop = threading.Event()
             workers = [Client(port, token, stop) for token in tokens]
-            before, began = store.last_seq(), time.perf_counter()
+            before, busy, began = store.last_seq(), processor_seconds(server.pid), time.perf_counter()
             for worker in workers:
                 worker.start()
             for worker in workers:
@@ -103,7 +113,7 @@ def measure(location: str, items: int, clients: int, seconds: float) -> dict[str
             stop.set()
             for worker in workers:
                 worker.join()
-            took = time.perf_counter() - began
+            took, busy = time.perf_counter() - began, processor_seconds(server.pid) - busy
         finally:
             server.terminate()
             server.wait(30)
@@ -116,6 +126,7 @@ def measure(location: str, items: int, clients: int, seconds: float) -> dict[str
     return {
         "judgments": count,
         "per_second": count / took,
+        "server_ms": 1e3 * busy / count,
         "median_ms": 1e3 * latencies[count // 2],
         "p95_ms": 1e3 * latencies[int(0.95 * (count - 1))],
         "most_ms": 1e3 * latencies[-1],
@@ -135,13 +146,14 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
             name,
             f"{f['judgments']:,.0f}",
             f"{f['per_second']:.0f}",
+            f"{f['server_ms']:.1f}",
             *(f"{f[key]:.0f}" for key in ("median_ms", "p95_ms")),
         ]
         for name, f in found.items()
     ]
     table(
         f"Judgments over HTTP, {settings.clients} clients",
-        ["database", "judgments", "a second", "median ms", "p95 ms"],
+        ["database", "judgments", "a second", "server's ms of processor", "median ms", "p95 ms"],
         rows,
     )
     return {"clients": settings.clients, "databases": found}

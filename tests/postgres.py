@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,9 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def postgres_location(postgres_server: str) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database."""
+@contextmanager
+def empty_database(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database, which is dropped at the end."""
     name = f"hearken_{uuid.uuid4().hex}"
     engine = create_engine(make_url(postgres_server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -80,6 +81,13 @@ def postgres_location(postgres_server: str) -> Iterator[str]:
     with engine.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@pytest.fixture
+def postgres_location(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    with empty_database(postgres_server) as location:
+        yield location
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

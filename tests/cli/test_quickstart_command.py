@@ -52,3 +52,18 @@ def test_json(hearken: Run, calls: list[Any]) -> None:
     told = json.loads(done.stdout)
     assert told["ppo"]["win_rate"] == 0.823 and told["ppo"]["win_rate_by_group"]["comfort"] is None
     assert told["perplexity"]["ppo_without_ptx"] is None and "chatter" in done.stderr
+
+
+def test_a_person_gets_a_seat(hearken: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    human = {"judgments": 20, "needed": 60, "held_out_pairs": 14, "agreement": 0.79}
+    seats: list[Any] = []
+
+    def quickstart(directory: Path, *, seed: int, fast: bool, seat: Any) -> dict[str, Any]:
+        seats.append(seat)
+        return SUMMARY | {"human": human}
+
+    monkeypatch.setattr("hearken.loop.quickstart.quickstart", quickstart)
+    done = hearken("quickstart", "t", "--human")
+    text = " ".join(done.stdout.split())
+    assert done.exit_code == 0 and callable(seats[0])
+    assert "20 of 60 judgments" in text and "79.0% of 14 held-out pairs" in text

@@ -3,12 +3,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from owner_world import LABELERS, NOW, fill
+from postgres import empty_database
 
+from hearken.errors import UserError
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
 from hearken.feedback.store import FeedbackStore
 from hearken.server.owner_data import (
@@ -17,6 +21,7 @@ from hearken.server.owner_data import (
     Pages,
     agreement_page,
     coverage_page,
+    judgment_weights,
     labelers_page,
     leaderboard_page,
     letters,
@@ -28,9 +33,12 @@ from hearken.server.owner_data import (
 )
 
 
-@pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
-    with FeedbackStore(tmp_path_factory.mktemp("owner") / "feedback.db") as store:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedbackStore]:
+    where: Any = nullcontext(str(tmp_path_factory.mktemp("owner") / "feedback.db"))
+    if request.param == "postgresql":
+        where = empty_database(request.getfixturevalue("postgres_server"))
+    with where as location, FeedbackStore(location) as store:
         fill(store)
         yield store
 
@@ -192,3 +200,15 @@ def test_words_for_verdicts() -> None:
     payload = ComparisonPayload(response_ids=("x", "y", "z"), ranks=(1, 0, 1))
     assert verdict(Judgment(prompt_id="p", labeler_id="l", payload=payload), ("z", "x", "y")) == "C > A = B"
     assert [letters(n) for n in (0, 25, 26, 27)] == ["A", "Z", "AA", "AB"]
+
+
+def test_weights_for_an_export(full: FeedbackStore, book: Book) -> None:
+    weights = judgment_weights(full, "reliability")
+    assert weights == labelers_page(book).weights and weights["eve"] < weights["ana"]
+    with pytest.raises(UserError, match="no target population"):
+        judgment_weights(full, "population")
+
+
+def test_without_overlap_there_is_no_reliability(tmp_path: Path) -> None:
+    with FeedbackStore(tmp_path / "feedback.db") as store, pytest.raises(UserError, match="several labelers"):
+        judgment_weights(store, "reliability")

@@ -16,9 +16,11 @@ from owner_world import fill
 from hearken.feedback.access import Account
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
 from hearken.feedback.store import FeedbackStore
+from hearken.loop.project import Project, ProjectConfig
 from hearken.server.app import create_app
 from hearken.server.owner_data import ADJUDICATION
 from hearken.server.security import Door
+from hearken.server.settings import LabelSettings
 
 LOOKING = ["", "/agreement", "/labelers", "/coverage", "/leaderboard", "/responses", "/export"]
 MANAGING = ["/people", "/guidelines", "/settings", "/audit"]
@@ -26,9 +28,9 @@ BASE = "http://127.0.0.1:8765"
 Come = Callable[..., TestClient]
 
 
-def visits(store: FeedbackStore) -> Come:
+def visits(store: FeedbackStore, folder: Path | None = None) -> Come:
     """A browser of somebody with this role, logged in; its requests that change something carry the CSRF token."""
-    app = create_app(store)
+    app = create_app(store, media=folder)
 
     def come(role: str = "") -> TestClient:
         client = TestClient(app, base_url=BASE, follow_redirects=False)
@@ -147,3 +149,64 @@ def test_csv_holds_no_formula(tmp_path: Path) -> None:
         answer = visits(store)("viewer").get("/owner/export/file?layout=pairs&suffix=csv")
         _, cells = csv.reader(io.StringIO(answer.text))
         assert not [cell for cell in cells if cell[:1] in "=+-@\t\r"]
+
+
+def test_erasing_from_the_page_leaves_a_tombstone(tmp_path: Path) -> None:
+    with FeedbackStore(tmp_path / "feedback.db") as store:
+        fill(store, prompts=4)
+        come = visits(store)
+        owner = come("owner")
+        said = {"target": "labeler", "target_id": "eve", "reason": "asked for by the labeler"}
+        assert come("viewer").post("/owner/erase", json=said).status_code == 403
+        assert come().post("/owner/erase", json=said).status_code == 401
+        given = sum(judgment.labeler_id == "eve" for judgment in store.judgments(checks=None, history=True))
+        found = owner.post("/owner/erase", json=said).json()
+        assert found["judgments"] == given > 0 and found["artifacts"] == []
+        assert not [judgment for judgment in store.judgments(checks=None) if judgment.labeler_id == "eve"]
+        page = owner.get("/owner/audit").text
+        assert "asked for by the labeler" in page and "eve" in page
+        assert owner.post("/owner/erase", json={**said, "target_id": "nobody"}).status_code == 400
+        assert owner.post("/owner/erase", json={**said, "reason": ""}).status_code == 422
+
+
+def test_erasing_names_the_models_that_learned_from_it(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "project", ProjectConfig(model="m"))
+    with project.store() as store:
+        fill(store, prompts=12, open_items=2)
+        path = Path(project.snapshot("train"))
+        (project.artifacts / "r01-reward").mkdir(parents=True)
+        manifest = {"kind": "reward", "inputs": {"data": [str(path)]}, "parents": {}, "metrics": {}}
+        (project.artifacts / "r01-reward" / "manifest.json").write_text(json.dumps(manifest))
+        owner = visits(store, project.path)("owner")
+        said = {"target": "labeler", "target_id": "eve", "reason": "asked for"}
+        found = owner.post("/owner/erase", json=said).json()
+        assert found["snapshots"] == [str(path.relative_to(project.path))] and found["artifacts"] == ["r01-reward"]
+
+
+def test_rankings_are_decided_place_by_place(tmp_path: Path) -> None:
+    with FeedbackStore(tmp_path / "feedback.db") as store:
+        prompt = Prompt(content="Tell me.")
+        responses = [Response(prompt_id=prompt.id, text=text) for text in ("One.", "Two.", "Three.")]
+        ids = tuple(one.id for one in responses)
+        item = QueueItem(prompt_id=prompt.id, response_ids=ids, slots=2)
+        store.add_prompts([prompt])
+        store.add_responses(responses)
+        store.enqueue([item])
+        for name, ranks in (("ann", (0, 1, 2)), ("ben", (2, 1, 0))):
+            labeler = store.add_labeler(Labeler(id=name, name=name)).id
+            said = ComparisonPayload(response_ids=ids, ranks=ranks)
+            store.submit(Judgment(prompt_id=prompt.id, labeler_id=labeler, item_id=item.id, payload=said))
+        owner = visits(store)("owner")
+        page = owner.get("/owner/agreement").text
+        assert page.count("Place of ") == 3 and "A &gt; B &gt; C" in page
+        said = {"id": "decision", "item_id": item.id, "ranks": [1, 0, 1]}
+        assert owner.post("/owner/adjudicate", json=said).status_code == 200
+        assert "decided" in owner.get("/owner/agreement").text
+        [decided] = [one for one in store.judgments(item_id=item.id) if ADJUDICATION in one.tags]
+        assert decided.payload.ranks == (1, 0, 1)  # type: ignore[union-attr]
+
+
+def test_every_setting_has_its_field(owner: TestClient) -> None:
+    page = owner.get("/owner/settings").text
+    for name in LabelSettings.model_fields:
+        assert re.search(rf'(?:name|data-list|data-rows|data-tuple|data-shares)="{name}"', page), name

@@ -56,6 +56,10 @@ def export(
     ] = "pairs",
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Only train, or only validation.")] = None,
     as_of: Annotated[int | None, typer.Option(metavar="N", help="As it was when judgment N was the newest.")] = None,
+    weights: Annotated[
+        Literal["none", "reliability", "population"],
+        typer.Option(help="Weight each judgment by its labeler: how reliable, or whom they stand for."),
+    ] = "none",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -69,6 +73,11 @@ def export(
         from hearken.loop.project import Project
 
         with Project(project).store() as store:
-            done = write(store, out, layout, split, as_of, overwrite=overwrite)
+            by_labeler = None
+            if weights != "none":
+                from hearken.server.owner_data import judgment_weights
+
+                by_labeler = judgment_weights(store, weights)
+            done = write(store, out, layout, split, as_of, overwrite=overwrite, weights=by_labeler)
     result = {"path": str(done.path), "layout": done.layout, "rows": done.rows, "left_out": dict(done.left_out)}
     emit(result, as_json, f"Exported {layout}")

@@ -224,6 +224,48 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Liking:
+    """Something that responses have more or less of, and whether it is liked."""
+
+    name: str
+    person: Figure
+    """Share of the person's pairs in which the response with more of it was preferred; 0.5 is indifference."""
+    pairs: int
+    """Pairs that differ in it."""
+    learned: Figure = None
+    """The same share for the reward model, on responses that nobody judged."""
+    before: float | None = None
+    """How much of it a response of the baseline has on average."""
+    after: float | None = None
+    """The same for the policy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taste:
+    """What the person at this machine likes, and how much of it was learned."""
+
+    judgments: int
+    needed: int
+    """Judgments that were asked for; the rest came from simulated labelers."""
+    agreement: Figure = None
+    """Share of the person's held-out pairs that the reward model orders as they did."""
+    held_out: int = 0
+    others: Figure = None
+    """The same for the gold reward: the average taste of the simulated labelers."""
+    likings: list[Liking] = field(default_factory=list)
+    """Most decided first."""
+
+    def to_json(self) -> str:
+        """All of it as standard JSON."""
+        return _taste().dump_json(self, indent=1).decode()
+
+    @staticmethod
+    def from_json(text: str) -> Taste:
+        """What ``to_json`` wrote."""
+        return _taste().validate_json(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What it takes to run it again."""
 
@@ -280,6 +322,7 @@ class Report:
     costs: Costs | None = None
     training: list[Training] = field(default_factory=list)
     judges: list[Judge] = field(default_factory=list)
+    taste: Taste | None = None
     recipe: Recipe | None = None
     lineage: list[Made] = field(default_factory=list)
 
@@ -306,6 +349,13 @@ def _adapter() -> TypeAdapter[Report]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Report)
+
+
+@cache
+def _taste() -> TypeAdapter[Taste]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Taste)
 
 
 def lineage(manifests: Mapping[str, Mapping[str, Any]]) -> list[Made]:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hearken.evaluation import charts, findings, panels, tables
+from hearken.evaluation import charts, findings, panels, tables, taste
 from hearken.evaluation.compare import smooth
 from hearken.evaluation.numbers import duration, estimate, fixed, number, percent, with_interval
 from hearken.evaluation.report import Pair, Report, Training
@@ -87,6 +87,7 @@ def page(report: Report) -> str:
         better=panels.better(report),
         fooling=panels.fooling(report),
         reward_model=panels.reward_model(report.reward_model),
+        yours=taste.view(report.taste),
         taste=panels.taste(report),
         drift=panels.drift(report),
         costs=panels.costs(report),

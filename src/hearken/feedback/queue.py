@@ -20,6 +20,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Insert,
     Integer,
     Select,
     Table,
@@ -58,9 +59,28 @@ def chunks(values: Iterable[str]) -> Iterator[list[str]]:
         yield ordered[start : start + _CHUNK]
 
 
+# Statements are built once, here and below, with the values left open: to build one takes longer than to run it.
+
+
+def among(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that a column holds one of the values of the parameter ``among``."""
+    return column.in_(bindparam("among", expanding=True))
+
+
+def rows_among(connection: Connection, query: Select[Any], values: Iterable[str]) -> Iterator[RowMapping]:
+    """The rows of a query with the condition `among`, whatever the number of values."""
+    for part in chunks(values):
+        yield from connection.execute(query, {"among": part}).mappings()
+
+
+@lru_cache
+def _ids(table: Table) -> Select[Any]:
+    return select(table.c.id).where(among(table.c.id))
+
+
 def known(connection: Connection, table: Table, ids: Iterable[str]) -> set[str]:
     """Those of ``ids`` that ``table`` has."""
-    return {row for part in chunks(ids) for row in connection.scalars(select(table.c.id).where(table.c.id.in_(part)))}
+    return {row["id"] for row in rows_among(connection, _ids(table), ids)}
 
 
 def require(connection: Connection, table: Table, ids: Iterable[str], whose: str) -> None:
@@ -111,13 +131,10 @@ def enqueue(connection: Connection, items: Sequence[QueueItem], closed: bool = F
 
 def _owners(connection: Connection, responses: Iterable[str]) -> dict[str, str]:
     """The prompt of each of the responses that exist and were not erased."""
-    return {
-        row.id: row.prompt_id
-        for part in chunks(responses)
-        for row in connection.execute(
-            select(Responses.c.id, Responses.c.prompt_id).where(Responses.c.id.in_(part), Responses.c.erased == 0)
-        )
-    }
+    return {row["id"]: row["prompt_id"] for row in rows_among(connection, _OWNERS, responses)}
+
+
+_OWNERS = select(Responses.c.id, Responses.c.prompt_id).where(among(Responses.c.id), Responses.c.erased == 0)
 
 
 def _check_response(response: str, prompt: str, owner: dict[str, str], whose: str) -> None:
@@ -241,13 +258,18 @@ def _is_free(connection: Connection, item: str, labeler: str, now: datetime) -> 
 def _lend(connection: Connection, items: Sequence[str], labeler: str, expires: datetime, now: datetime) -> None:
     if not items:
         return
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(Leases)
-    times = {"expires": statement.excluded.expires, "heartbeat": statement.excluded.heartbeat}
     connection.execute(
-        statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times),
+        _lending(connection.dialect.name),
         [{"item_id": item, "labeler_id": labeler, "expires": expires, "heartbeat": now} for item in sorted(items)],
     )
+
+
+@lru_cache
+def _lending(dialect: str) -> Insert:
+    """Inserts leases, or renews those that are there."""
+    statement = (sqlite if dialect == "sqlite" else postgresql).insert(Leases)
+    times = {"expires": statement.excluded.expires, "heartbeat": statement.excluded.heartbeat}
+    return statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times)
 
 
 def heartbeat(connection: Connection, item: str, labeler: str, seconds: float, now: datetime) -> datetime | None:
@@ -341,7 +363,7 @@ def submit(connection: Connection, database: Database, judgments: Sequence[Judgm
     batch = _load(connection, judgments, items)
     fresh = [judgment for judgment in judgments if judgment.id not in batch.rows]
     _check(connection, fresh, items)
-    seq = connection.scalar(select(func.coalesce(func.max(Judgments.c.seq), 0))) or 0
+    seq = connection.scalar(_NEWEST) or 0
     for judgment in judgments:
         stored = batch.rows.get(judgment.id)
         if stored is not None:
@@ -355,24 +377,21 @@ def submit(connection: Connection, database: Database, judgments: Sequence[Judgm
 
 
 def _lock_items(connection: Connection, ids: Iterable[str]) -> dict[str, _Slots]:
-    return {
-        row["id"]: _Slots(row, row["filled"], row["done"])
-        for part in chunks(ids)
-        for row in connection.execute(
-            select(Items).where(Items.c.id.in_(part)).order_by(Items.c.id).with_for_update()
-        ).mappings()
-    }
+    return {row["id"]: _Slots(row, row["filled"], row["done"]) for row in rows_among(connection, _LOCKED, ids)}
+
+
+_NEWEST = select(func.coalesce(func.max(Judgments.c.seq), 0))
+_LOCKED = select(Items).where(among(Items.c.id)).order_by(Items.c.id).with_for_update()
+_NAMED = select(Judgments).where(among(Judgments.c.id))
+_LIVE = select(Judgments).where(among(Judgments.c.item_id), Judgments.c.live == literal_column("1"))
+_STATES = select(Prompts.c.id, Prompts.c.erased).where(among(Prompts.c.id))
 
 
 def _load(connection: Connection, judgments: Sequence[Judgment], items: dict[str, _Slots]) -> _Batch:
     batch = _Batch()
     named = {judgment.id for judgment in judgments} | {judgment.supersedes or judgment.id for judgment in judgments}
-    for part in chunks(named):
-        for row in connection.execute(select(Judgments).where(Judgments.c.id.in_(part))).mappings():
-            batch.add(dict(row))
-    for part in chunks(items):
-        live = select(Judgments).where(Judgments.c.item_id.in_(part), Judgments.c.live == literal_column("1"))
-        for row in connection.execute(live).mappings():
+    for query, keys in ((_NAMED, named), (_LIVE, items.keys())):
+        for row in rows_among(connection, query, keys):
             batch.add(dict(row))
     return batch
 
@@ -380,13 +399,12 @@ def _load(connection: Connection, judgments: Sequence[Judgment], items: dict[str
 def _check(connection: Connection, judgments: Sequence[Judgment], items: dict[str, _Slots]) -> None:
     require(connection, Labelers, (judgment.labeler_id for judgment in judgments), "a judgment")
     wanted = {judgment.prompt_id for judgment in judgments}
-    states = select(Prompts.c.id, Prompts.c.erased)
-    found = [row for part in chunks(wanted) for row in connection.execute(states.where(Prompts.c.id.in_(part)))]
+    found = list(rows_among(connection, _STATES, wanted))
     if len(found) < len(wanted):
         require(connection, Prompts, wanted, "a judgment")
     for row in found:
-        if row.erased:
-            raise UserError(f"prompt '{row.id}' was erased", "Its judgments cannot be taken any more")
+        if row["erased"]:
+            raise UserError(f"prompt '{row['id']}' was erased", "Its judgments cannot be taken any more")
     owner = _owners(connection, (response for judgment in judgments for response in judgment.response_ids))
     for judgment in judgments:
         whose = f"judgment '{judgment.id}'"
@@ -465,25 +483,27 @@ def _replaced(judgment: Judgment, old: str | None, batch: _Batch) -> dict[str, A
 
 def _write(connection: Connection, batch: _Batch, items: dict[str, _Slots]) -> None:
     if batch.dead:  # before the insert: two live judgments of one labeler on one item are impossible
-        statement = update(Judgments).where(Judgments.c.id == bindparam("key")).values(live=0)
-        connection.execute(statement, [{"key": old} for old in batch.dead])
+        connection.execute(_DEAD, [{"key": old} for old in batch.dead])
     rows = [batch.rows[new] for new in batch.new]
-    connection.execute(Judgments.insert(), rows)
+    connection.execute(_INSERT, rows)
     write_slots(connection, items.values())
     pairs = sorted((row["item_id"], row["labeler_id"]) for row in rows if row["item_id"])
     answered = [{"item": item, "labeler": labeler} for item, labeler in pairs]
     if answered:
-        mine = (Leases.c.item_id == bindparam("item")) & (Leases.c.labeler_id == bindparam("labeler"))
-        connection.execute(delete(Leases).where(mine), answered)
+        connection.execute(_ANSWERED, answered)
 
 
 def write_slots(connection: Connection, items: Iterable[_Slots]) -> None:
     """Store the slots that changed."""
     values = [slots.values() for slots in items]
     if values:
-        statement = update(Items).where(Items.c.id == bindparam("key"))
-        statement = statement.values(filled=bindparam("filled"), done=bindparam("done"))
-        connection.execute(statement, values)
+        connection.execute(_FILLED, values)
+
+
+_DEAD = update(Judgments).where(Judgments.c.id == bindparam("key")).values(live=0)
+_INSERT = Judgments.insert()
+_ANSWERED = delete(Leases).where(Leases.c.item_id == bindparam("item"), Leases.c.labeler_id == bindparam("labeler"))
+_FILLED = update(Items).where(Items.c.id == bindparam("key")).values(filled=bindparam("filled"), done=bindparam("done"))
 
 
 def reopen(connection: Connection, rows: Sequence[RowMapping]) -> None:

@@ -52,6 +52,8 @@ LEASE_SECONDS = 900.0
 _PAGE = 2_000
 
 _Later = Judgments.alias("later")
+_RESPONSES = select(Responses).where(queue.among(Responses.c.id))
+_PROMPTS = select(Prompts).where(queue.among(Prompts.c.id))
 
 _REDACTED: dict[str, dict[str, Any]] = {
     "prompt": {"content": "", "metadata": {}, "erased": 1},
@@ -307,16 +309,10 @@ class FeedbackStore:
         if not items:
             return []
         wanted = {response for item in items for response in item.response_ids}
-        responses = {
-            row["id"]: from_row(Response, row)
-            for part in chunks(wanted)
-            for row in connection.execute(select(Responses).where(Responses.c.id.in_(part))).mappings()
-        }
-        prompts = {
-            row["id"]: from_row(Prompt, row)
-            for part in chunks(item.prompt_id for item in items)
-            for row in connection.execute(select(Prompts).where(Prompts.c.id.in_(part))).mappings()
-        }
+        rows = queue.rows_among(connection, _RESPONSES, wanted)
+        responses = {row["id"]: from_row(Response, row) for row in rows}
+        rows = queue.rows_among(connection, _PROMPTS, (item.prompt_id for item in items))
+        prompts = {row["id"]: from_row(Prompt, row) for row in rows}
         return [
             Claim(
                 item=item,

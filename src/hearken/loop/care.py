@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,7 +121,10 @@ class Erased:
     """Artifacts that learned from them, and those made from these, oldest first."""
 
 
-def erase(project: Project, target: Target, target_id: str, reason: str) -> Erased:
+def erase(
+    project: Project, target: Target, target_id: str, reason: str, *, store: FeedbackStore | None = None,
+    actor: str = "command line",
+) -> Erased:  # fmt: skip
     """Redact a prompt, response, judgment or labeler with all their judgments, and say who learned from them.
 
     A tombstone stays in the place. Frozen data sets and trained models are not changed: they are listed.
@@ -131,14 +134,16 @@ def erase(project: Project, target: Target, target_id: str, reason: str) -> Eras
         target: what is erased.
         target_id: its id.
         reason: for the tombstone, e.g. "asked for by the labeler".
+        store: its feedback database, where it is open already.
+        actor: who does it, for the audit trail.
 
     Raises:
         UserError: there is no such thing.
     """
-    with project.store() as store:
-        gone, prompt = _judgments_of(store, target, target_id)
-        rows = store.erase(target, target_id, reason)
-        store.access.note("command line", "erased", target_id, what=target, reason=reason)
+    with project.store() if store is None else nullcontext(store) as opened:
+        gone, prompt = judgments_of(opened, target, target_id)
+        rows = opened.erase(target, target_id, reason)
+        opened.access.note(actor, "erased", target_id, what=target, reason=reason)
     snapshots = [path for path in sorted((project.path / "snapshots").glob("*.parquet")) if _holds(path, gone, prompt)]
     return Erased(
         rows,
@@ -148,7 +153,7 @@ def erase(project: Project, target: Target, target_id: str, reason: str) -> Eras
     )
 
 
-def _judgments_of(store: FeedbackStore, target: Target, target_id: str) -> tuple[set[str], str | None]:
+def judgments_of(store: FeedbackStore, target: Target, target_id: str) -> tuple[set[str], str | None]:
     """Ids of the judgments that fall with the target, and the content key of a prompt that does."""
     if target == "judgment":
         return {target_id}, None

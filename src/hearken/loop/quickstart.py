@@ -1,4 +1,5 @@
-"""`hearken quickstart`: the whole loop on the tale world, with simulated labelers, in a few minutes on two cores.
+"""`hearken quickstart`: the whole loop on the tale world, in a few minutes on two cores, judged by simulated labelers
+or by the person at this machine (`human`).
 
 Every step leaves something finished on disk and is skipped when it is there, so an interrupted quickstart goes on.
 """
@@ -6,7 +7,8 @@ Every step leaves something finished on disk and is skipped when it is there, so
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.records import Prompt
+from hearken.loop import human, taste
+from hearken.loop.goal import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
 from hearken.loop.scratch import ScratchSize, make_scratch
 from hearken.training.artifact import write_json
@@ -35,8 +39,14 @@ class Plan(Options):
     """Training prompts; the first `judged` of them are answered and judged, PPO draws from all."""
     judged: int = 900
     heldout_judged: int = 200
+    k: int = 4
+    """Responses that are ranked together."""
     overlap: int = 5
     """Labelers who rank the same responses."""
+    needed: int = 0
+    """Judgments that the person at this machine is asked for; 0 where nobody is."""
+    warm_up: int = 0
+    """Pairs of the world's own tales among them, for the time before the model is trained."""
     references: int = 500
     """Demonstrations whose mean score is 0."""
     heldout: int = 200
@@ -70,28 +80,59 @@ FAST = Plan(
 )  # fmt: skip
 
 
-def quickstart(directory: Path | str, *, seed: int = 0, fast: bool = False) -> dict[str, Any]:
+def in_person(plan: Plan) -> Plan:
+    """The plan with one person instead of a panel: as many rankings as somebody has the patience for, each once."""
+    few = plan.judged < Plan().judged
+    needed, warm_up = (12, 4) if few else (60, 10)
+    return plan.model_copy(
+        update={
+            "needed": needed, "warm_up": warm_up, "judged": needed, "heldout_judged": needed // 5, "overlap": 1,
+            "reward": {**plan.reward, "batch": 8, "epochs": 3},
+        }
+    )  # fmt: skip
+
+
+def quickstart(
+    directory: Path | str, *, seed: int = 0, fast: bool = False, seat: human.Seat | None = None
+) -> dict[str, Any]:
     """Run (or go on with) the whole loop in ``directory``.
 
+    Args:
+        directory: a new folder, or one that an interrupted quickstart left.
+        seed: fixes every draw.
+        fast: a smoke test.
+        seat: opens the labelling page for the person at this machine (`server.seat`), who then judges; without it
+            simulated labelers do.
+
     Returns:
-        The summary that ``--json`` prints: seconds, reward, ppo, perplexity, report.
+        The summary that ``--json`` prints: seconds, reward, ppo, perplexity, report, and human where a person judged.
 
     Raises:
         UserError: the folder holds something else.
     """
     plan = FAST if fast else Plan()
+    plan = plan if seat is None else in_person(plan)
     project = _open(Path(directory), plan, seed)
     world = TaleWorld(seed)
-    data = _write_data(project, world, plan)
+    if seat is None or human.record(project) is not None:
+        return _run(project, world, plan, fast, None)
+    first = world.prompts(plan.judged + plan.warm_up)[plan.judged :]
+    with human.seated(project, world, first, plan.needed, seat) as goal:
+        return _run(project, world, plan, fast, goal)
 
-    with project.timed("Language model"):
+
+def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal | None) -> dict[str, Any]:
+    step = _steps(project, goal)
+    with step("Tale world") if not _data_complete(project) else nullcontext():
+        data = _write_data(project, world, plan)
+    with step("Language model"):
         scratch = project.artifacts / "r00-scratch"
         if not (scratch / "tokenizer_config.json").exists():
             make_scratch(
                 (row.text for row in read_examples(data["corpus"]) if isinstance(row, Document)),
                 scratch,
                 plan.size,
-                seed,
+                project.config.seed,
             )
         base = project.train(
             "sft",
@@ -99,14 +140,17 @@ def quickstart(directory: Path | str, *, seed: int = 0, fast: bool = False) -> d
             Inputs(model=str(scratch), data=(data["corpus"],), validation=(data["heldout"],)),
             **plan.base,
         )
-    with project.timed("Supervised fine-tuning"):
+    with step("Supervised fine-tuning"):
         sft = project.train("sft", "r00-sft", Inputs(model=str(base.path), data=(data["demonstrations"],)), **plan.sft)
-    with project.timed("Sampling"):
+    with step("Sampling"):
         for split, count in (("train", plan.judged), ("validation", plan.heldout_judged)):
             project.sample(prompts=count, policy="r00-sft", split=split)
-    with project.timed("Judgments"):
+    if goal is not None:
+        with step("Your judgments"):
+            human.ask(project, goal)
+    with step("Judgments"):
         project.label("simulated")
-    with project.timed("Reward model"):
+    with step("Reward model"):
         reward = project.train(
             "reward", "r01-reward",
             Inputs(
@@ -115,15 +159,30 @@ def quickstart(directory: Path | str, *, seed: int = 0, fast: bool = False) -> d
             ), **plan.reward,
         )  # fmt: skip
     start = Inputs(model=str(sft.path), data=(data["prompts"],), reward=str(reward.path), ref=str(sft.path))
-    with project.timed("PPO-ptx"):
+    with step("PPO-ptx"):
         ppo = project.train("ppo", "r01-ppo", _with_ptx(start, data["corpus"]), **plan.ppo)
     if not fast:
-        with project.timed("PPO without ptx"):
+        with step("PPO without ptx"):
             project.train("ppo", "r01-ppo-without-ptx", start, **plan.ppo)
-    with project.timed("Evaluation"):
+    with step("Evaluation"):
         found = _evaluate(project, world, plan, data, ppo.path)
+        yours = taste.summary(project, world) if plan.needed else {}
     report = project.report()
-    return {**found["summary"], "seconds": round(sum(project.step_seconds().values()), 1), "report": str(report)}
+    seconds = round(sum(project.step_seconds().values()), 1)
+    return {**found["summary"], **yours, "seconds": seconds, "report": str(report)}
+
+
+def _steps(project: Project, goal: Goal | None) -> Callable[[str], AbstractContextManager[None]]:
+    """A step of the run: timed, and told to the person who waits."""
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        if goal is not None:
+            goal.say(human.STEPS[name])
+        with project.timed(name):
+            yield
+
+    return step
 
 
 def _with_ptx(inputs: Inputs, corpus: str) -> Inputs:
@@ -135,7 +194,7 @@ def _open(path: Path, plan: Plan, seed: int) -> Project:
     config = ProjectConfig(
         model="artifacts/r00-sft", world="tales", seed=seed,
         sample=SampleConfig(
-            k=4, overlap=plan.overlap, max_new_tokens=plan.ppo["max_new_tokens"], temperature=plan.temperature
+            k=plan.k, overlap=plan.overlap, max_new_tokens=plan.ppo["max_new_tokens"], temperature=plan.temperature
         ),
         stages={"sft": plan.sft, "reward": plan.reward, "ppo": plan.ppo},
     )  # fmt: skip
@@ -143,9 +202,13 @@ def _open(path: Path, plan: Plan, seed: int) -> Project:
         return Project.create(path, config)
     if ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG) != config:
         raise UserError(
-            f"{path} holds a project with other settings", "Use the same --seed and --fast, or another folder"
+            f"{path} holds a project with other settings", "Use the same --seed, --fast and --human, or another folder"
         )
     return Project(path)
+
+
+def _data_complete(project: Project) -> bool:
+    return (project.path / "data" / "complete").exists()
 
 
 def _write_data(project: Project, world: TaleWorld, plan: Plan) -> dict[str, str]:
@@ -154,25 +217,23 @@ def _write_data(project: Project, world: TaleWorld, plan: Plan) -> dict[str, str
     files = {
         name: folder / f"{name}.jsonl" for name in ("corpus", "heldout", "demonstrations", "references", "prompts")
     }
-    marker = folder / "complete"
-    if not marker.exists():
-        with project.timed("Tale world"):
-            folder.mkdir(exist_ok=True)
-            prompts = world.prompts(plan.prompts + plan.demonstrations)
-            rows: dict[str, Iterator[Example]] = {
-                "corpus": (Document(t) for t in world.corpus(plan.documents)),
-                "heldout": (Document(t) for t in world.corpus(plan.heldout_documents, "heldout")),
-                "demonstrations": (Demonstration(p, t) for p, t in world.demonstrations(prompts[plan.prompts :])),
-                "references": (Demonstration(p, world.tale(p)) for p in prompts[-plan.references :]),
-                "prompts": (PromptOnly(p) for p in prompts[: plan.prompts]),
-            }
-            for name, path in files.items():
-                write_examples(list(rows[name]), path, overwrite=True)
-            with project.store() as store:
-                store.add_prompts(Prompt(content=p, split="train") for p in prompts[: plan.judged])
-                heldout = world.prompts(plan.heldout, "heldout")
-                store.add_prompts(Prompt(content=p, split="validation") for p in heldout)
-            marker.touch()
+    if not _data_complete(project):
+        folder.mkdir(exist_ok=True)
+        prompts = world.prompts(plan.prompts + plan.demonstrations)
+        rows: dict[str, Iterator[Example]] = {
+            "corpus": (Document(t) for t in world.corpus(plan.documents)),
+            "heldout": (Document(t) for t in world.corpus(plan.heldout_documents, "heldout")),
+            "demonstrations": (Demonstration(p, t) for p, t in world.demonstrations(prompts[plan.prompts :])),
+            "references": (Demonstration(p, world.tale(p)) for p in prompts[-plan.references :]),
+            "prompts": (PromptOnly(p) for p in prompts[: plan.prompts]),
+        }
+        for name, path in files.items():
+            write_examples(list(rows[name]), path, overwrite=True)
+        with project.store() as store:
+            store.add_prompts(Prompt(content=p, split="train") for p in prompts[: plan.judged])
+            heldout = world.prompts(plan.heldout, "heldout")
+            store.add_prompts(Prompt(content=p, split="validation") for p in heldout)
+        (folder / "complete").touch()
     return {name: str(path) for name, path in files.items()}
 
 
@@ -237,4 +298,4 @@ def _ordered(ranks: Sequence[int | None]) -> list[tuple[int, int]]:
     return [(i, j) for i, a in known for j, b in known if a < b]
 
 
-__all__ = ["FAST", "Plan", "ceiling", "quickstart"]
+__all__ = ["FAST", "Plan", "ceiling", "in_person", "quickstart"]

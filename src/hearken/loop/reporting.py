@@ -18,7 +18,7 @@ from hearken.algorithms.stage import find_stage
 from hearken.errors import UserError
 from hearken.evaluation import report as page
 from hearken.feedback.examples import Content, Message
-from hearken.loop import recipes, reckoning
+from hearken.loop import human, recipes, reckoning, taste
 from hearken.statistics.diversity import repetition
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact
@@ -62,6 +62,7 @@ def compose(project: Project) -> page.Report:
         steps=steps,
         pairs=[_pair(found, ours, i) for i in range(min(SHOWN, prompts))] if _answered(found, ours) else [],
         losses=[_pair(found, ours, i) for i in _worst(found, ours)],
+        warnings=_about_the_judge(project),
         policies=policies,
         rounds=_rounds(artifacts, policies, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.get("ceiling")) if rewards else None,
@@ -69,9 +70,17 @@ def compose(project: Project) -> page.Report:
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
         judges=reckoning.judges(counted),
         costs=_costs(project, artifacts, counted, steps),
+        taste=taste.load(project.path),
         recipe=_recipe(project, artifacts),
         lineage=_lineage(artifacts, counted),
     )
+
+
+def _about_the_judge(project: Project) -> list[str]:
+    """Where a person judged, the gold reward is not theirs."""
+    if human.record(project) is None:
+        return []
+    return ["The gold reward is the average taste of the simulated labelers, not yours: a win by it is not your win."]
 
 
 def _evaluation(project: Project) -> dict[str, Any]:
@@ -346,6 +355,7 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact]) -> list[str]:
         from hearken.loop.quickstart import FAST
 
         fast = " --fast" if config.stages.get("ppo") == FAST.ppo else ""
+        fast += " --human" if human.record(project) else ""
         return [f"hearken quickstart {project.path.resolve().name} --seed {config.seed}{fast}"]
     where = f"-C {project.path.resolve().name}"
     model, prompts = (recipes.relative(n, None) for n in (config.model, config.prompts or "prompts.jsonl"))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, Field
+from starlette.responses import Response as HTTPResponse
 
 from hearken.feedback.access import Account, AuditEntry, Invite, Role, Scope, Token, Webhook
 from hearken.feedback.records import (
@@ -118,25 +119,29 @@ class Own(Model):
     judgments: int
 
 
-@router.post("/claims", tags=["judging"], operation_id="claim")
-def claim(request: Request, who: Judge, asked: ClaimRequest) -> Tasks:
+@router.post("/claims", tags=["judging"], operation_id="claim", response_model=Tasks)
+def claim(request: Request, who: Judge, asked: ClaimRequest) -> HTTPResponse:
     """Get something to judge. Items this labeler has already come first; nobody else is given them for a while."""
-    return Tasks(
-        tasks=desk_of(request).claim(
-            who, asked.n, kinds=asked.kinds, lease_seconds=asked.lease_seconds, html=asked.html,
-            practice=asked.practice,
-        )
-    )  # fmt: skip
+    tasks = desk_of(request).claim(
+        who, asked.n, kinds=asked.kinds, lease_seconds=asked.lease_seconds, html=asked.html, practice=asked.practice
+    )
+    return _json(Tasks(tasks=tasks))
 
 
-@router.post("/judgments", tags=["judging"], operation_id="submit")
-def submit(request: Request, who: Judge, said: Submission) -> Stored:
+@router.post("/judgments", tags=["judging"], operation_id="submit", response_model=Stored)
+def submit(request: Request, who: Judge, said: Submission) -> HTTPResponse:
     """Answer. Sending the same answer again (same id) changes nothing; it is kept however late it comes."""
     done = desk_of(request).submit(who, said)
-    return Stored(
+    stored = Stored(
         id=done.judgment.id, number=done.judgment.seq or 0, extra=done.judgment.extra, agreed=done.agreed,
         explanation=done.explanation, paused=done.paused,
     )  # fmt: skip
+    return _json(stored)
+
+
+def _json(said: Model) -> HTTPResponse:
+    """An answer that is its own model already: FastAPI would check it again, in another thread."""
+    return HTTPResponse(said.model_dump_json(), media_type="application/json")
 
 
 @router.post("/judgments/{judgment_id}/withdraw", tags=["judging"], operation_id="withdraw")

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 import hearken
 from hearken.errors import UserError
 from hearken.feedback.store import FeedbackStore
+from hearken.loop.goal import Goal
 from hearken.server import api, chat, labeler, owner
 from hearken.server.desk import Desk
 from hearken.server.pages import HERE, Elsewhere, page, send
@@ -24,8 +25,9 @@ from hearken.server.webhooks import Caller
 
 
 def create_app(
-    store: FeedbackStore, *, door: Door | None = None, policy: chat.Policy | None = None, media: Path | None = None
-) -> FastAPI:
+    store: FeedbackStore, *, door: Door | None = None, policy: chat.Policy | None = None, media: Path | None = None,
+    goal: Goal | None = None,
+) -> FastAPI:  # fmt: skip
     """The labelling app and its API over one feedback database.
 
     Args:
@@ -33,6 +35,7 @@ def create_app(
         door: how the server is reached; by default on this machine only.
         policy: whom labelers may talk to (`chat.Policy`); None for nobody.
         media: folder that the paths of media are relative to; None where there are none.
+        goal: what a run waits for, shown to the labelers; None where none does.
     """
     door = door or Door()
     caller = Caller(store)
@@ -47,7 +50,7 @@ def create_app(
         openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.store, app.state.door, app.state.desk = store, door, Desk(store)
-    app.state.policy, app.state.media = policy, media
+    app.state.policy, app.state.media, app.state.goal = policy, media, goal
     app.state.passwords, app.state.limit = Passwords(), Limit(most=10, seconds=900)
     app.add_exception_handler(ApiError, _explain)
     app.add_exception_handler(UserError, _explain)

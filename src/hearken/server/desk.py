@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 from hearken.errors import UserError
@@ -23,6 +23,8 @@ REPEATABLE = frozenset({"comparison", "rating", "thumb"})
 REPEAT_AFTER = 20
 """So many judgments lie between an item and its repeat."""
 
+REMEMBERED = 10_000
+"""Items that were handed out and are kept in memory."""
 
 FRESH = 1.0
 """Seconds after which settings that another process may have changed are read again."""
@@ -62,7 +64,7 @@ class Desk:
         self._draws = random.SystemRandom()
         self._rules: _Rules | None = None
         self._practice: dict[int, list[str]] = {}
-        self._item = lru_cache(maxsize=10_000)(store.item)  # what a judgment needs of an item never changes
+        self._items: OrderedDict[str, QueueItem] = OrderedDict()
 
     @property
     def rules(self) -> _Rules:
@@ -116,12 +118,21 @@ class Desk:
             if "paused" in error.what:
                 raise ApiError(403, "you are paused", "The owner of this project will talk to you") from None
             raise
+        for one in claims:
+            self._remember(one.item)
         return tasks + [
             task(
                 c.item, c.prompt, c.responses, labeler, self.salt, expires=c.expires, guideline=guideline, html=html
             )
             for c in claims
         ]  # fmt: skip
+
+    def _remember(self, item: QueueItem) -> QueueItem:
+        """Keep an item that was handed out: its answer comes soon, and what that needs of it never changes."""
+        self._items[item.id] = item
+        while len(self._items) > REMEMBERED:
+            self._items.popitem(last=False)
+        return item
 
     def _check(self, labeler: str, lease: float, kinds: Collection[str]) -> list[Claim]:
         """A gold item, or one that the labeler judged a while ago."""
@@ -186,7 +197,7 @@ class Desk:
         """
         labeler = who.labeler
         check_ticket(self.salt, labeler, said.item_id, said.ticket)
-        item = self._item(said.item_id)
+        item = self._items.get(said.item_id) or self._remember(self.store.item(said.item_id))
         original = ""
         if item.kind in ("edit", "span_flag") and said.answer.kind == item.kind:
             original = self.store.response(item.response_ids[0]).text

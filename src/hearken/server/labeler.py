@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 
 from hearken.feedback.access import Account
 from hearken.feedback.records import utc_now
+from hearken.loop.goal import Goal
 from hearken.server.desk import Desk
 from hearken.server.pages import Elsewhere, page, person
 from hearken.server.render import to_html
@@ -204,9 +205,11 @@ def label(request: Request) -> HTMLResponse:
     """The labelers' workplace."""
     found = _begun(request)
     desk = _desk(request)
+    goal: Goal | None = request.app.state.goal
     return page(
-        request, "label.html", found, guideline=_guideline(desk), chat=_can_chat(request), options=_options(desk, found)
-    )
+        request, "label.html", found, guideline=_guideline(desk), chat=_can_chat(request),
+        options=_options(desk, found, goal),
+    )  # fmt: skip
 
 
 @router.get("/chat")
@@ -239,6 +242,40 @@ def change_login(request: Request, new: NewLogin) -> JSONResponse:
     return _welcome(request, changed, "chose a password")
 
 
+class Waiting(Model):
+    """How far the labelers are with what a run waits for, and what the run does."""
+
+    needed: int
+    done: int
+    said: str
+    reached: bool
+    over: bool
+
+
+@router.get("/goal")
+def goal(request: Request) -> Waiting:
+    """What a run waits for."""
+    found = _goal(request)
+    found.told()
+    return Waiting(needed=found.needed, done=found.done, said=found.said, reached=found.reached, over=found.over)
+
+
+@router.post("/goal/enough")
+def enough(request: Request) -> Response:
+    """The run shall go on with what there is."""
+    _goal(request).enough()
+    return Response(status_code=204)
+
+
+def _goal(request: Request) -> Goal:
+    if "label" not in who(request).scopes:
+        raise ApiError(403, "this is for those who judge")
+    found: Goal | None = request.app.state.goal
+    if found is None:
+        raise ApiError(404, "no run waits for judgments")
+    return found
+
+
 def _begun(request: Request) -> Who:
     found = person(request, "owner", "labeler")
     if found.account is None or found.account.consented is None:
@@ -262,13 +299,13 @@ def _guideline(desk: Desk) -> dict[str, Any]:
     return {"version": known[-1].version, "html": to_html(known[-1].text)}
 
 
-def _options(desk: Desk, found: Who) -> dict[str, Any]:
+def _options(desk: Desk, found: Who, goal: Goal | None = None) -> dict[str, Any]:
     """What the scripts of a page need to know; nothing about policies or other people."""
     wanted = {
         "question", "strength", "partial", "attributes", "scale", "tags", "span_labels", "flags", "confirm",
         "undo_seconds", "lease_seconds", "break_minutes", "kinds",
     }  # fmt: skip
-    return desk.settings.model_dump(include=wanted) | {"labeler": found.labeler}
+    return desk.settings.model_dump(include=wanted) | {"labeler": found.labeler, "goal": goal is not None}
 
 
 # -- media -------------------------------------------------------------------------------------------------------

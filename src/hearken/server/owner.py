@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,8 @@ from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import write_rows
 from hearken.feedback.records import ComparisonPayload, Judgment, utc_now
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export
+from hearken.loop import care
+from hearken.loop.project import CONFIG, Project
 from hearken.server import owner_data as data
 from hearken.server.owner_data import ADJUDICATION, Agreement, Book, Pages
 from hearken.server.pages import page, person
@@ -228,6 +231,27 @@ def adjudicate(request: Request, who: Manager, said: Decision) -> dict[str, bool
     return {"stored": True}
 
 
+class Erasure(Model):
+    """What is to be erased, and why."""
+
+    target: Literal["prompt", "response", "judgment", "labeler"]
+    target_id: str = Field(min_length=1, max_length=200)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+@router.post("/owner/erase")
+def erase(request: Request, who: Manager, said: Erasure) -> dict[str, Any]:
+    """Erase contents; a tombstone stays. Names the models that learned from them, where the project is known."""
+    store, folder = store_of(request), request.app.state.media
+    if folder is not None and (folder / CONFIG).is_file():
+        done = care.erase(Project(folder), said.target, said.target_id, said.reason, store=store, actor=who.actor)
+        return asdict(done)
+    judgments = care.judgments_of(store, said.target, said.target_id)[0]
+    rows = store.erase(said.target, said.target_id, said.reason)
+    store.access.note(who.actor, "erased", said.target_id, what=said.target, reason=said.reason)
+    return asdict(care.Erased(rows, len(judgments), [], []))
+
+
 @router.get("/owner/labelers")
 def labelers(request: Request, who: Looker) -> HTMLResponse:
     """How each labeler judges."""
@@ -319,7 +343,7 @@ def _population(request: Request) -> Mapping[str, float]:
 
 def _reliability(request: Request) -> dict[str, float]:
     found: data.LabelersPage = pages_of(request).get("labelers", data.labelers_page)
-    return {row.labeler_id: row.weight for row in found.rows}
+    return found.weights
 
 
 @router.get("/owner/leaderboard")
@@ -447,7 +471,12 @@ def guidelines(request: Request, who: Owner) -> HTMLResponse:
 def settings_page(request: Request, who: Owner) -> HTMLResponse:
     """How people are asked."""
     version, settings = load(store_of(request))
-    return _show(request, who, "settings", "Settings", version=version, settings=settings)
+    shares: dict[str, dict[str, float | None]] = {
+        question.name: dict.fromkeys(question.options) for question in settings.about_you if question.options
+    }
+    for name, target in settings.population.items():
+        shares.setdefault(name, {}).update(target)
+    return _show(request, who, "settings", "Settings", version=version, settings=settings, shares=shares)
 
 
 @router.get("/owner/audit")

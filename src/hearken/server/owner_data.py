@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from hearken.errors import UserError
 from hearken.feedback.checks import agrees
 from hearken.feedback.queue import FILLS_NO_SLOT
 from hearken.feedback.records import (
@@ -32,6 +33,7 @@ from hearken.feedback.records import (
     utc_now,
 )
 from hearken.feedback.store import FeedbackStore
+from hearken.server.settings import load
 from hearken.statistics.agreement import Level, cohen_kappa, krippendorff_alpha, raw_agreement, value_counts
 from hearken.statistics.bradley_terry import Leaderboard, fit_davidson, leaderboard, length_lead
 from hearken.statistics.crowd_bt import crowd_bt
@@ -570,6 +572,11 @@ class LabelersPage:
     overlap: int
     """Pairs judged by two labelers or more: what reliability rests on."""
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """By labeler, for training; see `training_weights`."""
+        return {row.labeler_id: row.weight for row in self.rows}
+
 
 def labelers_page(book: Book) -> LabelersPage:
     """Reliability, biases, ties and self-consistency of each labeler who compared anything."""
@@ -703,6 +710,31 @@ def training_weights(
     if total == 0:
         return {labeler: 0.0 if labeler in plain else 1.0 for labeler in counts}
     return {labeler: plain[labeler] * known / total if labeler in plain else 1.0 for labeler in counts}
+
+
+def judgment_weights(store: FeedbackStore, by: str) -> Mapping[str, float]:
+    """Weights by labeler for a training run.
+
+    Args:
+        store: the feedback database.
+        by: ``reliability`` (see `training_weights`), or ``population`` (see `coverage_page`, against the target in the
+            settings).
+
+    Raises:
+        UserError: there is nothing to weight by.
+    """
+    book = Book.load(store)
+    if by == "reliability":
+        page = labelers_page(book)
+        if not page.overlap:
+            raise UserError(
+                "reliability needs items that several labelers judged", "Sample with an overlap of 2 or more"
+            )
+        return page.weights
+    weights = coverage_page(book, load(store)[1].population).weights
+    if not weights:
+        raise UserError("no target population is named", "Name one in the owner's settings, or PATCH /api/v1/settings")
+    return weights
 
 
 def _consistency(book: Book) -> dict[str, Interval]:

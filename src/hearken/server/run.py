@@ -24,6 +24,7 @@ from hearken.feedback.store import FeedbackStore
 from hearken.server.security import LOOPBACK, Door
 
 if TYPE_CHECKING:
+    from hearken.loop.goal import Goal
     from hearken.server.chat import Policy
 
 LINK_MINUTES = 15
@@ -53,6 +54,7 @@ def serve(
     open_browser: bool = False,
     on_ready: Callable[[Address], None] | None = None,
     until: Callable[[], bool] | None = None,
+    goal: Goal | None = None,
 ) -> None:
     """Serve the labelling app until ``until()`` is true, or until Ctrl-C. May run in a thread of its own.
 
@@ -69,6 +71,7 @@ def serve(
         open_browser: open the link.
         on_ready: called with the address once the server listens.
         until: asked a few times a second whether to stop.
+        goal: what a run waits for, shown to the labelers.
 
     Raises:
         UserError: the port is taken, another server works on the same SQLite file, or the interface is refused.
@@ -95,7 +98,7 @@ def serve(
         door = Door(port=port, secure=secure, hosts=_hosts(host, public_url))
         base = public_url.rstrip("/") or f"{'https' if certificate else 'http'}://{_bracket(host)}:{port}"
         link = _link(store, base, role, landing, owners[0].id if owners and role == "owner" else None) if local else ""
-        app = create_app(store, door=door, policy=policy, media=media)
+        app = create_app(store, door=door, policy=policy, media=media, goal=goal)
 
         def ready() -> None:
             if on_ready is not None:

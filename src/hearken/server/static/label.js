@@ -51,6 +51,7 @@ class Workplace {
     setInterval(() => this.beat(), (options.lease_seconds * 1000) / 3);
     addEventListener("pagehide", () => this.giveBack());
     $("flag-form").addEventListener("submit", (event) => this.flagged(event));
+    $("enough-form")?.addEventListener("submit", (event) => this.enough(event));
     for (const button of document.querySelectorAll("[data-open]")) {
       button.addEventListener("click", () => (button.dataset.open === "help" ? this.help.open() : $(button.dataset.open).showModal()));
     }
@@ -72,11 +73,13 @@ class Workplace {
 
   async next() {
     this.task = null;
+    if (this.goal?.reached) return this.restBeforeGoal();
     if (!this.ready.length) await this.fetchOrWait();
     if (this.ready.length) {
       this.show(this.ready.shift());
       this.fetchQuietly();
     }
+    return undefined;
   }
 
   async fetchQuietly() {
@@ -93,11 +96,31 @@ class Workplace {
       this.notice("No connection. Trying again.");
     }
     if (this.ready.length) return;
+    if (options.goal) return this.restBeforeGoal();
     const first = this.done === 0 && !this.history.length;
     this.rest(first ? "Nothing to judge yet" : "All done for now", first
       ? "Items appear here by themselves as soon as there are some."
       : `Thank you. You judged ${this.done} item${this.done === 1 ? "" : "s"} in this session. New ones appear here by themselves.`);
     this.poll = setTimeout(() => this.next(), POLL);
+  }
+
+  // A run waits for these judgments, and says what it does meanwhile.
+  async restBeforeGoal() {
+    clearTimeout(this.poll);
+    this.ready = [];
+    await this.tally();
+    const goal = this.goal;
+    if (goal?.over) return this.rest("That was all", goal.said);
+    this.rest(goal?.reached ? "Thank you" : "One moment", goal?.reached ? `Your part is done. ${goal.said}` : `${goal?.said ?? ""} New tales appear here by themselves.`);
+    this.poll = setTimeout(() => this.next(), POLL);
+    return undefined;
+  }
+
+  async enough(event) {
+    if (event.submitter?.value !== "yes") return undefined;
+    try { await post("/goal/enough"); } catch { return this.toast("No connection."); }
+    this.task = null;
+    return this.restBeforeGoal();
   }
 
   rest(title, words) {
@@ -282,6 +305,12 @@ class Workplace {
 
   async tally() {
     try {
+      if (options.goal) {
+        this.goal = await send("GET", "/goal");
+        $("tally").replaceChildren(h("b", {}, String(this.goal.done)), ` of ${this.goal.needed}`);
+        if (this.goal.reached && this.task && !this.sent) this.next();
+        return;
+      }
       const { items_left: left } = await send("GET", "/api/v1/own");
       $("tally").replaceChildren(h("b", {}, String(this.done)), " done", h("span", { class: "left" }, ` · ${left.toLocaleString()} left`));
     } catch { /* shown with the next answer */ }

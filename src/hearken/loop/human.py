@@ -1,0 +1,139 @@
+"""`hearken quickstart --human`: the person at this machine in the labeler's chair of the tale world.
+
+Practice items and pairs of tales that the world itself wrote are there at once, while the language model still
+trains; then come the model's own tales. Every answer counts. Whoever stops early leaves the rest to the simulated
+labelers.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from hearken.feedback.records import Judgment, Prompt, QueueItem, Response
+from hearken.feedback.store import FeedbackStore
+from hearken.loop.goal import Goal
+from hearken.loop.project import Project
+from hearken.training.artifact import write_json
+from hearken.worlds.tales.flaws import change_name, repeat_sentence, shuffle_words
+from hearken.worlds.tales.world import TaleWorld
+
+Seat = Callable[[Project, Goal], AbstractContextManager[None]]
+"""Opens the labelling page for the person at this machine, for as long as the context lasts."""
+
+RECORD = "human.json"
+"""In ``runs/``: that the person has finished, and how many judgments they gave."""
+
+WARM_UP_FIRST = 1.0
+"""Priority of the pairs that can be judged before the model is trained."""
+
+PATIENCE = 6.0
+"""Seconds for which the page is kept up at the end, for an open one to say so; they look every four."""
+
+GUIDELINE = """Choose the tale that **you** would rather read. There is no right answer: your taste is to be learned.
+
+Some tales will be broken: words that make no sense, a name that changes, a story that goes nowhere. You decide how much
+that matters."""
+
+CONSENT = (
+    "Your judgments stay on this machine, in the project folder. They train a small model, and the report shows what "
+    "it learned of your taste."
+)
+
+STEPS = {
+    "Tale world": "Tales are being written for the model to learn from.",
+    "Language model": "A small language model is learning to read.",
+    "Supervised fine-tuning": "The model is learning to tell tales.",
+    "Sampling": "The model is telling its first tales.",
+    "Your judgments": "",
+    "Judgments": "Simulated labelers judge what you left.",
+    "Reward model": "A reward model is learning your taste.",
+    "PPO-ptx": "The model is learning to tell tales that you like.",
+    "PPO without ptx": "It learns a second time, without its old texts, for comparison.",
+    "Evaluation": "Old and new tales are compared.",
+}
+"""What the person reads while a step runs."""
+
+
+def practice(world: TaleWorld) -> list[dict[str, Any]]:
+    """Three items that show a newcomer how judging works: a whole tale and one with a flaw that nobody misses."""
+    rng = random.Random(f"practice:{world.seed}")
+    items = []
+    for flaw, best, why in (
+        (shuffle_words, 0, "The second one is a heap of words. A tale should make sense."),
+        (
+            change_name,
+            1,
+            "In the first one a name changes halfway. Small slips count where you notice them.",
+        ),
+        (repeat_sentence, 0, "The second one says the same sentence twice. From now on only your own taste counts."),
+    ):
+        prompt = world.prompts(len(items) + 1, "heldout")[-1]
+        whole = world.tale(prompt, 100)
+        broken = flaw(whole, rng)
+        responses = [whole, broken] if best == 0 else [broken, whole]
+        items.append({"prompt": prompt, "responses": responses, "best": best, "explanation": why})
+    return items
+
+
+def prepare(project: Project, world: TaleWorld, prompts: list[str]) -> None:
+    """How the person is asked, and pairs of the world's own tales that they can judge at once."""
+    with project.store() as store:
+        if store.access.settings()[0] == 0:
+            store.access.set_settings(
+                {
+                    "project": "Your taste", "question": "Which tale do you like best?", "consent": CONSENT,
+                    "practice": practice(world), "check_share": 0.0,
+                }
+            )  # fmt: skip
+            store.add_guideline(GUIDELINE)
+        known = [Prompt(content=content, domain="tales") for content in prompts]
+        store.add_prompts(known)
+        for prompt in known:
+            pair = [Response(prompt_id=prompt.id, text=world.tale(str(prompt.content), n), sample=n) for n in (1, 2)]
+            store.add_responses(pair)
+            ids = tuple(response.id for response in pair)
+            store.enqueue([QueueItem(prompt_id=prompt.id, response_ids=ids, priority=WARM_UP_FIRST, propensity=1.0)])
+
+
+def given(store: FeedbackStore) -> list[Judgment]:
+    """The comparisons that people gave, practice left out."""
+    people = {labeler.id for labeler in store.labelers(kind="person")}
+    return [judgment for judgment in store.judgments(kinds=("comparison",)) if judgment.labeler_id in people]
+
+
+def record(project: Project) -> dict[str, int] | None:
+    """``judgments`` and ``needed`` once the person has finished, else None."""
+    file = project.path / "runs" / RECORD
+    return json.loads(file.read_text("utf-8")) if file.exists() else None
+
+
+def ask(project: Project, goal: Goal) -> None:
+    """Wait for the person; then leave just as many items in the queue as are missing, held-out ones first."""
+    found = goal.wait("Your judgments")
+    with project.store() as store:
+        held_out = {prompt.id for prompt in store.prompts(split="validation")}
+        waiting = [item for item in store.items(done=False) if not item.is_gold]
+        waiting.sort(key=lambda item: item.prompt_id not in held_out)  # stable
+        tested = any(judgment.prompt_id in held_out for judgment in given(store))
+        missing = max(goal.needed - found, 0 if tested else 1)  # a reward model is tested on one at least
+        store.close_items(item.id for item in waiting[missing:])
+    write_json(project.path / "runs" / RECORD, {"judgments": found, "needed": goal.needed})
+
+
+@contextmanager
+def seated(project: Project, world: TaleWorld, prompts: list[str], needed: int, seat: Seat) -> Iterator[Goal]:
+    """The page is open, and shows what is said to the goal; at the end it says where the report lies."""
+    prepare(project, world, prompts)
+    with project.store() as store:
+        goal = Goal(needed, lambda: len(given(store)))
+        with seat(project, goal):
+            try:
+                yield goal
+            except BaseException:
+                goal.finish("The run was interrupted. Start the same command again to go on; nothing is lost.")
+                raise
+            goal.finish(f"The report is ready: {project.path / 'report.html'}", patience=PATIENCE)

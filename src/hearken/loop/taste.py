@@ -1,0 +1,165 @@
+"""What a person's judgments say about their taste, and whether reward model and policy have learned it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hearken.evaluation.report import Liking, Taste
+from hearken.feedback.records import Judgment
+from hearken.loop import human
+from hearken.loop.project import Project
+from hearken.statistics.intervals import Interval, clustered_wilson
+from hearken.training.artifact import write_json
+from hearken.worlds.tales.grammar import ENDINGS, FEATURES
+from hearken.worlds.tales.world import TaleWorld
+
+FILE = "taste.json"
+"""In ``runs/``."""
+
+FEW = 5
+"""A trait on which fewer of the person's pairs differ is left out."""
+
+NAMES = {
+    "whole": "makes sense", "kindness": "kindness", "speech": "talking", "danger": "danger", "discovery": "discovery",
+    "vivid": "vivid pictures", "dull": "nothing happens", "plain": "plain ending", "warm": "warm ending",
+    "surprise": "surprising ending", "longer": "length",
+}  # fmt: skip
+"""The traits of a tale, in words."""
+
+Pair = tuple[str, str, str]
+"""Prompt, the response that was preferred, the other one."""
+
+
+def traits(world: TaleWorld, prompt: str, text: str) -> dict[str, float]:
+    """How much a tale has of each of `NAMES`."""
+    parse = world.parse(prompt, text)
+    found = {"whole": parse.share, "longer": float(len(text.split()))}
+    found |= {feature: float(parse.features[feature]) for feature in FEATURES}
+    return found | {ending: float(parse.ending == ending) for ending in ENDINGS}
+
+
+def preferred(project: Project) -> tuple[list[Pair], list[Pair]]:
+    """The pairs that people ordered, without ties: on training prompts, and on held-out ones."""
+    with project.store() as store:
+        prompts = {prompt.id: prompt for prompt in store.prompts()}
+        texts = {response.id: response.text for response in store.responses()}
+        found: tuple[list[Pair], list[Pair]] = ([], [])
+        for judgment in human.given(store):
+            prompt = prompts[judgment.prompt_id]
+            rows = ((str(prompt.content), texts[a], texts[b]) for a, b in _ordered(judgment))
+            found[prompt.split == "validation"].extend(rows)
+    return found
+
+
+def _ordered(judgment: Judgment) -> Iterator[tuple[str, str]]:
+    payload: Any = judgment.payload
+    known = [(one, rank) for one, rank in zip(payload.response_ids, payload.ranks, strict=True) if rank is not None]
+    return ((a, b) for a, x in known for b, y in known if x < y)
+
+
+def share(pairs: Sequence[Pair], of: Callable[[Pair], float]) -> tuple[Interval | None, int]:
+    """How often the preferred one has more of something (``of`` is above 0), with its interval over prompts.
+
+    Returns:
+        The share, None where no pair differs; and how many pairs differ.
+    """
+    differing = [(pair[0], value) for pair in pairs if (value := of(pair)) != 0]
+    if not differing:
+        return None, 0
+    return clustered_wilson([float(v > 0) for _, v in differing], [p for p, _ in differing]), len(differing)
+
+
+def measure(project: Project, world: TaleWorld) -> Taste:
+    """The person's taste, what the reward model makes of it, and what became of the tales."""
+    from hearken.evaluation.measure import Judge
+
+    reward = project.artifact("r01-reward")
+    given = human.record(project)
+    assert reward is not None and given is not None
+    judge = Judge(str(reward.path))
+    training, held_out = preferred(project)
+    scored = _Scored(judge, [*training, *held_out])
+    agreement, count = share(held_out, scored.lead)
+    others, _ = share(held_out, lambda pair: world.gold(pair[0], pair[1]) - world.gold(pair[0], pair[2]))
+    evaluation = json.loads((project.path / "evaluation.json").read_text("utf-8"))
+    tales = {name: evaluation["policies"][name]["responses"] for name in ("r00-sft", "r01-ppo")}
+    prompts = [str(prompt) for prompt in evaluation["prompts"]]
+    mean = {name: _means(world, prompts, texts) for name, texts in tales.items()}
+    # What the reward model likes is read off tales that nobody judged.
+    fresh = [(p, a, b) for p, a, b in zip(prompts, *tales.values(), strict=True) if a != b]
+    judged = _Scored(judge, fresh)
+    likes = [pair if judged.lead(pair) >= 0 else (pair[0], pair[2], pair[1]) for pair in fresh]
+
+    likings = []
+    for trait, name in NAMES.items():
+
+        def more(pair: Pair, trait: str = trait) -> float:
+            return traits(world, pair[0], pair[1])[trait] - traits(world, pair[0], pair[2])[trait]
+
+        person, pairs = share([*training, *held_out], more)
+        if person is None or pairs < FEW:
+            continue
+        learned, _ = share(likes, more)
+        likings.append(
+            Liking(
+                name=name, person=person, pairs=pairs, learned=learned, before=mean["r00-sft"][trait],
+                after=mean["r01-ppo"][trait],
+            )
+        )  # fmt: skip
+    likings.sort(key=lambda one: -abs(one.person.estimate - 0.5))  # type: ignore[union-attr]
+    return Taste(
+        judgments=given["judgments"], needed=given["needed"], agreement=agreement, held_out=count, others=others,
+        likings=likings,
+    )  # fmt: skip
+
+
+class _Scored:
+    """The reward model's scores of the responses of some pairs."""
+
+    def __init__(self, judge: Any, pairs: Sequence[Pair]) -> None:
+        texts: dict[str, dict[str, None]] = {}
+        for prompt, a, b in pairs:
+            texts.setdefault(prompt, {}).update({a: None, b: None})
+        scores = judge(list(texts), [list(some) for some in texts.values()]) if texts else []
+        self._of = {
+            (prompt, text): score
+            for (prompt, some), row in zip(texts.items(), scores, strict=True)
+            for text, score in zip(some, row, strict=True)
+        }
+
+    def lead(self, pair: Pair) -> float:
+        """By how much the first response scores above the second."""
+        return self._of[pair[0], pair[1]] - self._of[pair[0], pair[2]]
+
+
+def _means(world: TaleWorld, prompts: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
+    rows = [traits(world, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    return {name: math.fsum(row[name] for row in rows) / len(rows) for name in NAMES}
+
+
+def load(path: Path) -> Taste | None:
+    """What `summary` kept in a project folder; None where no person judged."""
+    file = path / "runs" / FILE
+    return Taste.from_json(file.read_text("utf-8")) if file.exists() else None
+
+
+def summary(project: Project, world: TaleWorld) -> dict[str, Any]:
+    """``human`` of the quickstart's summary; measured once, and kept for the report."""
+    found = load(project.path)
+    if found is None:
+        found = measure(project, world)
+        write_json(project.path / "runs" / FILE, json.loads(found.to_json()))
+    agreement: Any = found.agreement
+    return {
+        "human": {
+            "judgments": found.judgments, "needed": found.needed, "held_out_pairs": found.held_out,
+            "agreement": agreement.estimate if agreement else None,
+            "agreement_low": agreement.low if agreement else None,
+            "agreement_high": agreement.high if agreement else None,
+            "likes": {one.name: one.person.estimate for one in found.likings},  # type: ignore[union-attr]
+        }
+    }  # fmt: skip
