@@ -106,7 +106,7 @@ def test_requirements_fail_where_they_should() -> None:
 
 
 def test_walks_are_scored_by_their_length() -> None:
-    from random_walks import LONGEST, Graph, graph, heard, optimality, said
+    from random_walks import LONGEST, Graph, draw, heard, optimality, said
 
     small = Graph(((), (0, 2), (0,), (1,)), (1, 2, 2, 3))
     assert small.optimality([1, 0]) == small.optimality([3, 1, 0]) == 1
@@ -114,11 +114,12 @@ def test_walks_are_scored_by_their_length() -> None:
     for wrong in ([1, 3, 0], [3, 1], [1, 0, 2], [-1, 0]):
         assert small.optimality(wrong) == 0
     assert heard(said([3, 1, 0])) == [3, 1, 0] and heard("b zz") == [1, -1]
+    world, walks = draw(1000)
+    assert np.mean([world.optimality(path) for path in walks]) == pytest.approx(0.352, abs=5e-4), "trlX's behaviour"
     path = [5]
-    world = graph(0)
     while path[-1] != 0:
         path.append(min(world.edges[path[-1]], key=lambda n: world.shortest[n]))
-    assert optimality([said(path[:1])], [said(path[1:])], [{"graph": 0}]) == [1.0]
+    assert optimality([said(path[:1])], [said(path[1:])], [{"graph": 1000}]) == [1.0]
 
 
 @pytest.mark.slow
