@@ -8,7 +8,6 @@ then improve it by sampling, ILQL from the recorded walks and their scores alone
 from __future__ import annotations
 
 import argparse
-import random
 from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,7 +34,7 @@ ONLINE = COMMON | {
 }  # fmt: skip
 PPO = ONLINE | {"value_lr": 2e-3, "epochs": 2, "minibatches": 2, "vf_coef": 0.5}
 RLOO = ONLINE
-ILQL = COMMON | {"epochs": 60.0, "lr": 1e-3, "batch": 50, "gamma": 0.99, "tau": 0.8, "polyak": 0.01, "beta": 8.0}
+ILQL = COMMON | {"epochs": 60.0, "lr": 1e-3, "batch": 50, "gamma": 0.99, "tau": 0.8, "polyak": 0.01, "beta": 30.0}
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,6 @@ class Graph:
 
     edges: tuple[tuple[int, ...], ...]
     shortest: tuple[int, ...]
-
-    def walk(self, r: random.Random) -> list[int]:
-        """A random walk from a random start."""
-        path = [r.randrange(1, NODES)]
-        while path[-1] != 0 and len(path) < LONGEST:
-            path.append(r.choice(self.edges[path[-1]]))
-        return path
 
     def optimality(self, path: list[int]) -> float:
         """(longest - length) / (longest - shortest) of a walk that reaches the goal by edges; 0 of any other."""
@@ -62,22 +54,36 @@ class Graph:
 
 
 @lru_cache
-def graph(seed: int) -> Graph:
-    """Every pair of nodes has an edge with chance .1, every node a way to the goal that fits in a walk."""
-    for attempt in range(1000):
-        r = random.Random(f"graph:{seed}:{attempt}")
-        edges = tuple(tuple(b for b in range(NODES) if b != a and r.random() < EDGE) for a in range(NODES))
-        far = {0: 1}
-        queue = deque([0])
-        while queue:
-            b = queue.popleft()
-            for a in range(NODES):
-                if b in edges[a] and a not in far:
-                    far[a] = far[b] + 1
-                    queue.append(a)
-        if len(far) == NODES and max(far.values()) < LONGEST and all(edges[1:]):
-            return Graph(edges, tuple(far[a] for a in range(NODES)))
-    raise AssertionError("no graph of a thousand is connected")
+def draw(seed: int) -> tuple[Graph, list[list[int]]]:
+    """A graph, where every pair of nodes has an edge with chance .1, and `WALKS` random walks on it.
+
+    Drawn in the order of trlX's example, so that its seed gives its graph and its walks.
+    """
+    rng = np.random.RandomState(seed)
+    while True:
+        chances = rng.rand(NODES, NODES) > 1 - EDGE
+        np.fill_diagonal(chances, False)
+        if chances.any(1).all():
+            break
+    chances[0] = False
+    edges = tuple(tuple(np.nonzero(row)[0].tolist()) for row in chances)
+    far = {0: 1}
+    queue = deque([0])
+    while queue:
+        b = queue.popleft()
+        for a in range(1, NODES):
+            if b in edges[a] and a not in far:
+                far[a] = far[b] + 1
+                queue.append(a)
+    walks = []
+    while len(walks) < WALKS:
+        path = [int(rng.randint(NODES))]
+        while path[0] == 0:
+            path = [int(rng.randint(NODES))]
+        while path[-1] != 0 and len(path) < LONGEST:
+            path.append(int(rng.choice(edges[path[-1]])))
+        walks.append(path)
+    return Graph(edges, tuple(far.get(a, LONGEST - 1) for a in range(NODES))), walks
 
 
 def said(path: list[int]) -> str:
@@ -93,7 +99,7 @@ def heard(text: str) -> list[int]:
 def optimality(prompts: list[Any], responses: list[str], metadata: list[dict[str, Any]]) -> list[float]:
     """The reward function: ``--reward random_walks:optimality``, with the graph's seed in the metadata."""
     return [
-        graph(int(facts["graph"])).optimality(heard(f"{prompt} {response}"))
+        draw(int(facts["graph"]))[0].optimality(heard(f"{prompt} {response}"))
         for prompt, response, facts in zip(prompts, responses, metadata, strict=True)
     ]
 
@@ -102,9 +108,8 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     """Data, behaviour, policies, table."""
     work, seed = settings.work, settings.seed
     work.mkdir(parents=True, exist_ok=True)
-    world = graph(seed)
-    r = random.Random(f"walks:{seed}")
-    walks = [world.walk(r) for _ in range(100 if settings.fast else WALKS)]
+    world, walks = draw(seed)
+    walks = walks[:100] if settings.fast else walks
     scores = [world.optimality(path) for path in walks]
     best: dict[int, float] = {}
     for path, score in zip(walks, scores, strict=True):
@@ -156,4 +161,6 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(main, arguments(__doc__ or ""))
+    parser = arguments(__doc__ or "")
+    parser.set_defaults(seed=1000)  # trlX's
+    run(main, parser)

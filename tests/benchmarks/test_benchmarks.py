@@ -106,7 +106,7 @@ def test_requirements_fail_where_they_should() -> None:
 
 
 def test_walks_are_scored_by_their_length() -> None:
-    from random_walks import LONGEST, Graph, graph, heard, optimality, said
+    from random_walks import LONGEST, Graph, draw, heard, optimality, said
 
     small = Graph(((), (0, 2), (0,), (1,)), (1, 2, 2, 3))
     assert small.optimality([1, 0]) == small.optimality([3, 1, 0]) == 1
@@ -114,11 +114,38 @@ def test_walks_are_scored_by_their_length() -> None:
     for wrong in ([1, 3, 0], [3, 1], [1, 0, 2], [-1, 0]):
         assert small.optimality(wrong) == 0
     assert heard(said([3, 1, 0])) == [3, 1, 0] and heard("b zz") == [1, -1]
+    world, walks = draw(1000)
+    assert np.mean([world.optimality(path) for path in walks]) == pytest.approx(0.352, abs=5e-4), "trlX's behaviour"
     path = [5]
-    world = graph(0)
     while path[-1] != 0:
         path.append(min(world.edges[path[-1]], key=lambda n: world.shortest[n]))
-    assert optimality([said(path[:1])], [said(path[1:])], [{"graph": 0}]) == [1.0]
+    assert optimality([said(path[:1])], [said(path[1:])], [{"graph": 1000}]) == [1.0]
+
+
+def test_a_talk_is_laid_out_as_the_model_will_meet_it() -> None:
+    from tales_tasks import content, document
+
+    assert content("answer", "Tale.\nWho?") == "Tale.\nWho?"
+    assert document("answer", "Tale.\nWho?", "It.") == "Tale.\nWho?It."
+    talk = "Tale.\nWell?\n\nGood.\n\nMore?"
+    assert [m.role for m in content("talk", talk)] == ["user", "assistant", "user"]
+    said = "\n\nHuman: Tale.\nWell?\n\nAssistant: Good.\n\nHuman: More?\n\nAssistant: Yes."
+    assert document("talk", talk, "Yes.") == said
+
+
+def test_the_frontier_is_a_picture_of_its_own() -> None:
+    from xml.etree import ElementTree
+
+    from sentiment_frontier import METHODS, plot
+
+    def at(x: float) -> Interval:
+        return Interval(x, x, x)
+
+    picture = plot({m: [{"gain": at(0.1 * i), "kl": at(float(i))} for i in (1, 2)] for m in METHODS})
+    root = ElementTree.fromstring(picture)
+    texts = {element.text for element in root.iter() if element.tag.endswith("text")}
+    assert root.tag.endswith("svg") and texts >= set(METHODS)
+    assert "--series-0" in picture, "its colours come with it"
 
 
 @pytest.mark.slow
@@ -128,6 +155,8 @@ def test_walks_are_scored_by_their_length() -> None:
         pytest.param("human_preferences", "accuracy", marks=needs_data),
         pytest.param("rankings", "tau", marks=needs_data),
         pytest.param("sentiment", "policies", marks=needs_data),
+        pytest.param("sentiment_frontier", "frontier", marks=needs_data),
+        ("tales_tasks", "policies"),
         ("random_walks", "policies"),
         ("arithmetic", "policies"),
     ],
@@ -136,6 +165,7 @@ def test_runs_from_start_to_end(script: str, key: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     out = tmp_path / "figures.json"
     command = [sys.executable, f"benchmarks/{script}.py", "--fast", "--out", str(out), "--work", str(tmp_path / "work")]
+    command += ["--plot", str(tmp_path / "plot.svg")] if script == "sentiment_frontier" else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "| " in done.stdout

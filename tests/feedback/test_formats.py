@@ -56,6 +56,8 @@ def says(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
+READ_ONLY = {"oasst", "tldr", "summaries"}
+
 BY_HAND: list[tuple[str, dict[str, Any], Any]] = [
     (
         "pairs",
@@ -121,7 +123,7 @@ def test_a_row_of_each_layout(tmp_path: Path, layout: str, row: dict[str, Any], 
 
 
 def test_every_layout_is_tried_by_hand() -> None:
-    assert {layout for layout, _, _ in BY_HAND} | {"oasst"} == set(LAYOUTS)
+    assert {layout for layout, _, _ in BY_HAND} | READ_ONLY == set(LAYOUTS)
 
 
 def test_the_examples_of_the_documentation(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_the_examples_of_the_documentation(tmp_path: Path) -> None:
             (layout,) = report.layouts
             assert layout in heading
             seen.add(layout)
-            if layout != "oasst":
+            if layout not in READ_ONLY:
                 write_examples(examples, tmp_path / "b.jsonl", layout, overwrite=True)
                 assert json.loads((tmp_path / "b.jsonl").read_text()) == json.loads(line)
     assert seen == set(LAYOUTS) - {"snapshot"}
@@ -200,7 +202,7 @@ def rows(draw: st.DrawFn, layout: str) -> dict[str, Any]:
     return row if layout == "sft" else row | {layout: draw(number)}
 
 
-ROUND_TRIPS = sorted(set(LAYOUTS) - {"oasst", "snapshot"})
+ROUND_TRIPS = sorted(set(LAYOUTS) - READ_ONLY - {"snapshot"})
 
 
 @pytest.mark.parametrize("layout", ROUND_TRIPS)
@@ -298,6 +300,29 @@ def test_hh_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
 
 def node(id: str, role: str, text: str, *replies: Any, **more: Any) -> dict[str, Any]:
     return {"message_id": id, "role": role, "text": text, "replies": list(replies), **more}
+
+
+def test_posts_with_a_summary_and_choices_between_two(tmp_path: Path) -> None:
+    post = {"id": "t3_1", "subreddit": "cats", "title": "Cat stuck", "post": "My cat sat in a tree. "}
+    prompt = "SUBREDDIT: r/cats\n\nTITLE: Cat stuck\n\nPOST: My cat sat in a tree.\n\nTL;DR:"
+    (written,) = read_examples(write(tmp_path / "a.jsonl", post | {"summary": "Cat in tree."}))
+    assert written == Demonstration(prompt, " Cat in tree.", metadata={"id": "t3_1"})
+
+    row = {
+        "info": post | {"article": None}, "summaries": [{"text": " A dog."}, {"text": "A cat.", "policy": "sup2"}],
+        "choice": 1, "worker": "w1", "extra": {"confidence": 8},
+    }  # fmt: skip
+    (judged,) = read_examples(write(tmp_path / "b.jsonl", row))
+    facts = {"worker": "w1", "extra": {"confidence": 8}, "id": "t3_1"}
+    assert judged == Comparison(prompt, (" A dog.", " A cat."), (1, 0), metadata=facts)
+    (news,) = read_examples(write(tmp_path / "c.jsonl", row | {"info": {"post": None, "article": "It rained."}}))
+    assert news.prompt == "ARTICLE: It rained.\n\nTL;DR:"
+    for bad, match in (
+        ({"choice": 2}, "'choice' must be 0 or 1"), ({"summaries": [{"text": "x"}]}, "two objects"),
+        ({"info": {"title": "x"}}, "no post"), ({"summaries": [{"text": "x"}, {"text": " "}]}, "no summary"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=match):
+            read_examples(write(tmp_path / "d.jsonl", row | bad))
 
 
 def test_oasst_tree(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ class Liking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taste:
+class OwnTaste:
     """What the person at this machine likes, and how much of it was learned."""
 
     judgments: int
@@ -260,7 +260,7 @@ class Taste:
         return _taste().dump_json(self, indent=1).decode()
 
     @staticmethod
-    def from_json(text: str) -> Taste:
+    def from_json(text: str) -> OwnTaste:
         """What ``to_json`` wrote."""
         return _taste().validate_json(text)
 
@@ -322,7 +322,7 @@ class Report:
     costs: Costs | None = None
     training: list[Training] = field(default_factory=list)
     judges: list[Judge] = field(default_factory=list)
-    taste: Taste | None = None
+    taste: OwnTaste | None = None
     recipe: Recipe | None = None
     lineage: list[Made] = field(default_factory=list)
 
@@ -352,10 +352,10 @@ def _adapter() -> TypeAdapter[Report]:
 
 
 @cache
-def _taste() -> TypeAdapter[Taste]:
+def _taste() -> TypeAdapter[OwnTaste]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Taste)
+    return TypeAdapter(OwnTaste)
 
 
 def lineage(manifests: Mapping[str, Mapping[str, Any]]) -> list[Made]:

@@ -8,14 +8,14 @@ from markupsafe import Markup
 
 from hearken.evaluation import charts
 from hearken.evaluation.numbers import estimate, number, with_interval
-from hearken.evaluation.report import Figure, Liking, Taste
+from hearken.evaluation.report import Figure, Liking, OwnTaste
 from hearken.statistics.intervals import Interval
 
 SHOWN = 8
 """Likings in the chart."""
 
 
-def view(taste: Taste | None) -> dict[str, Any] | None:
+def view(taste: OwnTaste | None) -> dict[str, Any] | None:
     """What the template shows; None where no person judged."""
     if taste is None:
         return None
@@ -29,7 +29,7 @@ def view(taste: Taste | None) -> dict[str, Any] | None:
     return {"said": said(taste), "chart": _chart(taste.likings[:SHOWN]), "rows": rows}
 
 
-def said(taste: Taste) -> str:
+def said(taste: OwnTaste) -> str:
     """The findings in plain words; what the judgments do not show is not claimed."""
     rest = taste.needed - taste.judgments
     parts = [f"You gave {taste.judgments} judgment{'' if taste.judgments == 1 else 's'}"]

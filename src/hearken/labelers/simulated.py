@@ -53,6 +53,7 @@ class SimulatedLabeler:
         side: log-odds that the first place has over the last, for equal responses.
         length: log-odds per word.
         quirk: standard deviation of its own taste, in units of utility.
+        reads: how it reads a prompt, for the utility.
     """
 
     name: str
@@ -63,6 +64,7 @@ class SimulatedLabeler:
     side: float = 0.8
     length: float = 0.04
     quirk: float = 0.2
+    reads: Callable[[Content], str] = lambda prompt: prompt_text(prompt)
 
     @property
     def kind(self) -> LabelerKind:
@@ -77,7 +79,7 @@ class SimulatedLabeler:
     def score(self, prompt: Content, response: str) -> float:
         """What it thinks of a response before noise and place, in log-odds."""
         own = random.Random(f"{self.name}:{content_key(prompt)}:{response}").gauss()
-        worth = self.utility(prompt_text(prompt), response, self.group) + self.quirk * own
+        worth = self.utility(self.reads(prompt), response, self.group) + self.quirk * own
         return self.sharpness * worth + self.length * len(response.split())
 
     def judge(self, prompt: Content, responses: Sequence[str], seed: int) -> Ranking:
@@ -150,6 +152,7 @@ def make_panel(
     side: float = 0.8,
     length: float = 0.04,
     quirk: float = 0.2,
+    reads: Callable[[Content], str] | None = None,
 ) -> Panel:
     """A panel with ``per_group`` labelers of each group, who differ a little in how sharp and how biased they are.
 
@@ -163,6 +166,7 @@ def make_panel(
         side: mean.
         length: mean.
         quirk: the same for all.
+        reads: the same for all; `prompt_text` where None, `dialogue_text` for worlds that judge whole dialogues.
     """
     rng = random.Random(f"panel:{seed}")
     return Panel(
@@ -176,6 +180,7 @@ def make_panel(
                 side=side * rng.uniform(0.6, 1.4),
                 length=length * rng.uniform(0.6, 1.4),
                 quirk=quirk,
+                reads=reads or prompt_text,
             )
             for group in groups
             for number in range(1, per_group + 1)
@@ -188,6 +193,11 @@ def prompt_text(prompt: Content) -> str:
     if isinstance(prompt, str):
         return prompt
     return next((message.content for message in reversed(prompt) if message.role == "user"), "")
+
+
+def dialogue_text(prompt: Content) -> str:
+    """The prompt as a world that judges dialogues knows it: all that was said, with an empty line between turns."""
+    return prompt if isinstance(prompt, str) else "\n\n".join(message.content for message in prompt)
 
 
 def _sigmoid(x: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hearken.evaluation.report import Liking, Taste
+from hearken.evaluation.report import Liking, OwnTaste
 from hearken.feedback.records import Judgment
 from hearken.loop import human
 from hearken.loop.project import Project
@@ -73,7 +73,7 @@ def share(pairs: Sequence[Pair], of: Callable[[Pair], float]) -> tuple[Interval 
     return clustered_wilson([float(v > 0) for _, v in differing], [p for p, _ in differing]), len(differing)
 
 
-def measure(project: Project, world: TaleWorld) -> Taste:
+def measure(project: Project, world: TaleWorld) -> OwnTaste:
     """The person's taste, what the reward model makes of it, and what became of the tales."""
     from hearken.evaluation.measure import Judge
 
@@ -111,7 +111,7 @@ def measure(project: Project, world: TaleWorld) -> Taste:
             )
         )  # fmt: skip
     likings.sort(key=lambda one: -abs(one.person.estimate - 0.5))  # type: ignore[union-attr]
-    return Taste(
+    return OwnTaste(
         judgments=given["judgments"], needed=given["needed"], agreement=agreement, held_out=count, others=others,
         likings=likings,
     )  # fmt: skip
@@ -141,10 +141,10 @@ def _means(world: TaleWorld, prompts: Sequence[str], texts: Sequence[str]) -> di
     return {name: math.fsum(row[name] for row in rows) / len(rows) for name in NAMES}
 
 
-def load(path: Path) -> Taste | None:
+def load(path: Path) -> OwnTaste | None:
     """What `summary` kept in a project folder; None where no person judged."""
     file = path / "runs" / FILE
-    return Taste.from_json(file.read_text("utf-8")) if file.exists() else None
+    return OwnTaste.from_json(file.read_text("utf-8")) if file.exists() else None
 
 
 def summary(project: Project, world: TaleWorld) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from hearken.feedback.examples import (
     Thumb,
     content_key,
 )
-from hearken.feedback.formats import canonical, hh, oasst
+from hearken.feedback.formats import canonical, hh, oasst, tldr
 
 Row = dict[str, Any]
 
@@ -429,6 +429,16 @@ def _read_oasst(row: Row) -> list[Example]:
     return examples
 
 
+def _read_tldr(row: Row) -> list[Example]:
+    return [tldr.demonstration({key: _plain(value) for key, value in row.items()})]
+
+
+def _read_summaries(row: Row) -> list[Example]:
+    example = tldr.comparison({key: _plain(value) for key, value in row.items()})
+    check(example)
+    return [example]
+
+
 def _read_snapshot(row: Row) -> list[Example]:
     return [canonical.load(str(_column(row, "kind")), _text(_column(row, "example"), "example"))]
 
@@ -441,6 +451,8 @@ def _write_snapshot(example: Example) -> Row:
 _ALL = (
     Layout("snapshot", Example, ("kind", "prompt", "example"), _read_snapshot, _write_snapshot),
     Layout("oasst", Comparison, ("message_tree_id", "prompt"), _read_oasst, None),
+    Layout("tldr", Demonstration, ("title", "post", "summary"), _read_tldr, None),
+    Layout("summaries", Comparison, ("info", "summaries", "choice"), _read_summaries, None),
     Layout("pairs", Comparison, ("prompt", "chosen", "rejected"), _read_pairs, _write_pairs),
     Layout("implicit", Comparison, ("chosen", "rejected"), _read_implicit, _write_implicit),
     Layout("hh", Comparison, ("chosen", "rejected"), _read_hh, _write_hh),

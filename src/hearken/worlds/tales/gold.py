@@ -28,9 +28,19 @@ _TASTE_OF_BROKEN = 0.5
 
 def taste(parse: Parse, group: str) -> float:
     """What the group likes in a tale: the n-th sentence of a kind is worth half of the one before it."""
-    weights = TASTES[group]
-    body = sum(weights.get(feature, 0.0) * 2.0 * (1.0 - 0.5**n) for feature, n in parse.features.items())
-    return body + weights.get(parse.ending or "", 0.0)
+    return worth(parse.features, TASTES[group]) + TASTES[group].get(parse.ending or "", 0.0)
+
+
+def worth(features: Mapping[str, int], weights: Mapping[str, float]) -> float:
+    """The sum of what is found, where the n-th of a kind is worth half of the one before it."""
+    return sum(weights.get(feature, 0.0) * 2.0 * (1.0 - 0.5**n) for feature, n in features.items())
+
+
+def fined(liked: float, errors: int) -> float:
+    """What remains of a taste for something with so many errors (see `utility`)."""
+    if not errors:
+        return max(WORST, liked)
+    return max(WORST, _TASTE_OF_BROKEN * liked - _FIRST_ERROR - _NEXT_ERROR * (errors - 1))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -50,11 +60,7 @@ def utility(prompt: str, text: str, group: str) -> float:
     further one, keeps half of its taste, and is never worth less than -4.
     """
     parsed = parse(prompt, text)
-    liked = taste(parsed, group)
-    if parsed.parses:
-        return liked
-    fine = _FIRST_ERROR + _NEXT_ERROR * (len(parsed.errors) - 1)
-    return max(WORST, _TASTE_OF_BROKEN * liked - fine)
+    return fined(taste(parsed, group), len(parsed.errors))
 
 
 def gold(prompt: str, text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -141,6 +142,11 @@ class Parse:
         return not self.errors
 
 
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, as they stand."""
+    return [part for part in _BOUNDARY.split(text.strip()) if part]
+
+
 @lru_cache(maxsize=1 << 14)
 def read_sentence(text: str) -> Sentence:
     """Find the rule that makes this sentence."""
@@ -159,7 +165,7 @@ def parse_tale(text: str, facts: Facts) -> Parse:
     is merely dull), with one character, place, object and friend
     throughout, the right pronouns, and nothing after the ending.
     """
-    sentences = tuple(read_sentence(part) for part in _BOUNDARY.split(text.strip()) if part)
+    sentences = tuple(map(read_sentence, split_sentences(text)))
     reader = _Reader(facts)
     for sentence in sentences:
         reader.read(sentence)
@@ -240,7 +246,7 @@ class _Reader:
             faults.append("the friend is met twice")
         if rule.role == "body" and "friend" in rule.template.slots and not met:
             faults.append("the friend was never met")
-        for slot, value in _plain(sentence):
+        for slot, value in named_slots(sentence.slots):
             if self.known.get(slot, value) != value:
                 faults.append(f"{slot} should be '{self.known[slot]}', not '{value}'")
         if rule.role == "ending" and "friend" in rule.template.slots and "friend" not in self.known:
@@ -250,14 +256,14 @@ class _Reader:
     def _remember(self, sentence: Sentence) -> None:
         if sentence.rule and sentence.rule.plot:
             self.known.setdefault("plot", sentence.rule.plot)
-        for slot, value in _plain(sentence):
+        for slot, value in named_slots(sentence.slots):
             self.known.setdefault(slot, value)
 
 
-def _plain(sentence: Sentence) -> list[tuple[str, str]]:
+def named_slots(slots: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Slots and values as the facts have them: "Place" is a place, a new friend is a friend."""
     names = {"Place": "place", "Sub": "sub", "new": "friend"}
     return [
         (names.get(slot, slot), value.split()[-1] if slot == "new" else value.lower() if slot in names else value)
-        for slot, value in sentence.slots
+        for slot, value in slots
     ]

@@ -8,9 +8,11 @@ from typing import get_args
 
 from hearken.errors import UserError
 from hearken.worlds.tales import gold as _gold
+from hearken.worlds.tales import tasks as _tasks
 from hearken.worlds.tales.corpus import write_document
 from hearken.worlds.tales.facts import Split, draw_facts, read_prompt, write_prompt
 from hearken.worlds.tales.grammar import Parse, write_tale
+from hearken.worlds.tales.truth import Reply
 
 
 class TaleWorld:
@@ -63,17 +65,22 @@ class TaleWorld:
         """The demonstration for a prompt, or another like it for each further ``number``."""
         return write_tale(read_prompt(prompt), self._rng("tale", prompt, number))
 
+    def task(self, kind: _tasks.Kind) -> _tasks.Task:
+        """What else can be asked about tales: "summarise", "answer" or "talk"; the gold reward judges them all."""
+        return _tasks.Task(kind, self.seed)
+
     @staticmethod
-    def parse(prompt: str, text: str) -> Parse:
+    def parse(prompt: str, text: str) -> Parse | Reply:
         """The gold parse of the whole response."""
-        return _gold.parse(prompt, text)
+        return _tasks.parse(prompt, text) if _tasks.is_request(prompt) else _gold.parse(prompt, text)
 
     @staticmethod
     def utility(prompt: str, text: str, group: str) -> float:
         """What the response is worth to one of `groups`."""
-        return _gold.utility(prompt, text, group)
+        judge = _tasks if _tasks.is_request(prompt) else _gold
+        return judge.utility(prompt, text, group)
 
     @staticmethod
     def gold(prompt: str, text: str) -> float:
         """The gold reward: the mean utility of the groups."""
-        return _gold.gold(prompt, text)
+        return (_tasks if _tasks.is_request(prompt) else _gold).gold(prompt, text)
