@@ -466,7 +466,8 @@ class Loop:
         began = time.monotonic()
         data, metrics = make(out)
         seconds = time.monotonic() - began
-        return finish(out, kind, inputs=inputs, options=options, data=data, metrics=metrics, seconds=seconds)
+        finish(out, kind, inputs=inputs, options=options, data=data, metrics=metrics, seconds=seconds)
+        return Artifact.load(out)  # as it will be read another time
 
     def _train(
         self, stage: str, out: Path, inputs: Inputs, number: int, ready: Callable[[], None], *,
@@ -563,7 +564,7 @@ def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, 
     seconds = sorted(j.seconds for j in found if j.seconds is not None)
     who = [next((w for w, some in KINDS.items() if kinds.get(j.labeler_id) in some), "people") for j in found]
     data = {
-        "as_of": as_of, "hash": hash_id(sorted(j.id for j in found)), "judgments": len(found),
+        "round": number, "as_of": as_of, "hash": hash_id(sorted(j.id for j in found)), "judgments": len(found),
         "labelers": sorted({j.labeler_id for j in found}),
         "guidelines": sorted({j.guideline for j in found if j.guideline is not None}),
     }  # fmt: skip
