@@ -130,6 +130,7 @@ def test_walks_are_scored_by_their_length() -> None:
         pytest.param("sentiment", "policies", marks=needs_data),
         ("random_walks", "policies"),
         ("arithmetic", "policies"),
+        ("rounds", "arms"),
     ],
 )
 def test_runs_from_start_to_end(script: str, key: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from tiny_models import tokenizer, write_base
+from transformers import AutoModelForCausalLM
 
 from hearken.domains.text.sampling import open_frozen
 from hearken.errors import UserError
@@ -44,9 +45,8 @@ def test_a_task_is_rendered(tmp_path: Path) -> None:
     assert [q.answer for q in loaded.questions] == [0, 2, 1]
     shots = load_task(write(tmp_path, num_fewshot=2))
     first = shots.questions[0].text
-    assert (
-        first.endswith("\n\nThe capital of France is") and "Norway is Oslo" in first and "France is Paris" not in first
-    )
+    assert first.endswith("\n\nThe capital of France is") and "Norway is Oslo" in first
+    assert "France is Paris" not in first
     columns = load_task(write(tmp_path, doc_to_text="country", doc_to_choice="choices", doc_to_target="answer"))
     assert columns.questions[2].text == "Italy" and columns.questions[2].answer == 1
     harness = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "capitals.jsonl"}}, "tag": ["x"],
@@ -75,7 +75,7 @@ def test_mistakes_are_named(tmp_path: Path, change: dict[str, Any], what: str) -
 def test_choices_are_ranked_by_their_likelihood(tmp_path: Path, base: Path) -> None:
     """Against the model's own logits, computed one choice at a time without packing."""
     loaded = load_task(write(tmp_path))
-    opened = open_frozen(str(base))
+    opened, plain = open_frozen(str(base)), AutoModelForCausalLM.from_pretrained(base)
     right, nats, tokens = 0, 0.0, 0
     for question in loaded.questions:
         scores = []
@@ -84,7 +84,7 @@ def test_choices_are_ranked_by_their_likelihood(tmp_path: Path, base: Path) -> N
             ids = opened.tokenizer(f"{question.text} {choice}")["input_ids"]
             assert [t for t in context + answer if t > 2] == [t for t in ids if t > 2]
             with torch.no_grad():
-                logits = opened.scorer.model(torch.tensor([context + answer])).logits[0].log_softmax(-1)
+                logits = plain(torch.tensor([context + answer])).logits[0].log_softmax(-1)
             at = range(len(context) - 1, len(context) + len(answer) - 1)
             scores.append(sum(logits[i, t].item() for i, t in zip(at, answer, strict=True)))
             if len(scores) - 1 == question.answer:

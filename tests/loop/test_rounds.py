@@ -62,8 +62,7 @@ def test_a_change_is_refused_unless_it_is_to_be_made_again(tales: Tales) -> None
     project = tales(rounds=1)
     Loop(project).run()
     before = made(project)
-    changed = change(project, policy_start="last", reference="last", decay=0.5, evaluate=3)
-    Loop(changed).project.config.loop.decay = 1.0
+    changed = change(project, policy_start="last", reference="last", evaluate=3)
     with pytest.raises(UserError, match=r"r01-evaluation was made with other settings \(options\.prompts\)") as error:
         Loop(changed).run()
     assert "--redo" in error.value.hint and made(project) == before

@@ -46,7 +46,8 @@ def test_a_policy_is_walked_back_to_its_judgments_and_labelers(tales: Callable[.
         train = {p.id for p in store.prompts(split="train")}
         ours = [j for j in store.judgments() if j.prompt_id in train]
         labelers = {j.labeler_id for j in store.judgments()}
-    snapshot = next(n for n in every if n["kind"] == "snapshot" and n["as"] == "data" and "comparison" in n["name"])
+    frozen = [n for n in every if n["kind"] == "snapshot" and n["as"] == "data" and "comparison" in n["name"]]
+    snapshot = max(frozen, key=lambda n: n["examples"])
     assert snapshot["judgments"] == len(ours) and snapshot["state"] == "as it was read"
     by_round = [p for p in snapshot["parents"] if p["as"] == "judgments"]
     assert [list(p["responses_of"]) for p in by_round] == [["model"], ["r01-ppo"]]
@@ -71,8 +72,8 @@ def test_bare_artifacts_have_files_and_models(tmp_path: Path) -> None:
     data = tmp_path / "pairs.jsonl"
     data.write_text("{}\n")
     manifest = {
-        "kind": "reward", "inputs": {"data": [str(data)], "validation": ["gone.jsonl"]}, "parents": {"model": "org/base"},
-        "data": {"hash": hash_files((str(data),))}, "metrics": {"accuracy": 0.7},
+        "kind": "reward", "inputs": {"data": [str(data)], "validation": ["gone.jsonl"]},
+        "parents": {"model": "org/base"}, "data": {"hash": hash_files((str(data),))}, "metrics": {"accuracy": 0.7},
     }  # fmt: skip
     write_json(tmp_path / "rm" / MANIFEST, manifest)
     picture = drawn(trace(str(tmp_path / "rm")))

@@ -86,7 +86,7 @@ class Tracer:
         node = Node(path.name, made.kind, facts)
         parents = [(role, one) for role, value in manifest.get("parents", {}).items() for one in _paths(value)]
         for role, parent in parents:
-            node.parents.append((role, self._parent(parent, path)))
+            node.parents.append((role, self._parent(parent)))
         inputs = manifest.get("inputs", {})
         for role in DATA:
             for file in inputs.get(role) or ():
@@ -108,14 +108,12 @@ class Tracer:
                         return moved
         return path
 
-    def _parent(self, name: str, child: Path) -> Node:
+    def _parent(self, name: str) -> Node:
         path = self._place(name)
         if (path / MANIFEST).is_file():
             return self.artifact(path.resolve())
-        # A reward may be a function or a sum; a model may come from the Hub.
-        return Node(
-            name, "model", {"note": "not made here" if path.exists() or "/" in name else "not a local artifact"}
-        )
+        # A reward may be a function or a sum of several; a model may come from elsewhere, or from the Hub.
+        return Node(path.name if path.exists() else name, "model", {"path": name, "note": "not made here"})
 
     # Data
 
@@ -190,12 +188,8 @@ class Tracer:
         for labeler, count in Counter(j.labeler_id for j in judgments).most_common():
             record = known["labelers"].get(labeler)
             who = {"kind": record.kind, "attributes": record.attributes} if record else {"note": "erased since"}
-            node.parents.append(
-                (
-                    "labeler",
-                    Node(record.name if record else labeler, "labeler", {"id": labeler, "judgments": count} | who),
-                )
-            )
+            called = record.name if record else labeler
+            node.parents.append(("labeler", Node(called, "labeler", {"id": labeler, "judgments": count} | who)))
         return node
 
 
