@@ -116,6 +116,7 @@ def test_mixed_labelers_share_the_items(tales: Tales) -> None:
         assert len(list(store.judgments())) == 2 * asked.count("simulated")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["disagreement", "disputed", "low-score"])
 def test_prompts_are_chosen_and_a_part_stays_uniform(tales: Tales, rule: str) -> None:
     project = tales(select=rule, ensemble=2, prompts=5)
@@ -130,6 +131,7 @@ def test_prompts_are_chosen_and_a_part_stays_uniform(tales: Tales, rule: str) ->
     assert (project.artifacts / "r01-reward-2").exists()
 
 
+@pytest.mark.slow
 def test_earlier_rounds_can_weigh_less_and_models_can_go_on(tales: Tales) -> None:
     project = tales(decay=0.5, reward_start="last", policy_start="last", reference="last")
     Loop(project).run()
@@ -142,6 +144,7 @@ def test_earlier_rounds_can_weigh_less_and_models_can_go_on(tales: Tales) -> Non
     assert Path(policy.manifest["parents"]["model"]).name == "r01-ppo" == Path(policy.manifest["parents"]["ref"]).name
 
 
+@pytest.mark.slow
 def test_a_method_without_a_reward_model(tales: Tales) -> None:
     stages = {"dpo": {k: v for k, v in STAGES["reward"].items()}}
     project = tales(rounds=1, improve="dpo", stages=stages)
