@@ -18,16 +18,20 @@ if TYPE_CHECKING:
     from hearken.feedback.store import FeedbackStore as FeedbackStore
     from hearken.loop.project import Project as Project
     from hearken.loop.quickstart import quickstart as quickstart
+    from hearken.loop.rounds import Loop as Loop
+    from hearken.loop.trace import trace as trace
 
     __version__: str
 
 _WHERE = {
     "FeedbackStore": "hearken.feedback.store",
+    "Loop": "hearken.loop.rounds",
     "Project": "hearken.loop.project",
     "UserError": "hearken.errors",
     "quickstart": "hearken.loop.quickstart",
     "read_examples": "hearken.feedback.formats",
     "respond": "hearken.domains.text.respond",
+    "trace": "hearken.loop.trace",
     "train": "hearken.algorithms.stage",
     "write_examples": "hearken.feedback.formats",
 }

@@ -159,6 +159,7 @@ def test_the_frontier_is_a_picture_of_its_own() -> None:
         ("tales_tasks", "policies"),
         ("random_walks", "policies"),
         ("arithmetic", "policies"),
+        ("rounds", "arms"),
     ],
 )
 def test_runs_from_start_to_end(script: str, key: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hearken.evaluation.report import Liking, Taste
+from hearken.evaluation.report import Liking, OwnTaste
 from hearken.evaluation.taste import said
 from hearken.feedback.records import Labeler
 from hearken.loop import human, quickstart, taste
@@ -140,7 +140,7 @@ def test_a_run_learns_from_the_person(tmp_path: Path, monkeypatch: pytest.Monkey
         kinds = {labeler.id: labeler.kind for labeler in store.labelers()}
         made = [kinds[judgment.labeler_id] for judgment in store.judgments(kinds=("comparison",))]
     assert made.count("person") == given and max(12, given) <= len(made) <= max(12, given) + 1
-    likes = {one.name: one for one in (taste.load(project.path) or Taste(judgments=0, needed=0)).likings}
+    likes = {one.name: one for one in (taste.load(project.path) or OwnTaste(judgments=0, needed=0)).likings}
     assert likes["length"].person.estimate == 1.0  # type: ignore[union-attr]
     page = Path(found["report"]).read_text("utf-8")
     assert "Your taste" in page and "You liked" in page and "length" in page
@@ -198,7 +198,7 @@ def test_what_is_said_of_a_taste() -> None:
         Liking(name="kindness", person=Interval(0.2, 0.1, 0.4), pairs=20),
         Liking(name="talking", person=Interval(0.6, 0.4, 0.8), pairs=20),
     ]
-    words = said(Taste(judgments=10, needed=12, likings=likings, agreement=Interval(0.8, 0.6, 0.9), held_out=15))
+    words = said(OwnTaste(judgments=10, needed=12, likings=likings, agreement=Interval(0.8, 0.6, 0.9), held_out=15))
     assert "other 2" in words and "You liked: danger." in words and "You disliked: kindness." in words
     assert "talking" not in words and "15 pairs" in words
-    assert "No liking stands out" in said(Taste(judgments=10, needed=10, likings=likings[2:]))
+    assert "No liking stands out" in said(OwnTaste(judgments=10, needed=10, likings=likings[2:]))

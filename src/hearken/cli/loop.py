@@ -42,7 +42,7 @@ def loop(
     with clean_stdout():
         from hearken.loop.rounds import Loop, plan
 
-        opened = _open(project, override or [])
+        opened = open_project(project, override or [])
         if dry_run:
             done: dict[str, Any] = plan(opened, rounds)
         else:
@@ -58,8 +58,8 @@ def loop(
         emit({key: value for key, value in row.items() if value is not None}, False, f"After round {number}")
 
 
-def _open(path: Path, overrides: list[str]) -> Any:
-    """The project, by its absolute path, with overrides of its configuration."""
+def open_project(path: Path, overrides: list[str]) -> Any:
+    """A project, by its absolute path, with overrides of its configuration."""
     from hearken.config import assign, read_yaml
     from hearken.loop.project import CONFIG, Project, ProjectConfig
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from hearken.cli.console import JsonOption, ProjectOption, SeedOption, clean_stdout, emit
+from hearken.config import assign
+from hearken.errors import UserError
 
 PolicyOption = Annotated[
     str | None,
@@ -119,21 +121,111 @@ def label(
 
 
 def evaluate(
-    policy: PolicyOption = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="An artifact, a folder or a Hub name; best-of-8@MODEL is the best of eight. May be repeated.",
+            show_default="the newest policy",
+        ),
+    ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The policy to compare with.", show_default="the first policy")
     ] = None,
     prompts: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many held-out prompts.")] = None,
+    judge: Annotated[
+        Literal["auto", "gold", "reward", "people", "ai", "simulated"],
+        typer.Option(help="Who decides; auto: gold where a world knows it, else the reward model."),
+    ] = "auto",
+    everything: Annotated[bool, typer.Option("--all", help="All policies of the project, on one leaderboard.")] = False,
+    best_of: Annotated[
+        list[int] | None,
+        typer.Option(min=2, metavar="N", help="Add the best of N of the baseline's responses. May be repeated."),
+    ] = None,
+    seeds: Annotated[
+        bool, typer.Option("--seeds", help="The policies are one training with several seeds: show their spread.")
+    ] = False,
+    perplexity: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Held-out text to measure too. May be repeated.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(metavar="YAML", help="A task file, as lm-eval's, to try too. May be repeated.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Prompts from a file; no project is needed then.")
+    ] = None,
+    reward: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The reward model.", show_default="the newest")
+    ] = None,
+    plan: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Say how many comparisons tell a win rate of RATE from .5, and stop."),
+    ] = None,
+    ties: Annotated[float, typer.Option(min=0, max=0.99, help="With --plan: the share of ties to expect.")] = 0.0,
+    power: Annotated[float, typer.Option(min=0.01, max=0.99, help="With --plan: the chance of finding it.")] = 0.8,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for people; else ask, and look again another time.")
+    ] = True,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-o", metavar="KEY=VALUE", help="A setting of hearken.yaml: sample.temperature=.7"),
+    ] = None,
     seed: SeedOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a policy on held-out prompts, against another."""
-    with clean_stdout():
-        from hearken.loop.project import Project
+    """Which policy is better? On held-out prompts, by the true reward, a reward model, people or an AI.
 
-        done = Project(project).evaluate(policy=policy, against=against, prompts=prompts, seed=seed)
-    emit(done, as_json, "On held-out prompts")
+    Inside a project, or on bare models with --data. Win rates are with intervals by bootstrap over prompts.
+    """
+    if plan is not None:
+        emit(_plan(plan, ties, power), as_json, "Before you start")
+        return
+    with clean_stdout():
+        from hearken.cli.loop import open_project
+        from hearken.loop.asking import Waiting
+        from hearken.loop.evaluating import Bare
+        from hearken.loop.evaluating import evaluate as run
+        from hearken.loop.project import CONFIG, ProjectConfig
+
+        outside = not (project / CONFIG).is_file() and bool(policy) and bool(data or perplexity or task)
+        if outside:
+            values: dict[str, Any] = {"model": against or (policy or [""])[0]}
+            for words in override or []:
+                assign(values, words)
+            opened: Any = Bare(ProjectConfig.parse(values, where="--set"))
+        else:
+            opened = open_project(project, override or [])
+        try:
+            found = run(
+                opened, policy or (), against=against, prompts=prompts, data=data or (), reward=reward, judge=judge,
+                everything=everything, best_of=best_of or (), perplexity=perplexity or (), tasks=task or (),
+                seeds=seeds, seed=seed, wait=wait, announce=lambda text: typer.echo(text, err=True),
+            )  # fmt: skip
+        except Waiting as waiting:
+            found = {"waiting_for": waiting.missing}
+    if as_json:
+        emit(found, True)
+        return
+    from hearken.cli.standings import show
+
+    show(found)
+
+
+def _plan(rate: float, ties: float, power: float) -> dict[str, Any]:
+    """What `hearken evaluate --plan` says."""
+    from hearken.statistics.power import comparisons_needed, detectable
+
+    try:
+        found = comparisons_needed(rate, ties=ties, power=power)
+    except ValueError as error:
+        raise UserError(f"--plan {rate:g}: {error}", "For example: --plan .55 --ties .1") from None
+    return {
+        "win_rate": rate, "comparisons": found.comparisons, "prompts": found.prompts,
+        "interval_half_width": found.half_width,
+        "half_as_many_find": detectable(max(found.comparisons // 2, 1), ties=ties, power=power),
+        "twice_as_many_find": detectable(2 * found.comparisons, ties=ties, power=power),
+    }  # fmt: skip
 
 
 def report(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:

@@ -169,10 +169,11 @@ class Refits:
             last = self.path(self.made) if self.made else Path(loop.reward_path(self.number))
             parents = {k: v for k, v in self.parents.items() if not k.startswith("refit ")}
             base = json.loads((Path(loop.reward_path(self.number)) / MANIFEST).read_text("utf-8"))
+            held_out = base["inputs"]["validation"] and (project.snapshot("validation", as_of=as_of),)
             inputs = Inputs(
                 model=str(last) if config.reward_start == "last" else project.first_policy(),
                 data=(project.snapshot("train", as_of=as_of, round=only, decay=decay, latest=self.number),),
-                validation=(project.snapshot("validation", as_of=as_of),),
+                validation=tuple(held_out),
                 references=tuple(base["inputs"]["references"]), parents=parents,
             )  # fmt: skip
             stage = find_stage("reward")

@@ -366,16 +366,18 @@ class Project:
         against: str | None = None,
         prompts: int | None = None,
         seed: int | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """Compare two policies on held-out prompts, by the gold reward where it is known, else by the reward model."""
-        from hearken.loop.assessment import assess
+        """Compare two policies on held-out prompts, by the gold reward where it is known, else by the reward model.
 
-        name, base = self.policy(policy), self.policy(against) if against else self.first_policy()
-        held_out = self.held_out(prompts)
-        seed = self.config.seed + 1 if seed is None else seed
-        found = assess(self, [base, name], held_out, seed)
-        write_json(self.path / "evaluation.json", found)
-        return found["policies"][Path(name).name]
+        ``more`` goes to `evaluating.evaluate`, which compares several and asks people.
+        """
+        from hearken.evaluation.measure import label_of
+        from hearken.loop.evaluating import evaluate
+
+        name = self.policy(policy)
+        found = evaluate(self, [name], against=against, prompts=prompts, seed=seed, **more)
+        return found["policies"][label_of(name)]
 
     def first_policy(self) -> str:
         """What the newest policy is compared with: the first fine-tuned one, else the configured model."""

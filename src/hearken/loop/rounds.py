@@ -338,11 +338,12 @@ class Loop:
         as_of = judgments.manifest["data"]["as_of"]
         only = number if config.reward_data == "round" else None
         faded = {"as_of": as_of, "round": only, "decay": config.decay if only is None else 1.0, "latest": number}
-        sides = {"train": faded, "validation": {"as_of": as_of}}
+        held_out = self._stored("comparison", as_of, "validation")
 
         def ready() -> None:
-            for split, what in sides.items():
-                project.snapshot(split, **what)
+            project.snapshot("train", **faded)
+            if held_out:
+                project.snapshot("validation", as_of=as_of)
             if not config.references and references:
                 self._make_once(references[0], "demonstration", as_of)
 
@@ -351,8 +352,7 @@ class Loop:
         inputs = Inputs(
             model=self.reward_path(number - 1, member) if last else project.first_policy(),
             data=(str(project.snapshot_path("train", **faded)),),
-            validation=(str(project.snapshot_path("validation", as_of=as_of)),),
-            references=references, parents=self._judged(number, only),
+            validation=held_out, references=references, parents=self._judged(number, only),
         )  # fmt: skip
         seed = project.config.seed + 1000 * member
         return self._train("reward", Path(self.reward_path(number, member)), inputs, number, ready, seed=seed)
@@ -361,13 +361,13 @@ class Loop:
         rounds = [number] if only else range(1, number + 1)
         return {f"judgments {n}": str(self.project.artifacts / f"r{n:02d}-judgments") for n in rounds}
 
-    def _stored(self, kind: str, as_of: int) -> tuple[str, ...]:
+    def _stored(self, kind: str, as_of: int, split: str = "train") -> tuple[str, ...]:
         """Path of a data set of the database's examples of a kind, where it has some."""
-        path = self.project.snapshot_path("train", kinds=(kind,), as_of=as_of)
+        path = self.project.snapshot_path(split, kinds=(kind,), as_of=as_of)
         if path.exists():
             return (str(path),)
         with self.project.store() as store:
-            some = next(inline_examples(store, (kind,), "train", as_of), None)
+            some = next(inline_examples(store, (kind,), split, as_of), None)
         return (str(path),) if some is not None else ()
 
     def _make_once(self, path: str, kind: str, as_of: int) -> None:
@@ -390,7 +390,7 @@ class Loop:
             given["data"] = (str(project.snapshot_path("train", kinds=("prompt",), as_of=as_of)),)
         else:
             given["data"] = (str(project.snapshot_path("train", **faded)),)
-            given["validation"] = (str(project.snapshot_path("validation", as_of=as_of)),)
+            given["validation"] = self._stored("comparison", as_of, "validation")
             given["parents"] = self._judged(number, None)
         if "reward" in stage.needs:
             given["reward"] = self.reward_path(number)
@@ -404,7 +404,8 @@ class Loop:
                 self._make_once(given["data"][0], "prompt", as_of)
             elif not config.data:
                 project.snapshot("train", **faded)
-                project.snapshot("validation", as_of=as_of)
+                if given["validation"]:
+                    project.snapshot("validation", as_of=as_of)
 
         out, seed = Path(self.policy(number)), project.config.seed + number
         if config.online.labels:
@@ -466,7 +467,8 @@ class Loop:
         began = time.monotonic()
         data, metrics = make(out)
         seconds = time.monotonic() - began
-        return finish(out, kind, inputs=inputs, options=options, data=data, metrics=metrics, seconds=seconds)
+        finish(out, kind, inputs=inputs, options=options, data=data, metrics=metrics, seconds=seconds)
+        return Artifact.load(out)  # as it will be read another time
 
     def _train(
         self, stage: str, out: Path, inputs: Inputs, number: int, ready: Callable[[], None], *,
@@ -563,7 +565,7 @@ def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, 
     seconds = sorted(j.seconds for j in found if j.seconds is not None)
     who = [next((w for w, some in KINDS.items() if kinds.get(j.labeler_id) in some), "people") for j in found]
     data = {
-        "as_of": as_of, "hash": hash_id(sorted(j.id for j in found)), "judgments": len(found),
+        "round": number, "as_of": as_of, "hash": hash_id(sorted(j.id for j in found)), "judgments": len(found),
         "labelers": sorted({j.labeler_id for j in found}),
         "guidelines": sorted({j.guideline for j in found if j.guideline is not None}),
     }  # fmt: skip

@@ -74,18 +74,19 @@ class Tracer:
     def artifact(self, path: Path) -> Node:
         """An artifact with all that stands behind it."""
         made = Artifact.load(path)
-        manifest = made.manifest
-        node = Node(path.name, made.kind, {
-            "made": manifest.get("created"), "seed": manifest.get("seed"), "hash": manifest.get("data", {}).get("hash"),
-            "metrics": {k: v for k, v in manifest.get("metrics", {}).items() if not isinstance(v, dict)},
-            "versions": manifest.get("versions", {}),
-        })  # fmt: skip
         if path in self._told:
             return Node(path.name, made.kind, seen=True)
         self._told.add(path)
+        manifest = made.manifest
+        facts = {
+            "made": manifest.get("created"), "seed": manifest.get("seed"), "hash": manifest.get("data", {}).get("hash"),
+            "metrics": {k: v for k, v in manifest.get("metrics", {}).items() if not isinstance(v, dict)},
+            "versions": manifest.get("versions", {}),
+        }  # fmt: skip
+        node = Node(path.name, made.kind, facts)
         parents = [(role, one) for role, value in manifest.get("parents", {}).items() for one in _paths(value)]
         for role, parent in parents:
-            node.parents.append((role, self._parent(parent, path)))
+            node.parents.append((role, self._parent(parent)))
         inputs = manifest.get("inputs", {})
         for role in DATA:
             for file in inputs.get(role) or ():
@@ -107,14 +108,12 @@ class Tracer:
                         return moved
         return path
 
-    def _parent(self, name: str, child: Path) -> Node:
+    def _parent(self, name: str) -> Node:
         path = self._place(name)
         if (path / MANIFEST).is_file():
             return self.artifact(path.resolve())
-        # A reward may be a function or a sum; a model may come from the Hub.
-        return Node(
-            name, "model", {"note": "not made here" if path.exists() or "/" in name else "not a local artifact"}
-        )
+        # A reward may be a function or a sum of several; a model may come from elsewhere, or from the Hub.
+        return Node(path.name if path.exists() else name, "model", {"path": name, "note": "not made here"})
 
     # Data
 
@@ -168,13 +167,10 @@ class Tracer:
         """What a round was told, from the database."""
         if self.project is None:
             return Node("labelers", "labelers", {"labelers": data["labelers"]})
-        number = None
-        known = self._store()
-        there = [j for j in known["judgments"].values() if j.labeler_id in set(data["labelers"]) and j.seq]
-        there = [j for j in there if j.seq <= data["as_of"] and j.kind == "comparison"]
-        counts = Counter(j.round for j in there)
-        number = max((n for n in counts if n is not None), default=None)
-        return self._tell([j for j in there if j.round == number], f"round {number}")
+        number = data["round"]
+        known = self._store()["judgments"].values()
+        mine = [j for j in known if j.round == number and j.kind == "comparison" and j.seq <= data["as_of"]]
+        return self._tell(mine, f"round {number}")
 
     def _tell(self, judgments: list[Any], name: str) -> Node:
         """A set of judgments by labeler, guideline version and policy."""
@@ -192,12 +188,8 @@ class Tracer:
         for labeler, count in Counter(j.labeler_id for j in judgments).most_common():
             record = known["labelers"].get(labeler)
             who = {"kind": record.kind, "attributes": record.attributes} if record else {"note": "erased since"}
-            node.parents.append(
-                (
-                    "labeler",
-                    Node(record.name if record else labeler, "labeler", {"id": labeler, "judgments": count} | who),
-                )
-            )
+            called = record.name if record else labeler
+            node.parents.append(("labeler", Node(called, "labeler", {"id": labeler, "judgments": count} | who)))
         return node
 
 

@@ -1,0 +1,172 @@
+"""What `hearken evaluate` does, in a project or on bare models and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hearken.errors import UserError
+from hearken.evaluation.capability import load_task, perplexities, run_tasks
+from hearken.evaluation.measure import label_of
+from hearken.feedback.examples import Content, Document
+from hearken.feedback.formats import read_examples
+from hearken.feedback.store import FeedbackStore
+from hearken.loop.contest import contest
+from hearken.loop.project import Project, ProjectConfig
+from hearken.loop.rounds_options import Judge
+from hearken.training.artifact import Artifact, write_json
+
+if TYPE_CHECKING:
+    from hearken.feedback.records import Prompt
+
+
+class Bare(Project):
+    """Stands in for a project where there is none: models and files, and no database to ask people with."""
+
+    def __init__(self, config: ProjectConfig) -> None:
+        self.path, self.config = Path(), config
+
+    def store(self) -> FeedbackStore:
+        """There is none.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "people and AI labelers judge in a project", "Make one with hearken init, or use --judge reward"
+        )
+
+    def finished(self, *, records: bool = False) -> dict[str, Artifact]:
+        """No artifacts."""
+        return {}
+
+    def policy(self, name: str | None = None) -> str:
+        """The name itself."""
+        return name or self.config.model
+
+
+def evaluate(
+    project: Project,
+    policies: Sequence[str] = (),
+    *,
+    against: str | None = None,
+    prompts: int | None = None,
+    data: Sequence[str] = (),
+    reward: str | None = None,
+    judge: Judge = "auto",
+    everything: bool = False,
+    best_of: Sequence[int] = (),
+    perplexity: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    seeds: bool = False,
+    seed: int | None = None,
+    wait: bool = True,
+    announce: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Compare policies on held-out prompts; in a project the result is kept in ``evaluation.json`` for the report.
+
+    Args:
+        project: or a `Bare` stand-in.
+        policies: artifacts, folders or Hub names; by default the newest policy.
+        against: the baseline; by default the first policy.
+        prompts: only so many held-out prompts.
+        data: files of prompts instead of the database's held-out ones.
+        reward: a reward model instead of the newest.
+        judge: who decides.
+        everything: all policies of the project.
+        best_of: of how many of the baseline's responses the best by the reward model, as further baselines.
+        perplexity: files of held-out text.
+        tasks: task files.
+        seeds: the policies are one training with several seeds: say how their figures spread.
+        seed: of the samples.
+        wait: for people.
+        announce: takes lines for the person at the terminal.
+
+    Returns:
+        See `contest.contest`; where there are no prompts to answer, only perplexities and tasks by policy.
+    """
+    base = project.policy(against) if against else project.first_policy()
+    named = [_named(project, name) for name in policies]
+    if everything:
+        named += [str(a.path) for a in project.finished().values() if a.kind not in ("reward", "scratch")]
+    if not named:
+        named = [project.policy()]
+    config = project.config
+    if isinstance(project, Bare) and not data:
+        if not (perplexity or tasks):
+            raise UserError(
+                f"{project.path} is not a project, and no prompts are given",
+                "Give --data prompts.jsonl, or make a project: hearken init DIR --model M --prompts F",
+            )
+        return {"policies": capability([*([base] if against else []), *named], perplexity, tasks)}
+    extra = [f"best-of-{n}@{base}" for n in best_of]
+    every = list(dict.fromkeys([base, *extra, *named]))
+    if seeds and len(every) < 3:
+        raise UserError("a spread needs two seeds or more", "Name each: --policy r01-ppo --policy r01-ppo-seed-1")
+    if len({label_of(name) for name in every}) < len(every):
+        raise UserError("two policies have the same name", "Rename one of the folders: they are told apart by name")
+    held_out = prompts_of(data)[:prompts] if data else project.held_out(prompts)
+    if data and judge in ("people", "ai", "simulated"):
+        _bring_in(project, held_out)
+    found = contest(
+        project, every, held_out, config.seed + 1 if seed is None else seed, judge=judge, loop=config.loop,
+        reward=project.policy(reward) if reward else None, wait=wait, announce=announce, perplexity=perplexity,
+        tasks=tasks, seeds=seeds,
+    )  # fmt: skip
+    if not isinstance(project, Bare):
+        saved = project.path / "evaluation.json"
+        if saved.exists():
+            found = _kept(saved) | found
+        write_json(saved, found)
+    return found
+
+
+def _kept(saved: Path) -> dict[str, Any]:
+    """What the last evaluation knew of the judgments, not of policies."""
+    import json
+
+    with suppress(ValueError):
+        return {key: value for key, value in json.loads(saved.read_text("utf-8")).items() if key == "ceiling"}
+    return {}
+
+
+def _named(project: Project, name: str) -> str:
+    head, at, tail = name.partition("@")
+    return f"{head}@{project.policy(tail)}" if at and head.startswith("best-of-") else project.policy(name)
+
+
+def prompts_of(files: Sequence[str]) -> list[Content]:
+    """The distinct prompts of files, in order.
+
+    Raises:
+        UserError: there are none.
+    """
+    rows = [row for file in files for row in read_examples(file) if not isinstance(row, Document)]
+    found = list(dict.fromkeys(row.prompt for row in rows))
+    if not found:
+        raise UserError(f"{', '.join(files)}: no prompts", "Give rows with a prompt column")
+    return found
+
+
+def _bring_in(project: Project, prompts: Sequence[Content]) -> None:
+    """People judge what is in the database."""
+    from hearken.feedback.records import Prompt
+
+    new: list[Prompt] = [Prompt(content=content, split="validation") for content in prompts]
+    with project.store() as store:
+        store.add_prompts(new)
+
+
+def capability(policies: Sequence[str], perplexity: Sequence[str], tasks: Sequence[str]) -> dict[str, Any]:
+    """Perplexities and task scores of models, by name."""
+    loaded = [load_task(path) for path in tasks]
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(policies):
+        found[label_of(name)] = {}
+        if perplexity:
+            found[label_of(name)]["perplexities"] = perplexities(name, perplexity)
+        if loaded:
+            found[label_of(name)]["tasks"] = run_tasks(name, loaded)
+    return found

@@ -1,0 +1,119 @@
+"""`hearken evaluate`: contests between policies, by whoever judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hearken.errors import UserError
+from hearken.feedback.examples import PromptOnly
+from hearken.feedback.formats import write_examples
+from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
+from hearken.loop import contest as contests
+from hearken.loop.asking import Waiting
+from hearken.loop.contest import contest
+from hearken.loop.evaluating import Bare, evaluate
+from hearken.loop.project import Project, ProjectConfig
+from hearken.worlds.tales.world import TaleWorld
+
+Tales = Callable[..., Project]
+GOOD, BAD = "the good answer", "a bad one"
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What the policies "sft", "ours" and "same" answer to six prompts; nothing is sampled."""
+    said = {"sft": [BAD] * 6, "ours": [GOOD] * 5 + [BAD], "same": [BAD] * 6}
+
+    def assess(project: Any, policies: Any, prompts: Any, seed: int, reward: Any = None) -> dict[str, Any]:
+        golds = {GOOD: 1.0, BAD: 0.0}
+        figures = {n: {"responses": said[n], "golds": [golds[t] for t in said[n]], "scores": None} for n in policies}
+        return {"baseline": policies[0], "judge": "", "prompts": list(prompts), "policies": figures, "reward": None}
+
+    monkeypatch.setattr(contests, "assess", assess)
+    return said
+
+
+def test_gold_decides(tales: Tales, answers: dict[str, list[str]]) -> None:
+    project = tales()
+    found = contest(project, ["sft", "ours", "same"], project.held_out(), 0, loop=project.config.loop)
+    assert found["judge"] == "the gold reward"
+    assert found["policies"]["ours"]["win_rate"].estimate == pytest.approx(5.5 / 6)
+    assert found["policies"]["same"]["win_rate"].estimate == 0.5
+    first, *others = found["leaderboard"]
+    assert first["policy"] == "ours" and (first["wins"], first["ties"]) == (10, 2)
+    assert others[0]["level_with"] == [others[1]["policy"]]
+    assert first["beats_baseline"].low > 0.5
+
+
+def test_people_are_shown_both_without_names(tales: Tales, answers: dict[str, list[str]]) -> None:
+    project = tales()
+    arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
+    with pytest.raises(Waiting) as waiting:
+        contest(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
+    assert waiting.value.missing == 10, "five prompts with different answers, two labelers each"
+    with project.store() as store:
+        for name, prefers in (("ana", GOOD), ("bo", BAD)):
+            store.add_labeler(Labeler(id=name, name=name, attributes={"group": name}))
+            for claim in store.claim(name, n=9):
+                assert len(claim.responses) == 2, "equal answers are shown once"
+                ranks = tuple(int(r.text != prefers) for r in claim.responses)
+                payload = ComparisonPayload(response_ids=claim.item.response_ids, ranks=ranks)
+                store.submit(
+                    Judgment(prompt_id=claim.prompt.id, labeler_id=name, item_id=claim.item.id, payload=payload)
+                )
+    found = contest(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
+    ours = found["policies"]["ours"]
+    assert found["judge"] == "people" and ours["comparisons"] == 11
+    assert ours["win_rate"].estimate == 0.5
+    groups = {group: rate.estimate for group, rate in ours["win_rate_by_group"].items()}
+    assert groups == {"ana": 1.0, "bo": 0.0}
+    again = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    assert again["policies"]["ours"]["comparisons"] == 11, "what was said before counts again"
+
+
+def test_simulated_labelers_judge(tales: Tales, answers: dict[str, list[str]]) -> None:
+    project = tales()
+    found = contest(project, ["sft", "ours"], project.held_out(), 0, judge="simulated", loop=project.config.loop)
+    assert found["policies"]["ours"]["comparisons"] == 11
+    assert set(found["policies"]["ours"]["win_rate_by_group"]) <= set(TaleWorld.groups)
+
+
+def test_seeds_are_told_with_their_spread(tales: Tales, answers: dict[str, list[str]]) -> None:
+    project = tales()
+    found = contest(project, ["sft", "ours", "same"], project.held_out(), 0, loop=project.config.loop, seeds=True)
+    spread = found["seeds"]["win_rate"]
+    assert spread["seeds"] == 2 and spread["mean"].estimate == pytest.approx((5.5 / 6 + 0.5) / 2)
+    assert spread["lowest"] == 0.5 < spread["highest"]
+
+
+def test_who_cannot_judge_is_said(tales: Tales, answers: dict[str, list[str]]) -> None:
+    project = tales(world="", labelers="people")
+    for judge, what in (("gold", "built-in world"), ("auto", "no reward model"), ("simulated", "world")):
+        with pytest.raises(UserError, match=what):
+            contest(project, ["sft", "ours"], project.held_out(), 0, judge=judge, loop=project.config.loop)  # type: ignore[arg-type]
+
+
+def test_bare_models_and_best_of_n(tmp_path: Path, tiny_model: Path) -> None:
+    """Without a project: two models, prompts from a file, a reward model."""
+    from hearken.models.loading import new_reward, save
+
+    prompts = TaleWorld().prompts(4)
+    write_examples([PromptOnly(p) for p in prompts], tmp_path / "prompts.jsonl")
+    model, tokenizer = new_reward(str(tiny_model), 3)
+    save(model, tokenizer, tmp_path / "rm")
+    bare = Bare(ProjectConfig.parse({"model": str(tiny_model), "sample": {"max_new_tokens": 6}}))
+    found = evaluate(
+        bare, data=[str(tmp_path / "prompts.jsonl")], reward=str(tmp_path / "rm"), best_of=[4], against=str(tiny_model)
+    )
+    best = found["policies"]["best-of-4@model"]
+    assert best["win_rate"].estimate > 0.5 and best["proxy"].estimate > found["policies"]["model"]["proxy"].estimate
+    assert best["kl"].estimate == pytest.approx(0.6363, abs=1e-3), "log 4 - 3/4"
+    assert {row["policy"] for row in found["leaderboard"]} == {"model", "best-of-4@model"}
+    with pytest.raises(UserError, match="no prompts are given"):
+        evaluate(bare)
+    with pytest.raises(UserError, match="same name"):
+        evaluate(bare, [str(tmp_path / "rm"), str(tmp_path / "x/rm")], data=[str(tmp_path / "prompts.jsonl")])

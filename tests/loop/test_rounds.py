@@ -1,0 +1,210 @@
+"""`hearken loop`: rounds that run by themselves, are made once, and go on after anything."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rounds_world import STAGES, change
+
+from hearken.errors import UserError
+from hearken.feedback.examples import Comparison
+from hearken.feedback.formats import read_examples
+from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, QueueItem
+from hearken.loop.project import Project
+from hearken.loop.rounds import Loop, plan
+
+Tales = Callable[..., Project]
+
+
+def made(project: Project) -> dict[str, int]:
+    return {p.parent.name: p.stat().st_mtime_ns for p in project.artifacts.glob("*/manifest.json")}
+
+
+def items_of(project: Project, number: int) -> list[QueueItem]:
+    rows = (project.artifacts / f"r{number:02d}-samples" / "items.jsonl").read_text("utf-8").splitlines()
+    return [QueueItem(**json.loads(row)) for row in rows]
+
+
+def test_two_rounds_leave_their_steps_and_are_not_made_again(tales: Tales) -> None:
+    project = tales()
+    done = Loop(project).run()
+    assert (done["rounds"], done["policy"], done["waiting_for"]) == (2, "r02-ppo", 0)
+    kinds = ["samples", "judgments", "reward", "ppo", "evaluation"]
+    before = made(project)
+    assert set(before) == {f"r{n:02d}-{kind}" for n in (1, 2) for kind in kinds}
+    for name, artifact in project.finished(records=True).items():
+        assert artifact.manifest["versions"]["hearken"] and "data" in artifact.manifest, name
+    assert set(project.finished()) == {"r01-reward", "r01-ppo", "r02-reward", "r02-ppo"}
+    again = Loop(Project(project.path)).run()
+    assert made(project) == before and again == done
+    assert set(plan(project, 3).values()) == {"done", "to do"}
+
+    second = project.artifact("r02-reward")
+    assert second is not None
+    rounds = {row.metadata["item"] for row in read_examples(second.manifest["inputs"]["data"][0])}
+    train = {i.id for n in (1, 2) for i in items_of(project, n)}
+    assert rounds <= train and rounds & {i.id for i in items_of(project, 1)}, "fitted on all rounds"
+    asked = [{i.prompt_id for i in items_of(project, n)} for n in (1, 2)]
+    with project.store() as store:
+        held_out = {p.id for p in store.prompts(split="validation")}
+        assert {r.policy for r in store.responses(round=2)} == {"r01-ppo"}
+    assert asked[0] & asked[1] == asked[0] & held_out and len(asked[0] & held_out) == 4
+
+
+def test_a_change_is_refused_unless_it_is_to_be_made_again(tales: Tales) -> None:
+    project = tales(rounds=1)
+    Loop(project).run()
+    before = made(project)
+    changed = change(project, policy_start="last", reference="last", evaluate=3)
+    with pytest.raises(UserError, match=r"r01-evaluation was made with other settings \(options\.prompts\)") as error:
+        Loop(changed).run()
+    assert "--redo" in error.value.hint and made(project) == before
+    project.config.stages["reward"]["lr"] = 2e-3
+    with pytest.raises(UserError, match=r"r01-reward .*options\.lr"):
+        Loop(project).run()
+    Loop(project, redo=True).run()
+    after = made(project)
+    assert {name for name in before if before[name] != after[name]} == {"r01-reward", "r01-ppo", "r01-evaluation"}
+    assert len(list((project.path / "replaced").iterdir())) == 3
+    with pytest.raises(UserError, match=r"r01-samples .*judgments depend on it"):
+        Loop(change(project, prompts=3), redo=True).run()
+
+
+def test_people_are_waited_for(tales: Tales) -> None:
+    project = tales(rounds=1, labelers="people", enough=0.5)
+    said: list[str] = []
+    stopped = Loop(project, wait=False, announce=said.append).run()
+    assert stopped["waiting_for"] > 0 and stopped["rounds"] == 0 and not (project.artifacts / "r01-reward").exists()
+
+    def people() -> None:
+        time.sleep(0.3)
+        with project.store() as store:
+            for name in ("ana", "bo"):
+                store.add_labeler(Labeler(id=name, name=name))
+                for claim in store.claim(name, n=5):
+                    ids = claim.item.response_ids
+                    payload = ComparisonPayload(response_ids=ids, ranks=tuple(range(len(ids))))
+                    store.submit(
+                        Judgment(prompt_id=claim.prompt.id, labeler_id=name, item_id=claim.item.id, payload=payload)
+                    )
+
+    thread = threading.Thread(target=people)
+    thread.start()
+    done = Loop(project, announce=said.append).run()
+    thread.join()
+    assert done["rounds"] == 1 and "hearken serve" in said[0]
+    judgments = project.artifact("r01-judgments")
+    assert judgments is not None and judgments.metrics["by"] == {"people": 10}
+    with project.store() as store:
+        assert all(item.done for item in store.items(round=1)), "what was not needed any more is closed"
+
+
+def test_mixed_labelers_share_the_items(tales: Tales) -> None:
+    project = tales(rounds=1, prompts=12, labelers={"simulated": 0.5, "people": 0.5})
+    stopped = Loop(project, wait=False).run()
+    asked = [item.metadata["asked"] for item in items_of(project, 1)]
+    assert {"simulated", "people"} == set(asked)
+    with project.store() as store:
+        assert stopped["waiting_for"] == 2 * asked.count("people")
+        assert len(list(store.judgments())) == 2 * asked.count("simulated")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["disagreement", "disputed", "low-score"])
+def test_prompts_are_chosen_and_a_part_stays_uniform(tales: Tales, rule: str) -> None:
+    project = tales(select=rule, ensemble=2, prompts=5)
+    Loop(project).run()
+    with project.store() as store:
+        train = {p.id for p in store.prompts(split="train")}
+    chosen = [item for item in items_of(project, 2) if item.prompt_id in train]
+    rules = [item.selection for item in chosen]
+    assert rules.count("uniform") >= 1 and set(rules) == {"uniform", rule}
+    assert all(0 < (item.propensity or 0) <= 1 for item in chosen)
+    assert {item.selection for item in items_of(project, 1)} == {"uniform"}
+    assert (project.artifacts / "r01-reward-2").exists()
+
+
+@pytest.mark.slow
+def test_earlier_rounds_can_weigh_less_and_models_can_go_on(tales: Tales) -> None:
+    project = tales(decay=0.5, reward_start="last", policy_start="last", reference="last")
+    Loop(project).run()
+    reward, policy = project.artifact("r02-reward"), project.artifact("r02-ppo")
+    assert reward is not None and policy is not None
+    rows = [r for r in read_examples(reward.manifest["inputs"]["data"][0]) if isinstance(r, Comparison)]
+    first = {item.id for item in items_of(project, 1)}
+    assert {(r.metadata["item"] in first, r.weight) for r in rows} == {(True, 0.5), (False, 1.0)}
+    assert Path(reward.manifest["parents"]["model"]).name == "r01-reward"
+    assert Path(policy.manifest["parents"]["model"]).name == "r01-ppo" == Path(policy.manifest["parents"]["ref"]).name
+
+
+@pytest.mark.slow
+def test_a_method_without_a_reward_model(tales: Tales) -> None:
+    stages = {"dpo": {k: v for k, v in STAGES["reward"].items()}}
+    project = tales(rounds=1, improve="dpo", stages=stages)
+    assert Loop(project).run()["policy"] == "r01-dpo"
+    assert not (project.artifacts / "r01-reward").exists()
+
+
+def test_what_cannot_work_is_said_first(tales: Tales) -> None:
+    for more, what in (
+        ({"improve": "sft"}, "improves no policy"),
+        ({"improve": "dpo", "ptx": ["x.txt"]}, "does not read it"),
+        ({"improve": "rloo", "online": {"labels": 5}}, "ppo"),
+    ):
+        with pytest.raises(UserError, match=what):
+            Loop(tales(name=str(more["improve"]), **more)).run()
+    for more, what in (
+        ({"labelers": "ai"}, "loop.ai.judge"),
+        ({"select": "disagreement"}, "ensemble"),
+        ({"labelers": {}}, "somebody"),
+    ):
+        with pytest.raises(UserError, match=what):
+            tales(name="x", **more)
+    with pytest.raises(UserError, match="world"):
+        Loop(tales(name="w", world="")).run()
+
+
+def test_one_loop_at_a_time(tales: Tales) -> None:
+    project = tales(rounds=1, labelers="people", poll_seconds=0.1)
+    errors: list[Any] = []
+    from hearken.loop.rounds import _alone
+
+    with _alone(project.path):
+        try:
+            Loop(project).run()
+        except UserError as error:
+            errors.append(error)
+    assert "another hearken loop" in str(errors[0])
+
+
+def test_labels_arrive_while_the_policy_trains(tales: Tales) -> None:
+    stages = {"ppo": STAGES["ppo"] | {"samples": 2, "episodes": 24, "batch": 8}}
+    project = tales(rounds=1, online={"labels": 12, "refit_every": 4}, stages=stages)
+    done = Loop(project).run()
+    assert done["policy"] == "r01-ppo"
+    policy = project.artifact("r01-ppo")
+    assert policy is not None
+    refits = sorted(k for k in policy.manifest["parents"] if k.startswith("refit "))
+    assert refits, "the reward model was refitted on the way"
+    refit = project.artifact("r01-refit-1")
+    first = project.artifact("r01-reward")
+    assert refit is not None and first is not None
+    assert refit.manifest["data"]["rows"] > first.manifest["data"]["rows"]
+    assert Path(policy.manifest["parents"]["ref"]).name == "model", "the KL reference stays"
+    before = made(project)
+    assert Loop(Project(project.path)).run() == done and made(project) == before
+
+
+def test_the_schedule_asks_for_more_at_the_beginning() -> None:
+    from hearken.loop.online import due
+
+    asked = [due(n, 10, 100) for n in range(11)]
+    assert asked[0] == 0 and asked[-1] == 100 and asked[5] == 75
+    assert [b - a for a, b in pairwise(asked)] == [19, 17, 15, 13, 11, 9, 7, 5, 3, 1]

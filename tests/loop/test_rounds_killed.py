@@ -1,0 +1,75 @@
+"""`hearken loop` killed at every step ends as one that ran through."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rounds_world import STAGES
+
+from hearken.loop.project import Project
+
+pytestmark = pytest.mark.slow
+
+COMMAND = [sys.executable, "-c", "from hearken.cli.main import app; app()", "loop", "--json", "-C"]
+
+MOMENTS = (
+    "r01-samples",
+    "r01-samples/items.jsonl",
+    "r01-samples/manifest.json",
+    "r01-judgments/manifest.json",
+    "r01-reward/run/request.json",
+    "r01-reward/run/metrics.jsonl",
+    "r01-reward/manifest.json",
+    "r01-ppo/run/rollouts.jsonl",
+    "r01-ppo/run/checkpoint.pt",
+    "r01-ppo/manifest.json",
+    "r01-evaluation",
+    "r01-evaluation/manifest.json",
+    "r02-judgments",
+    "r02-reward/run/checkpoint.pt",
+    "r02-ppo/run/request.json",
+    "r02-evaluation",
+)
+"""What exists once a step is under way or just done, in the order of the steps."""
+
+
+def start(project: Path) -> subprocess.Popen[str]:
+    env = os.environ | {"HEARKEN_QUIET": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*COMMAND, str(project)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+
+
+def finish(project: Path) -> dict[str, Any]:
+    process = start(project)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+def test_killed_at_every_step_it_ends_the_same(tales: Callable[..., Project], tmp_path: Path) -> None:
+    stages = {"ppo": STAGES["ppo"] | {"episodes": 16}}
+    project = tales(stages=stages).path
+    other = tmp_path / "other"
+    shutil.copytree(project, other)
+    for moment in MOMENTS:
+        process = start(other)
+        deadline = time.monotonic() + 300
+        while not (other / "artifacts" / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert process.poll() is None, (moment, process.stderr.read() if process.stderr else "")
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert finish(other) == finish(project)
+    with Project(other).store() as store:
+        assert store.verify() == []
