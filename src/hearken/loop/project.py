@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field
@@ -31,9 +31,6 @@ from hearken.labelers.simulated import Panel, make_panel
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, write_json
-
-if TYPE_CHECKING:
-    from hearken.evaluation.report import Report
 
 CONFIG = "hearken.yaml"
 MAX_TOKENS = 512
@@ -135,10 +132,9 @@ class Project:
         return Artifact.load(path) if (path / MANIFEST).is_file() else None
 
     def finished(self) -> dict[str, Artifact]:
-        """All finished artifacts by name, oldest first, whatever copying did to the times of files."""
-        found = sorted(self.artifacts.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-        made = [Artifact.load(path.parent) for path in found]
-        return {a.path.name: a for a in sorted(made, key=lambda a: str(a.manifest.get("created", "")))}
+        """All finished artifacts by name, oldest first."""
+        found = [p.parent for p in self.artifacts.glob(f"*/{MANIFEST}")]
+        return {p.name: Artifact.load(p) for p in sorted(found, key=lambda p: (p / MANIFEST).stat().st_mtime)}
 
     def policy(self, name: str | None = None) -> str:
         """Path or Hub name of a policy: an artifact's name, anything else as it is, by default the newest one."""
@@ -356,17 +352,9 @@ class Project:
 
     def report(self) -> Path:
         """Write report.html from what the project has so far."""
-        return self.compose()[0]
+        from hearken.loop.reporting import write_report
 
-    def compose(self) -> tuple[Path, Report]:
-        """Write report.html, and return what stands in it."""
-        from hearken.evaluation.report import render
-        from hearken.loop.reporting import compose
-
-        found = compose(self)
-        out = self.path / "report.html"
-        out.write_text(render(found), "utf-8")
-        return out, found
+        return write_report(self)[0]
 
     # Bookkeeping
 
