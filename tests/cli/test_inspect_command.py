@@ -123,3 +123,36 @@ def test_mistakes(hearken: Run, model: Path, tmp_path: Path, words: tuple[str, .
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n')
     done = hearken("inspect", *words)
     assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+# --- rollouts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "p" / "artifacts" / "r01-ppo"
+    (folder / "run").mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    rows = [
+        {"step": i, "prompt": "Say [it].", "completion": f"answer {i} \x1b[31m[red]", "score": float(i), "kl": 0.5,
+         "tokens": 3 + i, "finish_reason": "stop"}
+        for i in range(6)
+    ]  # fmt: skip
+    write(folder / "run" / "rollouts.jsonl", *rows)
+    return folder
+
+
+def test_rollouts_by_reward(hearken: Run, run: Path, tmp_path: Path) -> None:
+    told = json.loads(hearken("inspect", "r01-ppo", "--rollouts", "--bottom", 2, "-C", "p", "--json").stdout)
+    assert [r["reward"] for r in told["bottom"]] == [0, 1] and told["top"] == [] and told["total"] == 6
+    shown = hearken("inspect", run, "--sort", "length", "--steps", "2-", "--top", 1, "--html", "look.html").stdout
+    assert "answer 5" in shown and "answer 4" not in shown and "4 of 6 responses" in shown
+    assert "\x1b" not in shown and "[red]" in shown and "Say [it]." in shown
+    assert "answer 5" in (tmp_path / "look.html").read_text()
+
+
+def test_rollouts_that_are_not_there(hearken: Run, model: Path, tmp_path: Path) -> None:
+    done = hearken("inspect", model, "--rollouts")
+    assert done.exit_code == 2 and "has no rollouts" in done.stderr
+    done = hearken("inspect", "pairs.jsonl")
+    assert done.exit_code == 2 and "--model is missing" in done.stderr

@@ -235,6 +235,7 @@ def report(project: ProjectOption = Path(), as_json: JsonOption = False) -> None
     """
     with clean_stdout():
         from hearken.loop.project import Project
+        from hearken.loop.reporting import write_report
 
-        path, found = Project(project).compose()
+        path, found = write_report(Project(project))
     emit({"report": str(path), **(found.to_dict() if as_json else {})}, as_json)

@@ -290,7 +290,10 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
     candidates = (
         _bar("reward model", model.accuracy, 0, True),
         _bar("longer wins", model.longer_wins, None, True),
+        _bar("labelers agree", model.agreement, None, True),
         _bar("ceiling", model.ceiling, None, True),
+        _bar("uniform slice", model.uniform, 0, True),
+        _bar("selected slice", model.selected, 0, True),
     )
     items = [bar for bar in candidates if bar]
     shown: list[Chart] = []
@@ -338,7 +341,8 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
         "deeper": deeper,
         "said": _said_of(model),
         "passes": model.passes,
-        "reasons": model.reasons,
+        "reasons": [*model.reasons, *([model.learning_says] if model.learning_says else [])],
+        "probes": [(p.name, with_interval(p.value), p.says) for p in model.probes],
     }
 
 

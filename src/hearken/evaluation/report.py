@@ -112,6 +112,15 @@ class Learnt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One question put to the reward model: its answer, and what it means."""
+
+    name: str
+    value: Figure
+    says: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModel:
     """What is known of the reward model, on held-out comparisons."""
 
@@ -134,6 +143,15 @@ class RewardModel:
     """Why it does not, and what else its card says, in sentences."""
     slices: list[Slice] = field(default_factory=list)
     learning: list[Learnt] = field(default_factory=list)
+    learning_says: str = ""
+    """Whether more labels or a larger model would help more."""
+    probes: list[Probe] = field(default_factory=list)
+    agreement: Figure = None
+    """How often two labelers agree on the same pair."""
+    uniform: Figure = None
+    """Accuracy on comparisons that were drawn uniformly."""
+    selected: Figure = None
+    """Accuracy on comparisons that a rule selected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from hearken.evaluation import charts, findings, panels, tables, taste
 from hearken.evaluation.compare import smooth
-from hearken.evaluation.numbers import duration, estimate, fixed, number, percent, with_interval
+from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
 from hearken.evaluation.report import Pair, Report, Training
 from hearken.feedback.examples import Content
 
@@ -121,7 +121,7 @@ def _environment() -> Environment:
         "estimate": estimate,
         "percent": percent,
         "share": lambda value: with_interval(value, as_percent=True),
-        "thousands": lambda value: f"{value:,}",
+        "thousands": lambda value: MISSING if value is None else f"{value:,}",
         "turns": _turns,
     }
     return environment

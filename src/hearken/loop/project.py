@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field
@@ -32,9 +32,6 @@ from hearken.loop.rounds_options import LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, write_json
-
-if TYPE_CHECKING:
-    from hearken.evaluation.report import Report
 
 CONFIG = "hearken.yaml"
 RECORDS = ("samples", "judgments", "evaluation")
@@ -394,17 +391,9 @@ class Project:
 
     def report(self) -> Path:
         """Write report.html from what the project has so far."""
-        return self.compose()[0]
+        from hearken.loop.reporting import write_report
 
-    def compose(self) -> tuple[Path, Report]:
-        """Write report.html, and return what stands in it."""
-        from hearken.evaluation.report import render
-        from hearken.loop.reporting import compose
-
-        found = compose(self)
-        out = self.path / "report.html"
-        out.write_text(render(found), "utf-8")
-        return out, found
+        return write_report(self)[0]
 
     # Bookkeeping
 

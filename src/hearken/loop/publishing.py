@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -205,7 +206,7 @@ def _cell(value: Any) -> str:
     text = "" if value is None else str(value)
     for character in "\\|<>*[]":
         text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return re.sub(r"[ \t\r\n]+", " ", text)
 
 
 def _judged(family: Mapping[str, Artifact], root: Path | None) -> str:

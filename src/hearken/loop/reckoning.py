@@ -16,7 +16,7 @@ from hearken.evaluation.compare import calibration
 from hearken.feedback.examples import Comparison, content_key
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import ComparisonPayload
-from hearken.statistics.intervals import clustered_wilson
+from hearken.statistics.intervals import Interval, clustered_wilson
 from hearken.training.artifact import Artifact, write_json
 
 if TYPE_CHECKING:
@@ -220,8 +220,6 @@ def reward_model(artifact: Artifact, rows: list[dict[str, Any]], ceiling: float 
     metrics = artifact.metrics
     if "accuracy" not in metrics:
         return None
-    from hearken.statistics.intervals import Interval
-
     probabilities: list[float] = []
     happened: list[float] = []
     for row in rows:
@@ -230,16 +228,61 @@ def reward_model(artifact: Artifact, rows: list[dict[str, Any]], ceiling: float 
                 if a is not None and b is not None and a != b:
                     probabilities.append(1 / (1 + math.exp(min(score_b - score_a, 500.0))))
                     happened.append(float(a < b))
-    return page.RewardModel(
-        accuracy=Interval(
+    known: dict[str, Any] = {
+        "accuracy": Interval(
             metrics["accuracy"], metrics.get("accuracy_low", math.nan), metrics.get("accuracy_high", math.nan)
         ),
-        ceiling=ceiling,
-        longer_wins=metrics.get("length_accuracy"),
-        trained_on=artifact.manifest["data"].get("judgments"),
-        held_out=metrics.get("validation_pairs"),
-        calibration=calibration(probabilities, happened) if happened else None,
-        reference_mean=metrics.get("reference_mean"),
-        lengths=[w for row in rows for w in row["words"]],
-        scores=[s for row in rows for s in row["scores"]],
-    )
+        "ceiling": ceiling,
+        "longer_wins": metrics.get("length_accuracy"),
+        "trained_on": artifact.manifest["data"].get("judgments"),
+        "held_out": metrics.get("validation_pairs"),
+        "calibration": calibration(probabilities, happened) if happened else None,
+        "reference_mean": metrics.get("reference_mean"),
+        "lengths": [w for row in rows for w in row["words"]],
+        "scores": [s for row in rows for s in row["scores"]],
+    }
+    return page.RewardModel(**(known | _card(artifact.path)))
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """What the reward model's card (``card.json`` in its folder) knows better; nothing where there is none."""
+    file = folder / "card.json"
+    if not file.is_file():
+        return {}
+    card = json.loads(file.read_text("utf-8"))
+    found: dict[str, Any] = {"passes": card.get("passes"), "reasons": list(card.get("reasons") or [])}
+    for key in ("accuracy", "longer_wins", "agreement", "uniform", "selected"):
+        if card.get(key) is not None:
+            found[key] = figure(card[key])
+    found["slices"] = [
+        page.Slice(by=s["by"], name=s["name"], accuracy=figure(s["accuracy"]), count=s.get("count"))
+        for s in card.get("slices") or []
+    ]
+    found["learning"] = [
+        page.Learnt(labels=p["labels"], accuracy=figure(p["accuracy"]), parameters=p.get("parameters"))
+        for p in card.get("learning") or []
+    ]
+    found["learning_says"] = str(card.get("learning_says") or "")
+    found["probes"] = [
+        page.Probe(name=p["name"], value=figure(p["value"]), says=p.get("says", "")) for p in card.get("probes") or []
+    ]
+    if ensemble := card.get("ensemble"):
+        says = (
+            f"Chance that the pair {ensemble['models']} models dispute more is the wrong one of two; 0.5 tells nothing."
+        )
+        found["probes"].append(
+            page.Probe(name="disagreement tells errors", value=figure(ensemble["predicts_errors"]), says=says)
+        )
+    if shift := card.get("shift"):
+        says = "How well a linear test tells the responses it scores now from those it was trained on; 0.5 is no shift."
+        found["probes"].append(page.Probe(name="shift", value=shift["told_apart"], says=says))
+    return found
+
+
+def figure(value: Any) -> Any:
+    """A figure of a file: a number, [estimate, low, high], or a record of these three; null is a missing bound."""
+    if isinstance(value, dict):
+        value = [value["estimate"], value.get("low"), value.get("high")]
+    if isinstance(value, list):
+        return Interval(*(math.nan if v is None else v for v in value))
+    return value

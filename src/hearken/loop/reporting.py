@@ -21,7 +21,7 @@ from hearken.feedback.examples import Content, Message
 from hearken.loop import human, recipes, reckoning, taste
 from hearken.statistics.diversity import repetition
 from hearken.statistics.intervals import Interval
-from hearken.training.artifact import Artifact
+from hearken.training.artifact import MANIFEST, Artifact
 
 if TYPE_CHECKING:
     from hearken.loop.project import Project
@@ -33,14 +33,34 @@ _DONE = {
     "sft": "Learned to imitate its data",
     "reward": "Learned to predict the judgments",
     "ppo": "Improved by PPO under a KL penalty",
+    "samples": "Chose prompts and sampled responses",
+    "judgments": "Responses were judged",
+    "evaluation": "Compared policies on held-out prompts",
 }
+_RECORDS = ("samples", "judgments", "evaluation")
+"""Kinds of artifact that the loop leaves and that are no models."""
 _SETTINGS = ("lr", "batch", "epochs", "beta", "ptx_coef", "loss", "lora", "samples", "clip", "temperature")
+
+
+def write_report(project: Project) -> tuple[Path, page.Report]:
+    """Write the project's report.html; its path, and what stands in it."""
+    found = compose(project)
+    out = project.path / "report.html"
+    out.write_text(page.render(found), "utf-8")
+    return out, found
+
+
+def _artifacts(project: Project) -> dict[str, Artifact]:
+    """All that is finished, models and records, the oldest first whatever copying did to the times of files."""
+    found = [Artifact.load(path.parent) for path in sorted(project.artifacts.glob(f"*/{MANIFEST}"))]
+    return {a.path.name: a for a in sorted(found, key=lambda a: str(a.manifest.get("created", "")))}
 
 
 def compose(project: Project) -> page.Report:
     """Everything that is known of the project."""
     found = _evaluation(project)
-    artifacts = project.finished()
+    every = _artifacts(project)
+    artifacts = {name: a for name, a in every.items() if a.kind not in _RECORDS}
     counted = reckoning.tally(project)
     policies = [_policy(name, figures, artifacts) for name, figures in found["policies"].items()]
     age = list(artifacts)
@@ -49,7 +69,7 @@ def compose(project: Project) -> page.Report:
     rewards = [a for a in artifacts.values() if a.kind == "reward"]
     held_out = reckoning.held_out(project, rewards[-1]) if rewards else []
     ours_by_group = next((p.by_group for p in policies if p.name == ours), {})
-    steps = _steps(project, artifacts, counted)
+    steps = _steps(project, every, counted)
     prompts = len(found["prompts"])
     return page.Report(
         title="Did it get better?" if policies else "What was done so far",
@@ -64,7 +84,8 @@ def compose(project: Project) -> page.Report:
         losses=[_pair(found, ours, i) for i in _worst(found, ours)],
         warnings=_about_the_judge(project),
         policies=policies,
-        rounds=_rounds(artifacts, policies, counted),
+        leaderboard=_leaderboard(found),
+        rounds=_rounds(every, policies, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.get("ceiling")) if rewards else None,
         tastes=reckoning.tastes(counted, held_out, ours_by_group),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
@@ -72,7 +93,7 @@ def compose(project: Project) -> page.Report:
         costs=_costs(project, artifacts, counted, steps),
         taste=taste.load(project.path),
         recipe=_recipe(project, artifacts),
-        lineage=_lineage(artifacts, counted),
+        lineage=_lineage(every, counted),
     )
 
 
@@ -120,16 +141,9 @@ def _newest(found: dict[str, Any]) -> str:
     return max(names, key=lambda n: (round_of(n) or 0, -names.index(n)), default=found["baseline"])
 
 
-def _interval(value: Any) -> Any:
-    """A figure of evaluation.json: a number, or [estimate, low, high] where null is a missing bound."""
-    if isinstance(value, list):
-        return Interval(*(float("nan") if v is None else v for v in value))
-    return value
-
-
 def _policy(name: str, figures: dict[str, Any], artifacts: Mapping[str, Artifact]) -> page.Policy:
     known = {
-        k: _interval(figures.get(k))
+        k: reckoning.figure(figures.get(k))
         for k in (
             "win_rate", "proxy", "gold", "kl", "perplexity", "parse_rate", "length", "distinct_2", "self_bleu",
             "entropy", "repetition",
@@ -141,13 +155,32 @@ def _policy(name: str, figures: dict[str, Any], artifacts: Mapping[str, Artifact
         known["repetition"] = repetition(figures["responses"])
     return page.Policy(
         name=name,
-        by_group={g: _interval(w) for g, w in figures.get("win_rate_by_group", {}).items()},
-        method=artifacts[name].kind if name in artifacts else str(figures.get("method", "")),
+        by_group={g: reckoning.figure(w) for g, w in figures.get("win_rate_by_group", {}).items()},
+        method="best of n" if name.startswith("best-of-") else artifacts[name].kind if name in artifacts else "",
         round=round_of(name),
-        ended=_interval(figures.get("eos_share")),
-        tasks={task: _interval(value) for task, value in figures.get("tasks", {}).items()},
+        ended=reckoning.figure(figures.get("eos_share")),
+        tasks={task: rate for task, scores in figures.get("tasks", {}).items() if (rate := _rate(scores)) is not None},
         **known,
     )
+
+
+def _rate(scores: Any) -> Any:
+    """The figure of a task that is read first."""
+    if isinstance(scores, dict):
+        key = next((k for k in ("accuracy", "exact_match") if scores.get(k) is not None), None)
+        return reckoning.figure(scores[key]) if key else None
+    return reckoning.figure(scores)
+
+
+def _leaderboard(found: dict[str, Any]) -> list[page.Standing]:
+    return [
+        page.Standing(
+            name=str(row["policy"]),
+            strength=reckoning.figure(row["strength"]),
+            games=sum(row.get(k, 0) for k in ("wins", "ties", "losses")) or None,
+        )
+        for row in found.get("leaderboard", [])
+    ]
 
 
 def _content(prompt: Any) -> Content:
@@ -185,6 +218,9 @@ def _worst(found: dict[str, Any], ours: str) -> list[int]:
     return []
 
 
+_MEASURED = ("win_rate", "gold", "proxy", "kl")
+
+
 def _rounds(
     artifacts: Mapping[str, Artifact], policies: list[page.Policy], counted: reckoning.Tally
 ) -> list[page.Round]:
@@ -196,12 +232,18 @@ def _rounds(
             m = artifact.metrics
             low, high = m.get("accuracy_low", float("nan")), m.get("accuracy_high", float("nan"))
             rounds.setdefault(number, {})["accuracy"] = Interval(m["accuracy"], low, high)
+        if number and artifact.kind == "evaluation":
+            measured = {
+                k: reckoning.figure(artifact.metrics[k]) for k in _MEASURED if artifact.metrics.get(k) is not None
+            }
+            rounds.setdefault(number, {}).update(measured)
     for policy in policies:
         if policy.round and (policy.win_rate is not None or policy.gold is not None):
             known = rounds.setdefault(policy.round, {})
             if "policy" not in known:
-                known |= {"policy": policy.name, "win_rate": policy.win_rate, "gold": policy.gold,
-                          "proxy": policy.proxy, "kl": policy.kl}  # fmt: skip
+                known["policy"] = policy.name
+                for key in _MEASURED:
+                    known.setdefault(key, getattr(policy, key))
     return [
         page.Round(number=number, judgments=counted.judgments.get(number), **known)
         for number, known in sorted(rounds.items())
@@ -222,12 +264,15 @@ def _done(artifact: Artifact) -> str:
     return said + (" with a pretraining term" if data.get("ptx_pieces") else "")
 
 
-def _count(artifact: Artifact) -> tuple[int | None, str]:
+def _count(name: str, artifact: Artifact, counted: reckoning.Tally) -> tuple[int | None, str]:
     """How much an artifact was made of, and what."""
+    if artifact.kind in ("samples", "judgments"):
+        found = counted.responses if artifact.kind == "samples" else counted.judgments
+        return found.get(round_of(name) or 0), "responses" if artifact.kind == "samples" else "judgments"
     options, data, metrics = (artifact.manifest.get(k) or {} for k in ("options", "data", "metrics"))
     if "episodes" in options and "batch" in options and "steps" in metrics:
         return metrics["steps"] * options["batch"], "episodes"
-    for key, unit in (("judgments", "judgments"), ("sequences", "sequences"), ("rows", "rows")):
+    for key, unit in (("judgments", "judgments"), ("sequences", "sequences"), ("rows", "rows"), ("prompts", "prompts")):
         if data.get(key):
             return data[key], unit
     return None, ""
@@ -237,42 +282,31 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
     """What was done, in the order in which it was done, with counts and seconds."""
     seconds = project.step_seconds()
     several = len(counted.responses) > 1
+    recorded = {(round_of(name), a.kind) for name, a in artifacts.items()}
     steps: list[tuple[str, page.Step]] = []
-    for round, count in counted.responses.items():
-        steps.append(
-            (
-                counted.sampled_at[round].isoformat(),
-                page.Step(
-                    name=f"Sampling, round {round}" if several else "Sampling",
-                    done="Answered prompts several times",
-                    count=count,
-                    unit="responses",
-                    seconds=None if several else seconds.get("Sampling"),
-                ),
-            )
-        )
     kinds = {"person": "people", "simulated": "simulated labelers", "ai": "a model", "import": "imported files"}
     who = " and ".join(kinds.get(kind, kind) for kind in counted.kinds)
-    for round, count in counted.judgments.items():
-        steps.append(
-            (
-                counted.judged_at[round].isoformat(),
-                page.Step(
-                    name=f"Judgments, round {round}" if several else "Judgments",
-                    done=f"Responses judged by {who}",
+    for title, record, done, counts, times in (
+        ("Sampling", "samples", "Answered prompts several times", counted.responses, counted.sampled_at),
+        ("Judgments", "judgments", f"Responses judged by {who}", counted.judgments, counted.judged_at),
+    ):
+        for round, count in counts.items():
+            if (round, record) not in recorded:
+                step = page.Step(
+                    name=f"{title}, round {round}" if several else title,
+                    done=done,
                     count=count,
-                    unit="judgments",
-                    seconds=None if several else seconds.get("Judgments"),
-                ),
-            )
-        )
+                    unit="responses" if record == "samples" else "judgments",
+                    seconds=None if several else seconds.get(title),
+                )
+                steps.append((times[round].isoformat(), step))
     for name, artifact in artifacts.items():
-        count_, unit = _count(artifact)
+        count, unit = _count(name, artifact, counted)
         options = artifact.manifest.get("options", {})
         step = page.Step(
             name=name,
             done=_done(artifact),
-            count=count_,
+            count=count,
             unit=unit,
             seconds=artifact.manifest.get("seconds"),
             settings={k: options[k] for k in _SETTINGS if options.get(k) is not None},
@@ -383,6 +417,8 @@ def _lineage(artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> lis
             match = re.fullmatch(r"(\w+)-train-(\d+)", stem)
             if not match or match[1] == "prompt":
                 continue
+            if any(a.kind == "judgments" for a in artifacts.values()):
+                continue  # the loop's own records say whose judgments these are
             parents["data"] = stem
             sources = {p: p for p, first in counted.policies.items() if first <= int(match[2]) and p in artifacts}
             count = artifact.manifest.get("data", {}).get("judgments")

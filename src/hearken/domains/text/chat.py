@@ -107,4 +107,4 @@ def _names(models: Sequence[str]) -> list[str]:
         return short
     if len(set(models)) == len(models):
         return list(models)
-    return [f"{name} ({i})" for i, name in enumerate(models, 1)]
+    return [f"{name} ({i})" for i, name in enumerate(short, 1)]

@@ -1,0 +1,192 @@
+"""The report of projects that have little, and of one that has what the loop and the card leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hearken.errors import UserError
+from hearken.evaluation.report import render
+from hearken.feedback.records import (
+    ComparisonPayload,
+    Judgment,
+    Labeler,
+    Prompt,
+    RatingPayload,
+    Response,
+    SkipPayload,
+)
+from hearken.loop.project import Project, ProjectConfig
+from hearken.loop.reporting import compose, round_of, write_report
+
+PROMPTS = [f"Tell tale {i}." for i in range(12)]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project.create(tmp_path / "p", ProjectConfig(model="some/model", prompts="prompts.jsonl", seed=4))
+
+
+def artifact(project: Project, name: str, kind: str, second: int, **more: Any) -> Path:
+    folder = project.artifacts / name
+    (folder / "run").mkdir(parents=True)
+    manifest = {
+        "kind": kind, "inputs": {"model": "some/model", "data": [], "validation": []},
+        "options": {"lr": 1e-4, "epochs": 1},
+        "parents": {}, "data": {"sequences": 10, "hash": "ab" * 32}, "seed": 4, "versions": {"hearken": "0"},
+        "metrics": {}, "seconds": 2.0, "created": f"2026-01-01T00:00:{second:02d}+00:00",
+    } | more  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def judged(project: Project, kind: str = "person") -> None:
+    """Two labelers with declared attributes rank two responses to every prompt; one prefers what is shown first."""
+    with project.store() as store:
+        store.add_prompts(Prompt(content=p) for p in PROMPTS)
+        for who, reads in (("ana", "daily"), ("bo", "seldom")):
+            store.add_labeler(Labeler(name=who, id=who, kind=kind, attributes={"reads": reads}))
+        for prompt in store.prompts():
+            pair = [
+                Response(prompt_id=prompt.id, text=text, policy="r00-sft", round=1) for text in ("short", "longer one")
+            ]
+            store.add_responses(pair)
+            ids = tuple(r.id for r in pair)
+            for who, ranks in (("ana", (0, 1)), ("bo", (1, 0))):
+                payload = ComparisonPayload(response_ids=ids, ranks=ranks)
+                store.submit(
+                    Judgment(prompt_id=prompt.id, labeler_id=who, payload=payload, order=(0, 1), seconds=5.0, round=1)
+                )
+        store.submit(Judgment(prompt_id=prompt.id, labeler_id="bo", payload=SkipPayload(reason="hm"), seconds=9.0))
+        store.submit(
+            Judgment(prompt_id=prompt.id, labeler_id="bo", payload=RatingPayload(response_id=ids[0], ratings={"x": 1}))
+        )
+
+
+def evaluated(project: Project, **more: Any) -> None:
+    def policy(shift: float, **figures: Any) -> dict[str, Any]:
+        return {
+            "responses": [f"<b>{i}</b> answer {shift}" for i in range(12)],
+            "scores": [shift + i / 10 for i in range(12)],
+            "kl": [2 * shift, shift, 3 * shift], "proxy": [shift, shift - 0.1, shift + 0.1], "length": [9, None, None],
+            "eos_share": [1.0, 1.0, 1.0],
+        } | figures  # fmt: skip
+
+    worse = policy(1.0, win_rate=[0.6, 0.52, 0.68], tasks={"sums": {"accuracy": [0.5, 0.4, 0.6], "rows": 80}})
+    worse["scores"][10] = -9.0
+    found = {
+        "baseline": "r00-sft", "judge": "the reward model", "prompts": PROMPTS,
+        "policies": {"r00-sft": policy(0.0), "r01-dpo": worse, "r02-dpo": policy(0.5, win_rate=[0.7, 0.6, 0.8])},
+    }  # fmt: skip
+    (project.path / "evaluation.json").write_text(json.dumps(found | more))
+
+
+def test_an_empty_project_says_so(project: Project) -> None:
+    found = compose(project)
+    assert "No artifact yet" in found.subtitle and not found.steps and not found.policies
+    assert found.recipe is not None and found.recipe.commands[0].startswith("hearken init p --model")
+    assert "What was done so far" in render(found)
+
+
+def test_only_sft(project: Project) -> None:
+    artifact(project, "r00-sft", "sft", 1)
+    found = compose(project)
+    assert [(s.name, s.count, s.unit) for s in found.steps] == [("r00-sft", 10, "sequences")]
+    assert "whether it is better nobody has asked yet" in found.subtitle
+    assert found.recipe is not None and found.recipe.by_step[0].startswith("hearken train sft --model some/model")
+    html = render(found)
+    assert 'id="better"' not in html and 'id="done"' in html
+
+
+def test_judgments_alone(project: Project) -> None:
+    judged(project)
+    found = compose(project)
+    assert [s.name for s in found.steps] == ["Sampling", "Judgments, round 1", "Judgments, round 0"] or {
+        s.name.partition(",")[0] for s in found.steps
+    } == {"Sampling", "Judgments"}
+    judges = {j.name: j for j in found.judges}
+    assert judges["ana"].first_shown.estimate == 1 and judges["bo"].longer.estimate == 1
+    assert judges["bo"].judgments == 13, "a skip is no judgment"
+    assert found.costs is not None and found.costs.judgments == {"person": 25}
+    assert found.costs.labeling_seconds == 120
+    assert {(t.by, t.name) for t in found.tastes} == {("reads", "reads: daily"), ("reads", "reads: seldom")}
+
+
+def test_an_evaluation_without_gold_or_reward_model(project: Project) -> None:
+    for second, (name, kind) in enumerate((("r00-sft", "sft"), ("r01-dpo", "dpo"), ("r02-dpo", "dpo"))):
+        artifact(project, name, kind, second)
+    evaluated(project)
+    path, found = write_report(project)
+    assert found.policy == "r02-dpo", "of the newest round"
+    assert [r.number for r in found.rounds] == [1, 2] and found.rounds[1].policy == "r02-dpo"
+    assert [p.name for p in found.policies] == ["r00-sft", "r01-dpo", "r02-dpo"]
+    assert found.policies[1].tasks["sums"].estimate == 0.5  # type: ignore[union-attr]
+    assert len(found.pairs) == 8 and found.losses == [], "it lost nowhere among the rest"
+    html = path.read_text("utf-8")
+    assert "&lt;b&gt;0&lt;/b&gt; answer" in html and "<b>0</b>" not in html
+    assert "Only the proxy is known" not in html and "wins against r00-sft" in html
+    assert "DPO: a policy from comparisons" in html
+
+
+def test_losses_are_the_worst_beyond_those_shown(project: Project) -> None:
+    artifact(project, "r00-sft", "sft", 1)
+    evaluated(project)
+    saved = project.path / "evaluation.json"
+    content = json.loads(saved.read_text())
+    del content["policies"]["r02-dpo"]
+    saved.write_text(json.dumps(content))
+    found = compose(project)
+    assert found.policy == "r01-dpo"
+    assert [pair.prompt for pair in found.losses] == [PROMPTS[10]]
+
+
+def test_what_the_loop_and_the_card_leave_is_read(project: Project) -> None:
+    artifact(project, "r00-sft", "sft", 1)
+    artifact(project, "r01-samples", "samples", 2)
+    artifact(project, "r01-judgments", "judgments", 3, parents={"samples": "artifacts/r01-samples"})
+    reward = artifact(project, "r01-reward", "reward", 4, metrics={"accuracy": 0.7}, data={"judgments": 24})
+    artifact(project, "r01-ppo", "ppo", 5)
+    artifact(project, "r01-evaluation", "evaluation", 6, metrics={"win_rate": [0.6, 0.5, 0.7], "kl": [3.0, 2.0, 4.0]})
+    artifact(project, "r02-evaluation", "evaluation", 7, metrics={"win_rate": [0.65, 0.55, 0.75]})
+    half = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    clear = {"by": "strength", "name": "clear", "accuracy": half | {"low": None, "high": None}, "count": 30}
+    card = {
+        "passes": False, "reasons": ["It cannot be told from a coin."],
+        "accuracy": {"estimate": 0.51, "low": 0.4, "high": 0.6},
+        "slices": [clear], "probes": [{"name": "equal length", "value": half, "says": "what is left"}],
+        "learning": [{"labels": 10, "accuracy": half, "parameters": None}],
+    }  # fmt: skip
+    (reward / "card.json").write_text(json.dumps(card))
+    judged(project, "simulated")
+    evaluated(
+        project, leaderboard=[{"policy": "r01-ppo", "strength": [0.5, 0.4, 0.6], "wins": 3, "ties": 1, "losses": 2}]
+    )
+    found = compose(project)
+    names = [s.name for s in found.steps]
+    assert names.index("r01-samples") < names.index("r01-judgments") < names.index("r01-reward")
+    assert "Sampling" not in names, "the loop's own record stands for it"
+    assert [(r.number, r.win_rate.estimate) for r in found.rounds] == [(1, 0.6), (2, 0.65)]  # type: ignore[union-attr]
+    assert found.leaderboard[0].games == 6
+    model = found.reward_model
+    assert model is not None and model.passes is False and model.accuracy.estimate == 0.51  # type: ignore[union-attr]
+    assert model.slices[0].count == 30 and model.probes[0].name == "equal length"
+    html = render(found)
+    assert "Its card fails" in html and "what is left" in html and "nan" not in html.lower().replace("finance", "")
+
+
+def test_a_broken_evaluation_is_named(project: Project) -> None:
+    (project.path / "evaluation.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        compose(project)
+
+
+def test_rounds_are_read_from_names() -> None:
+    assert (round_of("r01-ppo"), round_of("r12-x"), round_of("best-of-8@r01-ppo"), round_of("mine")) == (
+        1,
+        12,
+        None,
+        None,
+    )
