@@ -267,9 +267,10 @@ def _lend(connection: Connection, items: Sequence[str], labeler: str, expires: d
 @lru_cache
 def _lending(dialect: str) -> Insert:
     """Inserts leases, or renews those that are there."""
-    statement = (sqlite if dialect == "sqlite" else postgresql).insert(Leases)
+    statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(Leases)
     times = {"expires": statement.excluded.expires, "heartbeat": statement.excluded.heartbeat}
-    return statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times)
+    lending: Insert = statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times)
+    return lending
 
 
 def heartbeat(connection: Connection, item: str, labeler: str, seconds: float, now: datetime) -> datetime | None:

@@ -31,8 +31,10 @@ class Waiting(Exception):
 class Patience(Protocol):
     """What `ask` needs to know about waiting."""
 
-    enough: float
-    poll_seconds: float
+    @property
+    def enough(self) -> float: ...
+    @property
+    def poll_seconds(self) -> float: ...
 
 
 def ask(

@@ -323,7 +323,7 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
 def _training(project: Project, artifacts: Mapping[str, Artifact]) -> list[page.Training]:
     """Curves of every run; PPO's with the gold reward of its rollouts, found afterwards, where the world knows it."""
     runs = []
-    for name, artifact in reversed(artifacts.items()):
+    for name, artifact in reversed(list(artifacts.items())):
         file = artifact.path / "run" / "metrics.jsonl"
         if not file.exists():
             continue

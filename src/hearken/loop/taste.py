@@ -14,6 +14,7 @@ from hearken.loop import human
 from hearken.loop.project import Project
 from hearken.statistics.intervals import Interval, clustered_wilson
 from hearken.training.artifact import write_json
+from hearken.worlds.tales import gold
 from hearken.worlds.tales.grammar import ENDINGS, FEATURES
 from hearken.worlds.tales.world import TaleWorld
 
@@ -34,9 +35,9 @@ Pair = tuple[str, str, str]
 """Prompt, the response that was preferred, the other one."""
 
 
-def traits(world: TaleWorld, prompt: str, text: str) -> dict[str, float]:
+def traits(prompt: str, text: str) -> dict[str, float]:
     """How much a tale has of each of `NAMES`."""
-    parse = world.parse(prompt, text)
+    parse = gold.parse(prompt, text)
     found = {"whole": parse.share, "longer": float(len(text.split()))}
     found |= {feature: float(parse.features[feature]) for feature in FEATURES}
     return found | {ending: float(parse.ending == ending) for ending in ENDINGS}

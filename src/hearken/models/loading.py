@@ -120,7 +120,8 @@ def load_reward(name: str, *, device: torch.device | str = "cpu") -> PreTrainedM
 
 def score_head(model: PreTrainedModel) -> nn.Module:
     """A sequence classifier's head: ``score``, or the two layers that encoder-decoders have."""
-    return getattr(model, "score", None) or getattr(model, "classification_head", nn.Identity())
+    head: nn.Module = getattr(model, "score", None) or getattr(model, "classification_head", nn.Identity())
+    return head
 
 
 def last_linear(head: nn.Module) -> Any:

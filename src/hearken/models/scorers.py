@@ -255,7 +255,8 @@ def attributes(model: PreTrainedModel) -> tuple[str, ...]:
     """The attributes that a reward model with several heads scores, in their order; empty where it has one score."""
     if getattr(model.config, "hearken_attribute_weights", None) is None:
         return ()
-    return tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+    names: Any = model.config.id2label
+    return tuple(names[i] for i in range(len(names)))
 
 
 def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:

@@ -54,7 +54,8 @@ class LinearFit:
         x = x if baseline is None else x - np.asarray(baseline, dtype=np.float64)
         solved = np.linalg.solve(self.design + ridge * np.eye(len(self.theta)), x.reshape(-1, x.shape[-1]).T).T
         square = np.einsum("...d,...d->...", x, solved.reshape(x.shape))
-        return np.sqrt(np.maximum(square, 0.0) / max(self.n, 1e-12))
+        width: Array = np.sqrt(np.maximum(square, 0.0) / max(self.n, 1e-12))
+        return width
 
     def pessimistic(
         self, features: ArrayLike, c: float, baseline: ArrayLike | None = None, ridge: float = 1e-6
@@ -72,7 +73,8 @@ class LinearFit:
         """(..., ) of θ·(φ - baseline), by the delta method from `covariance`."""
         x = np.asarray(features, dtype=np.float64)
         x = x if baseline is None else x - np.asarray(baseline, dtype=np.float64)
-        return np.sqrt(np.maximum(np.einsum("...i,ij,...j->...", x, self.covariance, x), 0.0))
+        error: Array = np.sqrt(np.maximum(np.einsum("...i,ij,...j->...", x, self.covariance, x), 0.0))
+        return error
 
 
 def confidence_radius(dimension: int, n: float, delta: float, bound: float, ridge: float = 1e-6) -> float:
@@ -170,7 +172,7 @@ def fit_rankings(
     size, d = x.shape[1:]
     better, worse = (list(side) for side in zip(*combinations(range(size), 2), strict=True))
     pairs = x[:, better] - x[:, worse]
-    gradients: Callable[[Array], tuple[float, Array, Array]] = _pair_terms(pairs) if split else _ranking_terms(x)
+    gradients: Callable[[Array], tuple[Array, Array, Array]] = _pair_terms(pairs) if split else _ranking_terms(x)
 
     def slopes(theta: Array) -> tuple[float, Array, Array]:
         value, scores, curvature = gradients(theta)
