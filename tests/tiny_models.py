@@ -162,7 +162,8 @@ def seq2seq_config(kind: str, vocabulary: int = V) -> Any:
         return BartConfig(
             vocab_size=vocabulary, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
             decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=96,
-            init_std=0.15, pad_token_id=0, eos_token_id=1, bos_token_id=2, decoder_start_token_id=1, forced_eos_token_id=None,
+            init_std=0.15, pad_token_id=0, eos_token_id=1, bos_token_id=2, decoder_start_token_id=1,
+            forced_eos_token_id=None,
         )  # fmt: skip
     more = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if kind == "t5v1_1" else {}
     return T5Config(

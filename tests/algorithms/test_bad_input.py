@@ -70,10 +70,12 @@ CASES: dict[str, tuple[str, Callable[[Any, Path], dict[str, Any]], str]] = {
         "reward", lambda w, t: {"data": rows(t, {"prompt": "a", "chosen": "b", "rejected": "b"})}, r"rows.jsonl.*1",
     ),
     "no responses": (
-        "dpo", lambda w, t: {"data": rows(t, {"prompt": "a", "responses": [], "ranks": []})}, r"rows.jsonl.*1.*responses",
+        "dpo", lambda w, t: {"data": rows(t, {"prompt": "a", "responses": [], "ranks": []})},
+        r"rows.jsonl.*1.*responses",
     ),
     "one response ranked": (
-        "dpo", lambda w, t: {"data": rows(t, {"prompt": "a", "responses": ["b", "c"], "ranks": [0, None]})}, "nothing to",
+        "dpo", lambda w, t: {"data": rows(t, {"prompt": "a", "responses": ["b", "c"], "ranks": [0, None]})},
+        r"rows.jsonl, line 1: fewer than two responses are ranked",
     ),
     "no reference": ("ppo", lambda w, t: {"ref": t / "none"}, "none does not exist"),
     "a reference that judges": ("ppo", lambda w, t: {"ref": w.reward}, "is a reward model"),

@@ -158,7 +158,7 @@ def test_a_reward_function_that_fails_on_the_way_loses_nothing(world, tmp_path: 
     )
     words = {"reward": f"{name}:score", "episodes": 48}
     with pytest.raises(
-        UserError, match="raised ConnectionError: the service is down. Mend the function and run the same"
+        UserError, match=r"raised ConnectionError: the service is down\. Mend the function and run the same"
     ):
         improve(world, tmp_path / "out", "rloo", **words)
     artifact = improve(world, tmp_path / "out", "rloo", **words)

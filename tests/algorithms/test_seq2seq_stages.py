@@ -13,7 +13,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 
 from hearken.algorithms.stage import train
 from hearken.domains.text.respond import respond
+from hearken.domains.text.talk import Talker
 from hearken.errors import UserError
+from hearken.feedback.examples import Message
 
 FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch": 8}
 SAMPLED: dict[str, Any] = {"batch": 8, "episodes": 16, "max_new_tokens": 6, "missing_eos": None, "epochs": 1}
@@ -48,6 +50,8 @@ def test_every_stage_changes_the_policy(world, tmp_path: Path, kind: str, monkey
         assert (ppo.path / "adapter_config.json").exists() if shared else not same(sft.path, ppo.path)
     (answers,) = respond(ppo.path, ["tell 1 the"], 2, max_new_tokens=5)
     assert len(answers) == 2
+    talked = list(Talker(lambda: str(dpo.path), device="cpu").stream([Message("user", "tell 1 the")], 2, seed=1))
+    assert {row for row, _ in talked} <= {0, 1} and talked
 
 
 def test_what_does_not_go_with_them_says_so(world, tmp_path: Path) -> None:

@@ -38,3 +38,17 @@ def test_mistakes(model: Path) -> None:
         hearken.respond(model, ["a"], max_new_tokens=48)
     with pytest.raises(UserError, match=r"prompt .* has"):
         hearken.respond(model, ["a", "a fox and a hen " * 20], max_new_tokens=8)
+
+
+def test_the_best_of_several(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4 draws each the one that the reward likes best; the draws are those that 8 samples would be."""
+    (tmp_path / "longest_reward.py").write_text("def score(p, responses, m):\n    return [len(r) for r in responses]\n")
+    monkeypatch.chdir(tmp_path)
+    prompts = ["a fox", "a hen"]
+    every = hearken.respond(model, prompts, 8, seed=4, max_new_tokens=8)
+    best = hearken.respond(model, prompts, 2, seed=4, max_new_tokens=8, best_of=4, reward="longest_reward:score")
+    for all_of, chosen in zip(every, best, strict=True):
+        assert list(map(len, chosen)) == [max(map(len, all_of[:4])), max(map(len, all_of[4:]))]
+        assert chosen[0] in all_of[:4] and chosen[1] in all_of[4:]
+    with pytest.raises(UserError, match="the best of 4 needs a reward"):
+        hearken.respond(model, prompts, best_of=4)

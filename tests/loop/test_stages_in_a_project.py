@@ -29,7 +29,7 @@ from hearken.feedback.records import (
     ThumbPayload,
 )
 from hearken.labelers.judges import Reply
-from hearken.loop.project import Project, ProjectConfig
+from hearken.loop.project import Project, ProjectConfig, SampleConfig
 from hearken.progress import quiet
 
 FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 1e-3, "batch": 8, "epochs": 1}
@@ -48,7 +48,8 @@ def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def project(tmp_path: Path) -> Project:
     """Twenty prompts with two responses each, and nobody's judgment yet."""
     base = write_base(tmp_path / "base")
-    made = Project.create(tmp_path / "project", ProjectConfig(model=str(base)))
+    short = SampleConfig(max_new_tokens=6)
+    made = Project.create(tmp_path / "project", ProjectConfig(model=str(base), sample=short))
     with made.store() as store:
         store.add_labeler(Labeler(name="ann", id="ann"))
         for n in range(20):
@@ -173,6 +174,11 @@ def test_several_attributes(project: Project) -> None:
     assert contrary.metrics["score"] != pytest.approx(ppo.metrics["score"], abs=1e-3)
     best = train(project, "rft", other, **SAMPLED, samples=2)
     assert changed(project, best)
+    drawn = project.sample(2, prompts=3, split="train", best_of=3, reward=f"{reward.path}#honest")
+    assert drawn["policy"] == f"{best.path.name}-best-of-3" and drawn["responses"] == 6
+    with project.store() as store:
+        stored = list(store.responses(policy=drawn["policy"]))
+    assert len(stored) == 6 and {r.sample for r in stored} == {0, 1}
     with pytest.raises(UserError, match=r"no attribute 'kind'. Its attributes: helpful, honest"):
         train(project, "rft", {"reward": f"{reward.path}#kind"}, **SAMPLED, samples=2)
 

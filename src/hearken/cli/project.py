@@ -47,6 +47,12 @@ def sample(
     ] = None,
     prompts: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many prompts.")] = None,
     policy: PolicyOption = None,
+    best_of: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Draw N for each response and keep the best by the reward.")
+    ] = 1,
+    reward: Annotated[
+        str | None, typer.Option(metavar="REWARD", help="For --best-of.", show_default="the newest reward model")
+    ] = None,
     seed: SeedOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -55,7 +61,7 @@ def sample(
     with clean_stdout():
         from hearken.loop.project import Project
 
-        done = Project(project).sample(k, prompts=prompts, policy=policy, seed=seed)
+        done = Project(project).sample(k, prompts=prompts, policy=policy, seed=seed, best_of=best_of, reward=reward)
     emit(done, as_json, "Sampled")
 
 

@@ -521,8 +521,8 @@ def drift(report: Report) -> dict[str, Any] | None:
     for task in dict.fromkeys(name for p in report.policies for name in p.tasks):
         rows = [(p, p.tasks[task]) for p in report.policies if task in p.tasks]
         items = [bar for p, f in rows if (bar := _bar(p.name, f, 0 if p.name == report.policy else None, True))]
-        chart = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
-        shown.append((task, "accuracy on a task that nobody trained for", Markup(chart)))
+        bars = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
+        shown.append((task, "accuracy on a task that nobody trained for", Markup(bars)))
     return {"charts": shown} if shown else None
 
 

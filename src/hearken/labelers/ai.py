@@ -38,12 +38,14 @@ class Opinion(Ranking):
         principle: the principle's id.
         reasoning: what the judge wrote before each answer, by the order of display, e.g. ``{"0,1": "..."}``.
         odds: log-odds of the one shown first, of each order asked.
+        wins: each response's mean probability of winning against another.
     """
 
     share: float | None = None
     principle: str = ""
     reasoning: Mapping[str, str] = field(default_factory=dict)
     odds: Mapping[str, float] = field(default_factory=dict)
+    wins: tuple[float, ...] = ()
 
     def payload(self, response_ids: Sequence[str]) -> ComparisonPayload:
         """What the feedback database keeps as the judgment."""
@@ -133,7 +135,8 @@ class AILabeler:
             wins[j] += 1 - chance
         means = [w / (len(responses) - 1) for w in wins]
         share = means[0] if len(responses) == 2 else None
-        return Opinion(ranks_with_ties(means, self.tie), tuple(range(len(responses))), share, principle.id, words, odds)
+        ranks, order = ranks_with_ties(means, self.tie), tuple(range(len(responses)))
+        return Opinion(ranks, order, share, principle.id, words, odds, tuple(means))
 
     def critique(self, prompt: Content, response: str, seed: int) -> tuple[str, str, Principle]:
         """What is wrong with a response by a principle, and the response rewritten (Bai et al. 2022, section 3).

@@ -112,7 +112,7 @@ def register(store: FeedbackStore, labeler: AILabeler) -> str:
 
 
 @dataclass
-class _Patience:
+class Patience:
     """Counts nonsense, and refuses a judge that answers little else."""
 
     asked: int = 0
@@ -120,6 +120,11 @@ class _Patience:
     example: str = ""
 
     def count(self, said: str | None) -> None:
+        """One more answer: ``said`` is the nonsense, or None.
+
+        Raises:
+            UserError: most answers so far were nonsense.
+        """
         self.asked += 1
         if said is not None:
             self.nonsense += 1
@@ -148,7 +153,7 @@ def answer_queue(
     labeler_id = register(store, labeler)
     before = store.progress(round)
     done = 0
-    patience = _Patience()
+    patience = Patience()
     waiting = before.slots - before.slots_filled
     with ThreadPoolExecutor(workers) as pool, progress("AI labeler", waiting, "judgment") as bar:
         while claims := store.claim(labeler_id, n=2 * workers, kinds=("comparison",)):
@@ -259,7 +264,7 @@ def revise(
     """
     labeler_id = register(store, labeler)
     counts = {"revisions": 0, "heeded": 0, "no_answer": 0, "unchanged": 0}
-    patience = _Patience()
+    patience = Patience()
 
     def one(draft: Draft) -> tuple[str, str, str] | None:
         try:

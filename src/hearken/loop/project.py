@@ -207,14 +207,20 @@ class Project:
 
     def sample(
         self, k: int | None = None, *, prompts: int | None = None, policy: str | None = None, seed: int | None = None,
-        split: str | None = None, round: int = 1,
+        split: str | None = None, round: int = 1, best_of: int = 1, reward: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Responses of a policy into the database, queued for judgment. Prompts that have theirs are left alone."""
+        """Responses of a policy into the database, queued for judgment. Prompts that have theirs are left alone.
+
+        With ``best_of`` each is the best of so many by ``reward``, by default the newest reward model; they are kept as
+        those of a policy of its own, NAME-best-of-N.
+        """
+        from hearken.domains.text.sampling import best_of as best
         from hearken.domains.text.sampling import open_frozen, sample
 
         how = self.config.sample.parameters
         k, seed, name = k or self.config.sample.k, self.config.seed if seed is None else seed, self.policy(policy)
-        label = Path(name).name
+        label = Path(name).name + (f"-best-of-{best_of}" if best_of > 1 else "")
+        judge = (reward or self.reward()) if best_of > 1 else ""
         with self.store() as store:
             wanted = list(store.prompts(split=split, domain="text"))[:prompts]
             have: dict[str, int] = {}
@@ -225,7 +231,12 @@ class Project:
                 opened = open_frozen(name, reserve=how.max_new_tokens)
                 with progress("Sampling responses", len(wanted), "prompt") as bar:
                     bar.advance(len(wanted) - len(todo))
-                    for part in sample(opened, list(todo), k, how, seed):
+                    if best_of > 1:
+                        facts = [p.metadata for p in todo.values()]
+                        parts = best(opened, list(todo), k, best_of, how, seed, judge, facts)
+                    else:
+                        parts = sample(opened, list(todo), k, how, seed)
+                    for part in parts:
                         responses = as_responses(part, todo, label, how, round)
                         store.add_responses(responses)
                         store.enqueue(as_items(responses, k, round, self.config.sample.overlap))

@@ -301,12 +301,12 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
                 )
                 steps.append((times[round].isoformat(), step))
     for name, artifact in artifacts.items():
-        count, unit = _count(name, artifact, counted)
+        amount, unit = _count(name, artifact, counted)
         options = artifact.manifest.get("options", {})
         step = page.Step(
             name=name,
             done=_done(artifact),
-            count=count,
+            count=amount,
             unit=unit,
             seconds=artifact.manifest.get("seconds"),
             settings={k: options[k] for k in _SETTINGS if options.get(k) is not None},

@@ -107,8 +107,12 @@ class Loop:
         self._check()
         with _alone(self.project.path), progress("Rounds", rounds * len(STEPS), "step") as bar:
             for number in range(1, rounds + 1):
+
+                def say(name: str, number: int = number) -> None:
+                    bar.advance(1, f"round {number} of {rounds}: {name}")
+
                 try:
-                    self._round(number, lambda name, n=number: bar.advance(1, f"round {n} of {rounds}: {name}"))
+                    self._round(number, say)
                 except Waiting as waiting:
                     return self._summary(number - 1, waiting.missing)
         return self._summary(rounds, 0)

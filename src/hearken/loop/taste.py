@@ -89,7 +89,7 @@ def measure(project: Project, world: TaleWorld) -> OwnTaste:
     evaluation = json.loads((project.path / "evaluation.json").read_text("utf-8"))
     tales = {name: evaluation["policies"][name]["responses"] for name in ("r00-sft", "r01-ppo")}
     prompts = [str(prompt) for prompt in evaluation["prompts"]]
-    mean = {name: _means(world, prompts, texts) for name, texts in tales.items()}
+    mean = {name: _means(prompts, texts) for name, texts in tales.items()}
     # What the reward model likes is read off tales that nobody judged.
     fresh = [(p, a, b) for p, a, b in zip(prompts, *tales.values(), strict=True) if a != b]
     judged = _Scored(judge, fresh)
@@ -99,7 +99,7 @@ def measure(project: Project, world: TaleWorld) -> OwnTaste:
     for trait, name in NAMES.items():
 
         def more(pair: Pair, trait: str = trait) -> float:
-            return traits(world, pair[0], pair[1])[trait] - traits(world, pair[0], pair[2])[trait]
+            return traits(pair[0], pair[1])[trait] - traits(pair[0], pair[2])[trait]
 
         person, pairs = share([*training, *held_out], more)
         if person is None or pairs < FEW:
@@ -137,8 +137,8 @@ class _Scored:
         return self._of[pair[0], pair[1]] - self._of[pair[0], pair[2]]
 
 
-def _means(world: TaleWorld, prompts: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
-    rows = [traits(world, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+def _means(prompts: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
+    rows = [traits(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     return {name: math.fsum(row[name] for row in rows) / len(rows) for name in NAMES}
 
 

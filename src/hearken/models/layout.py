@@ -19,8 +19,8 @@ class Group:
     """A prompt's token ids with the token ids of its responses.
 
     ``masks[k][t]`` says whether token t of response k is trained on (all, where None): a dialogue in which several
-    assistant turns are trained has the first prompt as ``prompt`` and the rest as one response with holes. ``weight`` is
-    what imitating it counts in the loss.
+    assistant turns are trained has the first prompt as ``prompt`` and the rest as one response with holes. ``weight``
+    is what imitating it counts in the loss.
     """
 
     prompt: Sequence[int]

@@ -120,8 +120,8 @@ def load_reward(name: str, *, device: torch.device | str = "cpu") -> PreTrainedM
 
 def score_head(model: PreTrainedModel) -> nn.Module:
     """A sequence classifier's head: ``score``, or the two layers that encoder-decoders have."""
-    head: nn.Module = getattr(model, "score", None) or getattr(model, "classification_head", nn.Identity())
-    return head
+    found = getattr(model, "score", None) or getattr(model, "classification_head", None)
+    return found if isinstance(found, nn.Module) else nn.Identity()
 
 
 def last_linear(head: nn.Module) -> Any:

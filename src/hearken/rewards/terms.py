@@ -9,7 +9,7 @@ from typing import Literal
 from hearken.errors import UserError
 
 Kind = Literal["model", "function"]
-_SHORT = {"rule": "hearken.rewards.rules", "metric": "hearken.rewards.metrics"}
+_SHORT = {"rule": "hearken.rewards.rules", "metric": "hearken.rewards.metrics", "labeler": "hearken.labelers.rewards"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Term:
 def parse_terms(text: str) -> list[Term]:
     """The terms of ``my-reward``, ``my_module:score`` or ``my-reward,rule:length*0.5``.
 
-    ``rule:NAME`` and ``metric:NAME`` are functions of this package. ``my-reward#helpful,my-reward#honest*0.5`` weighs
-    anew the heads of a model that scores several attributes, as one term. A path that exists is one term whatever it
-    holds.
+    ``rule:NAME``, ``metric:NAME`` and ``labeler:ai`` are functions of this package.
+    ``my-reward#helpful,my-reward#honest*0.5`` weighs anew the heads of a model that scores several attributes, as one
+    term. A path that exists is one term whatever it holds.
 
     Raises:
         UserError: a term is empty, or its weight is not a number.

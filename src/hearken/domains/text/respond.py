@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hearken.domains.text.sampling import best_of as best_of_n
 from hearken.domains.text.sampling import open_frozen, sample
+from hearken.errors import UserError
 from hearken.feedback.examples import Content
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
@@ -20,6 +22,8 @@ def respond(
     *,
     seed: int = 0,
     device: str = "auto",
+    best_of: int = 1,
+    reward: str | Path = "",
     **parameters: Any,
 ) -> list[list[str]]:
     """``n`` responses of a policy to each prompt.
@@ -30,16 +34,27 @@ def respond(
         n: responses per prompt.
         seed: the same seed gives the same responses on the same machine, whatever the other prompts.
         device: as in training.
+        best_of: each response is the best by ``reward`` of so many.
+        reward: what `--reward` takes.
         parameters: of `SamplingParameters`: max_new_tokens, temperature, top_p, top_k.
 
     Raises:
-        UserError: the model cannot be loaded, or a prompt leaves no room for a response.
+        UserError: the model cannot be loaded, a prompt leaves no room for a response, or ``best_of`` has no reward.
     """
+    if best_of > 1 and not reward:
+        raise UserError(
+            f"the best of {best_of} needs a reward", "Name a reward model, or a function as module:function"
+        )
     how = SamplingParameters.parse(parameters, where="respond")
     policy = open_frozen(str(model), TextOptions(), device=device, reserve=how.max_new_tokens)
     texts: list[str] = []
     with progress("Sampling responses", len(prompts) * n, "response") as bar:
-        for part in sample(policy, prompts, n, how, seed):
+        parts = (
+            best_of_n(policy, prompts, n, best_of, how, seed, str(reward))
+            if best_of > 1
+            else sample(policy, prompts, n, how, seed)
+        )
+        for part in parts:
             texts += [one.text for one in part]
             bar.advance(len(part))
     return [texts[i * n : (i + 1) * n] for i in range(len(prompts))]

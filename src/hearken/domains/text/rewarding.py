@@ -48,14 +48,15 @@ def prompt_facts(rows: Sequence[Example], contents: Sequence[Content], ids: Sequ
     known: dict[tuple[int, ...], tuple[Prompt, dict[str, Any]]] = {}
     for content, tokens in zip(contents, ids, strict=True):
         facts = metadata[content]
-        if known.setdefault(tuple(tokens), (_plain(content), facts))[1] != facts:
+        if known.setdefault(tuple(tokens), (plain(content), facts))[1] != facts:
             raise UserError(
                 "two prompts are the same once cut to max_length, but their metadata differ", "Raise max_length"
             )
     return known
 
 
-def _plain(content: Content) -> Prompt:
+def plain(content: Content) -> Prompt:
+    """A prompt as reward functions see it: a text, or a list of messages."""
     return content if isinstance(content, str) else [asdict(message) for message in content]
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
+from hearken.domains.text.rewarding import Known, open_reward, plain
 from hearken.feedback.examples import Content, content_key
 from hearken.models.guided import with_guidance
+from hearken.models.layout import Group
 from hearken.models.loading import load_policy, load_tokenizer
 from hearken.models.scorers import TokenScorer, probe
 from hearken.rollout.native import NativeSampler
@@ -63,3 +66,37 @@ def sample(
             Sampled(part[s.prompt], policy.encoder.decode(s.tokens), s.tokens, s.finish_reason, seeds[s.prompt], i % k)
             for i, s in enumerate(sampler.sample(ids, k, how, seeds))
         ]
+
+
+class _Scoring(TextOptions):
+    """How a reward reads what was sampled."""
+
+    tokens: int = 8192
+
+
+def best_of(
+    policy: TextPolicy, prompts: Sequence[Content], k: int, n: int, how: SamplingParameters, seed: int, reward: str,
+    metadata: Sequence[dict[str, Any]] | None = None, *, rows: int = 128,
+) -> Iterator[list[Sampled]]:  # fmt: skip
+    """As `sample`, but each of the ``k`` responses is the best by ``reward`` of ``n`` (Nakano et al. 2021).
+
+    Args:
+        policy: who is sampled from.
+        prompts: texts or dialogues.
+        k: responses to each prompt.
+        n: how many are drawn for each of them.
+        how: temperature and the like.
+        seed: see `sample`.
+        reward: as `--reward` takes it.
+        metadata: of the prompts, for rewards in Python.
+        rows: how many are decoded at once.
+    """
+    ids = {p: policy.encoder.prompt(p) or [policy.encoder.eos] for p in prompts}
+    facts = metadata or [{} for _ in prompts]
+    known: Known = {tuple(ids[p]): (plain(p), fact) for p, fact in zip(prompts, facts, strict=True)}
+    score = open_reward(reward, policy, known, _Scoring(long_prompts="truncate"))
+    for part in sample(policy, prompts, k * n, how, seed, rows=rows):
+        every = [part[i : i + k * n] for i in range(0, len(part), k * n)]
+        scores = score([Group(ids[some[0].prompt], [s.tokens for s in some]) for some in every])
+        chosen = scores.view(-1, n).argmax(1).tolist()
+        yield [replace(part[row * n + best], number=row % k) for row, best in enumerate(chosen)]

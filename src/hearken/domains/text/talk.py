@@ -11,13 +11,17 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import text_encoder
 from hearken.feedback.examples import Message
-from hearken.models.loading import load_policy, load_tokenizer
+from hearken.models.loading import context_length, load_policy, load_tokenizer
+from hearken.models.scorers import TokenScorer
+from hearken.models.seq2seq import is_seq2seq
 from hearken.rollout.native import draw
 from hearken.rollout.sampler import SamplingParameters
+from hearken.rollout.seq2seq import Seq2SeqSteps
 from hearken.training.options import TextOptions
 from hearken.training.precision import device_of
 
@@ -40,20 +44,20 @@ class Talker:
         self._newest, self._device = newest, device
         self._how = how or SamplingParameters(max_new_tokens=256)
         self._turn = threading.Lock()  # one answer at a time: the processor is shared with whoever trains
-        self._opened: tuple[str, torch.nn.Module, TextEncoder] | None = None
+        self._opened: tuple[str, PreTrainedModel, TextEncoder] | None = None
 
     @property
     def name(self) -> str:
         """Name of the policy that answers."""
         return Path(self._newest()).name
 
-    def _open(self) -> tuple[torch.nn.Module, TextEncoder]:
+    def _open(self) -> tuple[PreTrainedModel, TextEncoder]:
         name = self._newest()
         if self._opened is None or self._opened[0] != name:
             text = TextOptions(long_prompts="truncate")
             tokenizer = load_tokenizer(name, text.eos)
             model = load_policy(name, device=device_of(self._device)).eval()
-            reserve = min(self._how.max_new_tokens, model.config.get_text_config().max_position_embeddings // 2)
+            reserve = min(self._how.max_new_tokens, context_length(model) // 2)
             self._opened = name, model, text_encoder(tokenizer, model, text, reserve)
         return self._opened[1:]
 
@@ -78,11 +82,15 @@ class Talker:
             said: list[list[int]] = [[] for _ in range(n)]
             shown = [""] * n
             live, cache = set(range(n)), None
-            for _ in range(min(self._how.max_new_tokens, encoder.max_length - len(prompt))):
-                out = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                cache = out.past_key_values
+            steps = Seq2SeqSteps(TokenScorer(model, adapter="default"), [prompt], n) if is_seq2seq(model) else None
+            for step in range(min(self._how.max_new_tokens, encoder.max_length - len(prompt))):
+                if steps is not None:
+                    logits = steps.start() if step == 0 else steps.step(tokens[:, 0])
+                else:
+                    out = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                    logits, cache = out.logits[:, -1], out.past_key_values
                 uniform = torch.rand(n, 1, generator=generator).to(device)
-                choice, _ = draw(out.logits[:, -1], uniform, self._how)
+                choice, _ = draw(logits, uniform, self._how)
                 for row in sorted(live):
                     token = int(choice[row])
                     if token in encoder.stop:
