@@ -255,8 +255,7 @@ def attributes(model: PreTrainedModel) -> tuple[str, ...]:
     """The attributes that a reward model with several heads scores, in their order; empty where it has one score."""
     if getattr(model.config, "hearken_attribute_weights", None) is None:
         return ()
-    names: dict[int, str] = dict(model.config.id2label or {})
-    return tuple(names[i] for i in sorted(names))
+    return tuple(name for _, name in sorted((model.config.id2label or {}).items(), key=lambda pair: int(pair[0])))
 
 
 def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:
