@@ -12,7 +12,6 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -29,17 +28,13 @@ MOST_ACTIONS, MOST_SECONDS = 3, 120.0
 LINK = re.compile(r"http://\S+/enter\S*#\S+")
 
 
-def link_of(process: subprocess.Popen[str], deadline: float) -> str:
+def link_of(process: subprocess.Popen[bytes], log: Path) -> str:
     """The link that the command prints."""
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if found := LINK.search(line):
-            return found[0]
-        if time.monotonic() > deadline:
-            break
-    raise UserError("the command printed no link", "".join(said)[-400:] or "It said nothing")
+    while not (found := LINK.search(log.read_text("utf-8"))):
+        if process.poll() is not None:
+            raise UserError("the command ended without a link", log.read_text("utf-8")[-400:] or "It said nothing")
+        time.sleep(0.02)
+    return found[0]
 
 
 def stored(path: Path) -> int:
@@ -63,12 +58,14 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         began = time.monotonic()
         actions.append("hearken quickstart --human")
-        process = subprocess.Popen([*COMMAND, str(folder), "--human"], stderr=subprocess.PIPE, text=True)
+        log = settings.work / "command.log"
+        with log.open("wb") as said:
+            process = subprocess.Popen([*COMMAND, str(folder), "--human"], stderr=said)
         try:
-            link = link_of(process, began + 10 * MOST_SECONDS)
+            link = link_of(process, log)
             page_seconds = time.monotonic() - began
             page = browser.new_page()
-            page.set_default_timeout(10_000 * MOST_SECONDS)
+            page.set_default_timeout(1000 * 2 * MOST_SECONDS)
             page.goto(link)
             page.get_by_role("button", name="I agree").click()
             actions.append("click: I agree, let us begin")
@@ -76,12 +73,11 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
             page.wait_for_timeout(1000)  # they read; the page takes nothing in the first moment
             page.keyboard.press("1")
             actions.append("key: 1")
-            while not stored(folder / "feedback.db"):
+            while not stored(folder / "feedback.db") and process.poll() is None:
                 page.wait_for_timeout(50)
             seconds = time.monotonic() - began
         finally:
-            process.send_signal(signal.SIGINT)
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             process.wait(60)
             browser.close()
     table(

@@ -22,7 +22,9 @@ from hearken.errors import UserError
 from hearken.feedback.access import Account
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response, hash_id, new_id
 from hearken.feedback.store import FeedbackStore
-from hearken.server.client import HearkenClient
+from hearken.labelers.ai import Nonsense
+from hearken.labelers.protocol import Ranking
+from hearken.server.client import HearkenClient, label_over_http
 from hearken.server.run import serve
 
 COMMAND = [
@@ -192,6 +194,29 @@ def test_the_client_does_all_that_a_labeler_does(run_server: Callable[..., Runni
         other.close()
     with HearkenClient(running.url, "wrong") as client, pytest.raises(UserError, match="token is not valid"):
         client.claim()
+
+
+class Picky:
+    """An AI labeler that takes the first response, and cannot judge greetings."""
+
+    name, kind, attributes = "judge@https://example.org/general", "ai", {"judge": "judge"}
+
+    def judge(self, prompt: Any, responses: Any, seed: int) -> Ranking:
+        if "hello" in prompt:
+            raise Nonsense("As a language model ...")
+        return Ranking((0, 1), (0, 1))
+
+
+def test_an_ai_labeler_answers_through_the_api(run_server: Callable[..., Running]) -> None:
+    running = run_server(lambda store: (fill(store), store.access.set_settings({"check_share": 0.0})))
+    secret, _ = running.store.access.add_token("all", ["write"])
+    with HearkenClient(running.url, secret) as client:
+        assert label_over_http(client, [Picky()], 0) == {"labelers": 1, "new": 2, "skipped": 1}
+        assert label_over_http(client, [Picky()], 0)["new"] == 0  # the same labeler: nothing twice
+    [labeler] = running.store.labelers(kind="ai")
+    assert labeler.name == Picky.name and sorted(j.kind for j in running.store.judgments()) == [
+        "comparison", "comparison", "skip",
+    ]  # fmt: skip
 
 
 def test_a_server_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

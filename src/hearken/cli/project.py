@@ -67,9 +67,7 @@ def sample(
 
 def label(
     labeler: Annotated[Literal["simulated", "ai"], typer.Option("--with", help="Who answers the queue.")] = "simulated",
-    server: Annotated[
-        str, typer.Option(metavar="URL", help="A running 'hearken serve' whose queue is answered (simulated labelers).")
-    ] = "",
+    server: Annotated[str, typer.Option(metavar="URL", help="A running 'hearken serve' whose queue is answered.")] = "",
     token: Annotated[
         str, typer.Option(metavar="TOKEN", envvar="HEARKEN_TOKEN", help="For --server: one that may write.")
     ] = "",
@@ -106,7 +104,18 @@ def label(
         from hearken.loop.project import Project
 
         opened = Project(project)
-        if labeler == "ai":
+        fixed = opened.config.seed if seed is None else seed
+        if server:
+            if revise or dry_run:
+                raise UserError("--revise and --dry-run work on the project's own database", "Leave --server out")
+            from hearken.server.client import HearkenClient, label_over_http
+
+            labelers: Any = opened.panel().labelers
+            if labeler == "ai":
+                labelers = [opened.ai_labeler(judge, url, constitution, reasoning, per_minute)]
+            with HearkenClient(server, token) as client:
+                done = label_over_http(client, labelers, fixed)
+        elif labeler == "ai":
             done = opened.ai_labels(
                 judge, url=url, constitution=constitution, reasoning=reasoning, revise=revise, workers=workers,
                 per_minute=per_minute, price_in=price_in, price_out=price_out, seed=seed, dry_run=dry_run,
@@ -116,11 +125,6 @@ def label(
                 from hearken.labelers.answering import say
 
                 typer.echo(say(done), err=True)
-        elif server:
-            from hearken.server.client import HearkenClient, label_over_http
-
-            with HearkenClient(server, token) as client:
-                done = label_over_http(client, opened.panel(), opened.config.seed if seed is None else seed)
         else:
             done = opened.label(labeler, seed=seed)
     emit(done, as_json, "Estimated" if dry_run else "Labelled")

@@ -49,7 +49,7 @@ from hearken.feedback.schema import (
 LEASE_SECONDS = 900.0
 """How long an item is lent unless said otherwise."""
 
-_PAGE = 2_000
+_FIRST_PAGE, _PAGE = 50, 2_000
 
 _Later = Judgments.alias("later")
 _RESPONSES = select(Responses).where(queue.among(Responses.c.id))
@@ -465,15 +465,18 @@ class FeedbackStore:
         return [*until, Judgments.c.kind != "withdrawal", ~superseded]
 
     def _pages(self, query: Select[Any], seq: Any) -> Iterator[RowMapping]:
-        """Rows in order of ``seq``, read in pages, each in a transaction of its own."""
-        last = 0
+        """Rows in order of ``seq``, read in pages, each in a transaction of its own.
+
+        The first pages are small: whoever looks for one row seldom reads far.
+        """
+        last, size = 0, _FIRST_PAGE
         while True:
             with self._database.read() as connection:
-                rows = connection.execute(query.where(seq > last).order_by(seq).limit(_PAGE)).mappings().all()
+                rows = connection.execute(query.where(seq > last).order_by(seq).limit(size)).mappings().all()
             yield from rows
-            if len(rows) < _PAGE:
+            if len(rows) < size:
                 return
-            last = rows[-1]["seq"]
+            last, size = rows[-1]["seq"], min(4 * size, _PAGE)
 
     def _one(self, record: type[R], table: Any, id: str) -> R:
         with self._database.read() as connection:

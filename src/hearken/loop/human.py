@@ -121,6 +121,10 @@ def ask(project: Project, goal: Goal) -> None:
         tested = any(judgment.prompt_id in held_out for judgment in given(store))
         missing = max(goal.needed - found, 0 if tested else 1)  # a reward model is tested on one at least
         store.close_items(item.id for item in waiting[missing:])
+        people = [labeler.id for labeler in store.labelers(kind="person")]
+        for item in waiting[:missing]:  # the page holds some for whoever has left
+            for person in people:
+                store.release(item.id, person)
     write_json(project.path / "runs" / RECORD, {"judgments": found, "needed": goal.needed})
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field
@@ -32,6 +32,9 @@ from hearken.loop.rounds_options import LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, write_json
+
+if TYPE_CHECKING:
+    from hearken.labelers.ai import AILabeler
 
 CONFIG = "hearken.yaml"
 RECORDS = ("samples", "judgments", "evaluation")
@@ -261,8 +264,8 @@ class Project:
                         name=one.name, kind="simulated", id=f"simulated-{one.name}", attributes=dict(one.attributes)
                     )
                     found[one.name] = store.add_labeler(record)
-            before = store.progress(round)
-            waiting = before.slots - before.slots_filled
+            open_items = store.items(round=round, done=False)
+            waiting = sum(item.slots - item.filled for item in open_items if not item.is_gold)
             with progress("Simulated labelers", waiting, "judgment") as bar:
                 done = 0
                 answered = -1
@@ -285,11 +288,9 @@ class Project:
         ``runs/ai-labels.json``.
         """
         from hearken.labelers import answering
-        from hearken.labelers.ai import AILabeler
         from hearken.labelers.constitution import load_constitution
-        from hearken.labelers.judges import CachedJudge, open_judge
 
-        principles = load_constitution(constitution)
+        load_constitution(constitution)  # a wrong name is said before anything is counted
         out = MAX_TOKENS if reasoning else 4
         seed = self.config.seed if seed is None else seed
         with self.store() as store:
@@ -301,12 +302,23 @@ class Project:
             announce(cost.say())
             if dry_run:
                 return asdict(cost)
-            opened = CachedJudge(open_judge(judge, url, per_minute=per_minute), self.path / "runs" / "judge")
-            labeler = AILabeler(opened, principles, reasoning, max_tokens=MAX_TOKENS)
+            labeler = self.ai_labeler(judge, url, constitution, reasoning, per_minute)
             work = answering.revise if revise else answering.answer_queue
             found = work(store, labeler, seed=seed, workers=workers, round=round)
         write_json(self.path / "runs" / "ai-labels.json", found)
         return found
+
+    def ai_labeler(
+        self, judge: str, url: str = "", constitution: str = "general", reasoning: bool = False, per_minute: float = 0.0
+    ) -> AILabeler:
+        """A model that judges by a constitution; its replies are cached in ``runs/judge``."""
+        from hearken.labelers.ai import AILabeler
+        from hearken.labelers.constitution import load_constitution
+        from hearken.labelers.judges import CachedJudge, open_judge
+
+        principles = load_constitution(constitution)
+        opened = CachedJudge(open_judge(judge, url, per_minute=per_minute), self.path / "runs" / "judge")
+        return AILabeler(opened, principles, reasoning, max_tokens=MAX_TOKENS)
 
     @staticmethod
     def _answer(store: FeedbackStore, labeler: Any, labeler_id: str, seed: int, bar: Any) -> int:

@@ -13,8 +13,19 @@ import httpx2 as httpx
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Message
-from hearken.feedback.records import ItemKind, Labeler, LabelerKind, Progress, Prompt, QueueItem, Response, new_id
-from hearken.labelers.simulated import Panel
+from hearken.feedback.records import (
+    ItemKind,
+    Labeler,
+    LabelerKind,
+    Progress,
+    Prompt,
+    QueueItem,
+    Response,
+    hash_id,
+    new_id,
+)
+from hearken.labelers.ai import Nonsense
+from hearken.labelers.protocol import Labeler as Judge
 from hearken.progress import progress
 from hearken.server.tasks import Task
 
@@ -169,19 +180,23 @@ def content_of(task: Task) -> Content:
     return tuple(Message(turn.role, turn.text) for turn in task.prompt if turn.role != "prompt")
 
 
-def label_over_http(client: HearkenClient, panel: Panel, seed: int) -> dict[str, Any]:
-    """Let a panel of simulated labelers answer a server's queue, as people would: blind, through the API.
+def label_over_http(client: HearkenClient, labelers: Iterable[Judge], seed: int) -> dict[str, Any]:
+    """Let labelers that are not people answer a server's queue, as people would: blind, through the API.
+
+    An item that a labeler cannot judge is skipped; another one gets it.
 
     Args:
         client: with a token of the scope "write": it adds the labelers.
-        panel: the labelers.
+        labelers: e.g. those of a panel, or one `AILabeler`.
         seed: fixes their answers.
     """
-    done, desks = 0, []
-    for one in panel.labelers:
+    done, skipped, desks = 0, 0, []
+    for one in labelers:
         attributes = {name: str(value) for name, value in one.attributes.items()}
-        desks.append((one, client.add_labeler(one.name, id=f"simulated-{one.name}", attributes=attributes)[1]))
-    with progress("Simulated labelers", None, "judgment") as bar, ExitStack() as stack:
+        named = one.name if one.kind == "simulated" else hash_id(one.name)[:12]  # judges have addresses in their names
+        added = client.add_labeler(one.name, one.kind, id=f"{one.kind}-{named}", attributes=attributes)
+        desks.append((one, added[1]))
+    with progress("Labelers", None, "judgment") as bar, ExitStack() as stack:
         for _, desk in desks:
             stack.enter_context(desk)
         answered = -1
@@ -190,8 +205,12 @@ def label_over_http(client: HearkenClient, panel: Panel, seed: int) -> dict[str,
             for labeler, desk in desks:
                 for task in desk.claim(8, kinds=["comparison"]):
                     texts = [response.text for response in task.responses]
-                    desk.compare(task, labeler.judge(content_of(task), texts, seed).ranks)
+                    try:
+                        desk.compare(task, labeler.judge(content_of(task), texts, seed).ranks)
+                    except Nonsense as said:
+                        desk.submit(task, {"kind": "skip", "reason": str(said)[:200]})
+                        skipped += 1
                     answered += 1
                     bar.advance()
             done += answered
-    return {"labelers": len(desks), "new": done}
+    return {"labelers": len(desks), "new": done - skipped, "skipped": skipped}
