@@ -282,7 +282,7 @@ class Project:
         out = MAX_TOKENS if reasoning else 4
         seed = self.config.seed if seed is None else seed
         with self.store() as store:
-            prices = {"round": round, "price_in": price_in, "price_out": price_out}
+            prices: dict[str, Any] = {"round": round, "price_in": price_in, "price_out": price_out}
             if revise:
                 cost = answering.estimate_revisions(store, tokens_out=MAX_TOKENS, **prices)
             else:

@@ -253,9 +253,8 @@ class ValueScorer(RewardScorer):
 
 def attributes(model: PreTrainedModel) -> tuple[str, ...]:
     """The attributes that a reward model with several heads scores, in their order; empty where it has one score."""
-    if getattr(model.config, "hearken_attribute_weights", None) is None:
-        return ()
-    return tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+    names: dict[int, str] = model.config.id2label  # type: ignore[assignment]
+    return tuple(names[i] for i in sorted(names)) if hasattr(model.config, "hearken_attribute_weights") else ()
 
 
 def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:

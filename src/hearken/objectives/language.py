@@ -17,7 +17,7 @@ def nll(logprobs: Tensor, mask: Tensor) -> Tensor:
     return -torch.where(mask.bool(), logprobs, torch.zeros_like(logprobs)).sum(-1)
 
 
-def perplexity(total_nll: float, tokens: int) -> float:
+def perplexity(total_nll: float, tokens: float) -> float:
     """exp(nats per token) from a summed NLL; infinity where it overflows, NaN for no tokens."""
     if tokens == 0:
         return math.nan
