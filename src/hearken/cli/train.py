@@ -66,7 +66,9 @@ def register(app: typer.Typer) -> None:
         cls=StageGroup,
         no_args_is_help=True,
         help="Train a stage: models and files in, a folder out.",
-        epilog="Example:  hearken train sft --help",
+        epilog="By what you have: demonstrations: sft. Comparisons: dpo, or reward and then ppo or rloo. Thumbs: kto. "
+        "Ratings: reward, then as before. A rule or a function: grpo or rloo. No sampling: ilql. "
+        "More: docs/choosing.md.  Example:  hearken train sft --help",
     )
     group.callback()(lambda: None)
     app.add_typer(group, name="train")

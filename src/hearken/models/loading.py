@@ -119,9 +119,12 @@ def load_reward(name: str, *, device: torch.device | str = "cpu") -> PreTrainedM
 
 
 def score_head(model: PreTrainedModel) -> nn.Module:
-    """A sequence classifier's head: ``score``, or the two layers that encoder-decoders have."""
-    found = getattr(model, "score", None) or getattr(model, "classification_head", None)
-    return found if isinstance(found, nn.Module) else nn.Identity()
+    """A sequence classifier's head: ``score``, or the two layers that encoder-decoders have.
+
+    Raises:
+        AttributeError: it has neither.
+    """
+    return model.get_submodule("score" if hasattr(model, "score") else "classification_head")
 
 
 def last_linear(head: nn.Module) -> Any:
@@ -161,7 +164,10 @@ def new_reward(
         model = _load(
             AutoModelForSequenceClassification, name, "a reward model's backbone", config=config, dtype=torch.float32
         )
-    head = last_linear(score_head(model))
+    try:
+        head = last_linear(score_head(model))
+    except AttributeError:
+        head = None
     if not isinstance(head, nn.Linear):
         raise UserError(f"{type(model).__name__} has no linear head named score", "Use another architecture")
     if not trained:

@@ -105,9 +105,9 @@ def fits(scorer: TokenScorer) -> bool:
     weights = sum(p.numel() for p in model.parameters())
     if rope not in ROPES or config.hidden_act != "silu" or weights > LARGEST:
         return False
-    backbone: Any = scorer.backbone
     if not isinstance(scorer.backbone, nn.Module):  # a policy that reads more than its own model, like NLPO's
         return False
+    backbone: Any = scorer.backbone
     if any(m._forward_hooks or m._forward_pre_hooks for m in backbone.modules()):
         return False
     return all(is_plain(part) for layer in backbone.layers for part in _linears(layer))
