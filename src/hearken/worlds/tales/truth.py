@@ -101,7 +101,7 @@ def lines(task: str) -> tuple[Line, ...]:
 
 def write_line(line: Line, truth: Truth, rng: random.Random, *, lie: str = "") -> str:
     """The line said of a tale; what the tale does not tell is made up, and so is the slot ``lie``."""
-    values = {slot: rng.choice(known) for slot, known in CONTENT.items()} | truth.facts
+    values = {slot: rng.choice(known) for slot, known in CONTENT.items()} | dict(truth.facts)
     if lie:
         values[lie] = rng.choice([value for value in CONTENT[lie] if value != truth.facts.get(lie)])
     return line.template.fill(values | {"Sub": values["sub"].capitalize()}, rng)

@@ -77,10 +77,11 @@ class TaleWorld:
     @staticmethod
     def utility(prompt: str, text: str, group: str) -> float:
         """What the response is worth to one of `groups`."""
-        judge = _tasks if _tasks.is_request(prompt) else _gold
-        return judge.utility(prompt, text, group)
+        if _tasks.is_request(prompt):
+            return _tasks.utility(prompt, text, group)
+        return _gold.utility(prompt, text, group)
 
     @staticmethod
     def gold(prompt: str, text: str) -> float:
         """The gold reward: the mean utility of the groups."""
-        return (_tasks if _tasks.is_request(prompt) else _gold).gold(prompt, text)
+        return _tasks.gold(prompt, text) if _tasks.is_request(prompt) else _gold.gold(prompt, text)
