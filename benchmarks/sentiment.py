@@ -39,7 +39,7 @@ SIZE = ScratchSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=128)
 COMMON = {"trackers": "none", "precision": "fp32", "warmup": 0.05}
 PRETRAINING = COMMON | {"epochs": 1.0, "lr": 3e-3, "batch": 8, "weight_decay": 0.1, "beta2": 0.99}
 PROXY = COMMON | {
-    "epochs": 3.0, "lr": 5e-4, "batch": 16, "weight_decay": 0.1, "long_prompts": "truncate",
+    "epochs": 3.0, "lr": 5e-4, "batch": 16, "weight_decay": 0.1, "pooling": "mean", "long_prompts": "truncate",
 }  # fmt: skip
 PPO = COMMON | {
     "lr": 3e-4, "value_lr": 1e-3, "episodes": 10240, "batch": 256, "samples": 4, "epochs": 1, "minibatches": 2,

@@ -136,9 +136,7 @@ def rlhf(task: Task, base: Path, amounts: Amounts, settings: argparse.Namespace)
     if kind == "talk":
         heldout = [p for p in task.prompts(2 * amounts.heldout, "heldout") if len(turns(p)) == 1][: amounts.heldout]
     before, after = (play(task, path, sft, heldout, how, seed) for path in (sft, ppo))
-    print(
-        f"{kind}: the reward model ranks {reward.metrics.get('accuracy')} of held-out pairs as labelers do", flush=True
-    )
+    print(f"{kind}: the reward model's accuracy is {reward.metrics.get('accuracy')}", flush=True)
     return {"SFT": figures(before, before), "PPO": figures(after, before)}
 
 

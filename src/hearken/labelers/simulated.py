@@ -17,6 +17,18 @@ Utility = Callable[[str, str, str], float]
 """(prompt, response, group) -> what the response is worth to the group."""
 
 
+def prompt_text(prompt: Content) -> str:
+    """The prompt as the world knows it: the text, or what the user said last."""
+    if isinstance(prompt, str):
+        return prompt
+    return next((message.content for message in reversed(prompt) if message.role == "user"), "")
+
+
+def dialogue_text(prompt: Content) -> str:
+    """The prompt as a world that judges dialogues knows it: all that was said, with an empty line between turns."""
+    return prompt if isinstance(prompt, str) else "\n\n".join(message.content for message in prompt)
+
+
 @dataclass(frozen=True, slots=True)
 class PairVote:
     """Probabilities of the three outcomes of a comparison of a with b; they add up to 1."""
@@ -64,7 +76,7 @@ class SimulatedLabeler:
     side: float = 0.8
     length: float = 0.04
     quirk: float = 0.2
-    reads: Callable[[Content], str] = lambda prompt: prompt_text(prompt)
+    reads: Callable[[Content], str] = prompt_text
 
     @property
     def kind(self) -> LabelerKind:
@@ -152,7 +164,7 @@ def make_panel(
     side: float = 0.8,
     length: float = 0.04,
     quirk: float = 0.2,
-    reads: Callable[[Content], str] | None = None,
+    reads: Callable[[Content], str] = prompt_text,
 ) -> Panel:
     """A panel with ``per_group`` labelers of each group, who differ a little in how sharp and how biased they are.
 
@@ -166,7 +178,7 @@ def make_panel(
         side: mean.
         length: mean.
         quirk: the same for all.
-        reads: the same for all; `prompt_text` where None, `dialogue_text` for worlds that judge whole dialogues.
+        reads: the same for all; `dialogue_text` for worlds that judge whole dialogues.
     """
     rng = random.Random(f"panel:{seed}")
     return Panel(
@@ -180,24 +192,12 @@ def make_panel(
                 side=side * rng.uniform(0.6, 1.4),
                 length=length * rng.uniform(0.6, 1.4),
                 quirk=quirk,
-                reads=reads or prompt_text,
+                reads=reads,
             )
             for group in groups
             for number in range(1, per_group + 1)
         )
     )
-
-
-def prompt_text(prompt: Content) -> str:
-    """The prompt as the world knows it: the text, or what the user said last."""
-    if isinstance(prompt, str):
-        return prompt
-    return next((message.content for message in reversed(prompt) if message.role == "user"), "")
-
-
-def dialogue_text(prompt: Content) -> str:
-    """The prompt as a world that judges dialogues knows it: all that was said, with an empty line between turns."""
-    return prompt if isinstance(prompt, str) else "\n\n".join(message.content for message in prompt)
 
 
 def _sigmoid(x: float) -> float:
