@@ -31,8 +31,15 @@ class Waiting(Exception):
 class Patience(Protocol):
     """What `ask` needs to know about waiting."""
 
-    enough: float
-    poll_seconds: float
+    @property
+    def enough(self) -> float:
+        """Share of the judgments after which it goes on."""
+        ...
+
+    @property
+    def poll_seconds(self) -> float:
+        """How often it looks."""
+        ...
 
 
 def ask(
