@@ -31,7 +31,9 @@ def drawn(node: Any) -> str:
     return out.getvalue()
 
 
-def test_a_policy_is_walked_back_to_its_judgments_and_labelers(tales: Callable[..., Project], tmp_path: Path) -> None:
+def test_a_policy_is_walked_back_to_its_judgments_and_labelers(
+    tales: Callable[..., Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = tales(rounds=2)
     with project.store() as store:
         store.add_guideline("Prefer tales that end well.")
@@ -53,6 +55,7 @@ def test_a_policy_is_walked_back_to_its_judgments_and_labelers(tales: Callable[.
     assert [list(p["responses_of"]) for p in by_round] == [["model"], ["r01-ppo"]]
     assert {n["id"] for n in every if n.get("as") == "labeler"} == labelers
     assert all(sum(p["guidelines"].values()) == p["judgments"] for p in by_round)
+    monkeypatch.setattr("hearken.loop.trace.LABELERS", 2)
     picture = drawn(trace("r02-ppo", project))
     assert "reward: r02-reward" in picture and "more labelers" in picture and "told above" in picture
 

@@ -32,9 +32,14 @@ class Patience(Protocol):
     """What `ask` needs to know about waiting."""
 
     @property
-    def enough(self) -> float: ...
+    def enough(self) -> float:
+        """Share of the judgments after which it goes on."""
+        ...
+
     @property
-    def poll_seconds(self) -> float: ...
+    def poll_seconds(self) -> float:
+        """How often it looks."""
+        ...
 
 
 def ask(

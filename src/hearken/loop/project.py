@@ -264,13 +264,14 @@ class Project:
                         name=one.name, kind="simulated", id=f"simulated-{one.name}", attributes=dict(one.attributes)
                     )
                     found[one.name] = store.add_labeler(record)
+            turns = _after_last(store, [(one, found[one.name].id) for one in panel.labelers])
             open_items = store.items(round=round, done=False)
             waiting = sum(item.slots - item.filled for item in open_items if not item.is_gold)
             with progress("Simulated labelers", waiting, "judgment") as bar:
                 done = 0
                 answered = -1
                 while answered:
-                    answered = sum(self._answer(store, one, found[one.name].id, seed, bar) for one in panel.labelers)
+                    answered = sum(self._answer(store, one, labeler_id, seed, bar) for one, labeler_id in turns)
                     done += answered
             return {"judgments": store.last_seq(), "labelers": len(panel.labelers), "new": done}
 
@@ -440,6 +441,15 @@ class Project:
 
 def _absolute(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else name
+
+
+def _after_last(store: FeedbackStore, turns: list[tuple[Any, str]]) -> list[tuple[Any, str]]:
+    """Begin with whose turn it is after the newest judgment: an interrupted panel goes on as one that was not."""
+    mine = [labeler_id for _, labeler_id in turns]
+    newest = max(store.last_seq() - 500, 0)
+    last = [j.labeler_id for j in store.judgments(since=newest, checks=None) if j.labeler_id in mine]
+    first = mine.index(last[-1]) + 1 if last else 0
+    return turns[first:] + turns[:first]
 
 
 def as_responses(

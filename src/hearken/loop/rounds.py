@@ -107,12 +107,9 @@ class Loop:
         self._check()
         with _alone(self.project.path), progress("Rounds", rounds * len(STEPS), "step") as bar:
             for number in range(1, rounds + 1):
-
-                def say(name: str, number: int = number) -> None:
-                    bar.advance(1, f"round {number} of {rounds}: {name}")
-
                 try:
-                    self._round(number, say)
+                    for step in self._round(number):
+                        bar.advance(1, f"round {number} of {rounds}: {step}")
                 except Waiting as waiting:
                     return self._summary(number - 1, waiting.missing)
         return self._summary(rounds, 0)
@@ -141,26 +138,27 @@ class Loop:
 
     # A round
 
-    def _round(self, number: int, done: Callable[[str], None]) -> None:
+    def _round(self, number: int) -> Iterator[str]:
+        """The steps of a round, each named when it is done."""
         project = self.project
         with project.timed("Sampling"):
             self.samples(number)
-        done("samples")
+        yield "samples"
         with project.timed("Judgments"):
             judgments = self.judgments(number)
-        done("judgments")
+        yield "judgments"
         if self.needs_reward:
             with project.timed("Reward model"):
                 for member in range(self.config.ensemble):
                     self.reward(number, judgments, member)
-        done("reward")
+        yield "reward"
         with project.timed(f"{self.config.improve.upper()}, round {number}"):
             self.improve(number, judgments)
-        done(self.config.improve)
+        yield self.config.improve
         with project.timed("Evaluation"):
             evaluation = self.evaluation(number)
         self.figures.append({"round": number} | evaluation.metrics)
-        done("evaluation")
+        yield "evaluation"
 
     @property
     def needs_reward(self) -> bool:
