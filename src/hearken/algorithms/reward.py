@@ -22,6 +22,7 @@ from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, by_responses, demonstrations, judgments, nothing_fits
 from hearken.domains.text.loading import adapt, prepare, text_encoder
 from hearken.errors import UserError
+from hearken.feedback.splits import of_labelers
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import merge_adapter, new_reward, save
 from hearken.models.scorers import RewardScorer, probe
@@ -53,7 +54,10 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     encoder = text_encoder(tokenizer, model, options)
     reader = Reader(options)
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
-    data, held_out = judgments(rows.train, encoder), judgments(rows.validation, encoder)
+    train, kept = rows.train, rows.validation
+    if options.only:
+        train, kept = of_labelers(train, options.only), of_labelers(kept, options.only) if kept else []
+    data, held_out = judgments(train, encoder), judgments(kept, encoder)
     if not data:
         raise nothing_fits(inputs.data)
     references = demonstrations(reader.read(inputs.references), encoder)

@@ -30,3 +30,5 @@ class RewardOptions(TrainingOptions, TextOptions):
     """Read the score at the last response token (as AutoModelForSequenceClassification does), or average over all."""
     normalise: Literal["mean", "unit", "none"] = "mean"
     """After training: reference responses score 0 on average (mean), and with standard deviation 1 (unit)."""
+    only: str = ""
+    """KEY=VALUE: only judgments of these labelers, e.g. group=quest (a declared attribute) or labeler=ID."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from hearken.cli.console import JsonOption, ProjectOption, SeedOption, clean_stdout, emit
+from hearken.errors import UserError
 
 PolicyOption = Annotated[
     str | None,
@@ -123,16 +124,40 @@ def evaluate(
         str | None, typer.Option(metavar="MODEL", help="The policy to compare with.", show_default="the first policy")
     ] = None,
     prompts: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many held-out prompts.")] = None,
+    reward: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Only a card of this reward model (also outside a project).")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Held-out comparisons for --reward; else those its training held out."),
+    ] = None,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Card: train it again on parts of its labels, which takes a while.")
+    ] = False,
+    larger: Annotated[
+        str, typer.Option(metavar="MODEL", help="Card: train this model on the same labels, to see if size helps.")
+    ] = "",
     seed: SeedOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a policy on held-out prompts, against another."""
+    """Measure a policy against another on held-out prompts, and the reward model on held-out judgments (its card)."""
     with clean_stdout():
-        from hearken.loop.project import Project
+        from hearken.loop import cards
 
-        done = Project(project).evaluate(policy=policy, against=against, prompts=prompts, seed=seed)
-    emit(done, as_json, "On held-out prompts")
+        if reward is not None and (data or not (project / "artifacts" / reward).is_dir()):
+            card = cards.evaluate_reward(reward, data or (), learning_curve=learning_curve, larger=larger)
+            done: dict[str, Any] = cards.summary(card)
+        else:
+            from hearken.loop.project import Project
+
+            opened = Project(project)
+            done = {} if reward else opened.evaluate(policy=policy, against=against, prompts=prompts, seed=seed)
+            measured = cards.project_card(opened, reward, learning_curve=learning_curve, larger=larger)
+            if reward and measured is None:
+                raise UserError(f"nothing is held out to measure {reward} on", "Label prompts of the validation split")
+            done |= cards.summary(measured) if reward and measured else {"reward_model": cards.summary(measured)}
+    emit(done, as_json, "On held-out comparisons" if reward else "On held-out prompts")
 
 
 def report(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
