@@ -51,13 +51,15 @@ def test_a_card_with_everything(made) -> None:
     assert len(card.learning) == 4 and "times the labels brought" in card.learning_says
     assert card.shift is not None and card.shift.told_apart > 0.8 and any("scores now" in r for r in card.reasons)
     assert card.ensemble is not None and card.ensemble.disagreement == 0
-    assert Card.load(folder) == card
+    again = Card.load(folder)
+    assert again is not None and (again.learning, again.shift, again.slices) == (card.learning, card.shift, card.slices)
 
 
 def test_what_training_held_out_and_what_it_saw(made) -> None:
-    folder, pairs = made
+    folder, _ = made
     with quiet():
-        assert evaluate_reward(folder).pairs == 8
+        held_out = json.loads((folder / "manifest.json").read_text())["metrics"]["validation_pairs"]
+        assert evaluate_reward(folder).pairs == held_out
         seen = json.loads((folder / "manifest.json").read_text())["inputs"]["data"][0]
         with pytest.raises(UserError, match="training data"):
             evaluate_reward(folder, [seen])
