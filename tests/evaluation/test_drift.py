@@ -11,7 +11,10 @@ from hearken.feedback.examples import Comparison
 
 def test_a_collapse_shows_without_any_judge() -> None:
     prompts = [f"p{i}" for i in range(6)]
-    before = [f"the {a} went to the {b}" for a in ("fox", "owl", "bear") for b in ("hill by night", "river")]
+    before = [
+        "the fox went to the hill by night", "an owl sings in the rain", "bears sleep", "no river is so wide as ours",
+        "one day the miller lost her hat", "who rang the bell at dawn",
+    ]  # fmt: skip
     after = ["best best film ever made today my friend"] * 6
     found = drift(prompts, after, before)
     assert found.length.estimate == pytest.approx(8 - sum(len(t.split()) for t in before) / 6)
