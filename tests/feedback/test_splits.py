@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Message, PromptOnly, Rating, Thumb
-from hearken.feedback.splits import check_leakage, deduplicate, side, split_by_prompt
+from hearken.feedback.splits import (
+    check_leakage,
+    deduplicate,
+    of_labelers,
+    side,
+    split_by_labeler,
+    split_by_prompt,
+)
 
 
 def test_deduplicate_keeps_the_first_of_equals() -> None:
@@ -86,3 +93,22 @@ def test_leakage_tells_equal_from_nearly_equal() -> None:
 def test_a_share_is_a_share() -> None:
     with pytest.raises(UserError, match=r"0\.\.1, not 10"):
         split_by_prompt([], 10)
+
+
+def test_judgments_of_some_labelers_and_whole_labelers_held_out() -> None:
+    rows = [
+        Comparison(f"p{i}", ("a", "b"), (0, 1), metadata={"labeler": f"l{i % 4}", "attributes": {"group": "xy"[i % 2]}})
+        for i in range(12)
+    ]
+    assert len(of_labelers(rows, "group=x")) == 6 and len(of_labelers(rows, "labeler=l3")) == 3
+    with pytest.raises(UserError, match="no judgment has group=z") as caught:
+        of_labelers(rows, "group=z")
+    assert "x, y" in caught.value.hint
+    with pytest.raises(UserError, match="KEY=VALUE"):
+        of_labelers(rows, "group")
+    split = split_by_labeler(rows, 0.25)
+    inside, outside = ({r.metadata["labeler"] for r in side} for side in (split.train, split.validation))
+    assert len(outside) == 1 and not inside & outside and len(split.train) + len(split.validation) == 12
+    assert split_by_labeler(rows, 0.25) == split
+    with pytest.raises(UserError, match="none can be held out"):
+        split_by_labeler(rows[:1], 0.5)

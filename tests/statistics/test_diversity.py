@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hearken.statistics.diversity import distinct_n, ngrams, repetition
+from hearken.statistics.diversity import distinct_n, ngrams, repeated_phrases, repetition, self_bleu
 
 
 def test_ngrams_split_punctuation_and_fold_case() -> None:
@@ -24,3 +24,33 @@ def test_repetition_is_within_a_text() -> None:
     assert repetition(["a b a b a"], 2) == 1 / 2
     assert repetition(["a b a b a", "c d e", "x"], 2) == 1 / 4
     assert math.isnan(repetition(["short"], 4))
+
+
+def test_self_bleu_rises_as_texts_become_alike() -> None:
+    same = ["the fox runs home in the rain"] * 4
+    different = ["the fox runs home in the rain", "a bear sings", "owls sleep on every hill by day", "rivers are wide"]
+    assert self_bleu(same) == pytest.approx(1.0)
+    assert self_bleu(different) < self_bleu([*different, *same]) < 1
+    assert math.isnan(self_bleu(["alone"]))
+
+
+def test_self_bleu_agrees_with_sacrebleu() -> None:
+    sacrebleu = pytest.importorskip("sacrebleu")
+    texts = ["the fox runs home in the rain", "the fox sleeps at home in rain", "a fox runs in the rain at home today"]
+    theirs = [
+        sacrebleu.sentence_bleu(
+            text, texts[:i] + texts[i + 1 :], smooth_method="add-k", smooth_value=1, lowercase=True
+        ).score
+        / 100
+        for i, text in enumerate(texts)
+    ]
+    assert self_bleu(texts) == pytest.approx(sum(theirs) / 3, abs=1e-6)
+
+
+def test_repeated_phrases_names_what_grew() -> None:
+    before = ["the fox runs home", "one two three four", "in the deep dark wood"]
+    now = ["in the deep dark wood", "in the deep dark sea", "in the deep dark night", "the fox runs home"]
+    (first, *rest) = repeated_phrases(now, before)
+    assert first.text == "in the deep dark" and first.share == 0.75 and first.before == pytest.approx(1 / 3)
+    assert "the fox runs home" not in [p.text for p in rest]
+    assert repeated_phrases([], before) == []

@@ -33,9 +33,11 @@ from hearken.algorithms.rollouts import (
     trial,
 )
 from hearken.algorithms.stage import Inputs
+from hearken.algorithms.watch import Watch
 from hearken.domains.text.data import Reader, demonstrations, nothing_fits, prompts
 from hearken.domains.text.loading import TextPolicy, adapt, open_policy, prepare
 from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
+from hearken.errors import UserError
 from hearken.feedback.examples import Content
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_reward, new_reward, save, switch_adapter
@@ -103,11 +105,18 @@ class Ready:
     prompts: list[list[int]]
     ptx: list[Group]
     facts: dict[str, Any]
+    judge: Reward | None = None
+    """Who watches (see `watch`)."""
 
 
 def load(inputs: Inputs, options: PPOOptions) -> Ready:
     """Open the four networks and encode the prompts and the pretraining text."""
     check_batches(options)
+    if options.stop_when and not options.judge:
+        raise UserError(
+            f"stop_when={options.stop_when} needs someone to ask",
+            "Add --judge: another reward model or module:function",
+        )
     policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
     reader = Reader(options)
     rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
@@ -118,7 +127,11 @@ def load(inputs: Inputs, options: PPOOptions) -> Ready:
     more = {"prompts": len(ids), "ptx_pieces": len(ptx), "skipped": reader.skipped}
     facts = rows.facts | more | {"truncation": policy.encoder.truncation.say()}
     known = prompt_facts(rows.train, contents, ids)
-    return Ready(policy, open_models(inputs, options, policy, known), contents, ids, ptx, facts)
+    judge = None
+    if options.judge:
+        plainly = options.model_copy(update={"pessimism": 0.0, "trust_reward": True})
+        judge = open_reward(options.judge, policy, known, plainly)
+    return Ready(policy, open_models(inputs, options, policy, known), contents, ids, ptx, facts, judge)
 
 
 def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy, known: Known) -> Models:
@@ -177,6 +190,10 @@ def improve(
         [models.value], options, iterations * updates, scale=(options.value_lr or options.lr) / options.lr
     )
     states: dict[str, Stateful] = {"policy": actor, "value": critic, "control": control, **(more or {})}
+    watch = None
+    if ready.judge is not None:
+        watch = Watch(ready.judge, models.policy, options.judge_every, options.stop_when == "fooled")
+        states["watch"] = watch
     run = Run(out, options, states, label=options.stage.upper(), records=[ROLLOUTS])
     sampler = NativeSampler(models.policy, policy.stop)
     run.choose_precision(lambda: trial(models.policy, ids, options).backward())
@@ -186,23 +203,28 @@ def improve(
         chosen = order.endless(step)
         with run.guard():
             rollout = collect(policy, models, sampler, [ids[i] for i in chosen], step, control.beta, run, options)
+            judged = watch.look(step, rollout.groups, rollout.scores.mean().item()) if watch else {}
             stats: list[dict[str, float]] = []
             for update, batch in enumerate(minibatches(len(rollout.groups), step, options)):
                 extra = [ptx[i] for i in pretraining.endless(step * updates + update)] if pretraining else []
                 run.batch = [rollout.groups[i] for i in batch]
                 stats.append(learn(models, actor, critic, rollout, batch, extra, step * updates + update, run, options))
         kl = rollout.kl()
-        run.log(**summary(rollout, stats, control.beta))
+        run.log(**summary(rollout, stats, control.beta), **judged)
         if options.save_rollouts:
             run.record(ROLLOUTS, described(policy, rollout, [ready.contents[i] for i in chosen]))
         if options.kl_target:
             control.beta = adapt_kl(control.beta, kl, options.kl_target, len(rollout.samples), options.kl_horizon)
         after(step)
+        if watch and watch.fooled():
+            break
 
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "kl", "beta", "entropy", "length", "eos_share")} | {
-        "steps": iterations
+        "steps": len(run.history)
     }
+    if watch:
+        metrics |= watch.restore()
     switch_adapter(policy.scorer.model, "policy")
     save(policy.scorer.model, policy.tokenizer, out)
     artifact = finish(

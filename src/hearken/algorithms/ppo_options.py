@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -44,3 +44,9 @@ class PPOOptions(RolloutOptions):
     """Weight of the pretraining loss where --ptx is given; both are means per token (InstructGPT's 27.8 is not)."""
     ptx_batch: int = Field(0, ge=0)
     """Pieces of pretraining text per optimiser step; 0 takes as many as responses."""
+    judge: str = ""
+    """Who watches, and is never optimised: a reward model of other labels, or module:function (as for --reward)."""
+    judge_every: int = Field(5, ge=1)
+    """Iterations between two questions to the judge; the policy that it likes best is what is kept."""
+    stop_when: Literal["", "fooled"] = ""
+    """fooled: end the run once the judge's score falls while the reward's rises, beyond noise."""

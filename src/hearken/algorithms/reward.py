@@ -24,6 +24,7 @@ from hearken.domains.text.data import Judged, Reader, by_responses, demonstratio
 from hearken.domains.text.loading import adapt, prepare, text_encoder
 from hearken.errors import UserError
 from hearken.feedback.examples import Example, Rating
+from hearken.feedback.splits import of_labelers
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import merge_adapter, new_reward, save, score_head
 from hearken.models.scorers import RewardScorer, probe
@@ -53,13 +54,16 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     """A fresh head on the language model ``inputs.model``, and the judgments encoded."""
     reader = Reader(options)
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
+    train, kept = rows.train, rows.validation
+    if options.only:
+        train, kept = of_labelers(train, options.only), of_labelers(kept, options.only) if kept else []
     model, tokenizer = new_reward(
         inputs.model, options.seed, eos=options.eos, device=device_of(options.device),
-        attributes=weighted(attributes(rows.train), options.weights),
+        attributes=weighted(attributes(train), options.weights),
     )  # fmt: skip
     model.config.hearken_pooling = options.pooling
     encoder = text_encoder(tokenizer, model, options)
-    data, held_out = judgments(rows.train, encoder), judgments(rows.validation, encoder)
+    data, held_out = judgments(train, encoder), judgments(kept, encoder)
     if not data:
         raise nothing_fits(inputs.data)
     references = demonstrations(reader.read(inputs.references), encoder)

@@ -32,3 +32,5 @@ class RewardOptions(TrainingOptions, TextOptions):
     """Of ratings on several attributes: what each counts in the score, e.g. {helpful: 1, honest: 0.5}; else alike."""
     normalise: Literal["mean", "unit", "none"] = "mean"
     """After training: reference responses score 0 on average (mean), and with standard deviation 1 (unit)."""
+    only: str = ""
+    """KEY=VALUE: only judgments of these labelers, e.g. group=quest (a declared attribute) or labeler=ID."""

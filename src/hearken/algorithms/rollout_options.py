@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from hearken.algorithms.trust_options import TrustOptions
 from hearken.training.options import TextOptions, TrainingOptions
 
 
-class RolloutOptions(TrainingOptions, TextOptions):
+class RolloutOptions(TrainingOptions, TextOptions, TrustOptions):
     """Sampling, batches of responses, and the KL penalty."""
 
     episodes: int = Field(100_000, ge=1)

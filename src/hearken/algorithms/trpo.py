@@ -22,6 +22,7 @@ from hearken.algorithms.ppo import Models, Rollout, collect, load
 from hearken.algorithms.rollouts import ROLLOUTS, described, sampling_figures, trial
 from hearken.algorithms.stage import Inputs
 from hearken.algorithms.trpo_options import TRPOOptions
+from hearken.errors import UserError
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import save, switch_adapter
 from hearken.models.scorers import TokenScorer
@@ -80,6 +81,8 @@ class Weights:
 
 def run(inputs: Inputs, options: TRPOOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
+    if options.judge:
+        raise UserError("trpo does not ask a judge on its way", "Leave --judge out, or train ppo")
     ready = load(inputs, options)
     policy, models, ids = ready.policy, ready.models, ready.prompts
     iterations = max(options.episodes // options.batch, 1)

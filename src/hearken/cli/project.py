@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,7 +163,8 @@ def evaluate(
         list[str] | None, typer.Option(metavar="YAML", help="A task file, as lm-eval's, to try too. May be repeated.")
     ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="Prompts from a file; no project is needed then.")
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Prompts from a file, for --card comparisons; no project is needed then."),
     ] = None,
     reward: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The reward model.", show_default="the newest")
@@ -180,6 +182,16 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", "-o", metavar="KEY=VALUE", help="A setting of hearken.yaml: sample.temperature=.7"),
     ] = None,
+    card: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Only a card of this reward model, on --data or what was held out."),
+    ] = None,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Card: train it again on parts of its labels, which takes a while.")
+    ] = False,
+    larger: Annotated[
+        str, typer.Option(metavar="MODEL", help="Card: train this model on the same labels, to see if size helps.")
+    ] = "",
     seed: SeedOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -187,9 +199,14 @@ def evaluate(
     """Which policy is better? On held-out prompts, by the true reward, a reward model, people or an AI.
 
     Inside a project, or on bare models with --data. Win rates are with intervals by bootstrap over prompts.
+    The project's reward model is measured on held-out judgments as well: its card.
     """
     if plan is not None:
         emit(_plan(plan, ties, power), as_json, "Before you start")
+        return
+    how: dict[str, Any] = {"learning_curve": learning_curve, "larger": larger}
+    if card is not None:
+        emit(_card(project, card, data or (), how), as_json, "On held-out comparisons")
         return
     with clean_stdout():
         from hearken.cli.loop import open_project
@@ -212,6 +229,10 @@ def evaluate(
                 everything=everything, best_of=best_of or (), perplexity=perplexity or (), tasks=task or (),
                 seeds=seeds, seed=seed, wait=wait, announce=lambda text: typer.echo(text, err=True),
             )  # fmt: skip
+            if not outside:
+                from hearken.loop import cards
+
+                found["reward_model"] = cards.summary(cards.project_card(opened, **how))
         except Waiting as waiting:
             found = {"waiting_for": waiting.missing}
     if as_json:
@@ -220,6 +241,20 @@ def evaluate(
     from hearken.cli.standings import show
 
     show(found)
+
+
+def _card(project: Path, name: str, data: Sequence[str], how: dict[str, Any]) -> dict[str, Any]:
+    """What `hearken evaluate --card` says: of a reward model's folder, or of an artifact of the project."""
+    with clean_stdout():
+        from hearken.loop import cards
+        from hearken.loop.project import Project
+
+        if data or not (project / "artifacts" / name).is_dir():
+            return cards.summary(cards.evaluate_reward(name, data, **how))
+        measured = cards.project_card(Project(project), name, **how)
+    if measured is None:
+        raise UserError(f"nothing is held out to measure {name} on", "Label prompts of the validation split")
+    return cards.summary(measured)
 
 
 def _plan(rate: float, ties: float, power: float) -> dict[str, Any]:

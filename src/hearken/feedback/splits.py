@@ -144,3 +144,44 @@ def _sorted(example: Comparison) -> Comparison:
     order = sorted(zip(example.responses, example.ranks, strict=True), key=lambda pair: (pair[0], str(pair[1])))
     responses, ranks = tuple(text for text, _ in order), tuple(rank for _, rank in order)
     return Comparison(example.prompt, responses, ranks, example.strength, None, example.weight)
+
+
+def of_labelers(examples: Iterable[Example], only: str) -> list[Example]:
+    """The examples whose labelers fit ``KEY=VALUE``: a key of the metadata or of the labeler's ``attributes`` in them.
+
+    Raises:
+        UserError: not of that form, or no example fits.
+    """
+    key, equals, value = only.partition("=")
+    if not equals or not key or not value:
+        raise UserError(f"only={only} is not KEY=VALUE", "For example: -o only=group=quest, or only=labeler=ID")
+    rows = list(examples)
+    found = [r for r in rows if str({**(r.metadata.get("attributes") or {}), **r.metadata}.get(key)) == value]
+    if not found:
+        known = {str({**(r.metadata.get("attributes") or {}), **r.metadata}.get(key)) for r in rows} - {"None"}
+        said = f"Its values: {', '.join(sorted(known)[:8])}" if known else "No judgment says anything of it"
+        raise UserError(f"no judgment has {key}={value}", said)
+    return found
+
+
+def split_by_labeler(examples: Iterable[Example], held_out: float, seed: int = 0) -> Split:
+    """Hold out whole *labelers* (metadata "labeler"): does a reward model know people, or these people?
+
+    Examples without a labeler stay on the train side.
+
+    Args:
+        examples: judgments.
+        held_out: share of the labelers, 0..1; at least one.
+        seed: of the choice.
+
+    Raises:
+        UserError: fewer than two labelers.
+    """
+    rows = list(examples)
+    names = sorted({str(r.metadata["labeler"]) for r in rows if r.metadata.get("labeler") is not None})
+    if len(names) < 2:
+        raise UserError(f"{len(names)} labelers: none can be held out", "Give judgments with a labeler each")
+    names.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    out = set(names[: min(max(round(held_out * len(names)), 1), len(names) - 1)])
+    train = [r for r in rows if str(r.metadata.get("labeler")) not in out]
+    return Split(train, [r for r in rows if str(r.metadata.get("labeler")) in out])

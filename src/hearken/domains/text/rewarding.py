@@ -4,23 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hearken.domains.text.data import Reader, Rows, by_responses, judgments
+from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.errors import UserError
-from hearken.feedback.examples import Content, Document, Example
+from hearken.feedback.examples import Comparison, Content, Document, Example
+from hearken.feedback.splits import of_labelers
 from hearken.models.layout import Group
 from hearken.models.loading import load_reward, load_tokenizer
 from hearken.models.scorers import RewardScorer, probe
+from hearken.rewards.confidence import Confidence, EnsembleReward, PessimisticReward, fit_confidence
 from hearken.rewards.functions import FunctionReward, Prompt, load_function
 from hearken.rewards.learned import LearnedReward, Reward
-from hearken.rewards.terms import parse_terms
+from hearken.rewards.terms import Term, parse_terms
+from hearken.rewards.trust import check_card
+from hearken.training.artifact import MANIFEST, Artifact
 from hearken.training.options import TextOptions
 
+
+class TrustOptions(Protocol):
+    """How far a reward is believed: see ``algorithms.trust_options``."""
+
+    trust_reward: bool
+    pessimism: float
+    width: str
+    combine: str
+
+
 Known = Mapping[tuple[int, ...], tuple[Prompt, dict[str, Any]]]
+
+
+class WorstOff:
+    """The least of several rewards, each times its weight: what max-min over groups of labelers optimises."""
+
+    def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
+        self.parts = parts
+
+    def __call__(self, groups: Sequence[Group]) -> Tensor:
+        """(R,) scores of all responses of all groups, in order."""
+        first, *others = (weight * reward(groups) for reward, weight in self.parts)
+        for x in others:
+            first = first.minimum(x.to(first.device))
+        return first
 
 
 class WeightedSum:
@@ -70,12 +101,17 @@ def open_reward(
         text: as given to ``--reward``.
         policy: whose tokens are scored.
         known: see `prompt_facts`.
-        options: ``tokens`` of a microbatch, and `TextOptions`.
+        options: ``tokens`` of a microbatch, `TextOptions` and `TrustOptions`.
         models: loads a reward model by name; a stage that shares one (PPO's value model) passes its own.
     """
     device = policy.scorer.device
     parts: list[tuple[Reward, float]] = []
-    for term in parse_terms(text):
+    terms = parse_terms(text)
+    trust: TrustOptions = options
+    for term in terms:
+        if term.kind == "model":
+            check_card(term.name, trust=trust.trust_reward)
+    for term in terms:
         if term.kind == "function":
             reward: Reward = FunctionReward(load_function(term.name), term.name, policy.encoder.decode, known)
         else:
@@ -84,11 +120,17 @@ def open_reward(
             if term.attributes:
                 scorer.weigh(dict(term.attributes))
             probe(scorer, policy.encoder.max_length)
-            reward = translated(LearnedReward(scorer, options.tokens), term.name, policy, options)
+            learned = LearnedReward(scorer, options.tokens)
+            careful: LearnedReward | PessimisticReward = learned
+            if trust.pessimism and trust.width != "models":
+                careful = PessimisticReward(learned, confidence_of(term.name, learned), trust.pessimism, trust.width)
+            reward = translated(careful, term.name, policy, options)
         parts.append((reward, term.weight))
+    if trust.pessimism and trust.width == "models":
+        parts = _as_ensemble(text, terms, parts, trust.pessimism)
     if len(parts) == 1 and parts[0][1] == 1.0:
         return _on(device, parts[0][0])
-    return _on(device, WeightedSum(parts))
+    return _on(device, WorstOff(parts) if trust.combine == "min" else WeightedSum(parts))
 
 
 def _on(device: Any, reward: Reward) -> Reward:
@@ -98,7 +140,106 @@ def _on(device: Any, reward: Reward) -> Reward:
     return lambda groups: reward(groups).to(device)
 
 
-def translated(reward: LearnedReward, name: str, policy: TextPolicy, options: TextOptions) -> Reward:
+def _as_ensemble(
+    text: str, terms: Sequence[Term], parts: list[tuple[Reward, float]], c: float
+) -> list[tuple[Reward, float]]:
+    """The models among the terms as one reward, and the functions as they were."""
+    models = [reward for term, (reward, _) in zip(terms, parts, strict=True) if term.kind == "model"]
+    weighted = any(term.weight != 1.0 for term in terms if term.kind == "model")
+    if len(models) < 2 or weighted:
+        raise UserError(
+            f"--reward {text} with width=models: the spread of {len(models)} models"
+            + (" with weights is not defined" if weighted else " is nothing"),
+            "Name two or more, without weights: --reward rm-seed-0,rm-seed-1,rm-seed-2",
+        )
+    rest = [part for term, part in zip(terms, parts, strict=True) if term.kind == "function"]
+    return [(EnsembleReward(models, c), 1.0), *rest]
+
+
+def confidence_of(name: str, reward: LearnedReward) -> Confidence:
+    """The confidence kept beside a reward model, else computed from the comparisons its manifest names, and kept.
+
+    Raises:
+        UserError: the folder was not made by ``train reward``, or its data are gone or hold no comparison.
+    """
+    folder = Path(name)
+    if (kept := Confidence.load(folder, reward.scorer.device)) is not None:
+        return kept
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"--reward {name}: a confidence needs the comparisons it was trained on, and it has no {MANIFEST}",
+            "Train it with: hearken train reward; or use width=models with several reward models",
+        )
+    groups, pairs, weights = compared(
+        trained_on(name), text_encoder(load_tokenizer(name), reward.scorer.model, _text(name))
+    )
+    if not pairs:
+        raise UserError(f"--reward {name} was trained on nothing that compares two responses", "Use width=models")
+    found = fit_confidence(reward, groups, pairs, weights=weights)
+    found.save(folder)
+    return found
+
+
+def _text(name: str) -> TextOptions:
+    given = Artifact.load(name).manifest["options"]
+    return TextOptions(**{k: given[k] for k in TextOptions.model_fields if k in given} | {"long_prompts": "truncate"})
+
+
+def trained_on(name: str) -> list[Example]:
+    """The rows that a reward model was trained on, read again as its manifest says.
+
+    Raises:
+        UserError: it has no manifest, or its data are gone.
+    """
+    return _rows_of(name).train
+
+
+def held_out_from(name: str) -> list[Example]:
+    """The rows that its training held out; the same holds."""
+    return _rows_of(name).validation
+
+
+def _rows_of(name: str) -> Rows:
+    manifest = Artifact.load(name).manifest
+    inputs, options = manifest["inputs"], manifest["options"]
+    gone = [path for path in (*inputs["data"], *inputs["validation"]) if not Path(path).exists()]
+    if gone:
+        raise UserError(f"{name} was trained on {gone[0]}, which is not here", "Run this where its data are")
+    share = options.get("validation", 0.0)
+    rows = Reader(_text(name)).rows(inputs["data"], inputs["validation"], share, options["seed"])
+    if not (only := options.get("only")):
+        return rows
+    kept = of_labelers(rows.validation, only) if rows.validation else []
+    return Rows(of_labelers(rows.train, only), kept, rows.facts)
+
+
+def compared(
+    rows: Sequence[Example], encoder: TextEncoder
+) -> tuple[list[Group], list[tuple[int, int, int]], list[float]]:
+    """Groups of the compared responses, the pairs (better, worse, prompt) among all of them, and their weights."""
+    groups: list[Group] = []
+    pairs: list[tuple[int, int, int]] = []
+    weights: list[float] = []
+    at = 0
+    for number, same in enumerate(by_responses(judgments([r for r in rows if isinstance(r, Comparison)], encoder))):
+        size = len(same[0].group.responses)
+        groups.append(same[0].group)
+        for judged in same:
+            of = [
+                (at + i, at + j, number)
+                for i in range(size)
+                for j in range(size)
+                if 0 <= judged.ranks[i] < judged.ranks[j]
+            ]
+            pairs += of
+            weights += [judged.weight / max(len(of), 1)] * len(of)
+        at += size
+    return groups, pairs, weights
+
+
+def translated(
+    reward: LearnedReward | PessimisticReward, name: str, policy: TextPolicy, options: TextOptions
+) -> Reward:
     """The reward itself where it reads the policy's tokens; else through text, by its own tokenizer."""
     tokenizer = load_tokenizer(name)
     mine, its = policy.tokenizer.get_vocab(), tokenizer.get_vocab()

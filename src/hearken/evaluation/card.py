@@ -1,0 +1,576 @@
+"""The reward-model card: whether a reward model is good enough to train a policy on, from held-out comparisons.
+
+A card fails where the lower 95 % bound of the accuracy does not exceed both a coin's 50 % and what length alone gives;
+stages that optimise a reward refuse to start on it. Everything is by prompt: intervals resample prompts, not pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import TypeAdapter
+from scipy.stats import rankdata, spearmanr
+
+from hearken.errors import UserError
+from hearken.evaluation.compare import Calibration, calibration
+from hearken.evaluation.numbers import JsonInterval, percent, with_interval
+from hearken.feedback.examples import Comparison, content_key
+from hearken.rewards.trust import CARD
+from hearken.statistics.intervals import Interval, cluster_bootstrap, clustered_wilson, paired_difference
+from hearken.training.artifact import write_json
+
+LEAST = 20
+"""Pairs below which a slice is not shown: its interval would say nothing."""
+MATCHED = 0.1
+"""Responses whose lengths differ by at most this share of the longer one count as equally long."""
+Scores = Callable[[Sequence[Any], Sequence[Sequence[str]]], list[list[float]]]
+"""(prompts, responses to each) to scores of each, e.g. `evaluation.measure.Judge`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The accuracy on a part of the held-out pairs."""
+
+    by: str
+    """What they were divided by: ``strength``, ``tag``, ``length gap``, ``labeler group``, ``labeler``, ``round``."""
+    name: str
+    accuracy: JsonInterval
+    count: int
+    """Pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One question put to the model, its answer as a number, and what it means."""
+
+    name: str
+    value: JsonInterval
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """How far several reward models disagree, and whether that tells their errors."""
+
+    models: int
+    disagreement: float
+    """Mean standard deviation, over models, of a pair's score difference."""
+    predicts_errors: JsonInterval
+    """Chance that a wrongly ordered pair is more disputed than a rightly ordered one; 0.5 tells nothing."""
+    by_third: tuple[JsonInterval, ...]
+    """Accuracy of the mean score on the least, middle and most disputed third of the pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Responses that the model is to score now, beside those it was trained on."""
+
+    trained_on: int
+    scored_now: int
+    told_apart: float
+    """Area under the curve of a linear classifier on last-layer features, cross-validated: 0.5 no shift, 1 all new."""
+    wider_than_training: float
+    """Share of the new ones whose confidence is wider than that of 95 % of the training responses (.05 is no shift)."""
+    length: tuple[float, float]
+    """Mean words, then and now."""
+    score: tuple[float, float]
+    """Mean score, then and now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """One point of a learning curve."""
+
+    labels: int
+    accuracy: JsonInterval
+    parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `make_card` finds."""
+
+    reward: str
+    pairs: int
+    """Strictly ordered held-out pairs."""
+    prompts: int
+    accuracy: JsonInterval
+    longer_wins: JsonInterval
+    """Accuracy of preferring the longer response."""
+    length_baseline: float
+    """Accuracy of the better of "longer wins" and "shorter wins"."""
+    passes: bool
+    reasons: list[str]
+    """Why not, and what else a reader should know, in sentences."""
+    agreement: JsonInterval | None
+    """How often two labelers agree on the same pair; None where no pair was judged twice."""
+    ceiling: tuple[float, float] | None
+    """Bounds of the accuracy that anyone can reach against single labels, from that agreement."""
+    calibration: Calibration
+    slices: list[Slice]
+    probes: list[Probe]
+    uniform: JsonInterval | None
+    """Accuracy on the untouched, uniformly drawn slice; None where the data do not say how they were drawn."""
+    selected: JsonInterval | None
+    """Accuracy on what a rule selected."""
+    lengths: list[int]
+    scores: list[float]
+    """Words and score of every held-out response (at most 2,000), for plots."""
+    ensemble: Ensemble | None = None
+    shift: Shift | None = None
+    learning: list[Learnt] = field(default_factory=list)
+    learning_says: str = ""
+
+    def save(self, folder: Path) -> Path:
+        """Write ``card.json`` into the reward model's folder, where stages look for it."""
+        path = folder / CARD
+        write_json(path, _finite(TypeAdapter(Card).dump_python(self, mode="json")))
+        return path
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Card | None:
+        """The card of a reward model, or None."""
+        path = Path(folder) / CARD
+        return TypeAdapter(cls).validate_python(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A strictly ordered pair: the better response first."""
+
+    prompt: str
+    texts: tuple[str, str]
+    margin: float
+    row: int
+    at: tuple[int, int]
+    judgment: Comparison
+
+    @property
+    def right(self) -> float:
+        return 0.5 + 0.5 * float(np.sign(self.margin))
+
+    @property
+    def words(self) -> tuple[int, int]:
+        return len(self.texts[0].split()), len(self.texts[1].split())
+
+
+def make_card(
+    reward: str,
+    rows: Sequence[Comparison],
+    score: Scores,
+    *,
+    others: Sequence[Scores] = (),
+    shift: Shift | None = None,
+    learning: Sequence[Learnt] = (),
+    learning_says: str = "",
+) -> Card:
+    """Measure a reward model on held-out comparisons.
+
+    Of the rows' metadata it reads, where they are there: ``labeler``, ``attributes`` (``group`` in them), ``round``,
+    ``selection`` ("uniform" is the untouched slice), ``tags``, ``order`` (in which the responses were shown).
+
+    Args:
+        reward: its name.
+        rows: comparisons on prompts that it was not trained on.
+        score: the model.
+        others: further models of the same data, e.g. of other seeds.
+        shift: see `measure_shift`.
+        learning: see `learning_says`, points of a learning curve.
+        learning_says: what they answer.
+
+    Raises:
+        UserError: no row orders two responses.
+    """
+    scored = score([r.prompt for r in rows], [r.responses for r in rows])
+    pairs = _pairs(rows, scored)
+    if not pairs:
+        raise UserError("no held-out comparison orders two responses", "Give --data with judgments that prefer one")
+    keys = [p.prompt for p in pairs]
+    right = np.array([p.right for p in pairs])
+    accuracy = _rate(right, keys)
+    words = np.array([p.words for p in pairs], dtype=float)
+    longer = _rate(0.5 + 0.5 * np.sign(words[:, 0] - words[:, 1]), keys)
+    baseline = max(longer.estimate, 1 - longer.estimate)
+    agreement, ceiling = agreement_ceiling(rows)
+    uniform, selected = _by_selection(pairs, right, keys)
+    reasons = _verdict(accuracy, baseline, longer.estimate >= 0.5, len(set(keys)))
+    failures = len(reasons)
+    probes = _probes(rows, scored, pairs, right, keys, score)
+    if ceiling is not None and accuracy.low > ceiling[1]:
+        reasons.append(
+            f"The accuracy is above what labelers' agreement allows ({percent(ceiling[1])}): look for prompts that "
+            "stand in the training data too."
+        )
+    if uniform is not None and selected is not None and uniform.high < selected.low:
+        reasons.append("It is worse on uniformly drawn comparisons than on selected ones: quote the uniform figure.")
+    if shift is not None and shift.told_apart > 0.8:
+        reasons.append(
+            f"The responses it scores now are not those it was trained on (a linear test tells "
+            f"{percent(shift.told_apart)} of them apart): label some of them before trusting its score."
+        )
+    sample = np.random.default_rng(0).permutation(sum(len(r.responses) for r in rows))[:2000]
+    flat = [
+        (len(t.split()), s) for r, ss in zip(rows, scored, strict=True) for t, s in zip(r.responses, ss, strict=True)
+    ]
+    return Card(
+        reward=reward, pairs=len(pairs), prompts=len(set(keys)), accuracy=accuracy, longer_wins=longer,
+        length_baseline=baseline, passes=failures == 0, reasons=reasons, agreement=agreement, ceiling=ceiling,
+        calibration=_calibrated(pairs), slices=_slices(pairs, right, keys), probes=probes, uniform=uniform,
+        selected=selected, lengths=[flat[i][0] for i in sample], scores=[round(flat[i][1], 4) for i in sample],
+        ensemble=_ensemble(rows, pairs, scored, others) if others else None, shift=shift, learning=list(learning),
+        learning_says=learning_says,
+    )  # fmt: skip
+
+
+# --- verdict ---------------------------------------------------------------------------------------------------------
+
+
+def _verdict(accuracy: Interval, baseline: float, longer: bool, prompts: int) -> list[str]:
+    if not math.isfinite(accuracy.low):
+        return [f"All pairs are of {prompts} prompt: no interval can be given. Hold out more prompts."]
+    found = []
+    if accuracy.low <= 0.5:
+        found.append(f"It cannot be told from a coin: accuracy {with_interval(accuracy, True)}.")
+    if accuracy.low <= baseline:
+        rule = "the longer response" if longer else "the shorter response"
+        found.append(
+            f"It cannot be told from a rule that prefers {rule} ({percent(baseline)}): "
+            f"accuracy {with_interval(accuracy, True)}."
+        )
+    return found
+
+
+def agreement_ceiling(rows: Sequence[Comparison]) -> tuple[Interval | None, tuple[float, float] | None]:
+    """How often two labelers order the same pair alike, and what accuracy that leaves for anyone.
+
+    Where a share p of labelers would prefer the first response, two agree with chance p² + (1 - p)² and the best
+    predictor is right with chance max(p, 1 - p). The first is never more than the second; and as the second is a
+    concave function of the first, (1 + √(2a - 1))/2 at the mean agreement a is never less than it.
+
+    Returns:
+        The agreement with its interval over prompts, and the two bounds; None where nobody judged a pair twice.
+    """
+    votes: dict[tuple[str, str, str], dict[Hashable, float]] = {}
+    for number, row in enumerate(rows):
+        who = row.metadata.get("labeler", number)
+        for (one, a), (other, b) in combinations(zip(row.responses, row.ranks, strict=True), 2):
+            if a is None or b is None or a == b or one == other:
+                continue
+            first, second = sorted((one, other))
+            votes.setdefault((content_key(row.prompt), first, second), {})[who] = float((a < b) == (one == first))
+    same, prompts = [], []
+    for (prompt, _, _), by in votes.items():
+        if len(by) > 1:
+            said = list(by.values())
+            yes, n = sum(said), len(said)
+            same.append((yes * (yes - 1) + (n - yes) * (n - yes - 1)) / (n * (n - 1)))
+            prompts.append(prompt)
+    if not same:
+        return None, None
+    found = _rate(np.array(same), prompts)
+    return found, (found.estimate, (1 + math.sqrt(max(2 * found.estimate - 1, 0.0))) / 2)
+
+
+# --- parts of the card -----------------------------------------------------------------------------------------------
+
+
+def _pairs(rows: Sequence[Comparison], scored: Sequence[Sequence[float]]) -> list[_Pair]:
+    found = []
+    for number, (row, scores) in enumerate(zip(rows, scored, strict=True)):
+        key = content_key(row.prompt)
+        ranks = row.ranks
+        for i, a in enumerate(ranks):
+            for j, b in enumerate(ranks):
+                if a is not None and b is not None and a < b:
+                    texts = (row.responses[i], row.responses[j])
+                    found.append(_Pair(key, texts, scores[i] - scores[j], number, (i, j), row))
+    return found
+
+
+def _rate(hits: NDArray[np.float64], keys: Sequence[str]) -> Interval:
+    return clustered_wilson(hits, keys) if len(set(keys)) > 1 else Interval(float(np.mean(hits)), math.nan, math.nan)
+
+
+def _calibrated(pairs: Sequence[_Pair]) -> Calibration:
+    """Every pair in a random orientation: with the better one always first there would be nothing to miss."""
+    turned = np.random.default_rng(0).random(len(pairs)) < 0.5
+    margins = np.where(turned, -1, 1) * np.array([p.margin for p in pairs])
+    return calibration((0.5 * (1 + np.tanh(margins / 2))).tolist(), (~turned).astype(float).tolist())
+
+
+def _slices(pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str]) -> list[Slice]:
+    gaps = [abs(p.words[0] - p.words[1]) for p in pairs]
+    edges = np.unique(np.quantile(gaps, [1 / 3, 2 / 3]))
+    attributes = {name for p in pairs for name in p.judgment.metadata.get("attributes") or {} if name != "group"}
+    divisions = ["strength", "length gap", "tag", "labeler group", "labeler", "round"]
+    divisions += [f"labelers' {name}" for name in sorted(attributes)]
+    labels = {by: [_values(by, p, gap, edges) for p, gap in zip(pairs, gaps, strict=True)] for by in divisions}
+    found = []
+    for by, names in labels.items():
+        for name in sorted({n for some in names for n in some}):
+            inside = np.array([name in some for some in names])
+            if inside.sum() >= LEAST:
+                rate = _rate(right[inside], [k for k, yes in zip(keys, inside, strict=True) if yes])
+                found.append(Slice(by, name, rate, int(inside.sum())))
+    return found
+
+
+def _values(by: str, pair: _Pair, gap: int, edges: NDArray[np.float64]) -> tuple[str, ...]:
+    """The parts of the division ``by`` that a pair belongs to."""
+    facts = pair.judgment.metadata
+    match by:
+        case "strength":
+            strength = pair.judgment.strength
+            return () if strength is None else (("slight", "clear", "strong")[min(int(strength * 3), 2)],)
+        case "length gap":
+            level = int(np.searchsorted(edges, gap, side="left"))
+            low = 0 if level == 0 else math.floor(edges[level - 1]) + 1
+            return (f"{low} words or more" if level == len(edges) else f"{low} to {math.floor(edges[level])} words",)
+        case "tag":
+            tags = facts.get("tags") or ()
+            return (tags,) if isinstance(tags, str) else tuple(map(str, tags))
+        case "labeler" | "round":
+            return () if facts.get(by) is None else (str(facts[by]),)
+        case "labeler group":
+            value = facts.get("group", (facts.get("attributes") or {}).get("group"))
+        case _:
+            value = (facts.get("attributes") or {}).get(by.removeprefix("labelers' "))
+    return () if value is None else (str(value),)
+
+
+def _by_selection(
+    pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str]
+) -> tuple[Interval | None, Interval | None]:
+    how = [p.judgment.metadata.get("selection") for p in pairs]
+    parts: list[Interval | None] = []
+    for wanted in (True, False):
+        inside = np.array([h is not None and (h == "uniform") == wanted for h in how])
+        parts.append(
+            _rate(right[inside], [k for k, y in zip(keys, inside, strict=True) if y]) if inside.any() else None
+        )
+    return parts[0], parts[1]
+
+
+def _probes(
+    rows: Sequence[Comparison], scored: Sequence[Sequence[float]], pairs: Sequence[_Pair],
+    right: NDArray[np.float64], keys: Sequence[str], score: Scores,
+) -> list[Probe]:  # fmt: skip
+    """Does it read length, place or form instead of worth?"""
+    found = []
+    words = np.array([p.words for p in pairs], dtype=float)
+    matched = np.abs(words[:, 0] - words[:, 1]) <= MATCHED * words.max(1)
+    if matched.sum() >= LEAST:
+        rate = _rate(right[matched], [k for k, yes in zip(keys, matched, strict=True) if yes])
+        says = "Accuracy on pairs of equal length (within a tenth): what is left when length cannot help."
+        found.append(Probe("equal length", rate, says))
+    for name, measure, says in (
+        ("score against length", lambda t: float(len(t.split())), "Rank correlation with words within a prompt."),
+        ("score against lines", lambda t: float(t.count("\n")), "Rank correlation with line breaks within a prompt."),
+        ("score against lists and marks", lambda t: float(sum(t.count(m) for m in "*#|`")),
+         "Rank correlation with Markdown marks within a prompt."),
+    ):  # fmt: skip
+        value = _within(rows, scored, measure)
+        if value is not None:
+            found.append(Probe(name, value, says))
+    found += _sides(pairs, right, keys)
+    some = [i for i in np.random.default_rng(0).permutation(len(rows))[:200]]
+    plain = [rows[i].responses[0] for i in some if rows[i].responses[0].strip()]
+    prompts = [rows[i].prompt for i in some if rows[i].responses[0].strip()]
+    if len(plain) >= LEAST:
+        changed = [[t, f"{t} {t.strip()}", _half(t)] for t in plain]
+        table = np.array(score(prompts, changed))
+        owner = [content_key(p) for p in prompts]
+        for name, column, says in (
+            (
+                "said twice",
+                1,
+                "Share of responses that score higher when their whole text is said twice: should be near 0.",
+            ),
+            (
+                "cut in half",
+                2,
+                "Share of responses that score higher when their second half is cut off: should be low.",
+            ),
+        ):
+            found.append(Probe(name, _rate((table[:, column] > table[:, 0]).astype(float), owner), says))
+    return found
+
+
+def _half(text: str) -> str:
+    words = text.split(" ")
+    return " ".join(words[: max(len(words) // 2, 1)])
+
+
+def _within(
+    rows: Sequence[Comparison], scored: Sequence[Sequence[float]], measure: Callable[[str], float]
+) -> Interval | None:
+    """Mean rank correlation of score and measure over the prompts' responses; None where the measure hardly varies."""
+    values, keys = [], []
+    for row, scores in zip(rows, scored, strict=True):
+        x = [measure(t) for t in row.responses]
+        if len(set(x)) > 1 and len(set(scores)) > 1:
+            values.append(
+                float(spearmanr(x, scores).statistic)
+                if len(x) > 2
+                else float(np.sign((x[0] - x[1]) * (scores[0] - scores[1])))
+            )
+            keys.append(content_key(row.prompt))
+    if len(set(keys)) < LEAST:
+        return None
+    return cluster_bootstrap(values, keys)
+
+
+def _sides(pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str]) -> list[Probe]:
+    """Where the order of display is known: a lean of the labels, and what the model makes of it."""
+    place = [_places(p) for p in pairs]
+    known = np.array([p is not None for p in place])
+    if known.sum() < LEAST:
+        return []
+    first = np.array([p is not None and p[0] < p[1] for p in place])
+    of = [k for k, yes in zip(keys, known, strict=True) if yes]
+    lean = _rate(first[known].astype(float), of)
+    found = [Probe("shown first wins", lean, "Share of labels for the response shown first; 0.5 is no lean.")]
+    sides = right[known & first], right[known & ~first]
+    if min(map(len, sides)) >= LEAST:
+        gap = float(sides[0].mean() - sides[1].mean())
+        half = 1.96 * math.sqrt(sum(side.var() / len(side) for side in sides))
+        says = "Accuracy where the label went to the first side, minus where it went to the other: labels' side bias."
+        found.append(Probe("side gap", Interval(gap, gap - half, gap + half), says))
+    return found
+
+
+def _places(pair: _Pair) -> tuple[int, int] | None:
+    order = pair.judgment.metadata.get("order")
+    if not order or len(order) != len(pair.judgment.responses):
+        return None
+    return order.index(pair.at[0]), order.index(pair.at[1])
+
+
+def _ensemble(
+    rows: Sequence[Comparison], pairs: Sequence[_Pair], scored: Sequence[Sequence[float]], others: Sequence[Scores]
+) -> Ensemble:
+    every = [scored, *(other([r.prompt for r in rows], [r.responses for r in rows]) for other in others)]
+    margins = np.array([[table[p.row][p.at[0]] - table[p.row][p.at[1]] for p in pairs] for table in every])
+    spread, mean = margins.std(0, ddof=1), margins.mean(0)
+    right = 0.5 + 0.5 * np.sign(mean)
+    keys = [p.prompt for p in pairs]
+    order = np.argsort(spread, kind="stable")
+    thirds = tuple(_rate(right[part], [keys[i] for i in part]) for part in np.array_split(order, 3) if len(part))
+    return Ensemble(len(every), float(spread.mean()), _area(spread, right < 0.5, keys), thirds)
+
+
+def _area(value: NDArray[np.float64], wrong: NDArray[np.bool_], keys: Sequence[str]) -> Interval:
+    """Area under the curve of ``value`` as a sign of ``wrong``, with its interval over prompts."""
+
+    def area(rows: NDArray[np.float64]) -> float:
+        return area_under_curve(rows[:, 0], rows[:, 1] > 0.5)
+
+    if not 0 < wrong.sum() < len(wrong):
+        return Interval(math.nan, math.nan, math.nan)
+    return cluster_bootstrap(np.stack([value, wrong.astype(float)], 1), keys, area, n=300)
+
+
+def area_under_curve(value: ArrayLike, positive: ArrayLike) -> float:
+    """Chance that a positive row's value exceeds a negative one's, ties half; NaN where one side is empty."""
+    x, y = np.asarray(value, dtype=float), np.asarray(positive, dtype=bool)
+    p, n = int(y.sum()), int((~y).sum())
+    return math.nan if not p or not n else float((rankdata(x)[y].sum() - p * (p + 1) / 2) / (p * n))
+
+
+# --- shift and learning curve ----------------------------------------------------------------------------------------
+
+
+def measure_shift(
+    then: ArrayLike, now: ArrayLike, widths_then: ArrayLike, widths_now: ArrayLike, *,
+    length: tuple[float, float], score: tuple[float, float], folds: int = 4, seed: int = 0,
+) -> Shift:  # fmt: skip
+    """Compare two sets of responses by their last-layer features.
+
+    Args:
+        then: (N, d) features of responses it was trained on.
+        now: (M, d) of those it scores now.
+        widths_then: (N,) confidence widths (`rewards.confidence`).
+        widths_now: (M,).
+        length: mean words of each.
+        score: mean score of each.
+        folds: of the cross-validation.
+        seed: of the folds.
+    """
+    x = np.concatenate([np.asarray(then, dtype=float), np.asarray(now, dtype=float)])
+    y = np.concatenate([np.zeros(len(np.asarray(then))), np.ones(len(np.asarray(now)))]).astype(bool)
+    part = np.random.default_rng(seed).permutation(len(x)) % folds
+    said = np.zeros(len(x))
+    for fold in range(folds):
+        fit, test = part != fold, part == fold
+        a, b = x[fit & ~y], x[fit & y]
+        if len(a) < 2 or len(b) < 2:
+            continue
+        pooled = (np.cov(a.T) * (len(a) - 1) + np.cov(b.T) * (len(b) - 1)) / (len(a) + len(b) - 2)
+        pooled = np.atleast_2d(pooled)
+        shrunk = pooled + 0.1 * np.trace(pooled) / len(pooled) * np.eye(len(pooled))
+        said[test] = x[test] @ np.linalg.solve(shrunk, b.mean(0) - a.mean(0))
+        said[test] -= (a.mean(0) + b.mean(0)) @ np.linalg.solve(shrunk, b.mean(0) - a.mean(0)) / 2
+    limit = float(np.quantile(np.asarray(widths_then, dtype=float), 0.95))
+    beyond = float(np.mean(np.asarray(widths_now, dtype=float) > limit))
+    return Shift(int((~y).sum()), int(y.sum()), area_under_curve(said, y), beyond, length, score)
+
+
+def would_help(
+    curve: Sequence[tuple[int, NDArray[np.float64]]], larger: NDArray[np.float64] | None, keys: Sequence[str]
+) -> str:
+    """Would more labels or a larger reward model help more? In words, from correctness on the same held-out pairs.
+
+    Args:
+        curve: (labels, (P,) right or not) of fits on growing shares of the labels, the last on all.
+        larger: (P,) of a larger model on all labels; None where there is none.
+        keys: (P,) prompts.
+    """
+    (some, before), (every, after) = curve[-2:]
+    doubled = paired_difference(after, before, keys)
+    times = every / some
+    parts = [f"{times:.2g} times the labels brought {_points(doubled)}"]
+    better = None
+    if larger is not None:
+        size = paired_difference(larger, after, keys)
+        parts.append(f"a larger model on the same labels {_points(size)}")
+        better = paired_difference(larger - after, after - before, keys)
+    told = [d for d in (doubled, None if larger is None else size) if d is not None and d.low > 0]
+    if not told:
+        end = "Neither can be told from no gain on these held-out pairs." if larger is not None else (
+            "That cannot be told from no gain here: hold out more pairs, or try another model, first."
+        )  # fmt: skip
+    elif better is None:
+        end = "More labels still help."
+    elif better.low > 0:
+        end = "A larger reward model helps more."
+    elif better.high < 0:
+        end = "More labels help more."
+    else:
+        end = "Which of the two helps more cannot be told on these held-out pairs."
+    return f"{'; '.join(parts)}. {end}"
+
+
+def _points(difference: Interval) -> str:
+    return f"{100 * difference.estimate:+.1f} points [{100 * difference.low:.1f}, {100 * difference.high:.1f}]"
+
+
+def correctness(rows: Sequence[Comparison], score: Scores) -> tuple[NDArray[np.float64], list[str]]:
+    """(P,) 1, 0 or 0.5 for each ordered pair of the rows, in their order, and the prompt of each."""
+    pairs = _pairs(rows, score([r.prompt for r in rows], [r.responses for r in rows]))
+    return np.array([p.right for p in pairs]), [p.prompt for p in pairs]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,99 @@
+"""How far a policy has drifted from its reference: in its texts, and in the likelihood of what people preferred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hearken.evaluation.numbers import JsonInterval
+from hearken.feedback.examples import Comparison, Content, content_key
+from hearken.statistics.diversity import Phrase, distinct_n, repeated_phrases, repetition, self_bleu
+from hearken.statistics.intervals import Interval, cluster_bootstrap, paired_difference
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A policy's texts beside the reference's, to the same prompts: (reference, policy) where two numbers stand."""
+
+    length: JsonInterval
+    """Words of the policy's minus the reference's response, mean over prompts."""
+    distinct_1: tuple[float, float]
+    distinct_2: tuple[float, float]
+    distinct_3: tuple[float, float]
+    self_bleu: tuple[float, float]
+    """It rises where the responses become alike."""
+    repetition: tuple[float, float]
+    """Share of four-word phrases that the same response has said before."""
+    phrases: tuple[Phrase, ...]
+    """What the policy says far more often than the reference."""
+
+
+def drift(prompts: Sequence[Content], texts: Sequence[str], before: Sequence[str]) -> Drift:
+    """Compare the texts of a policy with those of its reference (SFT), one of each for each prompt.
+
+    Args:
+        prompts: (N,).
+        texts: (N,) of the policy.
+        before: (N,) of the reference, sampled with the same parameters.
+
+    Raises:
+        ValueError: nothing, or numbers that differ: diversity depends on how many texts there are.
+    """
+    if not len(prompts) == len(texts) == len(before) or not texts:
+        raise ValueError(f"{len(texts)} texts and {len(before)} before them, for {len(prompts)} prompts")
+    keys = [content_key(p) for p in prompts]
+    now, then = ([float(len(t.split())) for t in some] for some in (texts, before))
+    return Drift(
+        paired_difference(now, then, keys),
+        (distinct_n(before, 1), distinct_n(texts, 1)),
+        (distinct_n(before, 2), distinct_n(texts, 2)),
+        (distinct_n(before, 3), distinct_n(texts, 3)),
+        (self_bleu(before), self_bleu(texts)),
+        (repetition(before), repetition(texts)),
+        tuple(repeated_phrases(texts, before)),
+    )
+
+
+def likelihood_change(policy: str, reference: str, rows: Sequence[Comparison]) -> tuple[Interval, Interval]:
+    """Mean of log π(y|x) - log π_ref(y|x), in nats, over the preferred and over the other responses of ranked pairs.
+
+    Direct methods raise the difference of the two; that both fall is the known sign of their over-optimisation
+    (Rafailov et al. 2024).
+
+    Args:
+        policy: folder or Hub name.
+        reference: the same.
+        rows: comparisons; of each the best and the worst response are looked at.
+    """
+    import torch
+
+    from hearken.domains.text.sampling import open_frozen
+    from hearken.evaluation.measure import TOKENS
+    from hearken.models.layout import Group, Layout
+    from hearken.training.forward import gather
+
+    both = [open_frozen(name) for name in (policy, reference)]
+    groups: list[Group] = []
+    keys: list[str] = []
+    for row in rows:
+        ranked = sorted((rank, i) for i, rank in enumerate(row.ranks) if rank is not None)
+        if len(ranked) < 2 or ranked[0][0] == ranked[-1][0]:
+            continue
+        texts = [row.responses[ranked[0][1]], row.responses[ranked[-1][1]]]
+        if (group := both[0].encoder.group(row.prompt, texts)) is not None:
+            groups.append(group)
+            keys.append(content_key(row.prompt))
+
+    def sums(which: int) -> torch.Tensor:
+        scorer = both[which].scorer
+
+        def answer(layout: Layout) -> torch.Tensor:
+            return scorer(layout).logprobs.sum(1)
+
+        return gather(answer, groups, TOKENS, scorer.device)
+
+    ratio = (sums(0) - sums(1)).double().cpu().numpy().reshape(-1, 2)
+    better, worse = (cluster_bootstrap(ratio[:, side], np.array(keys)) for side in (0, 1))
+    return better, worse

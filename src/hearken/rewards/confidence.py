@@ -1,0 +1,170 @@
+"""How sure a reward model is of a score, from its last layer and the comparisons that it was trained on.
+
+Last-layer features φ make the score linear, θ·φ, so the theory of linear rewards applies (`statistics.linear_reward`):
+the width ‖φ - centre‖ in the norm of (Σ + λI)⁻¹ over √n, Σ being the covariance of the training comparisons' feature
+differences. Beside it stand heads fitted to bootstrap samples of the same comparisons, whose spread is another width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from hearken.models.layout import Group, Layout, lay_out
+from hearken.rewards.learned import LearnedReward, Reward
+from hearken.statistics.intervals import resampled_counts
+from hearken.statistics.linear_reward import fit_pairs
+from hearken.training.batching import microbatches
+from hearken.training.forward import rows_of
+
+FILE = "confidence.safetensors"
+HEADS = 5
+RIDGE = 0.01
+"""λ, as a share of Σ's mean eigenvalue: an unseen direction is ten times as wide as the mean one."""
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """What is kept beside a reward model.
+
+    Attributes:
+        centre: (d,) mean features of the training responses: what values are compared with.
+        root: (d, d) R with RᵀR = (Σ + λI)⁻¹ / n.
+        heads: (H, d) minus their mean.
+        gain: of the model's score.
+    """
+
+    centre: Tensor
+    root: Tensor
+    heads: Tensor
+    gain: float
+
+    def linear(self, features: Tensor) -> Tensor:
+        """(R,) widths of the linear theory, in units of the score."""
+        return ((features - self.centre) @ self.root.T).norm(dim=-1) * self.gain
+
+    def spread(self, features: Tensor) -> Tensor:
+        """(R,) standard deviations of the bootstrapped heads, in units of the score."""
+        return ((features - self.centre) @ self.heads.T).std(-1) * self.gain
+
+    def save(self, folder: Path) -> None:
+        """Write it beside the model's weights."""
+        named = {"centre": self.centre, "root": self.root, "heads": self.heads, "gain": torch.tensor([self.gain])}
+        save_file({name: np.ascontiguousarray(t.cpu().numpy()) for name, t in named.items()}, folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Confidence | None:
+        """What `save` wrote, or None."""
+        if not (folder / FILE).is_file():
+            return None
+        found = {name: torch.from_numpy(array).to(device) for name, array in load_file(folder / FILE).items()}
+        return cls(found["centre"], found["root"], found["heads"], float(found["gain"]))
+
+
+@torch.no_grad()
+def last_layer(reward: LearnedReward, groups: Sequence[Group]) -> Tensor:
+    """(R, d) features of all responses, of which the score is a linear function."""
+    scorer = reward.scorer
+    whole: Tensor | None = None
+    for part in microbatches(groups, reward.tokens):
+        layout = lay_out([groups[i] for i in part], scorer.device)
+        with reward.autocast():
+            hidden = scorer.hidden(layout)
+            found = (hidden[layout.last] if scorer.pooling == "last" else _mean(hidden, layout)).float()
+        if whole is None:
+            whole = found.new_zeros(sum(len(g.responses) for g in groups), found.shape[1])
+        whole[torch.tensor(rows_of(groups, part), device=found.device)] = found
+    assert whole is not None
+    return whole
+
+
+def _mean(hidden: Tensor, layout: Layout) -> Tensor:
+    """(R, d) mean hidden states over each response's tokens."""
+    owner = layout.mask.nonzero()[:, 0]
+    total = hidden.new_zeros(len(layout.lengths), hidden.shape[1]).index_add(
+        0, owner, hidden[layout.token[layout.mask]]
+    )
+    return total / layout.lengths[:, None]
+
+
+def fit_confidence(
+    reward: LearnedReward, groups: Sequence[Group], pairs: Sequence[tuple[int, int, int]], *,
+    weights: Sequence[float] | None = None, heads: int = HEADS, seed: int = 0,
+) -> Confidence:  # fmt: skip
+    """The confidence that comparisons give a trained model's head.
+
+    Heads are refitted to bootstrap samples of the prompts' comparisons, with the trained head as their prior's mean.
+
+    Args:
+        reward: the trained model.
+        groups: prompts with the responses that were compared.
+        pairs: (better response, worse response, prompt), numbers of responses over all groups and of prompts.
+        weights: of the pairs.
+        heads: how many.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: no pair.
+    """
+    if not pairs:
+        raise ValueError("a confidence needs comparisons")
+    features = last_layer(reward, groups).double().cpu().numpy()
+    better, worse, owner = (np.array(column) for column in zip(*pairs, strict=True))
+    differences = features[better] - features[worse]
+    w = np.ones(len(pairs)) if weights is None else np.asarray(weights, dtype=np.float64)
+    design = (differences * w[:, None]).T @ differences / w.sum()
+    scale = max(float(np.trace(design)) / len(design), 1e-12)
+    values, vectors = np.linalg.eigh(design + RIDGE * scale * np.eye(len(design)))
+    root = (vectors / np.sqrt(values)).T / np.sqrt(w.sum())
+    scorer = reward.scorer
+    trained = scorer.combine(scorer.output.weight.detach().T).double().cpu().numpy()
+    prompts, of = np.unique(owner, return_inverse=True)
+    drawn = resampled_counts(len(prompts), heads, seed)[:, of] * w
+    refitted = [
+        fit_pairs(differences[some > 0], None, some[some > 0], ridge=RIDGE * scale * w.sum() / 10, centre=trained).theta
+        for some in drawn
+    ]
+    spread = np.stack(refitted) - np.mean(refitted, axis=0)
+
+    def tensor(array: object) -> Tensor:
+        return torch.tensor(np.asarray(array), dtype=torch.float32, device=reward.scorer.device)
+
+    return Confidence(tensor(features.mean(0)), tensor(root), tensor(spread), abs(reward.scorer.gain))
+
+
+class PessimisticReward:
+    """Score minus c times the width of its confidence: the lower-confidence value of an offline policy."""
+
+    def __init__(self, reward: LearnedReward, confidence: Confidence, c: float, width: str = "linear") -> None:
+        self.reward, self.confidence, self.c, self.kind = reward, confidence, c, width
+        self.scorer = reward.scorer
+
+    @torch.no_grad()
+    def __call__(self, groups: Sequence[Group]) -> Tensor:
+        """(R,) pessimistic scores."""
+        features = last_layer(self.reward, groups)
+        score = self.scorer.head(features)[:, 0].float() * self.scorer.gain + self.scorer.bias
+        return score - self.c * self.width(features)
+
+    def width(self, features: Tensor) -> Tensor:
+        """(R,) widths of either kind."""
+        return self.confidence.linear(features) if self.kind == "linear" else self.confidence.spread(features)
+
+
+class EnsembleReward:
+    """Mean score of several reward models minus c times its standard deviation over them."""
+
+    def __init__(self, members: Sequence[Reward], c: float) -> None:
+        self.members, self.c = members, c
+
+    def __call__(self, groups: Sequence[Group]) -> Tensor:
+        """(R,) pessimistic scores."""
+        scores = [member(groups) for member in self.members]
+        table = torch.stack([s.to(scores[0].device) for s in scores])
+        return table.mean(0) - self.c * table.std(0)

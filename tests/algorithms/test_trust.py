@@ -1,0 +1,125 @@
+"""Training on a reward that fails its card is refused; pessimism reaches every stage that optimises a reward."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from hearken.algorithms.stage import train
+from hearken.errors import UserError
+
+SMALL = {
+    "episodes": 8, "batch": 8, "max_new_tokens": 4, "trackers": "none", "precision": "fp32", "epochs": 1, "lr": 1e-3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def reward(world, tmp_path):
+    folder = tmp_path / "reward"
+    shutil.copytree(world.reward, folder)
+    return folder
+
+
+def test_a_failed_card_refuses_and_can_be_overridden(world, reward, tmp_path) -> None:
+    (reward / "card.json").write_text(json.dumps({"passes": False, "reasons": ["It cannot be told from a coin."]}))
+    given = {"model": world.sft, "data": world.prompts, "reward": reward, "out": tmp_path / "out"}
+    for stage in ("ppo", "rloo"):
+        with pytest.raises(UserError, match="cannot be told from a coin") as caught:
+            train(stage, **given, **SMALL)
+        assert "--trust-reward" in caught.value.hint and not (tmp_path / "out").exists()
+    made = train("ppo", **given, **SMALL, trust_reward=True)
+    assert made.metrics["steps"] == 1
+
+
+def test_pessimism_computes_its_confidence_once(world, reward, tmp_path) -> None:
+    given = {"model": world.sft, "data": world.prompts, "reward": reward}
+    plain = train("ppo", **given, out=tmp_path / "plain", **SMALL)
+    careful = train("ppo", **given, out=tmp_path / "careful", pessimism=2.0, **SMALL)
+    assert (reward / "confidence.safetensors").is_file()
+    assert careful.metrics["score"] < plain.metrics["score"]
+    heads = train("rloo", **given, out=tmp_path / "heads", pessimism=2.0, width="heads", samples=2, **SMALL)
+    assert heads.metrics["steps"] == 1
+
+
+def test_pessimism_over_models(world, reward, tmp_path) -> None:
+    given = {"model": world.sft, "data": world.prompts, "out": tmp_path / "out", "pessimism": 1.0, "width": "models"}
+    with pytest.raises(UserError, match="two or more"):
+        train("ppo", **given, reward=reward, **SMALL)
+    assert train("ppo", **given, reward=f"{reward},{world.reward}", **SMALL).metrics["steps"] == 1
+    (reward / "manifest.json").unlink()
+    with pytest.raises(UserError, match="comparisons it was trained on"):
+        train("ppo", **(given | {"width": "linear", "out": tmp_path / "other"}), reward=reward, **SMALL)
+
+
+def shorter(prompts, responses, metadata):
+    return [-float(len(r)) for r in responses]
+
+
+def test_a_judge_keeps_the_best_policy_and_can_stop_the_run(world, tmp_path, monkeypatch) -> None:
+    from hearken.algorithms import watch
+
+    given = {"model": world.sft, "data": world.prompts, "reward": world.reward}
+    with pytest.raises(UserError, match="someone to ask"):
+        train("ppo", **given, out=tmp_path / "none", stop_when="fooled", **SMALL)
+    options = SMALL | {"episodes": 48, "judge": "test_trust:shorter", "judge_every": 2}
+    made = train("ppo", **given, out=tmp_path / "watched", **options)
+    rows = [json.loads(line) for line in (made.path / "run" / "metrics.jsonl").read_text().splitlines()]
+    judged = {row["step"]: row["judge"] for row in rows if "judge" in row}
+    assert list(judged) == [0, 2, 4]
+    assert judged[made.metrics["best_step"]] == pytest.approx(max(judged.values()), abs=1e-5)
+    assert made.metrics["judge"] == pytest.approx(max(judged.values()), abs=1e-5)
+
+    class Parted:
+        fooled = True
+
+    monkeypatch.setattr(watch, "find_divergence", lambda steps, proxy, judged: Parted() if len(steps) > 1 else None)
+    stopped = train("ppo", **given, out=tmp_path / "stopped", stop_when="fooled", **options)
+    assert stopped.metrics["steps"] == 3 and stopped.metrics["fooled"] is True
+
+
+def test_watch_brings_back_the_weights_that_sampled_best_and_survives_a_checkpoint() -> None:
+    import torch
+    from tiny_models import causal
+
+    from hearken.algorithms.watch import Watch
+    from hearken.models.scorers import TokenScorer
+
+    policy = TokenScorer(causal("llama"))
+    values = iter([1.0, 3.0, 2.0])
+    watched = Watch(lambda groups: torch.tensor([next(values)]), policy, 1, True)
+    first = next(p for p in policy.parameters() if p.requires_grad)
+    seen = []
+    for step in range(3):
+        seen.append(first.detach().clone())
+        assert watched.look(step, [], float(step)) == {"judge": [1.0, 3.0, 2.0][step]}
+        first.data += 1
+    again = Watch(lambda groups: torch.tensor([0.0]), policy, 1, True)
+    again.load_state_dict(watched.state_dict())
+    assert again.restore()["best_step"] == 1
+    assert torch.equal(first, seen[1])
+    assert again.look(1, [], 0.0) and Watch(lambda g: g, policy, 2, False).look(1, [], 0.0) == {}
+
+
+def test_a_reward_for_each_group_and_a_policy_for_the_worst_off(world, tmp_path) -> None:
+    rows = []
+    for i in range(16):
+        group = "ab"[i % 2]
+        good, bad = (" fox home", " sadly") if group == "a" else (" sadly", " fox home")
+        facts = {"labeler": f"l{i % 4}", "attributes": {"group": group}}
+        rows.append({"prompt": f"tell {i} the", "chosen": good, "rejected": bad, **facts})
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    options = {"lr": 3e-3, "epochs": 2, "batch": 8, "validation": 0.0, "trackers": "none", "precision": "fp32"}
+    made = {
+        g: train("reward", model=world.base, data=data, out=tmp_path / g, only=f"group={g}", **options) for g in "ab"
+    }
+    assert all(m.manifest["data"]["judgments"] == 8 for m in made.values())
+    with pytest.raises(UserError, match="no judgment has group=c"):
+        train("reward", model=world.base, data=data, out=tmp_path / "c", only="group=c", **options)
+    both = f"{made['a'].path},{made['b'].path}"
+    given = {"model": world.sft, "data": world.prompts, "reward": both}
+    mixed = train("ppo", **given, out=tmp_path / "sum", **SMALL)
+    least = train("ppo", **given, out=tmp_path / "min", combine="min", **SMALL)
+    assert least.metrics["score"] != mixed.metrics["score"]

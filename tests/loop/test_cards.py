@@ -1,0 +1,74 @@
+"""Cards of trained reward models: from bare files, with shift and learning curve, and by the command line."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from tiny_models import sentence, write_base, write_rows
+from typer.testing import CliRunner
+
+from hearken.algorithms.stage import train
+from hearken.cli.main import app
+from hearken.errors import UserError
+from hearken.evaluation.card import Card
+from hearken.feedback.examples import Comparison
+from hearken.loop.cards import evaluate_reward
+from hearken.progress import quiet
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, list[dict[str, str]]]:
+    """A reward model that has learned to like "happily", and pairs it has not seen."""
+    folder = tmp_path_factory.mktemp("cards")
+    r = random.Random(0)
+    pairs = [
+        {
+            "prompt": f"tell {i} the",
+            "chosen": f" {sentence(r, 4, 6)} happily",
+            "rejected": f" {sentence(r, 4, 6)} sadly",
+        }
+        for i in range(72)
+    ]
+    with quiet():
+        done = train(
+            "reward", model=write_base(folder / "base"), data=write_rows(folder / "pairs.jsonl", pairs[:32]),
+            out=folder / "reward", lr=3e-3, epochs=6, batch=8, validation=0.25, trackers="none", precision="fp32",
+        )  # fmt: skip
+    return done.path, pairs[32:]
+
+
+def test_a_card_with_everything(made) -> None:
+    folder, pairs = made
+    rows = [Comparison(p["prompt"], (p["chosen"], p["rejected"]), (0, 1)) for p in pairs]
+    now = [(p["prompt"], " river river river river") for p in pairs]
+    with quiet():
+        card = evaluate_reward(folder, rows, others=[folder], now=now, learning_curve=True)
+    assert card.passes and card.accuracy.estimate > 0.9
+    assert [point.labels for point in card.learning] == sorted(point.labels for point in card.learning)
+    assert len(card.learning) == 4 and "times the labels brought" in card.learning_says
+    assert card.shift is not None and card.shift.told_apart > 0.8 and any("scores now" in r for r in card.reasons)
+    assert card.ensemble is not None and card.ensemble.disagreement == 0
+    again = Card.load(folder)
+    assert again is not None and (again.learning, again.shift, again.slices) == (card.learning, card.shift, card.slices)
+
+
+def test_what_training_held_out_and_what_it_saw(made) -> None:
+    folder, _ = made
+    with quiet():
+        held_out = json.loads((folder / "manifest.json").read_text())["metrics"]["validation_pairs"]
+        assert evaluate_reward(folder).pairs == held_out
+        seen = json.loads((folder / "manifest.json").read_text())["inputs"]["data"][0]
+        with pytest.raises(UserError, match="training data"):
+            evaluate_reward(folder, [seen])
+
+
+def test_the_command(made, tmp_path) -> None:
+    folder, pairs = made
+    data = write_rows(tmp_path / "held.jsonl", pairs)
+    ran = CliRunner().invoke(app, ["evaluate", "--reward", str(folder), "--data", str(data), "--json"])
+    assert ran.exit_code == 0, ran.output
+    said = json.loads(ran.stdout)
+    assert said["passes"] is True and said["pairs"] == 40
