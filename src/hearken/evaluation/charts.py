@@ -260,6 +260,7 @@ class _Frame:
     right: float = 12.0
     top: float = 22.0
     x_percent: bool = False
+    x_whole: bool = False
     y_percent: bool = False
     x_label: str = ""
     y_label: str = ""
@@ -289,7 +290,7 @@ class _Frame:
             out += [_rule(self.left, y, edge, y, "grid"), _text(self.left - 7, y + 4, label, "end")]
         out.append(_rule(self.left, self.bottom, edge, self.bottom, "axis"))
         wanted = max(2, int((edge - self.left) / 64))
-        values = ticks(*self.x, wanted=wanted)
+        values = [v for v in ticks(*self.x, wanted=wanted) if not self.x_whole or v == round(v)]
         labels = tick_labels(values, self.x_percent)
         last = -math.inf
         for value, label in zip(values, labels, strict=True):
@@ -332,6 +333,7 @@ def line_chart(
     x_label: str = "",
     y_label: str = "",
     y_range: tuple[float, float] | None = None,
+    x_whole: bool = False,
     y_percent: bool = False,
     marks: Sequence[Reference] = (),
     levels: Sequence[Reference] = (),
@@ -347,6 +349,7 @@ def line_chart(
         x_label: under the axis, right.
         y_label: above the axis, left; short.
         y_range: the y axis; by default what the data need.
+        x_whole: x are counted (rounds), so only whole numbers are marked.
         y_percent: y are shares 0..1, shown as per cent.
         marks: vertical lines at an x.
         levels: horizontal lines at a y.
@@ -373,6 +376,7 @@ def line_chart(
         height=height,
         right=min(max((text_width(t) for t in labels), default=0.0) + 14.0, width * 0.42),
         top=22.0 if y_label or marks else 10.0,
+        x_whole=x_whole,
         y_percent=y_percent,
         x_label=x_label,
         y_label=y_label,
@@ -547,7 +551,7 @@ def frontier(
         taken.append((x - 7, y - 7, x + 7, y + 7))
     for point in points:
         x, y, wide = frame.px(point.x), frame.py(point.y), text_width(point.label) * 1.06
-        places = [(x + 11, y + 4), (x - 11 - wide, y + 4)]
+        places = [(x + 11, y + 4), (x - 14 - wide, y + 4)]
         places += [(x + 9, y - 12 - 14 * i) for i in range(5)] + [(x - 9 - wide, y + 19 + 14 * i) for i in range(5)]
 
         def box(place: tuple[float, float], wide: float = wide) -> tuple[float, float, float, float]:

@@ -140,6 +140,7 @@ def _rounds(report: Report) -> dict[str, Any] | None:
             title="Round by round",
             description="; ".join(f"round {n} {with_interval(f, as_percent)}" for n, f in known) + ".",
             x_label="round",
+            x_whole=True,
             y_percent=as_percent,
             levels=[charts.Reference(0.5, "no difference")] if as_percent else [],
             height=200,
@@ -149,7 +150,7 @@ def _rounds(report: Report) -> dict[str, Any] | None:
         "rows": rows,
         "judgments": any(r.judgments is not None for r in report.rounds),
         "chart": Markup(chart) if chart else None,
-        "what": f"wins against {report.baseline}" if as_percent else "gold reward",
+        "what": f"Wins against {report.baseline}" if as_percent else "Gold reward",
     }
 
 
@@ -307,8 +308,6 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
     )
     shown.append(("Accuracy", "on held-out comparisons; ties of labelers left out", Markup(accuracy)))
     shown += _slices(model)
-    if learning := _learning(model):
-        shown.append(learning)
     deeper: list[Chart] = []
     if model.calibration is not None:
         bins = [
@@ -336,6 +335,8 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
             height=300,
         )
         deeper.append(("Score against length", "a steep line means length is being paid for", Markup(against_length)))
+    if learning := _learning(model):
+        deeper.append(learning)
     return {
         "charts": shown,
         "deeper": deeper,
@@ -521,8 +522,8 @@ def drift(report: Report) -> dict[str, Any] | None:
     for task in dict.fromkeys(name for p in report.policies for name in p.tasks):
         rows = [(p, p.tasks[task]) for p in report.policies if task in p.tasks]
         items = [bar for p, f in rows if (bar := _bar(p.name, f, 0 if p.name == report.policy else None, True))]
-        chart = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
-        shown.append((task, "accuracy on a task that nobody trained for", Markup(chart)))
+        svg = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
+        shown.append((task, "accuracy on a task that nobody trained for", Markup(svg)))
     return {"charts": shown} if shown else None
 
 

@@ -210,7 +210,7 @@ def page(found: Browsed, path: Path) -> str:
     names = {"reward": "reward", "kl": "KL, nats a response", "length": "length, tokens"}
     drawn = []
     for measure, label in names.items():
-        groups = {"first quarter": [float(getattr(r, measure)) for r in early]}
+        groups: dict[str, Sequence[float]] = {"first quarter": [float(getattr(r, measure)) for r in early]}
         if newest:
             groups["last quarter"] = [float(getattr(r, measure)) for r in late]
         svg = charts.histogram(groups, title=label, description=f"Distribution of {label}.", x_label=label)

@@ -196,7 +196,7 @@ def _lineage(family: Mapping[str, Artifact], root: Path | None) -> str:
         digest = f" `{str(data['hash'])[:16]}`" if data.get("hash") else ""
         cells = (name, one.kind, parents, f"{files}{digest}", manifest.get("seed"), manifest.get("created", ""))
         rows.append("| " + " | ".join(_cell(c) for c in cells) + " |")
-    versions = next(reversed(family.values())).manifest.get("versions") or {}
+    versions = list(family.values())[-1].manifest.get("versions") or {}
     with_versions = ", ".join(f"{package} {version}" for package, version in versions.items())
     return "\n".join(rows) + (f"\n\nVersions: {with_versions}." if with_versions else "")
 

@@ -292,12 +292,12 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
                 )
                 steps.append((times[round].isoformat(), step))
     for name, artifact in artifacts.items():
-        count, unit = _count(name, artifact, counted)
+        amount, unit = _count(name, artifact, counted)
         options = artifact.manifest.get("options", {})
         step = page.Step(
             name=name,
             done=_done(artifact),
-            count=count,
+            count=amount,
             unit=unit,
             seconds=artifact.manifest.get("seconds"),
             settings={k: options[k] for k in _SETTINGS if options.get(k) is not None},
@@ -314,7 +314,7 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
 def _training(project: Project, artifacts: Mapping[str, Artifact]) -> list[page.Training]:
     """Curves of every run; PPO's with the gold reward of its rollouts, found afterwards, where the world knows it."""
     runs = []
-    for name, artifact in reversed(artifacts.items()):
+    for name, artifact in reversed(list(artifacts.items())):
         file = artifact.path / "run" / "metrics.jsonl"
         if not file.exists():
             continue
