@@ -90,6 +90,14 @@ def test_a_run_that_is_fooled_is_named_and_one_that_is_not_is_let_off(ppo_rows) 
     assert "The audited slice fell." in warnings(Report(title="t", alarms=["The audited slice fell."]))
 
 
+def test_a_judge_that_only_watches_stands_in_for_gold(ppo_rows) -> None:
+    rows = [{**row, "judge": row["gold"], "gold": None} for row in ppo_rows(peak=0.5)]
+    found = panels.fooling(Report(title="t", training=[Training(name="watched", rows=rows)]))
+    assert found is not None
+    assert "held-out judge's score falls" in found["alarms"][0]
+    assert "judge at its best" in texts(found["charts"][0][2])
+
+
 def test_a_card_that_fails_is_said_first(report: Report) -> None:
     assert report.reward_model is not None
     model = replace(

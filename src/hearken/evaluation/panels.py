@@ -164,11 +164,12 @@ def fooling(report: Report) -> dict[str, Any] | None:
     if not runs and not frontier and not report.alarms:
         return None
     fine = [run["name"] for run in runs if not run["fooled"]]
+    truths = " or the ".join(dict.fromkeys(run["truth"] for run in runs if not run["fooled"]))
     verdicts = [run["said"] for run in runs if run["fooled"]]
     return {
         "alarms": [*report.alarms, *verdicts],
-        "fine": f"No sign of it in {' and '.join(fine)}: where the reward model's score rose, the gold reward did not "
-        "fall beyond noise."
+        "fine": f"No sign of it in {' and '.join(fine)}: where the reward model's score rose, the {truths} "
+        "did not fall beyond noise."
         if fine
         else "",
         "charts": [(run["name"], run["note"], run["chart"]) for run in runs],
@@ -180,9 +181,8 @@ def _parting(run: Training) -> dict[str, Any] | None:
     found = findings.divergence(run)
     if found is None:
         return None
-    said = findings.fooled(run) or (
-        f"No sign of it in {run.name}: where the reward model's score rose, the gold reward did not fall beyond noise."
-    )
+    said = findings.fooled(run) or f"No sign of it in {run.name}."
+    keys, truth = findings.truth(run)
     kl = findings.kl_path(run, len(found.steps))
     # How far it has been: a policy that steps back for a moment would make the line run backwards.
     x = [math.sqrt(max(v, 0.0)) for v in accumulate(kl, max)] if kl else found.steps
@@ -191,12 +191,12 @@ def _parting(run: Training) -> dict[str, Any] | None:
     change = [_change(v, 1.0 if alike else span) for v, span in zip((found.proxy, found.gold), spans, strict=True)]
     peak = x[found.steps.index(found.peak)]
     chart = charts.line_chart(
-        [charts.Series("proxy", x, change[0], style=1), charts.Series("gold", x, change[1], style=0)],
-        title=f"Proxy and gold reward, {run.name}",
+        [charts.Series("proxy", x, change[0], style=1), charts.Series(keys[0], x, change[1], style=0)],
+        title=f"Proxy and {truth}, {run.name}",
         description=said,
         x_label="√KL reached, √nats" if kl else "step",
         y_label="change since the start" + ("" if alike else ", share of own range"),
-        marks=[charts.Reference(peak, "gold at its best")] if found.fooled else [],
+        marks=[charts.Reference(peak, f"{keys[0]} at its best")] if found.fooled else [],
         width=440,
         height=260,
     )
@@ -205,7 +205,8 @@ def _parting(run: Training) -> dict[str, Any] | None:
         "name": run.name,
         "said": said,
         "fooled": found.fooled,
-        "note": f"proxy and gold reward as the policy moves away; {scale}",
+        "truth": truth,
+        "note": f"proxy and {truth} as the policy moves away; {scale}",
         "chart": Markup(chart),
     }
 
@@ -522,8 +523,8 @@ def drift(report: Report) -> dict[str, Any] | None:
     for task in dict.fromkeys(name for p in report.policies for name in p.tasks):
         rows = [(p, p.tasks[task]) for p in report.policies if task in p.tasks]
         items = [bar for p, f in rows if (bar := _bar(p.name, f, 0 if p.name == report.policy else None, True))]
-        svg = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
-        shown.append((task, "accuracy on a task that nobody trained for", Markup(svg)))
+        bars = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
+        shown.append((task, "accuracy on a task that nobody trained for", Markup(bars)))
     return {"charts": shown} if shown else None
 
 
