@@ -29,7 +29,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog="Example:  hearken inspect pairs.jsonl --model my-sft -n 2, or: "
+        epilog="Example:  hearken inspect pairs.jsonl --model my-sft -n 2, or "
         "hearken inspect my-ppo --rollouts --sort reward --bottom 10"
     )(inspect)
 

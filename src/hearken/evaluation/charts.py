@@ -469,7 +469,10 @@ def scatter(
     if trend and spread_x * spread_y > 0:
         correlation = sum((a - mean_x) * (b - mean_y) for a, b in pairs) / (spread_x * spread_y)
         slope = correlation * spread_y / spread_x
-        ends = [(v, mean_y + slope * (v - mean_x)) for v in (min(a for a, _ in pairs), max(a for a, _ in pairs))]
+        ends = []
+        for v in (min(a for a, _ in pairs), max(a for a, _ in pairs)):
+            inside = min(max(mean_y + slope * (v - mean_x), frame.y[0]), frame.y[1])
+            ends.append((mean_x + (inside - mean_y) / slope if slope else v, inside))
         body.append(f'<path d="{_path([(frame.px(a), frame.py(b)) for a, b in ends])}" class="line stroke s1"/>')
         label = f"correlation {correlation:.2f}".replace("-", "−")
         body.append(_text(width - frame.right, 11, label, "end label paint s1"))
