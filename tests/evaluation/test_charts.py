@@ -115,6 +115,7 @@ def test_no_data_says_so(svg: str) -> None:
 
 @settings(max_examples=40, deadline=None)
 @example([(0.0, 5.1e-124), (6.4e-49, 0.0)])
+@example([(0.0, 0.0), (1.0, 5e-324)])
 @given(st.lists(st.tuples(number, number), min_size=1, max_size=20))
 def test_coordinates_are_finite_and_lines_stay_inside(points: list[tuple[float, float]]) -> None:
     xs, ys = sorted(x for x, _ in points), [y for _, y in points]
