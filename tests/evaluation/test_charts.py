@@ -115,6 +115,7 @@ def test_no_data_says_so(svg: str) -> None:
 
 @settings(max_examples=40, deadline=None)
 @example([(0.0, 5.1e-124), (6.4e-49, 0.0)])
+@example([(0.0, 0.0), (1.0, 5e-324)])
 @given(st.lists(st.tuples(number, number), min_size=1, max_size=20))
 def test_coordinates_are_finite_and_lines_stay_inside(points: list[tuple[float, float]]) -> None:
     xs, ys = sorted(x for x, _ in points), [y for _, y in points]
@@ -191,3 +192,12 @@ def test_graph_puts_children_right_of_their_parents_and_survives_a_cycle() -> No
 
 def test_clean_keeps_what_can_be_written() -> None:
     assert charts.clean("a\x00b\ud800c\n🦊") == "a�b�c\n🦊"
+
+
+def test_a_trend_stays_inside_the_frame() -> None:
+    x, y = [0.0, 0.1, 0.2, 0.3, 9.0], [0.0, 1.0, 2.0, 3.0, 3.0]
+    svg = charts.scatter(x, y, title="t")
+    (path,) = re.findall(r'<path d="M([^"]*)" class="line stroke s1"', svg)
+    heights = [float(point.split()[1]) for point in path.split("L")]
+    assert all(0 <= h <= 240 for h in heights)
+    charts.scatter([0, 1, 2, 3], [0, 1, 1, 0], title="no slope at all")

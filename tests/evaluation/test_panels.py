@@ -39,7 +39,8 @@ def test_rounds_are_a_table_with_what_is_known() -> None:
     assert found is not None
     assert found["rounds"]["columns"] == ["Wins"] and found["rounds"]["judgments"]
     html = render(Report(title="t", baseline="r00-sft", rounds=rounds))
-    assert "r02-ppo" in html and "70\u202f% [65, 75]" in html and "wins against r00-sft" in html
+    assert "r02-ppo" in html and "70\u202f% [65, 75]" in html and "Wins against r00-sft" in html
+    assert {"1", "2"} <= set(texts(found["rounds"]["chart"])) and "1.5" not in texts(found["rounds"]["chart"])
     assert panels.better(Report(title="t", rounds=rounds[:1])) is None, "one round is no comparison of rounds"
 
 
@@ -89,6 +90,14 @@ def test_a_run_that_is_fooled_is_named_and_one_that_is_not_is_let_off(ppo_rows) 
     assert "The audited slice fell." in warnings(Report(title="t", alarms=["The audited slice fell."]))
 
 
+def test_a_judge_that_only_watches_stands_in_for_gold(ppo_rows) -> None:
+    rows = [{**row, "judge": row["gold"], "gold": None} for row in ppo_rows(peak=0.5)]
+    found = panels.fooling(Report(title="t", training=[Training(name="watched", rows=rows)]))
+    assert found is not None
+    assert "held-out judge's score falls" in found["alarms"][0]
+    assert "judge at its best" in texts(found["charts"][0][2])
+
+
 def test_a_card_that_fails_is_said_first(report: Report) -> None:
     assert report.reward_model is not None
     model = replace(
@@ -103,8 +112,8 @@ def test_a_card_that_fails_is_said_first(report: Report) -> None:
     found = panels.reward_model(model)
     assert found is not None
     titles = [title for title, *_ in found["charts"]]
-    assert titles == ["Accuracy", "By strength", "Learning curve"]
-    assert [title for title, *_ in found["deeper"]] == ["Calibration", "Score against length"]
+    assert titles == ["Accuracy", "By strength"]
+    assert [title for title, *_ in found["deeper"]] == ["Calibration", "Score against length", "Learning curve"]
     html = page(replace(report, reward_model=model))
     assert "Its card fails" in html and "lower bound 49" in html
     assert any("card fails" in said for said in warnings(replace(report, reward_model=model)))

@@ -126,6 +126,8 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
         return [low] if math.isfinite(low) else []
     raw = (high - low) / max(wanted, 1)
+    if raw < 1e-300:  # a range of denormal numbers, in which no step can be told from another
+        return [low]
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
@@ -260,6 +262,7 @@ class _Frame:
     right: float = 12.0
     top: float = 22.0
     x_percent: bool = False
+    x_whole: bool = False
     y_percent: bool = False
     x_label: str = ""
     y_label: str = ""
@@ -289,7 +292,7 @@ class _Frame:
             out += [_rule(self.left, y, edge, y, "grid"), _text(self.left - 7, y + 4, label, "end")]
         out.append(_rule(self.left, self.bottom, edge, self.bottom, "axis"))
         wanted = max(2, int((edge - self.left) / 64))
-        values = ticks(*self.x, wanted=wanted)
+        values = [v for v in ticks(*self.x, wanted=wanted) if not self.x_whole or v == round(v)]
         labels = tick_labels(values, self.x_percent)
         last = -math.inf
         for value, label in zip(values, labels, strict=True):
@@ -332,6 +335,7 @@ def line_chart(
     x_label: str = "",
     y_label: str = "",
     y_range: tuple[float, float] | None = None,
+    x_whole: bool = False,
     y_percent: bool = False,
     marks: Sequence[Reference] = (),
     levels: Sequence[Reference] = (),
@@ -347,6 +351,7 @@ def line_chart(
         x_label: under the axis, right.
         y_label: above the axis, left; short.
         y_range: the y axis; by default what the data need.
+        x_whole: x are counted (rounds), so only whole numbers are marked.
         y_percent: y are shares 0..1, shown as per cent.
         marks: vertical lines at an x.
         levels: horizontal lines at a y.
@@ -373,6 +378,7 @@ def line_chart(
         height=height,
         right=min(max((text_width(t) for t in labels), default=0.0) + 14.0, width * 0.42),
         top=22.0 if y_label or marks else 10.0,
+        x_whole=x_whole,
         y_percent=y_percent,
         x_label=x_label,
         y_label=y_label,
@@ -465,7 +471,10 @@ def scatter(
     if trend and spread_x * spread_y > 0:
         correlation = sum((a - mean_x) * (b - mean_y) for a, b in pairs) / (spread_x * spread_y)
         slope = correlation * spread_y / spread_x
-        ends = [(v, mean_y + slope * (v - mean_x)) for v in (min(a for a, _ in pairs), max(a for a, _ in pairs))]
+        ends = []
+        for v in (min(a for a, _ in pairs), max(a for a, _ in pairs)):
+            inside = min(max(mean_y + slope * (v - mean_x), frame.y[0]), frame.y[1])
+            ends.append((mean_x + (inside - mean_y) / slope if slope else v, inside))
         body.append(f'<path d="{_path([(frame.px(a), frame.py(b)) for a, b in ends])}" class="line stroke s1"/>')
         label = f"correlation {correlation:.2f}".replace("-", "−")
         body.append(_text(width - frame.right, 11, label, "end label paint s1"))
@@ -547,7 +556,7 @@ def frontier(
         taken.append((x - 7, y - 7, x + 7, y + 7))
     for point in points:
         x, y, wide = frame.px(point.x), frame.py(point.y), text_width(point.label) * 1.06
-        places = [(x + 11, y + 4), (x - 11 - wide, y + 4)]
+        places = [(x + 11, y + 4), (x - 14 - wide, y + 4)]
         places += [(x + 9, y - 12 - 14 * i) for i in range(5)] + [(x - 9 - wide, y + 19 + 14 * i) for i in range(5)]
 
         def box(place: tuple[float, float], wide: float = wide) -> tuple[float, float, float, float]:

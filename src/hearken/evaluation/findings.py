@@ -12,6 +12,7 @@ from hearken.statistics.intervals import Interval
 
 PROXY_KEYS = ("score", "proxy", "proxy_reward")
 GOLD_KEYS = ("gold", "gold_reward")
+JUDGE_KEYS = ("judge",)
 KL_KEYS = ("kl", "sequence_kl")
 STEP_KEYS = ("step", "iteration", "update")
 
@@ -29,19 +30,28 @@ def metric(row: dict[str, Any], keys: tuple[str, ...]) -> float | None:
     return None
 
 
+def truth(run: Training) -> tuple[tuple[str, ...], str]:
+    """What a run's proxy is held against, as columns and in words: the gold reward, else a judge that only watched."""
+    if any(metric(row, GOLD_KEYS) is not None for row in run.rows):
+        return GOLD_KEYS, "gold reward"
+    return JUDGE_KEYS, "held-out judge's score"
+
+
 def divergence(run: Training) -> Divergence | None:
-    """Proxy against gold over the rows of a run that know both; None where too few do."""
+    """Proxy against `truth` over the rows of a run that know both; None where too few do."""
+    keys, _ = truth(run)
     found = [
         (step if (step := metric(row, STEP_KEYS)) is not None else float(index), proxy, gold)
         for index, row in enumerate(run.rows)
-        if (proxy := metric(row, PROXY_KEYS)) is not None and (gold := metric(row, GOLD_KEYS)) is not None
+        if (proxy := metric(row, PROXY_KEYS)) is not None and (gold := metric(row, keys)) is not None
     ]
     return find_divergence(*zip(*found, strict=True)) if found else None
 
 
 def path(run: Training, keys: tuple[str, ...]) -> list[float]:
-    """A column of a run, over the rows that know both proxy and gold."""
-    rows = [r for r in run.rows if metric(r, PROXY_KEYS) is not None and metric(r, GOLD_KEYS) is not None]
+    """A column of a run, over the rows that know both the proxy and what it is held against."""
+    known, _ = truth(run)
+    rows = [r for r in run.rows if metric(r, PROXY_KEYS) is not None and metric(r, known) is not None]
     return [value for row in rows if (value := metric(row, keys)) is not None]
 
 
@@ -193,7 +203,7 @@ def fooled(run: Training) -> str:
         return ""
     return (
         f"The reward model is being fooled in {run.name}: after step {parting.peak:,.0f} its score rises by "
-        f"{number(parting.proxy_rise, 2)} while the gold reward falls by {number(parting.gold_fall, 2)}. "
+        f"{number(parting.proxy_rise, 2)} while the {truth(run)[1]} falls by {number(parting.gold_fall, 2)}. "
         "Stop there, raise the KL coefficient, or collect comparisons of the new responses."
     )
 

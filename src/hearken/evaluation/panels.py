@@ -140,6 +140,7 @@ def _rounds(report: Report) -> dict[str, Any] | None:
             title="Round by round",
             description="; ".join(f"round {n} {with_interval(f, as_percent)}" for n, f in known) + ".",
             x_label="round",
+            x_whole=True,
             y_percent=as_percent,
             levels=[charts.Reference(0.5, "no difference")] if as_percent else [],
             height=200,
@@ -149,7 +150,7 @@ def _rounds(report: Report) -> dict[str, Any] | None:
         "rows": rows,
         "judgments": any(r.judgments is not None for r in report.rounds),
         "chart": Markup(chart) if chart else None,
-        "what": f"wins against {report.baseline}" if as_percent else "gold reward",
+        "what": f"Wins against {report.baseline}" if as_percent else "Gold reward",
     }
 
 
@@ -163,11 +164,12 @@ def fooling(report: Report) -> dict[str, Any] | None:
     if not runs and not frontier and not report.alarms:
         return None
     fine = [run["name"] for run in runs if not run["fooled"]]
+    truths = " or the ".join(dict.fromkeys(run["truth"] for run in runs if not run["fooled"]))
     verdicts = [run["said"] for run in runs if run["fooled"]]
     return {
         "alarms": [*report.alarms, *verdicts],
-        "fine": f"No sign of it in {' and '.join(fine)}: where the reward model's score rose, the gold reward did not "
-        "fall beyond noise."
+        "fine": f"No sign of it in {' and '.join(fine)}: where the reward model's score rose, the {truths} "
+        "did not fall beyond noise."
         if fine
         else "",
         "charts": [(run["name"], run["note"], run["chart"]) for run in runs],
@@ -179,9 +181,8 @@ def _parting(run: Training) -> dict[str, Any] | None:
     found = findings.divergence(run)
     if found is None:
         return None
-    said = findings.fooled(run) or (
-        f"No sign of it in {run.name}: where the reward model's score rose, the gold reward did not fall beyond noise."
-    )
+    said = findings.fooled(run) or f"No sign of it in {run.name}."
+    keys, truth = findings.truth(run)
     kl = findings.kl_path(run, len(found.steps))
     # How far it has been: a policy that steps back for a moment would make the line run backwards.
     x = [math.sqrt(max(v, 0.0)) for v in accumulate(kl, max)] if kl else found.steps
@@ -190,12 +191,12 @@ def _parting(run: Training) -> dict[str, Any] | None:
     change = [_change(v, 1.0 if alike else span) for v, span in zip((found.proxy, found.gold), spans, strict=True)]
     peak = x[found.steps.index(found.peak)]
     chart = charts.line_chart(
-        [charts.Series("proxy", x, change[0], style=1), charts.Series("gold", x, change[1], style=0)],
-        title=f"Proxy and gold reward, {run.name}",
+        [charts.Series("proxy", x, change[0], style=1), charts.Series(keys[0], x, change[1], style=0)],
+        title=f"Proxy and {truth}, {run.name}",
         description=said,
         x_label="√KL reached, √nats" if kl else "step",
         y_label="change since the start" + ("" if alike else ", share of own range"),
-        marks=[charts.Reference(peak, "gold at its best")] if found.fooled else [],
+        marks=[charts.Reference(peak, f"{keys[0]} at its best")] if found.fooled else [],
         width=440,
         height=260,
     )
@@ -204,7 +205,8 @@ def _parting(run: Training) -> dict[str, Any] | None:
         "name": run.name,
         "said": said,
         "fooled": found.fooled,
-        "note": f"proxy and gold reward as the policy moves away; {scale}",
+        "truth": truth,
+        "note": f"proxy and {truth} as the policy moves away; {scale}",
         "chart": Markup(chart),
     }
 
@@ -307,8 +309,6 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
     )
     shown.append(("Accuracy", "on held-out comparisons; ties of labelers left out", Markup(accuracy)))
     shown += _slices(model)
-    if learning := _learning(model):
-        shown.append(learning)
     deeper: list[Chart] = []
     if model.calibration is not None:
         bins = [
@@ -336,6 +336,8 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
             height=300,
         )
         deeper.append(("Score against length", "a steep line means length is being paid for", Markup(against_length)))
+    if learning := _learning(model):
+        deeper.append(learning)
     return {
         "charts": shown,
         "deeper": deeper,

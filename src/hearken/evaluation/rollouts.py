@@ -207,7 +207,7 @@ def page(found: Browsed, path: Path) -> str:
     early, late = (
         [r for r in rows if keep(r.step)] for keep in (lambda s: s <= newest / 4, lambda s: s > 0.75 * newest)
     )
-    names = {"reward": "reward", "kl": "KL, nats a response", "length": "length, tokens"}
+    names = {"reward": "Reward", "kl": "KL, nats a response", "length": "Length, tokens"}
     drawn = []
     for measure, label in names.items():
         groups: dict[str, Sequence[float]] = {"first quarter": [float(getattr(r, measure)) for r in early]}
@@ -215,12 +215,12 @@ def page(found: Browsed, path: Path) -> str:
             groups["last quarter"] = [float(getattr(r, measure)) for r in late]
         svg = charts.histogram(groups, title=label, description=f"Distribution of {label}.", x_label=label)
         drawn.append((label.partition(",")[0], "shares of the run's first and last quarter of steps", svg))
-    for measure in ("length", "kl"):
+    for measure, name in (("length", "length"), ("kl", "KL")):
         svg = charts.scatter(
             [float(getattr(r, measure)) for r in rows], [r.reward for r in rows],
             title=f"Reward over {measure}", description=f"All {len(rows):,} rollouts.",
             x_label=names[measure], y_label="reward",
         )  # fmt: skip
-        drawn.append((f"Reward over {measure}", "every response, and the line of least squares", svg))
+        drawn.append((f"Reward over {name}", "every response, and the line of least squares", svg))
     shown = [(title, note, Markup(svg)) for title, note, svg in drawn]
     return render_page("rollouts.html", found=found, drawn=shown)

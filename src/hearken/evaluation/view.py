@@ -40,6 +40,7 @@ class Curve:
 CURVES = (
     Curve(findings.PROXY_KEYS, "Proxy reward", "score of the reward model, before the KL penalty"),
     Curve(findings.GOLD_KEYS, "Gold reward", "the true reward; training never sees it"),
+    Curve(findings.JUDGE_KEYS, "Held-out judge", "score of a judge that watches and is not optimised"),
     Curve(("reward",), "Reward with penalty", "what is maximised: score minus β times KL"),
     Curve(("win_rate",), "Win rate", "fresh comparisons of this checkpoint with the start", True),
     Curve(("kl", "sequence_kl"), "KL", "nats a response to the reference policy"),

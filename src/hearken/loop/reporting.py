@@ -177,7 +177,7 @@ def _leaderboard(found: dict[str, Any]) -> list[page.Standing]:
         page.Standing(
             name=str(row["policy"]),
             strength=reckoning.figure(row["strength"]),
-            games=sum(row.get(k, 0) for k in ("wins", "ties", "losses")) or None,
+            games=round(sum(row.get(k, 0) for k in ("wins", "ties", "losses"))) or None,
         )
         for row in found.get("leaderboard", [])
     ]
@@ -313,7 +313,7 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
         )
         steps.append((str(artifact.manifest.get("created", "")), step))
     ordered = [step for _, step in sorted(steps, key=lambda pair: pair[0])]
-    if "Evaluation" in seconds:
+    if "Evaluation" in seconds and not any(kind == "evaluation" for _, kind in recorded):
         ordered.append(
             page.Step(name="Evaluation", done="Compared policies on held-out prompts", seconds=seconds["Evaluation"])
         )
@@ -394,6 +394,9 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact]) -> list[str]:
     where = f"-C {project.path.resolve().name}"
     model, prompts = (recipes.relative(n, None) for n in (config.model, config.prompts or "prompts.jsonl"))
     first = f"hearken init {project.path.resolve().name} --model {model} --prompts {prompts} --seed {config.seed}"
+    rounds = [round_of(path.name) or 0 for path in project.artifacts.glob("r*-samples")]
+    if rounds:
+        return [first, f"hearken loop --rounds {max(rounds)} {where}", f"hearken report {where}"]
     stages = dict.fromkeys(a.kind for a in artifacts.values())
     return [
         first,
