@@ -26,7 +26,7 @@ def same(a: Path, b: Path) -> bool:
     return all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
-@pytest.mark.parametrize("kind", ["t5", "bart"])
+@pytest.mark.parametrize("kind", ["t5", pytest.param("bart", marks=pytest.mark.slow)])
 def test_every_stage_changes_the_policy(world, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEARKEN_CACHE", str(tmp_path / "cache"))
     base = write_seq2seq(tmp_path / "base", kind)
