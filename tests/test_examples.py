@@ -30,5 +30,5 @@ def test_loop_in_python(tmp_path: Path) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    tests = "".join(p.read_text("utf-8") for p in (Path(__file__), Path(__file__).with_name("test_recipes.py")))
+    tests = "".join(p.read_text("utf-8") for p in (Path(__file__), Path(__file__).with_name("test_example_recipes.py")))
     assert all(path.name in tests for path in EXAMPLES.glob("*.py"))

@@ -68,7 +68,7 @@ def test_what_training_held_out_and_what_it_saw(made) -> None:
 def test_the_command(made, tmp_path) -> None:
     folder, pairs = made
     data = write_rows(tmp_path / "held.jsonl", pairs)
-    ran = CliRunner().invoke(app, ["evaluate", "--reward", str(folder), "--data", str(data), "--json"])
+    ran = CliRunner().invoke(app, ["evaluate", "--card", str(folder), "--data", str(data), "--json"])
     assert ran.exit_code == 0, ran.output
     said = json.loads(ran.stdout)
     assert said["passes"] is True and said["pairs"] == 40

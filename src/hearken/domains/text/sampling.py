@@ -71,7 +71,11 @@ def sample(
 class _Scoring(TextOptions):
     """How a reward reads what was sampled."""
 
-    tokens: int = 8192
+    tokens: int = 0
+    trust_reward: bool = True  # nothing is trained on it here
+    pessimism: float = 0.0
+    width: str = "linear"
+    combine: str = "sum"
 
 
 def best_of(
