@@ -80,7 +80,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
         found[f"{missed:g}"] = path
     table(
         f"Answers by a reward fitted to labelers who miss a share of confident untruths; {SLICE} audited "
-        f"on each side (a fall from 66 % by 10 points takes {audits_needed(0.66, 0.1)} to be found with chance .8, by 25 "
+        f"on each side (a fall from 66 % by 10 points takes {audits_needed(0.66, 0.1)} to find with chance .8, by 25 "
         f"{audits_needed(0.66, 0.25)})",
         ("missed", "β", "KL", "preferred, %", "true, %", "confident, %", "audit"),
         rows,
