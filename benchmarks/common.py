@@ -87,7 +87,9 @@ def train(kind: str, out: Path, options: dict[str, Any], *, model: Path, data: P
     """`hearken train`, or the artifact in ``out`` where the same call on the same files has finished before."""
     stage = find_stage(kind)
     wanted = stage.options.parse(options, where=f"train {kind}")
-    given: dict[str, Any] = {k: (str(p),) if k in ("references", "ptx") else str(p) for k, p in more.items()}
+    given: dict[str, Any] = {
+        k: (str(p),) if k in ("references", "ptx", "validation") else str(p) for k, p in more.items()
+    }
     inputs = Inputs(model=str(model), data=(str(data),), **given)
     if (out / MANIFEST).exists():
         done = Artifact.load(out)
