@@ -229,7 +229,8 @@ def is_check() -> ColumnElement[bool]:
 
 def _free() -> Select[Any]:
     """Open items with a slot neither filled nor lent (``now``), which this ``labeler`` may judge."""
-    labeler, live = bindparam("labeler"), literal_column("1")
+    labeler: ColumnElement[Any] = bindparam("labeler")
+    live: ColumnElement[Any] = literal_column("1")
     judged = exists().where(
         Judgments.c.item_id == Items.c.id, Judgments.c.labeler_id == labeler, Judgments.c.live == live
     )
@@ -266,9 +267,10 @@ def _lend(connection: Connection, items: Sequence[str], labeler: str, expires: d
 @lru_cache
 def _lending(dialect: str) -> Insert:
     """Inserts leases, or renews those that are there."""
-    statement = (sqlite if dialect == "sqlite" else postgresql).insert(Leases)
+    statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(Leases)
     times = {"expires": statement.excluded.expires, "heartbeat": statement.excluded.heartbeat}
-    return statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times)
+    found: Insert = statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times)
+    return found
 
 
 def heartbeat(connection: Connection, item: str, labeler: str, seconds: float, now: datetime) -> datetime | None:

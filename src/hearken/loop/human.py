@@ -61,7 +61,7 @@ STEPS = {
 def practice(world: TaleWorld) -> list[dict[str, Any]]:
     """Three items that show a newcomer how judging works: a whole tale and one with a flaw that nobody misses."""
     rng = random.Random(f"practice:{world.seed}")
-    items = []
+    items: list[dict[str, Any]] = []
     for flaw, best, why in (
         (shuffle_words, 0, "The second one is a heap of words. A tale should make sense."),
         (
