@@ -229,8 +229,8 @@ def is_check() -> ColumnElement[bool]:
 
 def _free() -> Select[Any]:
     """Open items with a slot neither filled nor lent (``now``), which this ``labeler`` may judge."""
-    labeler: ColumnElement[Any] = bindparam("labeler")
-    live: ColumnElement[Any] = literal_column("1")
+    labeler: ColumnElement[int] = bindparam("labeler")
+    live: ColumnElement[int] = literal_column("1")
     judged = exists().where(
         Judgments.c.item_id == Items.c.id, Judgments.c.labeler_id == labeler, Judgments.c.live == live
     )
@@ -269,8 +269,8 @@ def _lending(dialect: str) -> Insert:
     """Inserts leases, or renews those that are there."""
     statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(Leases)
     times = {"expires": statement.excluded.expires, "heartbeat": statement.excluded.heartbeat}
-    found: Insert = statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times)
-    return found
+    lending: Insert = statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times)
+    return lending
 
 
 def heartbeat(connection: Connection, item: str, labeler: str, seconds: float, now: datetime) -> datetime | None:
