@@ -203,7 +203,7 @@ def show_rollouts(found: Browsed, console: Console) -> None:
     from rich.text import Text
 
     rest = "" if found.matching == found.total else f" of {found.total:,}"
-    console.print(Text.assemble((found.source, "bold"), f"  {found.matching:,}{rest} responses"))
+    console.print(Text.assemble((found.source, "bold"), f"  {found.matching:,}{rest} responses"), soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("", "lowest", "", "highest", "median", "mean"):
         table.add_column(name, justify="left" if not name else "right")
