@@ -126,7 +126,7 @@ def test_resume_refuses_other_settings_and_stages(hearken: Run, toy) -> None:
 
 def test_dry_run_prints_options_that_config_takes(hearken: Run, toy, tmp_path: Path, monkeypatch) -> None:
     figures = {"rows": 12, "memory": {"weights": 1e9}, "seconds": 60.0}
-    monkeypatch.setattr("hearken.cli.train.estimate", lambda stage, inputs, options: figures)
+    monkeypatch.setattr("hearken.cli.stages.estimate", lambda stage, inputs, options: figures)
     words = ("--lr", "2e-5", "--no-whiten", "--dry-run", "--out", "out")
     done = hearken(*BASE, *words)
     assert done.exit_code == 0, done.stderr

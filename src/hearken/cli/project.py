@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hearken.cli.console import JsonOption, ProjectOption, SeedOption, clean_stdout, emit
-from hearken.config import assign
 from hearken.errors import UserError
 
 PolicyOption = Annotated[
@@ -210,6 +209,7 @@ def evaluate(
         return
     with clean_stdout():
         from hearken.cli.loop import open_project
+        from hearken.config import assign
         from hearken.loop.asking import Waiting
         from hearken.loop.evaluating import Bare
         from hearken.loop.evaluating import evaluate as run
