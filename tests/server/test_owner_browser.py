@@ -97,7 +97,10 @@ def test_an_owner_invites_decides_and_changes_settings(server: Running, open_pag
     page.get_by_text("Version 2").wait_for()
     _, values = server.store.access.settings()
     assert values["question"] == "Which tale is better?" and values["budget"] == 250
-    page.get_by_label("Target population").fill("{not json")
+    page.get_by_label("under 40, %").fill("70")
+    page.get_by_label("40 or over, %").fill("30")
     page.get_by_role("button", name="Save").click()
-    page.get_by_text("Not JSON").wait_for()
+    page.get_by_text("Version 3").wait_for()
+    _, values = server.store.access.settings()
+    assert values["population"] == {"age": {"under 40": 0.7, "40 or over": 0.3}}
     assert page.wrong == []

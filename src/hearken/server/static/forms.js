@@ -1,9 +1,11 @@
-// Forms that are sent as JSON; fields named "about.X" become { about: { X: ... } }.
+// Forms that are sent as JSON; fields named "about.X" become { about: { X: ... } }. Until this has run their buttons are
+// disabled and their method is "dialog", which sends nothing: a browser of its own would put the fields into the address.
 
 import { post } from "./lib/api.js";
 
 for (const form of document.querySelectorAll("form[data-send]")) {
   const problem = form.querySelector("[data-problem]");
+  const button = form.querySelector("[type=submit]");
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     problem.hidden = true;
@@ -13,7 +15,6 @@ for (const form of document.querySelectorAll("form[data-send]")) {
       if (inner.length) (body[outer] ??= {})[inner.join(".")] = value;
       else body[outer] = outer === "consent" ? value === "true" : value;
     }
-    const button = form.querySelector("[type=submit]");
     button.disabled = true;
     try {
       const { next } = await post(form.dataset.send, body);
@@ -24,6 +25,8 @@ for (const form of document.querySelectorAll("form[data-send]")) {
       button.disabled = false;
     }
   });
+  button.disabled = false;
+  if (button.autofocus) button.focus();
 }
 
 document.querySelector("[data-logout]")?.addEventListener("click", async () => {
