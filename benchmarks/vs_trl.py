@@ -38,9 +38,9 @@ PEERS = {"trl": ("HEARKEN_TRL", "1.16"), "trl-ppo": ("HEARKEN_TRL_PPO", "1.12")}
 DOCS = HERE.parent / "docs"
 
 GROUPED = {"train_sampling_strategy": "group_by_length"}
-TRAINING = [{}, GROUPED, {"accumulate": 2}, {"accumulate": 4}, GROUPED | {"accumulate": 2}, GROUPED | {"accumulate": 4}]
+TRAINING = [{}, GROUPED, GROUPED | {"accumulate": 2}, GROUPED | {"accumulate": 4}]
 SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "sft": [*TRAINING, {"padding_free": True}, {"padding_free": True, "accumulate": 4}],
+    "sft": [*TRAINING, {"padding_free": True, "accumulate": 4}],
     "reward": TRAINING,
     "ppo": [{}, {"accumulate": 2}, {"accumulate": 4}],
     "sample": [{}, {"cache_implementation": "static"}],
@@ -130,15 +130,16 @@ class Contest:
         task = Task(row.kind, model=str(model), samples=row.samples, stops=row.stops, new_tokens=NEW, seed=self.seed)
         if row.kind in ("reward", "ppo"):
             task = replace(task, reward=str(world.make_reward(Path(f"{folder}-reward"), model, self.seed)))
-        data = self.work / "data" / f"{row.kind}-{row.samples}-{count or 'all'}.jsonl"
+        full = 128 if row.hidden > 64 else 256
+        data = self.work / "data" / f"{row.kind}-{row.hidden}-{row.samples}-{count or 'all'}.jsonl"
         if row.kind == "sft":
-            rows = world.demonstrations(size, count or self.few(256, 48), self.seed)
+            rows = world.demonstrations(size, count or self.few(full, 48), self.seed)
             task = replace(task, batch=16)
         elif row.kind == "reward":
-            rows = world.rankings(size, count or self.few(512 // row.samples, 48), row.samples, self.seed)
+            rows = world.rankings(size, count or self.few(2 * full // row.samples, 48), row.samples, self.seed)
             task = replace(task, batch=32 // row.samples)
         else:
-            steps = self.few(3 if row.kind == "ppo" else 4, 1)
+            steps = self.few(2 if row.kind == "ppo" else 4, 1)
             task = replace(task, batch=self.few(32, 8), steps=steps, lr=3e-6)
             rows = world.prompts(size, task.batch * (task.steps + 1), PROMPT, self.seed)
         return replace(task, data=str(world.write_rows(data, rows)))
@@ -165,7 +166,7 @@ def needed(row: Row, task: Task, found: dict[str, Any]) -> float:
         rows = task.batch * task.samples * laps
         return size.forward([(0, PROMPT)] * (task.batch * laps) + [(PROMPT, length)] * rows, head=rows * length)
     if row.kind == "ppo":
-        length = round(found.get("mean_length") or found["metrics"]["length"])
+        length = round(found["mean_length"])
         each = [(0, PROMPT + length)] * task.batch
         body, policy = size.forward(each), size.forward(each, head=task.batch * length)
         scoring = 2 * policy + 2 * body  # old and reference log-probabilities, values, rewards
@@ -180,7 +181,8 @@ def choose(contest: Contest, row: Row, python: str) -> tuple[dict[str, Any], lis
     """The peer's fastest setting on a small part of the work, and what each took."""
     trials: list[dict[str, Any]] = []
     candidates = SETTINGS[row.kind][:2] if contest.fast else SETTINGS[row.kind]
-    task = contest.task(row, 64 if row.kind in ("sft", "reward") and not contest.fast else None)
+    part = 24 if row.samples > 2 else 64  # a peer reads a ranking as its K(K-1)/2 pairs
+    task = contest.task(row, part if row.kind in ("sft", "reward") and not contest.fast else None)
     for setting in candidates:
         try:
             found = contest.side(replace(task, setting=setting, steps=1), python)
@@ -196,9 +198,10 @@ def choose(contest: Contest, row: Row, python: str) -> tuple[dict[str, Any], lis
 def measure(contest: Contest, row: Row, python: str) -> dict[str, Any]:
     """A row: both sides in turns."""
     setting, trials = choose(contest, row, python)
-    task = contest.task(row)
+    whole = contest.task(row)
     turns = []
     for turn in range(contest.repeats):
+        task = replace(whole, seed=whole.seed + turn)  # other draws: how long responses get is chance
         rate = contest.rate()
         both: dict[str, Any] = {}
         for side in ("ours", "peer") if turn % 2 == 0 else ("peer", "ours"):
@@ -210,12 +213,12 @@ def measure(contest: Contest, row: Row, python: str) -> dict[str, Any]:
                 "matmul_share": needed(row, task, found) / seconds / rate,
                 "peak_mb": found["peak_bytes"] / 1e6,
                 "grown_mb": (found["peak_bytes"] - found["start_bytes"]) / 1e6,
-                "mean_length": found.get("mean_length") or found.get("metrics", {}).get("length"),
+                "mean_length": found.get("mean_length"),
                 "phases": {name: spent / seconds for name, spent in found["phases"].items()},
                 "phase_seconds": {name: spent / len(found["laps"]) for name, spent in found["phases"].items()},
             }
         turns.append(both | {"ratio": both["ours"]["per_second"] / both["peer"]["per_second"], "rate": rate})
-    shares = contest.side(replace(task, profile=True)).get("shares")
+    shares = contest.side(replace(whole, profile=True)).get("shares")
     ratio = statistics.median(t["ratio"] for t in turns)
     return {
         "row": asdict(row) | {"unit": row.unit}, "setting": setting, "trials": trials, "turns": turns, "ratio": ratio,

@@ -106,11 +106,11 @@ def stage(kind: str, task: Task, clock: Clock, **more: Any) -> None:
         artifact = train(kind, **options(task), **more)
 
     extra = profiled(task, clock, work)
-    losses: list[float] = []
-    for line in (Path(task.work) / "run" / "metrics.jsonl").read_text("utf-8").splitlines():
-        row = json.loads(line)
-        losses.append(row.get("loss", row.get("policy_loss")))
-    clock.result(losses=losses, tokens=sum(tokens), metrics=artifact.metrics, **extra)
+    rows = [json.loads(line) for line in (Path(task.work) / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    losses = [row.get("loss", row.get("policy_loss")) for row in rows]
+    lengths = [row["length"] for row in rows[1:] if "length" in row]  # of responses, where the stage samples them
+    mean_length = sum(lengths) / len(lengths) if lengths else None
+    clock.result(losses=losses, tokens=sum(tokens), mean_length=mean_length, metrics=artifact.metrics, **extra)
 
 
 def sft(task: Task, clock: Clock) -> None:

@@ -12,6 +12,7 @@ import time
 os.environ.setdefault("HEARKEN_QUIET", "1")
 
 import torch  # noqa: F401
+import transformers.modeling_utils  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer  # noqa: F401
 
 start = time.perf_counter()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,20 @@ from hearken.training.run import Run
 def test_bf16_only_where_it_pays() -> None:
     assert precision.faster({"fp32": 1.0, "bf16": 0.85}) == "bf16"
     assert precision.faster({"fp32": 1.0, "bf16": 0.95}) == "fp32"
-    assert precision.faster({"fp32": 1.0}) == "fp32", "not tried, because even a plain product was slower"
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+def test_a_step_is_timed_only_where_a_plain_product_gains(monkeypatch: pytest.MonkeyPatch, instructions: bool) -> None:
+    steps: list[int] = []
+
+    def seconds(work: Callable[[], object], name: str, _: torch.device) -> float:
+        work()
+        return 1.0 if name == "fp32" else 0.5 if instructions else 2.0
+
+    monkeypatch.setattr(precision, "_time", seconds)
+    found = precision.measure(lambda: steps.append(1), torch.device("cpu"))
+    assert precision.faster(found) == ("bf16" if instructions else "fp32")
+    assert len(steps) == (2 if instructions else 0)
 
 
 def test_measured_once_recorded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
