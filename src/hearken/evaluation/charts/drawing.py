@@ -114,7 +114,8 @@ def marker(x: float, y: float, style: int | None, tip: str = "", size: float = 3
     if shape == 0:
         return f'<circle cx="{tenth(x)}" cy="{tenth(y)}" r="{tenth(s)}" {classes}>{inside}</circle>'
     if shape == 1:
-        return f'<rect x="{tenth(x - s)}" y="{tenth(y - s)}" width="{tenth(2 * s)}" height="{tenth(2 * s)}" {classes}>{inside}</rect>'
+        left, top, side = tenth(x - s), tenth(y - s), tenth(2 * s)
+        return f'<rect x="{left}" y="{top}" width="{side}" height="{side}" {classes}>{inside}</rect>'
     outlines = {
         2: [(0, -1.3), (1.2, 0.9), (-1.2, 0.9)],
         3: [(0, -1.4), (1.4, 0), (0, 1.4), (-1.4, 0)],
