@@ -150,6 +150,26 @@ def test_json_round_trip(report: Report) -> None:
     assert plain["pairs"][2]["prompt"][0]["role"] == "system"
 
 
+FIELDS = {
+    "done": ["steps"], "changed": ["pairs", "losses"], "better": ["policies", "leaderboard", "seeds", "rounds"],
+    "fooled": ["policies", "training", "audit", "alarms"], "reward-model": ["reward_model"],
+    "taste": ["tastes", "policies"], "drift": ["policies"], "cost": ["costs", "steps"], "training": ["training"],
+    "judged": ["judges"], "reproduce": ["recipe"], "lineage": ["lineage"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_what_a_section_shows_is_in_the_json(section: str, report: Report) -> None:
+    data = json.loads(report.to_json())
+    held = [name for name in FIELDS[section] if data[name]]
+    assert held
+    empty = json.loads(Report(title="").to_json())
+    without = data | {name: empty[name] for name in FIELDS[section]}
+    assert section not in Page(render(Report.from_json(json.dumps(without)))).sections, "it has no other source"
+    alone = empty | {name: data[name] for name in (*held, "policy", "baseline")}
+    assert section in Page(render(Report.from_json(json.dumps(alone)))).sections
+
+
 def test_json_is_standard_where_numbers_are_not_finite() -> None:
     report = Report(title="t", policies=[Policy(name="a", win_rate=Interval(0.5, math.nan, math.nan), gold=math.nan)])
     text = report.to_json()

@@ -131,6 +131,63 @@ def test_an_evaluation_without_gold_or_reward_model(project: Project) -> None:
     assert "DPO: a policy from comparisons" in html
 
 
+def test_the_recipe_of_a_project_without_rounds_parses(project: Project) -> None:
+    import typer
+
+    from hearken.cli.main import app
+
+    for second, (name, kind) in enumerate((("r00-scratch", "scratch"), ("r00-sft", "sft"), ("r01-dpo", "dpo"))):
+        artifact(project, name, kind, second)
+    judged(project, "simulated")
+    recipe = compose(project).recipe
+    assert recipe is not None
+    first, change, *steps = recipe.commands
+    assert first.startswith("hearken init p") and change == "cd p"
+    assert [s.removeprefix("hearken ") for s in steps] == [
+        "train sft", "sample", "label --with simulated", "train dpo", "evaluate", "report"
+    ]  # fmt: skip
+    group = typer.main.get_command(app)
+    for line in steps:
+        command: Any = group
+        words = line.split()[1:]
+        while words and hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        command.make_context(line, words)
+
+
+def test_a_project_of_dpo_alone_speaks_of_no_other_method(project: Project) -> None:
+    for second, (name, kind) in enumerate((("r00-sft", "sft"), ("r01-dpo", "dpo"))):
+        folder = artifact(project, name, kind, second)
+        rows = [{"step": i, "loss": 0.7 - i / 50, "accuracy": 0.5 + i / 50, "lead": i / 10} for i in range(8)]
+        (folder / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluated(project)
+    saved = project.path / "evaluation.json"
+    content = json.loads(saved.read_text())
+    for figures in content["policies"].values():
+        figures["scores"] = None
+        del figures["proxy"]
+    saved.write_text(json.dumps(content))
+    html = render(compose(project))
+    assert "Lead" in html and 'id="drift"' in html and 'id="reward-model"' not in html
+    for word in ("PPO", "ppo", "clip", "Proxy", "proxy", "no data", "episodes"):
+        assert word not in html.partition("</style>")[2], word
+
+
+def test_policies_of_earlier_rounds_stay_on_the_page(project: Project) -> None:
+    for second, name in enumerate(("r00-sft", "r01-evaluation", "r02-dpo")):
+        artifact(project, name, name.partition("-")[2], second)
+    evaluated(project)
+    saved = project.path / "evaluation.json"
+    before = saved.read_text()
+    (project.artifacts / "r01-evaluation" / "evaluation.json").write_text(before)
+    content = json.loads(before)
+    del content["policies"]["r01-dpo"]
+    saved.write_text(json.dumps(content))
+    assert {p.name for p in compose(project).policies} == {"r00-sft", "r02-dpo", "r01-dpo"}
+    saved.write_text(json.dumps(content | {"prompts": [*PROMPTS[:-1], "Another."]}))
+    assert compose(project).find("r01-dpo") is None, "it answered other prompts"
+
+
 def test_losses_are_the_worst_beyond_those_shown(project: Project) -> None:
     artifact(project, "r00-sft", "sft", 1)
     evaluated(project)

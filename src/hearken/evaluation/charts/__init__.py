@@ -33,7 +33,7 @@ CSS = """
 .chart .whisker { stroke: var(--ink); stroke-width: 1.5; opacity: .75; }
 .chart .band { stroke: none; opacity: .14; }
 .chart .fill { opacity: .85; }
-.chart .soft { opacity: .18; }
+.chart .soft { opacity: .18; } .chart .whisker.soft { opacity: .35; }
 .chart .dot { opacity: .45; }
 .chart .envelope { fill: none; stroke: var(--ink); stroke-width: 1; stroke-dasharray: 4 3; opacity: .5; }
 .chart .node { fill: var(--paper); stroke: var(--hairline); stroke-width: 1.5; }

@@ -18,12 +18,12 @@ from hearken.evaluation.charts.drawing import (
     rule,
     shade,
     shortened,
+    some_ticks,
     span,
     svg,
     tenth,
     text_width,
     tick_labels,
-    ticks,
     track,
     value_text,
     write,
@@ -99,7 +99,7 @@ def bars(
     step, thick = 30.0, 14.0
     bottom = top + step * len(items)
     body: list[str] = []
-    values = ticks(low, high, max(2, int((width - left - right) / 48))) if axis else []
+    values = some_ticks(low, high, max(2, int((width - left - right) / 48))) if axis else []
     for value, label in zip(values, tick_labels(values, as_percent), strict=True):
         x = px(value)
         body += [rule(x, top, x, bottom, "grid"), write(x, bottom + 15, label, "middle")]

@@ -39,6 +39,13 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [round(i * step, 12 - math.floor(math.log10(step))) for i in range(first, last + 1)]
 
 
+def some_ticks(low: float, high: float, wanted: int, least: int = 2) -> list[float]:
+    """`ticks`, with more of them wanted until there are ``least``: one alone gives no scale."""
+    return next((found for n in range(wanted, wanted + 5) if len(found := ticks(low, high, n)) >= least), []) or ticks(
+        low, high, wanted
+    )
+
+
 def tick_labels(values: Sequence[float], as_percent: bool = False) -> list[str]:
     """Labels with just the places that tell neighbouring ticks apart, thousands separated."""
     if as_percent:
@@ -125,12 +132,15 @@ def marker(x: float, y: float, style: int | None, tip: str = "", size: float = 3
     return f'<polygon points="{points}" {classes}>{inside}</polygon>'
 
 
-def svg(width: float, height: float, title: str, description: str, body: Iterable[str]) -> str:
-    """The whole chart; ``width`` and ``height`` are those of its view box, px."""
+def svg(
+    width: float, height: float, title: str, description: str, body: Iterable[str], *, natural: bool = False
+) -> str:
+    """The whole chart; ``width`` and ``height`` are those of its view box, px, and of itself where ``natural``."""
     inside = "".join(body)
     key = f"c{zlib.crc32(f'{title}{description}{inside}'.encode('utf-8', 'replace')):08x}"
+    size = f' width="{tenth(width)}" height="{tenth(height)}"' if natural else ""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {tenth(width)} {tenth(height)}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart"{size} viewBox="0 0 {tenth(width)} {tenth(height)}" '
         f'role="img" aria-labelledby="{key}t {key}d"><title id="{key}t">{escaped(title)}</title>'
         f'<desc id="{key}d">{escaped(description)}</desc>{inside}</svg>'
     )
@@ -152,7 +162,8 @@ def span(values: Iterable[float | None], pad: float = 0.06) -> tuple[float, floa
     if not found:
         return 0.0, 1.0
     low, high = min(found), max(found)
-    room = (high - low) * pad or abs(high) * 0.1 or 0.5
+    apart = high - low if high - low > 1e-9 * max(abs(low), abs(high)) else 0.0  # else the noise of rounding
+    room = apart * pad or abs(high) * 0.1 or 0.5
     return low - room, high + room
 
 
@@ -192,7 +203,7 @@ class Frame:
 
     def __post_init__(self) -> None:
         self.bottom = self.height - (38.0 if self.x_label else 22.0)
-        self.y_ticks = ticks(*self.y, wanted=max(2, int((self.bottom - self.top) / 38)))
+        self.y_ticks = some_ticks(*self.y, wanted=max(2, int((self.bottom - self.top) / 38)))
         labels = tick_labels(self.y_ticks, self.y_percent)
         self.left = max((text_width(t) for t in labels), default=10.0) + 10.0
 

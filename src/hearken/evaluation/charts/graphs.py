@@ -78,7 +78,7 @@ def graph(nodes: Sequence[Node], *, title: str, description: str = "") -> str:
         if node.caption:
             body.append(write(nx + 11, ny + 33, shortened(node.caption, wide - 16)))
     bottom = max(lanes.values(), default=tallest * step - (step - tall))
-    return svg(x - gap + 1, bottom + 2, title, description, body)
+    return svg(x - gap + 1, bottom + 2, title, description, body, natural=True)
 
 
 def _bend(start: tuple[float, float], end: tuple[float, float]) -> str:

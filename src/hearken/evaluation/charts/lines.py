@@ -28,7 +28,10 @@ from hearken.evaluation.charts.drawing import (
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a chart; None and NaN leave a gap. ``low``/``high`` draw a band; ``faint`` lines have no label."""
+    """One line of a chart; None and NaN leave a gap. ``low``/``high`` draw a band; ``faint`` lines have no label.
+
+    With ``whiskers`` each point has its own interval instead of a band: right where x goes back and forth.
+    """
 
     name: str
     x: Sequence[float]
@@ -37,6 +40,7 @@ class Series:
     high: Sequence[float | None] | None = None
     faint: bool = False
     style: int | None = None
+    whiskers: bool = False
 
 
 def line_chart(
@@ -109,7 +113,11 @@ def line_chart(
         ]
     for i, (s, runs) in enumerate(drawn):
         style = (i if s.style is None else s.style) % SERIES_STYLES
-        if s.low is not None and s.high is not None:
+        if s.whiskers:
+            bounds = zip(s.x, s.low or (), s.high or (), strict=False)
+            ranges = [(frame.px(x), frame.py(a), frame.py(b)) for x, a, b in bounds if a is not None and b is not None]
+            body += [rule(x, a, x, b, "whisker soft") for x, a, b in ranges]
+        elif s.low is not None and s.high is not None:
             low, high = runs_of(s.x, s.low), runs_of(s.x, s.high)
             for down, up in zip(low, high, strict=False):
                 outline = [(frame.px(x), frame.py(y)) for x, y in [*down, *reversed(up)]]
@@ -125,7 +133,7 @@ def line_chart(
             if s.faint:
                 continue
             for (x, y), (px, py) in zip(run, points, strict=True):
-                if count <= 12 or (len(named) > 1 and seen % every == every // 2):
+                if count <= 12 or s.whiskers or (len(named) > 1 and seen % every == every // 2):
                     tip = f"{s.name} at {tick_labels([x])[0]}: {value_text(y, y_percent)}"
                     body.append(marker(px, py, style, tip, 3))
                 seen += 1
