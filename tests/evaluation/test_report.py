@@ -203,7 +203,7 @@ def test_the_example_of_the_documentation_runs() -> None:
 def test_every_documented_column_is_drawn() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
     listed = text.partition("## Columns")[2].partition("A prefix")[0]
-    columns = set(re.findall(r"`([a-z_]+)`", listed)) - {"step"}
+    columns = set(re.findall(r"`([a-z_0-9]+)`", listed)) - {"step"}
     assert columns == {curve.keys[0] for curve in CURVES}
 
 

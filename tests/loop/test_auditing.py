@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,10 +29,14 @@ def project(tmp_path: Path) -> Project:
     return found
 
 
+def read(sheet: Path) -> list[dict[str, Any]]:
+    return [row for source in sources(sheet) for _, row in read_rows(source) if not isinstance(row, UserError)]
+
+
 def filled(sheet: Path, right: dict[str, float]) -> Path:
     """The sheet with a share of each policy's answers marked as right."""
     rows, seen = [], dict.fromkeys(right, 0)
-    for row in (r.row for s in sources(sheet) for r in read_rows(s)):
+    for row in read(sheet):
         name = next(n for n in right if row["response"].startswith(n))
         seen[name] += 1
         rows.append(row | {"right": "yes" if seen[name] <= 40 * right[name] else "No"})
@@ -43,7 +48,7 @@ def filled(sheet: Path, right: dict[str, float]) -> Path:
 def test_truth_that_falls_while_preference_rises_raises_the_alarm(project: Project, tmp_path: Path) -> None:
     sheet = tmp_path / "audit.csv"
     assert draw_sheet(project, sheet, 40)["answers"] == 80
-    rows = [r.row for s in sources(sheet) for r in read_rows(s)]
+    rows = read(sheet)
     assert "r01-ppo" not in "".join(f"{r['id']}{r['prompt']}" for r in rows), "whose it is, is not said"
     assert any("user: Why?" in r["prompt"] for r in rows)
     found = take_in(project, filled(sheet, {"r00-sft": 0.8, "r01-ppo": 0.4}))
@@ -64,12 +69,12 @@ def test_what_cannot_be_audited_is_said(project: Project, tmp_path: Path) -> Non
     draw_sheet(project, sheet, 2)
     with pytest.raises(UserError, match="0 and 0 answers are marked"):
         take_in(project, sheet)
-    rows = [r.row for s in sources(sheet) for r in read_rows(s)]
+    rows = read(sheet)
     write_rows([rows[0] | {"right": "perhaps"}], sheet, overwrite=True)
-    with pytest.raises(UserError, match="row 1: right is 'perhaps'"):
+    with pytest.raises(UserError, match="line 1: right is 'perhaps'"):
         take_in(project, sheet)
     write_rows([rows[0] | {"id": "elsewhere"}], sheet, overwrite=True)
-    with pytest.raises(UserError, match="row 1: this answer was not drawn here"):
+    with pytest.raises(UserError, match="line 1: this answer was not drawn here"):
         take_in(project, sheet)
     (project.path / "evaluation.json").unlink()
     with pytest.raises(UserError, match="no evaluation"):

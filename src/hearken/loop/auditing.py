@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from hearken.loop.project import Project
 
-RIGHT = {"1": 1.0, "true": 1.0, "yes": 1.0, "y": 1.0, "right": 1.0}
-WRONG = {"0": 0.0, "false": 0.0, "no": 0.0, "n": 0.0, "wrong": 0.0}
+MARKS = dict.fromkeys(("1", "true", "yes", "y", "right"), 1.0) | dict.fromkeys(("0", "false", "no", "n", "wrong"), 0.0)
 
 
 def draw_sheet(project: Project, out: Path, count: int = 60, *, policy: str = "", seed: int = 0) -> dict[str, Any]:
@@ -77,15 +76,17 @@ def take_in(project: Project, sheet: Path) -> Audited:
         raise UserError(f"no sheet was drawn in {project.path}", "Draw one: hearken audit")
     drawn = json.loads(_kept(project).read_text("utf-8"))
     marks: dict[str, list[float]] = {drawn["baseline"]: [], drawn["policy"]: []}
-    for number, row in enumerate((r.row for s in sources(sheet) for r in read_rows(s)), 1):
-        mark = str(row.get("right", "")).strip().lower()
-        owner = drawn["rows"].get(str(row.get("id", "")))
+    for where, row in (read for source in sources(sheet) for read in read_rows(source)):
+        if isinstance(row, UserError):
+            raise row
+        mark = str(row.get("right") or "").strip().lower()
+        owner = drawn["rows"].get(str(row.get("id") or ""))
         if owner is None:
-            raise UserError(f"{sheet}, row {number}: this answer was not drawn here", "Take in the newest sheet")
-        if mark in RIGHT | WRONG:
-            marks[owner[0]].append((RIGHT | WRONG)[mark])
+            raise UserError(f"{where}: this answer was not drawn here", "Take in the newest sheet")
+        if mark in MARKS:
+            marks[owner[0]].append(MARKS[mark])
         elif mark:
-            raise UserError(f"{sheet}, row {number}: right is '{mark}'", "Write yes or no, or leave it empty")
+            raise UserError(f"{where}: right is '{mark}'", "Write yes or no, or leave it empty")
     before, after = marks[drawn["baseline"]], marks[drawn["policy"]]
     if not before or not after:
         raise UserError(f"{sheet}: {len(before)} and {len(after)} answers are marked", "Mark some of both policies")
