@@ -219,16 +219,6 @@ def test_a_leaderboard_says_who_cannot_be_told_apart() -> None:
     assert "Beats sft" in html and "At equal length" in html and "Level with" in html
 
 
-def test_pieces_of_one_phrase_are_put_together() -> None:
-    said = ["hung by one rope", "one rope above the", "by one rope above", "the black water .", "bridge broke , and"]
-    found = panels.joined([Phrase(text=text, share=0.22, before=0.06) for text in said])
-    assert [p.text for p in found] == ["hung by one rope above the", "the black water.", "bridge broke, and"]
-    apart = panels.joined(
-        [Phrase(text="a b c d", share=0.5, before=0.0), Phrase(text="b c d e", share=0.2, before=0.0)]
-    )
-    assert len(apart) == 2, "they are not said by the same responses"
-
-
 def test_drift_names_new_phrases_and_the_change_of_length() -> None:
     policies = [
         Policy(name="sft", repetition=0.01),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from hearken.evaluation.compare import Divergence, find_divergence, smooth
 from hearken.evaluation.numbers import estimate, number, percent, with_interval
 from hearken.evaluation.report import Figure, Policy, Report, Training
+from hearken.statistics.diversity import written
 from hearken.statistics.intervals import Interval
 from hearken.statistics.power import detectable
 
@@ -193,8 +194,8 @@ def _about_language(policy: Policy, baseline: Policy) -> list[str]:
         found.append(f"Responses repeat themselves: {percent(now)} of their phrases, before {percent(before)}.")
     if policy.phrases and (most := policy.phrases[0]).share >= 0.25:
         found.append(
-            f"{policy.name} has taken to a phrase: “{most.text}” stands in {percent(most.share)} of its responses, "
-            f"in {percent(most.before)} of {baseline.name}'s."
+            f"{policy.name} has taken to a phrase: “{written(most.text)}” stands in {percent(most.share)} of its "
+            f"responses, in {percent(most.before)} of {baseline.name}'s."
         )
     rate = estimate(policy.parse_rate)
     if rate is not None and rate < 0.9:

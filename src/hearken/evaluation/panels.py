@@ -7,9 +7,7 @@ report knows nothing of it.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -18,7 +16,8 @@ from markupsafe import Markup
 from hearken.evaluation import charts, findings
 from hearken.evaluation.compare import smooth
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
-from hearken.evaluation.report import Figure, Judge, Phrase, Policy, Report, RewardModel, Training
+from hearken.evaluation.report import Figure, Judge, Policy, Report, RewardModel, Training
+from hearken.statistics.diversity import written
 from hearken.statistics.intervals import Interval, wilson
 
 Chart = tuple[str, str, Markup]
@@ -672,39 +671,8 @@ def drift(report: Report) -> dict[str, Any] | None:
         bars = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
         shown.append((task, "accuracy on a task that nobody trained for", Markup(bars)))
     policy = report.find(report.policy)
-    phrases = [(p.text, percent(p.share), percent(p.before)) for p in joined(policy.phrases)] if policy else []
+    phrases = [(written(p.text), percent(p.share), percent(p.before)) for p in policy.phrases] if policy else []
     return {"charts": shown, "said": _longer(report), "phrases": phrases} if shown or phrases else None
-
-
-def joined(phrases: Sequence[Phrase]) -> list[Phrase]:
-    """Phrases that are pieces of one, put together: "once upon a time", not "once upon a" and "upon a time"."""
-    found: list[Phrase] = []
-    for phrase in phrases:
-        words = phrase.text.split()
-        for i, other in enumerate(found):
-            known = other.text.split()
-            alike = abs(other.share - phrase.share) < 0.02 and abs(other.before - phrase.before) < 0.02
-            whole = _overlapped(known, words) or _overlapped(words, known)
-            if alike and whole:
-                found[i] = replace(other, text=" ".join(whole))
-                break
-        else:
-            found.append(phrase)
-    return joined(found) if len(found) < len(phrases) else [replace(p, text=_plain(p.text)) for p in found]
-
-
-def _overlapped(first: list[str], second: list[str]) -> list[str]:
-    """``first`` gone on with by ``second``, where at least three words are in both or one holds the other."""
-    for at in range(max(len(first) - 2, 1)):
-        shared = first[at:]
-        if len(shared) >= 3 and shared[: len(second)] == second[: len(shared)]:
-            return first[:at] + (second if len(second) >= len(shared) else shared)
-    return []
-
-
-def _plain(text: str) -> str:
-    """Words and marks as they are written: ``the bridge broke, and``."""
-    return re.sub(r" (?=[,.;:!?])", "", text)
 
 
 def _longer(report: Report) -> str:
