@@ -236,3 +236,17 @@ def test_drift_names_new_phrases_and_the_change_of_length() -> None:
     shorter = replace(report, policies=[policies[0], replace(policies[1], length_change=Interval(-1, -3, 1))])
     found = panels.drift(shorter)
     assert found is not None and "not shown to be longer or shorter" in found["said"]
+
+
+def test_policies_are_compared_by_who_is_worst_off() -> None:
+    policies = [
+        Policy(name="average", by_group={"hearth": Interval(0.8, 0.7, 0.9), "quest": Interval(0.4, 0.3, 0.5)}),
+        Policy(name="max-min", by_group={"hearth": Interval(0.65, 0.6, 0.7), "quest": Interval(0.6, 0.5, 0.7)}),
+    ]
+    found = panels.taste(Report(title="t", policy="average", baseline="sft", policies=policies))
+    assert found is not None
+    assert [(name, worst) for name, _, worst in found["policies"]] == [
+        ("average", "quest 40\u202f%"), ("max-min", "quest 60\u202f%")
+    ]  # fmt: skip
+    alone = panels.taste(Report(title="t", policy="average", baseline="sft", policies=policies[:1]))
+    assert alone is not None and not alone["policies"], "one policy has its chart"

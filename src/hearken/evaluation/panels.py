@@ -602,15 +602,22 @@ def taste(report: Report) -> dict[str, Any] | None:
             as_percent=True,
         )
         shown.append(("Whose taste was learnt", "reward model's accuracy on held-out comparisons", Markup(chart)))
-    rivals = [p for p in report.policies if len(p.by_group) > 1 and p.name != report.policy]
+    divided = [p for p in report.policies if len(p.by_group) > 1]
+    rows = [(p.name, {g: with_interval(r, True) for g, r in p.by_group.items()}, _worst_off(p)) for p in divided]
     if not shown:
         return None
     return {
         "said": findings.about_taste(report),
         "charts": shown,
-        "rivals": [(p.name, [(g, with_interval(r, True)) for g, r in p.by_group.items()]) for p in rivals],
-        "groups": list(dict.fromkeys(g for p in rivals for g in p.by_group)),
+        "policies": rows if len(rows) > 1 else [],
+        "groups": list(dict.fromkeys(g for p in divided for g in p.by_group)),
     }
+
+
+def _worst_off(policy: Policy) -> str:
+    """The group that gained least, and what it got."""
+    name = min(policy.by_group, key=lambda group: policy.by_group[group].estimate)
+    return f"{name} {percent(policy.by_group[name].estimate)}"
 
 
 def judging(judges: Sequence[Judge]) -> dict[str, Any] | None:

@@ -70,8 +70,8 @@ def compose(project: Project) -> page.Report:
     artifacts = {name: a for name, a in every.items() if a.kind not in _RECORDS}
     counted = reckoning.tally(project)
     policies = [_policy(project, found, name, artifacts) for name in found["policies"]]
-    age = list(artifacts)
-    policies.sort(key=lambda p: age.index(p.name) if p.name in age else -1)
+    age = {name: i for i, name in enumerate(artifacts)}
+    policies.sort(key=lambda p: (age.get(p.name.rpartition("@")[2], -1), "@" in p.name))  # best of n after its source
     baseline, ours = found["baseline"], newest(found)
     rewards = [a for a in artifacts.values() if a.kind == "reward"]
     held_out = reckoning.held_out(project, rewards[-1]) if rewards else []
