@@ -175,6 +175,15 @@ def test_a_watched_run_shows_each_checkpoint_and_where_it_was_fooled(watched: Tr
     assert found is not None and found["said"] == ["All is well."] and not found["alarms"]
 
 
+def test_a_judge_is_heard_beside_gold(watched: Training) -> None:
+    rows = [row | {"gold": row["score"]} for row in watched.rows]
+    both = Report(title="t", training=[replace(watched, rows=rows, says="The judge saw it fooled.")])
+    assert warnings(both) == ["The judge saw it fooled."], "gold rises with the proxy"
+    found = panels.fooling(both)
+    assert found is not None and found["alarms"] == ["The judge saw it fooled."] and "the gold reward" in found["fine"]
+    assert len(found["charts"]) == 2
+
+
 def test_an_audit_that_finds_less_truth_is_the_first_alarm() -> None:
     audit = Audited(
         policy="ppo", baseline="sft", before=Interval(0.7, 0.6, 0.8), after=Interval(0.4, 0.3, 0.5),

@@ -145,7 +145,9 @@ def warnings(report: Report) -> list[str]:
     if report.audit is not None and report.audit.alarm:
         found.append(report.audit.says)
     found += report.alarms
-    found += [said for run in report.training if (said := fooled(run))]
+    for run in report.training:
+        known = [one for one in (GOLD, WATCH) if knows(run, one)] or [JUDGE]
+        found += [said for one in known if (said := fooled(run, one))]
     found += _about_the_reward_model(report)
     return found
 
@@ -259,14 +261,17 @@ def about_seeds(report: Report) -> str:
     )
 
 
-def fooled(run: Training) -> str:
-    """The warning where a run's proxy rises while gold falls; empty where it does not."""
-    parting = divergence(run)
+def fooled(run: Training, against: Truth | None = None) -> str:
+    """The warning where a run's proxy rises while gold (or a judge's verdict) falls; empty where it does not."""
+    against = against or truth(run)
+    parting = divergence(run, against)
     if parting is None or not parting.fooled:
         return ""
+    if against == WATCH and run.says:
+        return run.says
     return (
         f"The reward model is being fooled in {run.name}: after step {parting.peak:,.0f} its score rises by "
-        f"{number(parting.proxy_rise, 2)} while the {truth(run).words} falls by {number(parting.gold_fall, 2)}. "
+        f"{number(parting.proxy_rise, 2)} while the {against.words} falls by {number(parting.gold_fall, 2)}. "
         "Stop there, raise the KL coefficient, or collect comparisons of the new responses."
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from hearken.evaluation import charts, findings
-from hearken.evaluation.compare import smooth
+from hearken.evaluation.compare import Divergence, smooth
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
 from hearken.evaluation.report import Figure, Judge, Policy, Report, RewardModel, Training
 from hearken.statistics.diversity import written
@@ -198,8 +198,7 @@ def _rounds(report: Report) -> dict[str, Any] | None:
 
 def fooling(report: Report) -> dict[str, Any] | None:
     """A verdict in words, proxy against gold on each run's way from the start, and all policies over their KL."""
-    reached = [_reached(run) for run in report.training if findings.divergence(run)]
-    over_kl = all(reached)
+    over_kl = all(_reached(run) for run in report.training if _held_against(run))
     runs = [found for run in report.training for found in (_parting(run, over_kl), _watched(run)) if found]
     frontier, audited, likelihood = _frontier(report), _audited(report), _likelihood(report)
     if not (runs or frontier or audited or likelihood or report.alarms):
@@ -277,7 +276,7 @@ def _watched(run: Training) -> dict[str, Any] | None:
     if found and fooled and found.peak != run.kept:
         marks.append(charts.Reference(at[found.peak], f"fooled after step {found.peak:,.0f}"))
     bounds = [wilson(win * run.judged_on, run.judged_on) for win in wins] if run.judged_on else []
-    said = run.says or findings.fooled(run)
+    said = findings.fooled(run, known) or run.says
     chart = charts.line_chart(
         [
             charts.Series(
@@ -311,6 +310,11 @@ def _watched(run: Training) -> dict[str, Any] | None:
     }
 
 
+def _held_against(run: Training) -> Divergence | None:
+    """The proxy against gold (or a judge's score) on a run's way; None where only a judge's win rate is known."""
+    return findings.divergence(run) if findings.truth(run) != findings.WATCH else None
+
+
 def _reached(run: Training) -> list[float]:
     """√KL at each point of a run's `divergence`, or the farthest before; empty where it stayed put for most of the run.
 
@@ -323,12 +327,11 @@ def _reached(run: Training) -> list[float]:
 
 
 def _parting(run: Training, over_kl: bool) -> dict[str, Any] | None:
-    against = findings.truth(run)
-    found = findings.divergence(run) if against != findings.WATCH else None
+    found = _held_against(run)
     if found is None:
         return None
     said = findings.fooled(run) or f"No sign of it in {run.name}."
-    keys, truth, _ = against
+    keys, truth, _ = findings.truth(run)
     x = _reached(run) if over_kl else found.steps
     spans = [max(v) - min(v) for v in (found.proxy, found.gold)]
     alike = min(spans) > 0 and max(spans) / min(spans) <= APART
