@@ -126,6 +126,12 @@ def test_hostile_text_is_shown_as_text(hostile: Report) -> None:
     assert responses and all(attributes["dir"] == "auto" for attributes in responses)
 
 
+def test_names_in_the_headline_do_not_break() -> None:
+    policies = [Policy(name="<b>", win_rate=Interval(0.8, 0.7, 0.9)), Policy(name="span")]
+    html = render(Report(title="t", policy="<b>", baseline="span", policies=policies))
+    assert '<span class="name">&lt;b&gt;</span> beats <span class="name">span</span> on 80' in html
+
+
 def test_the_policy_of_the_page_allows_its_own_stylesheet_only(report: Report) -> None:
     import base64
     import hashlib

@@ -135,12 +135,13 @@ def page(report: Report) -> str:
 
 def _headline(report: Report) -> Markup:
     """The headline, whose names do not break at their hyphens while they are short enough for a phone."""
-    said = escape(charts.clean(findings.headline(report)))
-    for name in dict.fromkeys((report.policy, report.baseline)):
-        if name and len(name) <= NAME_UNBROKEN:
-            whole = escape(charts.clean(name))
-            said = Markup(said.replace(whole, Markup('<span class="name">{}</span>').format(whole)))
-    return said
+    said = charts.clean(findings.headline(report))
+    names = {n for n in map(charts.clean, (report.policy, report.baseline)) if 0 < len(n) <= NAME_UNBROKEN}
+    if not names:
+        return escape(said)
+    parts = re.split(rf"(?<![\w-])({'|'.join(map(re.escape, names))})(?![\w-])", said)
+    whole = Markup('<span class="name">{}</span>')
+    return Markup("").join(whole.format(part) if part in names else part for part in parts)
 
 
 def render_page(template: str, **values: Any) -> str:

@@ -54,7 +54,8 @@ def draw_sheet(project: Project, out: Path, count: int = 60, *, policy: str = ""
         raise UserError(f"the last evaluation has no answers of '{name}' beside {base}'s", f"Known: {', '.join(known)}")
     random = np.random.default_rng(seed)
     chosen = random.permutation(len(found["prompts"]))[:count]
-    rows, owners = [], {}
+    rows: list[dict[str, Any]] = []
+    owners: dict[str, list[Any]] = {}
     for i in chosen.tolist():
         for who, answers in sides.items():
             key = hash_id("audit", seed, who, i, answers[i])
