@@ -110,6 +110,7 @@ def _board(report: Report) -> dict[str, Any] | None:
         return None
     return {
         "columns": [title for title, _, _ in columns],
+        "level": any(s.level_with for s in rows),
         "rows": [
             (s.name, s.games, [with_interval(getattr(s, field), share) for _, field, share in columns],
              ", ".join(s.level_with))
