@@ -191,6 +191,30 @@ def test_policies_of_earlier_rounds_stay_on_the_page(project: Project) -> None:
     assert compose(project).find("r01-dpo") is None, "it answered other prompts"
 
 
+def test_what_an_evaluation_measures_is_on_the_page(project: Project) -> None:
+    for second, name in enumerate(("r00-sft", "r01-dpo", "r02-dpo")):
+        artifact(project, name, name.partition("-")[2], second)
+    spread = {"mean": [0.65, 0.5, 0.8], "deviation": float("nan"), "lowest": 0.6, "highest": 0.7, "seeds": 2}
+    evaluated(project, seeds={"win_rate": spread})
+    saved = project.path / "evaluation.json"
+    content = json.loads(saved.read_text())
+    content["policies"]["r02-dpo"] |= {
+        "entropy": [0.4, 0.3, 0.5], "self_bleu": 0.5, "repetition": 0.1, "length_drift": [3.0, 2.0, 4.0],
+        "phrases": [{"text": "oh , what a day", "share": 0.5, "before": 0.1}],
+        "likelihood": {"preferred": [-2.0, -3.0, -1.0], "other": [-5.0, -6.0, -4.0]},
+    }  # fmt: skip
+    saved.write_text(json.dumps(content))
+    found = compose(project)
+    policy = found.find("r02-dpo")
+    assert policy is not None and policy.preferred_likelihood == (-2, -3, -1) and policy.length_change == (3, 2, 4)
+    assert found.seeds[0].deviation is None and found.seeds[0].seeds == 2
+    older = found.find("r01-dpo")
+    assert older is not None and older.length_change == (0, 0, 0), "of texts alone, where an evaluation did not say"
+    html = render(found)
+    for said in ("oh, what a day", "Self-BLEU", "Entropy", "r02-dpo made even the preferred", "2 seeds of the same"):
+        assert said in html, said
+
+
 def test_losses_are_the_worst_beyond_those_shown(project: Project) -> None:
     artifact(project, "r00-sft", "sft", 1)
     evaluated(project)

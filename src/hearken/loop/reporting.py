@@ -42,8 +42,6 @@ _DONE = {
 }
 _RECORDS = ("samples", "judgments", "evaluation")
 """Kinds of artifact that the loop leaves and that are no models."""
-DIRECT = ("dpo", "ipo", "simpo", "orpo", "kto")
-"""Stages that raise the likelihood of what was preferred, with no reward model between."""
 _SETTINGS = ("lr", "batch", "epochs", "beta", "ptx_coef", "loss", "lora", "samples", "clip", "temperature")
 _IF_SET = ("estimator", "select", "kl_target", "pessimism", "only", "combine", "weights", "judge", "stop_when")
 """Settings that are shown where they are not empty or 0."""
@@ -143,7 +141,7 @@ def _policy(project: Project, found: dict[str, Any], name: str, artifacts: Mappi
         moved = {"length_drift": seen.length, "phrases": [p._asdict() for p in seen.phrases]}
         for key in ("distinct_2", "self_bleu", "repetition"):
             known[key] = getattr(seen, key)[1] if known[key] is None else known[key]
-    preferred, other = _likelihood(project, artifacts.get(name))
+    likelihood = figures.get("likelihood") or _likelihood(project, artifacts.get(name))
     return page.Policy(
         name=name,
         by_group={g: reckoning.figure(w) for g, w in figures.get("win_rate_by_group", {}).items()},
@@ -153,32 +151,38 @@ def _policy(project: Project, found: dict[str, Any], name: str, artifacts: Mappi
         tasks={task: rate for task, scores in figures.get("tasks", {}).items() if (rate := _rate(scores)) is not None},
         length_change=reckoning.figure(moved["length_drift"]) if name != found["baseline"] else None,
         phrases=[page.Phrase(**phrase) for phrase in moved["phrases"] or []],
-        preferred_likelihood=preferred,
-        other_likelihood=other,
+        preferred_likelihood=reckoning.figure(likelihood.get("preferred")),
+        other_likelihood=reckoning.figure(likelihood.get("other")),
         **known,
     )
 
 
-def _likelihood(project: Project, artifact: Artifact | None) -> tuple[page.Figure, page.Figure]:
+def _direct(kind: str) -> bool:
+    """Whether a stage raises the likelihood of what was preferred, with no reward model between."""
+    found = next((stage for stage in stages() if stage.name == kind), None)
+    return found is not None and "comparison" in found.reads and kind not in ("reward", "ilql")
+
+
+def _likelihood(project: Project, artifact: Artifact | None) -> dict[str, list[float]]:
     """How a policy that was fitted to comparisons themselves changed the likelihood of held-out ones."""
-    if artifact is None or artifact.kind not in DIRECT:
-        return None, None
+    if artifact is None or not _direct(artifact.kind):
+        return {}
     inputs = artifact.manifest["inputs"]
     reference = inputs.get("ref") or inputs.get("model") or ""
     standing = next((p for p in (Path(reference), project.artifacts / Path(reference).name) if p.is_dir()), None)
     files = [path for p in inputs.get("validation") or [] if (path := reckoning.find(project, p))]
     if standing is None or not files:
-        return None, None
+        return {}
 
-    def make() -> list[list[float]]:
+    def make() -> dict[str, list[float]]:
         rows = [r for path in files for r in read_examples(path) if isinstance(r, Comparison)]
-        return [list(side) for side in likelihood_change(str(artifact.path), str(standing), rows)] if rows else []
+        sides = likelihood_change(str(artifact.path), str(standing), rows) if rows else ()
+        return {name: list(side) for name, side in zip(("preferred", "other"), sides, strict=False)}
 
     try:
-        kept = reckoning.remembered(project, f"likelihood-{artifact.path.name}", artifact, make)
+        return reckoning.remembered(project, f"likelihood-{artifact.path.name}", artifact, make)
     except UserError:
-        return None, None  # a model behind it is not there any more
-    return tuple(reckoning.figure(side) for side in kept) if kept else (None, None)  # type: ignore[return-value]
+        return {}  # a model behind it is not there any more
 
 
 def _rate(scores: Any) -> Any:
