@@ -272,9 +272,10 @@ def _watched(run: Training) -> dict[str, Any] | None:
         return None
     found = findings.divergence(run, known)
     fooled = bool(found and found.fooled)
-    at = {step: x for step, x in zip(steps, proxy, strict=True)}
-    marks = [charts.Reference(at[run.kept], f"kept: step {run.kept:,.0f}")] if run.kept in at else []
-    if found and fooled and found.peak != run.kept:
+    at = dict(zip(steps, proxy, strict=True))
+    kept = run.kept if run.kept is not None and run.kept in at else None
+    marks = [] if kept is None else [charts.Reference(at[kept], f"kept: step {kept:,.0f}")]
+    if found and fooled and found.peak != kept:
         marks.append(charts.Reference(at[found.peak], f"fooled after step {found.peak:,.0f}"))
     bounds = [wilson(win * run.judged_on, run.judged_on) for win in wins] if run.judged_on else []
     said = findings.fooled(run, known) or run.says
