@@ -12,15 +12,18 @@ import pytest
 from hearken.evaluation.compare import calibration
 from hearken.evaluation.report import (
     Answer,
+    Audited,
     Costs,
     Judge,
     Made,
     Pair,
+    Phrase,
     Policy,
     Recipe,
     Report,
     RewardModel,
     Slice,
+    Spread,
     Standing,
     Step,
     Taste,
@@ -64,6 +67,12 @@ def made_up_rows(n: int = 120, peak: float | None = None) -> list[dict[str, floa
             }
         )
     return rows
+
+
+def watched_rows() -> list[dict[str, float]]:
+    """Rows of a run that a judge watched: its win rate rises, then falls while the proxy goes on rising."""
+    wins = (0.5, 0.6, 0.7, 0.72, 0.66, 0.55, 0.45, 0.4)
+    return [{"step": 5 * i, "judge": win, "judge_proxy": 0.4 * i, "score": 0.5 * i} for i, win in enumerate(wins)]
 
 
 def judged_pairs() -> tuple[list[float], list[float]]:
@@ -257,6 +266,8 @@ def synthetic_report() -> Report:
                 parse_rate=Interval(0.965, 0.93, 0.985),
                 distinct_2=0.385,
                 length=Interval(62.8, 61.6, 64.0),
+                length_change=Interval(4.4, 3.1, 5.7),
+                phrases=[Phrase(text="with all her heart", share=0.21, before=0.04)],
             ),
             Policy(
                 name="PPO without ptx",
@@ -291,6 +302,19 @@ def synthetic_report() -> Report:
                 ],
             ),
         ],
+        seeds=[
+            Spread(name="win_rate", mean=Interval(0.82, 0.79, 0.85), deviation=0.018, lowest=0.8, highest=0.84, seeds=3)
+        ],
+        audit=Audited(
+            policy="PPO",
+            baseline="SFT",
+            before=Interval(0.7, 0.58, 0.8),
+            after=Interval(0.68, 0.56, 0.78),
+            preference=Interval(0.83, 0.79, 0.87),
+            alarm=False,
+            says="No change in truth can be told from 60 audited answers (70 % before, 68 % now right).",
+            checked=120,
+        ),
         costs=Costs(seconds=301.0, judgments={"simulated": 1200}, responses=1600, episodes=3840, parameters=1_250_000),
         tastes=[
             Taste(name="hearth", labelers=4, judgments=604, accuracy=Interval(0.74, 0.70, 0.78)),
@@ -388,9 +412,22 @@ def hostile_report() -> Report:
             Pair(prompt=HOSTILE, before=bad, after=replace(bad, text=HOSTILE + " more")),
             Pair(prompt=(Message("user", HOSTILE),), before=bad, after=bad),
         ],
-        policies=[replace(p, name=HOSTILE if p.name == "PPO" else p.name) for p in whole.policies],
+        policies=[
+            replace(
+                p,
+                name=HOSTILE if p.name == "PPO" else p.name,
+                phrases=[Phrase(text=HOSTILE, share=0.5, before=0.0)],
+                preferred_likelihood=Interval(-2.0, -3.0, -1.0),
+            )
+            for p in whole.policies
+        ],
+        seeds=[Spread(name=HOSTILE, mean=0.5, deviation=None, lowest=0.5, highest=0.5, seeds=1)],
+        audit=replace(whole.audit, policy=HOSTILE, baseline=HOSTILE, alarm=True, says=HOSTILE) if whole.audit else None,
         steps=[Step(name=HOSTILE, done=HOSTILE, settings={HOSTILE: HOSTILE})],
-        training=[Training(name=HOSTILE, rows=made_up_rows(peak=0.5))],
+        training=[
+            Training(name=HOSTILE, rows=made_up_rows(peak=0.5)),
+            Training(name=HOSTILE, rows=watched_rows(), kept=10, judged_on=64, says=HOSTILE),
+        ],
         judges=[replace(j, name=HOSTILE) for j in whole.judges],
         recipe=Recipe(
             commands=[HOSTILE], by_step=[HOSTILE], versions={HOSTILE: HOSTILE}, configuration=HOSTILE, data_hash=HOSTILE
@@ -407,6 +444,11 @@ def report() -> Report:
 @pytest.fixture(scope="session")
 def hostile() -> Report:
     return hostile_report()
+
+
+@pytest.fixture
+def watched() -> Training:
+    return Training(name="r01-ppo", rows=watched_rows(), kept=15, judged_on=64)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,13 @@ def test_headline_says_what_the_interval_allows() -> None:
     assert verdict(Interval(0.9, float("nan"), float("nan"))) == "cannot be told apart from"
 
 
+def test_what_a_draw_would_take_is_said() -> None:
+    even = about(Policy(name="PPO", win_rate=Interval(0.52, 0.45, 0.59)), prompts=200)
+    (said,) = warnings(even)
+    assert said.startswith("200 held-out prompts find a win rate of 60\u202f% with a chance of 80\u202f%")
+    assert warnings(replace(even, policies=[Policy(name="PPO", win_rate=Interval(0.62, 0.55, 0.69))])) == []
+
+
 def test_a_good_run_has_no_warnings(report: Report) -> None:
     assert warnings(replace(report, warnings=[])) == []
 

@@ -5,7 +5,20 @@ from dataclasses import replace
 
 from hearken.evaluation import charts, panels
 from hearken.evaluation.findings import about_taste, warnings
-from hearken.evaluation.report import Learnt, Policy, Report, Round, Slice, Standing, Taste, Training, render
+from hearken.evaluation.report import (
+    Audited,
+    Learnt,
+    Phrase,
+    Policy,
+    Report,
+    Round,
+    Slice,
+    Spread,
+    Standing,
+    Taste,
+    Training,
+    render,
+)
 from hearken.evaluation.view import page
 from hearken.statistics.intervals import Interval
 
@@ -146,3 +159,103 @@ def test_costs_count_people(report: Report) -> None:
     assert figures["People's time"] == ("2\u202fmin 0\u202fs", "12\u202fs a judgment")
     assert figures["Policy"][0] == "1.25 M" and figures["Paid for AI labels"][0] == "1.50"
     assert panels.costs(Report(title="t")) is None
+
+
+def test_a_watched_run_shows_each_checkpoint_and_where_it_was_fooled(watched: Training) -> None:
+    found = panels.fooling(Report(title="t", training=[watched]))
+    assert found is not None and found["fine"] == ""
+    assert any("being fooled in r01-ppo" in said and "judge's win rate" in said for said in found["alarms"])
+    (_, _, chart), *rest = found["charts"]
+    assert not rest and "kept: step 15" in texts(chart) and "no difference" in texts(chart)
+    assert chart.count("<circle") == 8 and chart.count('class="whisker soft"') == 8
+    fine = replace(
+        watched, rows=[row | {"judge": 0.5 + row["step"] / 100} for row in watched.rows], says="All is well."
+    )
+    found = panels.fooling(Report(title="t", training=[fine]))
+    assert found is not None and found["said"] == ["All is well."] and not found["alarms"]
+
+
+def test_a_judge_is_heard_beside_gold(watched: Training) -> None:
+    rows = [row | {"gold": row["score"]} for row in watched.rows]
+    both = Report(title="t", training=[replace(watched, rows=rows, says="The judge saw it fooled.")])
+    assert warnings(both) == ["The judge saw it fooled."], "gold rises with the proxy"
+    found = panels.fooling(both)
+    assert found is not None and found["alarms"] == ["The judge saw it fooled."] and "the gold reward" in found["fine"]
+    assert len(found["charts"]) == 2
+
+
+def test_an_audit_that_finds_less_truth_is_the_first_alarm() -> None:
+    audit = Audited(
+        policy="ppo", baseline="sft", before=Interval(0.7, 0.6, 0.8), after=Interval(0.4, 0.3, 0.5),
+        preference=Interval(0.8, 0.7, 0.9), alarm=True, says="ppo is wrong more often.", checked=120,
+    )  # fmt: skip
+    report = Report(title="t", audit=audit, alarms=["another"])
+    found = panels.fooling(report)
+    assert found is not None and found["alarms"] == ["ppo is wrong more often.", "another"]
+    assert {"sft is right", "ppo is right", "ppo is preferred"} <= set(texts(found["charts"][0][2]))
+    assert "ppo is wrong more often." in warnings(report)
+    quiet = panels.fooling(replace(report, audit=replace(audit, alarm=False), alarms=[]))
+    assert quiet is not None and not quiet["alarms"] and "wrong more often" in quiet["charts"][0][1]
+
+
+def test_a_fallen_likelihood_of_preferred_responses_is_said() -> None:
+    dpo = Policy(
+        name="dpo", preferred_likelihood=Interval(-2.0, -3.0, -1.0), other_likelihood=Interval(-9.0, -10.0, -8.0)
+    )
+    found = panels.fooling(Report(title="t", policies=[dpo]))
+    assert found is not None and "dpo made even the preferred responses less likely" in found["likelihood"]["said"]
+    risen = replace(dpo, preferred_likelihood=Interval(0.2, -0.1, 0.5))
+    found = panels.fooling(Report(title="t", policies=[risen]))
+    assert found is not None and found["likelihood"]["said"] == "Preferred responses did not become less likely."
+
+
+def test_seeds_are_compared_with_their_spread() -> None:
+    seeds = [
+        Spread(name="win_rate", mean=Interval(0.7, 0.6, 0.8), deviation=0.03, lowest=0.66, highest=0.73, seeds=3),
+        Spread(name="kl", mean=4.0, deviation=0.5, lowest=3.4, highest=4.4, seeds=3),
+    ]
+    found = panels.better(Report(title="t", seeds=seeds))
+    assert found is not None and found["said"].startswith("3 seeds of the same training win 70\u202f% [60, 80]")
+    assert found["seeds"][0][1][1] == "± 3.0 points" and found["seeds"][1] == ("KL", ["4.00", "± 0.50", "3.40", "4.40"])
+
+
+def test_a_leaderboard_says_who_cannot_be_told_apart() -> None:
+    rows = [
+        Standing(name="a", strength=Interval(0.5, 0.3, 0.7), beats_baseline=Interval(0.7, 0.6, 0.8), level_with=["b"]),
+        Standing(name="b", strength=Interval(0.4, 0.2, 0.6), at_equal_length=Interval(0.1, 0.0, 0.2), games=80),
+    ]
+    html = render(Report(title="t", baseline="sft", leaderboard=rows))
+    assert "Beats sft" in html and "At equal length" in html and "Level with" in html
+
+
+def test_drift_names_new_phrases_and_the_change_of_length() -> None:
+    policies = [
+        Policy(name="sft", repetition=0.01),
+        Policy(
+            name="ppo", repetition=0.2, length_change=Interval(8, 6, 10),
+            phrases=[Phrase(text="oh what a day", share=0.6, before=0.02)],
+        ),
+    ]  # fmt: skip
+    report = Report(title="t", policy="ppo", baseline="sft", policies=policies)
+    found = panels.drift(report)
+    assert found is not None and found["phrases"] == [("oh what a day", "60\u202f%", "2\u202f%")]
+    assert found["said"].startswith("To the same prompt, ppo answers longer than sft")
+    said = " ".join(warnings(report))
+    assert "“oh what a day” stands in 60" in said and "repeat themselves" in said
+    shorter = replace(report, policies=[policies[0], replace(policies[1], length_change=Interval(-1, -3, 1))])
+    found = panels.drift(shorter)
+    assert found is not None and "not shown to be longer or shorter" in found["said"]
+
+
+def test_policies_are_compared_by_who_is_worst_off() -> None:
+    policies = [
+        Policy(name="average", by_group={"hearth": Interval(0.8, 0.7, 0.9), "quest": Interval(0.4, 0.3, 0.5)}),
+        Policy(name="max-min", by_group={"hearth": Interval(0.65, 0.6, 0.7), "quest": Interval(0.6, 0.5, 0.7)}),
+    ]
+    found = panels.taste(Report(title="t", policy="average", baseline="sft", policies=policies))
+    assert found is not None
+    assert [(name, worst) for name, _, worst in found["policies"]] == [
+        ("average", "quest 40\u202f%"), ("max-min", "quest 60\u202f%")
+    ]  # fmt: skip
+    alone = panels.taste(Report(title="t", policy="average", baseline="sft", policies=policies[:1]))
+    assert alone is not None and not alone["policies"], "one policy has its chart"

@@ -126,6 +126,12 @@ def test_hostile_text_is_shown_as_text(hostile: Report) -> None:
     assert responses and all(attributes["dir"] == "auto" for attributes in responses)
 
 
+def test_names_in_the_headline_do_not_break() -> None:
+    policies = [Policy(name="<b>", win_rate=Interval(0.8, 0.7, 0.9)), Policy(name="span")]
+    html = render(Report(title="t", policy="<b>", baseline="span", policies=policies))
+    assert '<span class="name">&lt;b&gt;</span> beats <span class="name">span</span> on 80' in html
+
+
 def test_the_policy_of_the_page_allows_its_own_stylesheet_only(report: Report) -> None:
     import base64
     import hashlib
@@ -148,6 +154,26 @@ def test_json_round_trip(report: Report) -> None:
     plain = json.loads(text)
     assert plain["policies"][2]["win_rate"] == {"estimate": 0.832, "low": 0.785, "high": 0.874}
     assert plain["pairs"][2]["prompt"][0]["role"] == "system"
+
+
+FIELDS = {
+    "done": ["steps"], "changed": ["pairs", "losses"], "better": ["policies", "leaderboard", "seeds", "rounds"],
+    "fooled": ["policies", "training", "audit", "alarms"], "reward-model": ["reward_model"],
+    "taste": ["tastes", "policies"], "drift": ["policies"], "cost": ["costs", "steps"], "training": ["training"],
+    "judged": ["judges"], "reproduce": ["recipe"], "lineage": ["lineage"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_what_a_section_shows_is_in_the_json(section: str, report: Report) -> None:
+    data = json.loads(report.to_json())
+    held = [name for name in FIELDS[section] if data[name]]
+    assert held
+    empty = json.loads(Report(title="").to_json())
+    without = data | {name: empty[name] for name in FIELDS[section]}
+    assert section not in Page(render(Report.from_json(json.dumps(without)))).sections, "it has no other source"
+    alone = empty | {name: data[name] for name in (*held, "policy", "baseline")}
+    assert section in Page(render(Report.from_json(json.dumps(alone)))).sections
 
 
 def test_json_is_standard_where_numbers_are_not_finite() -> None:
@@ -183,7 +209,7 @@ def test_the_example_of_the_documentation_runs() -> None:
 def test_every_documented_column_is_drawn() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
     listed = text.partition("## Columns")[2].partition("A prefix")[0]
-    columns = set(re.findall(r"`([a-z_]+)`", listed)) - {"step"}
+    columns = set(re.findall(r"`([a-z_0-9]+)`", listed)) - {"step"}
     assert columns == {curve.keys[0] for curve in CURVES}
 
 

@@ -62,6 +62,9 @@ def test_older_files_count_words_and_broken_lines_are_named(tmp_path: Path) -> N
     (one,) = rollouts.read(file)
     assert (one.length, one.finish_reason) == (3, "")
     assert rollouts.browse(file).spreads["reward"].low == 1, "a single value has a spread too"
+    separated = row(0, 1.0, "a line\u2028separator\x85")
+    file.write_text(json.dumps(separated, ensure_ascii=False) + "\n" + json.dumps(row(1, 2.0, "b")) + "\n", "utf-8")
+    assert [r.completion for r in rollouts.read(file)] == [separated["completion"], "b"]
     file.write_text("{}\n" + json.dumps(row(0, 1.0, "a")) + "\n")
     with pytest.raises(UserError, match="line 1"):
         rollouts.read(file)

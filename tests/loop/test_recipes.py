@@ -37,3 +37,11 @@ def test_weights_are_counted_from_headers(tmp_path: Path) -> None:
     (tmp_path / "other.safetensors").write_bytes(b"\x01")
     assert count_weights(tmp_path) == 17
     assert count_weights(tmp_path / "nowhere") is None
+
+
+def test_paths_that_begin_with_the_name_of_the_project_are_those_inside_it(tmp_path: Path) -> None:
+    (tmp_path / "p" / "artifacts" / "r00-sft").mkdir(parents=True)
+    assert relative("p/artifacts/r00-sft", tmp_path / "p") == "artifacts/r00-sft"
+    assert relative("owner/name", tmp_path / "p") == "owner/name"
+    assert relative("p/artifacts/r09-gone", tmp_path / "p") == "p/artifacts/r09-gone"
+    assert relative("p/artifacts/r00-sft", None) == "p/artifacts/r00-sft"

@@ -131,6 +131,90 @@ def test_an_evaluation_without_gold_or_reward_model(project: Project) -> None:
     assert "DPO: a policy from comparisons" in html
 
 
+def test_the_recipe_of_a_project_without_rounds_parses(project: Project) -> None:
+    import typer
+
+    from hearken.cli.main import app
+
+    for second, (name, kind) in enumerate((("r00-scratch", "scratch"), ("r00-sft", "sft"), ("r01-dpo", "dpo"))):
+        artifact(project, name, kind, second)
+    judged(project, "simulated")
+    recipe = compose(project).recipe
+    assert recipe is not None
+    first, change, *steps = recipe.commands
+    assert first.startswith("hearken init p") and change == "cd p"
+    assert [s.removeprefix("hearken ") for s in steps] == [
+        "train sft", "sample", "label --with simulated", "train dpo", "evaluate", "report"
+    ]  # fmt: skip
+    group = typer.main.get_command(app)
+    for line in steps:
+        command: Any = group
+        words = line.split()[1:]
+        while hasattr(command, "get_command") and words:
+            context = command.make_context(line, words[:1], resilient_parsing=True)
+            command = command.get_command(context, words.pop(0))
+            assert command is not None, line
+        if "train" not in line:  # which takes its inputs from the project it stands in
+            command.make_context(line, words)
+
+
+def test_a_project_of_dpo_alone_speaks_of_no_other_method(project: Project) -> None:
+    for second, (name, kind) in enumerate((("r00-sft", "sft"), ("r01-dpo", "dpo"))):
+        folder = artifact(project, name, kind, second)
+        rows = [{"step": i, "loss": 0.7 - i / 50, "accuracy": 0.5 + i / 50, "lead": i / 10} for i in range(8)]
+        (folder / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluated(project)
+    saved = project.path / "evaluation.json"
+    content = json.loads(saved.read_text())
+    for figures in content["policies"].values():
+        figures["scores"] = None
+        del figures["proxy"]
+    saved.write_text(json.dumps(content))
+    html = render(compose(project))
+    assert "Lead" in html and 'id="drift"' in html and 'id="reward-model"' not in html
+    for word in ("PPO", "ppo", "clip", "Proxy", "proxy", "no data", "episodes"):
+        assert word not in html.partition("</style>")[2].partition('id="reproduce"')[0], word
+
+
+def test_policies_of_earlier_rounds_stay_on_the_page(project: Project) -> None:
+    for second, name in enumerate(("r00-sft", "r01-evaluation", "r02-dpo")):
+        artifact(project, name, name.partition("-")[2], second)
+    evaluated(project)
+    saved = project.path / "evaluation.json"
+    before = saved.read_text()
+    (project.artifacts / "r01-evaluation" / "evaluation.json").write_text(before)
+    content = json.loads(before)
+    del content["policies"]["r01-dpo"]
+    saved.write_text(json.dumps(content))
+    assert {p.name for p in compose(project).policies} == {"r00-sft", "r02-dpo", "r01-dpo"}
+    saved.write_text(json.dumps(content | {"prompts": [*PROMPTS[:-1], "Another."]}))
+    assert compose(project).find("r01-dpo") is None, "it answered other prompts"
+
+
+def test_what_an_evaluation_measures_is_on_the_page(project: Project) -> None:
+    for second, name in enumerate(("r00-sft", "r01-dpo", "r02-dpo")):
+        artifact(project, name, name.partition("-")[2], second)
+    spread = {"mean": [0.65, 0.5, 0.8], "deviation": float("nan"), "lowest": 0.6, "highest": 0.7, "seeds": 2}
+    evaluated(project, seeds={"win_rate": spread})
+    saved = project.path / "evaluation.json"
+    content = json.loads(saved.read_text())
+    content["policies"]["r02-dpo"] |= {
+        "entropy": [0.4, 0.3, 0.5], "self_bleu": 0.5, "repetition": 0.1, "length_drift": [3.0, 2.0, 4.0],
+        "phrases": [{"text": "oh , what a day", "share": 0.5, "before": 0.1}],
+        "likelihood": {"preferred": [-2.0, -3.0, -1.0], "other": [-5.0, -6.0, -4.0]},
+    }  # fmt: skip
+    saved.write_text(json.dumps(content))
+    found = compose(project)
+    policy = found.find("r02-dpo")
+    assert policy is not None and policy.preferred_likelihood == (-2, -3, -1) and policy.length_change == (3, 2, 4)
+    assert found.seeds[0].deviation is None and found.seeds[0].seeds == 2
+    older = found.find("r01-dpo")
+    assert older is not None and older.length_change == (0, 0, 0), "of texts alone, where an evaluation did not say"
+    html = render(found)
+    for said in ("oh, what a day", "Self-BLEU", "Entropy", "r02-dpo made even the preferred", "2 seeds of the same"):
+        assert said in html, said
+
+
 def test_losses_are_the_worst_beyond_those_shown(project: Project) -> None:
     artifact(project, "r00-sft", "sft", 1)
     evaluated(project)

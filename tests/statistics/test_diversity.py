@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hearken.statistics.diversity import distinct_n, ngrams, repeated_phrases, repetition, self_bleu
+from hearken.statistics.diversity import distinct_n, ngrams, repeated_phrases, repetition, self_bleu, written
 
 
 def test_ngrams_split_punctuation_and_fold_case() -> None:
@@ -54,3 +54,11 @@ def test_repeated_phrases_names_what_grew() -> None:
     assert first.text == "in the deep dark" and first.share == 0.75 and first.before == pytest.approx(1 / 3)
     assert "the fox runs home" not in [p.text for p in rest]
     assert repeated_phrases([], before) == []
+
+
+def test_pieces_of_one_phrase_are_put_together() -> None:
+    now = [f"{word} hung by one rope above the water, {word} {word}" for word in "abcd"]
+    assert [written(p.text) for p in repeated_phrases(now, ["a b c d"])] == ["hung by one rope above the water,"]
+    now += [f"{word} fell in the black water" for word in "efghij"]
+    said = [(p.text, p.share) for p in repeated_phrases(now, ["a b c d"])]
+    assert said == [("fell in the black water", 0.6), ("hung by one rope above the water ,", 0.4)]

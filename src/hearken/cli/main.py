@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import hearken
-from hearken.cli import bench, care, chat, data, inspect, loop, project, push, quickstart, serve, train
+from hearken.cli import audit, bench, care, chat, data, inspect, loop, project, push, quickstart, serve, train
 from hearken.cli.console import Group
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ data.register(app)
 care.register(app)
 serve.register(app)
 train.register(app)
+audit.register(app)
 inspect.register(app)
 chat.register(app)
 push.register(app)

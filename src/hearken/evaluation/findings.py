@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from hearken.evaluation.compare import Divergence, find_divergence, smooth
 from hearken.evaluation.numbers import estimate, number, percent, with_interval
 from hearken.evaluation.report import Figure, Policy, Report, Training
+from hearken.statistics.diversity import written
 from hearken.statistics.intervals import Interval
+from hearken.statistics.power import detectable
 
 PROXY_KEYS = ("score", "proxy", "proxy_reward")
 GOLD_KEYS = ("gold", "gold_reward")
 JUDGE_KEYS = ("judge",)
+JUDGED_PROXY_KEYS = ("judge_proxy",)
 KL_KEYS = ("kl", "sequence_kl")
 STEP_KEYS = ("step", "iteration", "update")
 
@@ -30,28 +33,47 @@ def metric(row: dict[str, Any], keys: tuple[str, ...]) -> float | None:
     return None
 
 
-def truth(run: Training) -> tuple[tuple[str, ...], str]:
-    """What a run's proxy is held against, as columns and in words: the gold reward, else a judge that only watched."""
-    if any(metric(row, GOLD_KEYS) is not None for row in run.rows):
-        return GOLD_KEYS, "gold reward"
-    return JUDGE_KEYS, "held-out judge's score"
+class Truth(NamedTuple):
+    """What a run's proxy is held against."""
+
+    keys: tuple[str, ...]
+    """Its columns."""
+    words: str
+    proxy: tuple[str, ...] = PROXY_KEYS
+    """Columns of the proxy of the same responses."""
 
 
-def divergence(run: Training) -> Divergence | None:
+GOLD = Truth(GOLD_KEYS, "gold reward")
+WATCH = Truth(JUDGE_KEYS, "judge's win rate", JUDGED_PROXY_KEYS)
+"""A judge that is not optimised compares each checkpoint's answers to held-out prompts with the reference's."""
+JUDGE = Truth(JUDGE_KEYS, "held-out judge's score")
+
+
+def knows(run: Training, against: Truth) -> bool:
+    """Whether some row of a run has both."""
+    return any(metric(r, against.keys) is not None and metric(r, against.proxy) is not None for r in run.rows)
+
+
+def truth(run: Training) -> Truth:
+    """What a run's proxy is held against: the gold reward, else a judge that only watched."""
+    return next((one for one in (GOLD, WATCH) if knows(run, one)), JUDGE)
+
+
+def divergence(run: Training, against: Truth | None = None) -> Divergence | None:
     """Proxy against `truth` over the rows of a run that know both; None where too few do."""
-    keys, _ = truth(run)
+    keys, _, proxies = against or truth(run)
     found = [
         (step if (step := metric(row, STEP_KEYS)) is not None else float(index), proxy, gold)
         for index, row in enumerate(run.rows)
-        if (proxy := metric(row, PROXY_KEYS)) is not None and (gold := metric(row, keys)) is not None
+        if (proxy := metric(row, proxies)) is not None and (gold := metric(row, keys)) is not None
     ]
     return find_divergence(*zip(*found, strict=True)) if found else None
 
 
-def path(run: Training, keys: tuple[str, ...]) -> list[float]:
+def path(run: Training, keys: tuple[str, ...], against: Truth | None = None) -> list[float]:
     """A column of a run, over the rows that know both the proxy and what it is held against."""
-    known, _ = truth(run)
-    rows = [r for r in run.rows if metric(r, PROXY_KEYS) is not None and metric(r, known) is not None]
+    known = against or truth(run)
+    rows = [r for r in run.rows if metric(r, known.proxy) is not None and metric(r, known.keys) is not None]
     return [value for row in rows if (value := metric(row, keys)) is not None]
 
 
@@ -120,8 +142,12 @@ def warnings(report: Report) -> list[str]:
         found += _about_winning(report, policy)
         if baseline is not None:
             found += _about_language(policy, baseline)
+    if report.audit is not None and report.audit.alarm:
+        found.append(report.audit.says)
     found += report.alarms
-    found += [said for run in report.training if (said := fooled(run))]
+    for run in report.training:
+        known = [one for one in (GOLD, WATCH) if knows(run, one)] or [JUDGE]
+        found += [said for one in known if (said := fooled(run, one))]
     found += _about_the_reward_model(report)
     return found
 
@@ -130,6 +156,11 @@ def _about_winning(report: Report, policy: Policy) -> list[str]:
     found = []
     if report.prompts is not None and report.prompts < FEW_PROMPTS:
         found.append(f"Only {report.prompts} held-out prompts: read the win rate as a rough guide.")
+    elif report.prompts and policy.win_rate is not None and verdict(policy.win_rate) == "cannot be told apart from":
+        found.append(
+            f"{report.prompts:,} held-out prompts find a win rate of {percent(detectable(report.prompts))} with a "
+            f"chance of 80{chr(0x202F)}%; a smaller difference takes more (hearken evaluate --plan says how many)."
+        )
     for name, rate in policy.by_group.items():
         text = with_interval(rate, as_percent=True)
         if rate.high < 0.5:
@@ -159,6 +190,14 @@ def _about_language(policy: Policy, baseline: Policy) -> list[str]:
         found.append(
             f"Responses are much {change} ({number(before)} → {number(now)} tokens): "
             "length may explain part of the result."
+        )
+    now, before = estimate(policy.repetition), estimate(baseline.repetition)
+    if now is not None and before is not None and now > before + 0.05:
+        found.append(f"Responses repeat themselves: {percent(now)} of their phrases, before {percent(before)}.")
+    if policy.phrases and (most := policy.phrases[0]).share >= 0.25:
+        found.append(
+            f"{policy.name} has taken to a phrase: “{written(most.text)}” stands in {percent(most.share)} of its "
+            f"responses, in {percent(most.before)} of {baseline.name}'s."
         )
     rate = estimate(policy.parse_rate)
     if rate is not None and rate < 0.9:
@@ -196,14 +235,43 @@ def about_taste(report: Report) -> str:
     return " ".join(parts)
 
 
-def fooled(run: Training) -> str:
-    """The warning where a run's proxy rises while gold falls; empty where it does not."""
-    parting = divergence(run)
+def about_likelihood(report: Report) -> str:
+    """Whether policies made even the preferred responses less likely; empty where nobody looked."""
+    known = [(p.name, bounds) for p in report.policies if (bounds := _bounds(p.preferred_likelihood))]
+    fell = [name for name, (_, high) in known if high < 0]
+    if not known:
+        return ""
+    if not fell:
+        return "Preferred responses did not become less likely."
+    return (
+        f"{' and '.join(fell)} made even the preferred responses less likely than the reference has them: what their "
+        "likelihood lost went to responses that nobody compared."
+    )
+
+
+def about_seeds(report: Report) -> str:
+    """How far seeds lie apart, in a sentence; empty where one was tried."""
+    found = next((s for s in report.seeds if s.name == "win_rate"), None)
+    if found is None or found.seeds < 2:
+        return ""
+    apart = f", give or take {number(100 * found.deviation, 2)} points between seeds" if found.deviation else ""
+    return (
+        f"{found.seeds} seeds of the same training win {with_interval(found.mean, True)} on average{apart} "
+        f"({percent(found.lowest)} to {percent(found.highest)})."
+    )
+
+
+def fooled(run: Training, against: Truth | None = None) -> str:
+    """The warning where a run's proxy rises while gold (or a judge's verdict) falls; empty where it does not."""
+    against = against or truth(run)
+    parting = divergence(run, against)
     if parting is None or not parting.fooled:
         return ""
+    if against == WATCH and run.says:
+        return run.says
     return (
         f"The reward model is being fooled in {run.name}: after step {parting.peak:,.0f} its score rises by "
-        f"{number(parting.proxy_rise, 2)} while the {truth(run)[1]} falls by {number(parting.gold_fall, 2)}. "
+        f"{number(parting.proxy_rise, 2)} while the {against.words} falls by {number(parting.gold_fall, 2)}. "
         "Stop there, raise the KL coefficient, or collect comparisons of the new responses."
     )
 

@@ -14,10 +14,11 @@ from typing import Any
 from markupsafe import Markup
 
 from hearken.evaluation import charts, findings
-from hearken.evaluation.compare import smooth
+from hearken.evaluation.compare import Divergence, smooth
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
 from hearken.evaluation.report import Figure, Judge, Policy, Report, RewardModel, Training
-from hearken.statistics.intervals import Interval
+from hearken.statistics.diversity import written
+from hearken.statistics.intervals import Interval, wilson
 
 Chart = tuple[str, str, Markup]
 """Caption, note, drawing."""
@@ -65,10 +66,10 @@ def _bars_over(report: Report, field: str, title: str, *, as_percent: bool = Fal
 def better(report: Report) -> dict[str, Any] | None:
     """Win rates, leaderboard, rounds, and the rewards themselves."""
     shown = [chart for chart in (_wins(report), _leaderboard(report), *_rewards(report)) if chart]
-    rounds = _rounds(report)
-    if not shown and not rounds:
+    rounds, board, seeds = _rounds(report), _board(report), _seeds(report)
+    if not (shown or rounds or board or seeds):
         return None
-    return {"charts": shown, "rounds": rounds}
+    return {"charts": shown, "rounds": rounds, "board": board, "seeds": seeds, "said": findings.about_seeds(report)}
 
 
 def _wins(report: Report) -> Chart | None:
@@ -95,6 +96,45 @@ def _leaderboard(report: Report) -> Chart | None:
         return None
     chart = charts.bars(items, title="Leaderboard", description=_said(items), dots=True)
     return "Leaderboard", "Bradley-Terry strength over all comparisons, in log-odds; 0 is the average", Markup(chart)
+
+
+def _board(report: Report) -> dict[str, Any] | None:
+    """The leaderboard as a table, where it says more than its chart."""
+    rows = sorted(report.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
+    columns: list[tuple[str, str, bool]] = [
+        ("Strength", "strength", False), ("At equal length", "at_equal_length", False),
+        (f"Beats {report.baseline}", "beats_baseline", True),
+    ]  # fmt: skip
+    columns = [c for c in columns if any(getattr(s, c[1]) is not None for s in rows)]
+    if len(rows) < 2 or len(columns) < 2:
+        return None
+    return {
+        "columns": [title for title, _, _ in columns],
+        "level": any(s.level_with for s in rows),
+        "rows": [
+            (s.name, s.games, [with_interval(getattr(s, field), share) for _, field, share in columns],
+             ", ".join(s.level_with))
+            for s in rows
+        ],
+    }  # fmt: skip
+
+
+_SPREADS = {
+    "win_rate": ("Wins", True), "gold": ("Gold reward", False), "proxy": ("Proxy reward", False),
+    "kl": ("KL", False), "length": ("Length", False),
+}  # fmt: skip
+
+
+def _seeds(report: Report) -> list[tuple[str, list[str]]]:
+    """What each figure is over seeds: mean, between seeds, lowest, highest."""
+    rows = []
+    for one in report.seeds:
+        title, share = _SPREADS.get(one.name, (one.name, False))
+        between = (MISSING if one.deviation is None or one.seeds < 2 else "± " + (
+            f"{number(100 * one.deviation, 2)} points" if share else number(one.deviation, 2)))  # fmt: skip
+        ends = [with_interval(v, share) for v in (one.lowest, one.highest)]
+        rows.append((title, [with_interval(one.mean, share), between, *ends]))
+    return rows
 
 
 def _rewards(report: Report) -> list[Chart]:
@@ -159,33 +199,142 @@ def _rounds(report: Report) -> dict[str, Any] | None:
 
 def fooling(report: Report) -> dict[str, Any] | None:
     """A verdict in words, proxy against gold on each run's way from the start, and all policies over their KL."""
-    runs = [found for run in report.training if (found := _parting(run))]
-    frontier = _frontier(report)
-    if not runs and not frontier and not report.alarms:
+    over_kl = all(_reached(run) for run in report.training if _held_against(run))
+    runs = [found for run in report.training for found in (_parting(run, over_kl), _watched(run)) if found]
+    frontier, audited, likelihood = _frontier(report), _audited(report), _likelihood(report)
+    if not (runs or frontier or audited or likelihood or report.alarms):
         return None
-    fine = [run["name"] for run in runs if not run["fooled"]]
-    truths = " or the ".join(dict.fromkeys(run["truth"] for run in runs if not run["fooled"]))
-    verdicts = [run["said"] for run in runs if run["fooled"]]
+    fine = [run for run in runs if not run["fooled"] and run["enough"]]
+    names = " and ".join(dict.fromkeys(run["name"] for run in fine))
+    truths = " or the ".join(dict.fromkeys(run["truth"] for run in fine))
+    found = [report.audit.says] if report.audit and report.audit.alarm else []
     return {
-        "alarms": [*report.alarms, *verdicts],
-        "fine": f"No sign of it in {' and '.join(fine)}: where the reward model's score rose, the {truths} "
+        "alarms": [*found, *report.alarms, *(run["said"] for run in runs if run["fooled"])],
+        "fine": f"No sign of it in {names}: where the reward model's score rose, the {truths} "
         "did not fall beyond noise."
         if fine
         else "",
-        "charts": [(run["name"], run["note"], run["chart"]) for run in runs],
+        "said": [run["said"] for run in runs if run["tells"] and not run["fooled"]],
+        "charts": [*([audited] if audited else []), *((run["name"], run["note"], run["chart"]) for run in runs)],
+        "likelihood": likelihood,
         "frontier": frontier,
     }
 
 
-def _parting(run: Training) -> dict[str, Any] | None:
+def _audited(report: Report) -> Chart | None:
+    """Truth before and now beside preference, on answers that somebody checked."""
+    found = report.audit
+    if found is None:
+        return None
+    candidates = (
+        _bar(f"{found.baseline} is right", found.before, None, True),
+        _bar(f"{found.policy} is right", found.after, 0, True),
+        _bar(f"{found.policy} is preferred", found.preference, 1, True),
+    )
+    items = [bar for bar in candidates if bar]
+    chart = charts.bars(
+        items, title="Truth and preference", description=found.says, x_range=(0.0, 1.0), as_percent=True
+    )
+    checked = f"on {found.checked:,} answers that somebody checked" if found.checked else "on answers that were checked"
+    verdict = "" if found.alarm else f"; {found.says}"
+    return "Right, and preferred", checked + verdict, Markup(chart)
+
+
+def _likelihood(report: Report) -> dict[str, Any] | None:
+    """What became of the likelihood of responses that people had compared."""
+    items = []
+    for p in report.policies:
+        for label, figure, style in (
+            (f"{p.name}: preferred", p.preferred_likelihood, 0), (f"{p.name}: the other", p.other_likelihood, None),
+        ):  # fmt: skip
+            if bar := _bar(label, figure, style):
+                items.append(bar)
+    if not items:
+        return None
+    chart = charts.bars(
+        items,
+        title="Change of likelihood of compared responses",
+        description=_said(items),
+        references=[charts.Reference(0.0, "as likely as before")],
+        dots=True,
+        width=520,
+    )
+    return {"said": findings.about_likelihood(report), "chart": Markup(chart)}
+
+
+def _watched(run: Training) -> dict[str, Any] | None:
+    """A judge's win rate over the proxy of the same answers, checkpoint by checkpoint."""
+    known = findings.WATCH
+    if not findings.knows(run, known):
+        return None
+    steps, proxy, wins = (findings.path(run, keys, known) for keys in (findings.STEP_KEYS, known.proxy, known.keys))
+    if len(wins) < 2 or len(steps) != len(wins):
+        return None
+    found = findings.divergence(run, known)
+    fooled = bool(found and found.fooled)
+    at = dict(zip(steps, proxy, strict=True))
+    kept = run.kept if run.kept is not None and run.kept in at else None
+    marks = [] if kept is None else [charts.Reference(at[kept], f"kept: step {kept:,.0f}")]
+    if found and fooled and found.peak != kept:
+        marks.append(charts.Reference(at[found.peak], f"fooled after step {found.peak:,.0f}"))
+    bounds = [wilson(win * run.judged_on, run.judged_on) for win in wins] if run.judged_on else []
+    said = findings.fooled(run, known) or run.says
+    chart = charts.line_chart(
+        [
+            charts.Series(
+                "checkpoint", proxy, wins, low=[b.low for b in bounds], high=[b.high for b in bounds], whiskers=True
+            )
+        ],
+        title=f"Win rate against proxy, {run.name}",
+        description=f"{said} " + "; ".join(
+            f"step {step:,.0f}: proxy {number(x)}, wins {percent(win)}"
+            for step, x, win in zip(steps, proxy, wins, strict=True)
+        ),
+        x_label="proxy reward of the same answers",
+        y_label="win rate",
+        y_percent=True,
+        y_range=(min(0.4, *(b.low for b in bounds), *wins), max(0.6, *(b.high for b in bounds), *wins)),
+        levels=[charts.Reference(0.5, "no difference")],
+        marks=marks,
+        width=440,
+        height=260,
+    )  # fmt: skip
+    return {
+        "name": run.name,
+        "said": said,
+        "tells": bool(run.says),
+        "enough": False,
+        "fooled": fooled,
+        "truth": known.words,
+        "note": "each checkpoint against the reference, by a judge that is not optimised; "
+        "to the right and down is being fooled",
+        "chart": Markup(chart),
+    }
+
+
+def _held_against(run: Training) -> Divergence | None:
+    """The proxy against gold (or a judge's score) on a run's way; None where only a judge's win rate is known."""
+    return findings.divergence(run) if findings.truth(run) != findings.WATCH else None
+
+
+def _reached(run: Training) -> list[float]:
+    """√KL at each point of a run's `divergence`, or the farthest before; empty where it stayed put for most of the run.
+
+    A policy that steps back for a moment would make a line over it run backwards, one that stays put a wall.
+    """
     found = findings.divergence(run)
+    kl = findings.kl_path(run, len(found.steps)) if found else []
+    reached = [math.sqrt(max(v, 0.0)) for v in accumulate(kl, max)]
+    return reached if len(set(reached)) > len(reached) / 2 else []
+
+
+def _parting(run: Training, over_kl: bool) -> dict[str, Any] | None:
+    found = _held_against(run)
     if found is None:
         return None
     said = findings.fooled(run) or f"No sign of it in {run.name}."
-    keys, truth = findings.truth(run)
-    kl = findings.kl_path(run, len(found.steps))
-    # How far it has been: a policy that steps back for a moment would make the line run backwards.
-    x = [math.sqrt(max(v, 0.0)) for v in accumulate(kl, max)] if kl else found.steps
+    keys, truth, _ = findings.truth(run)
+    x = _reached(run) if over_kl else found.steps
     spans = [max(v) - min(v) for v in (found.proxy, found.gold)]
     alike = min(spans) > 0 and max(spans) / min(spans) <= APART
     change = [_change(v, 1.0 if alike else span) for v, span in zip((found.proxy, found.gold), spans, strict=True)]
@@ -194,7 +343,7 @@ def _parting(run: Training) -> dict[str, Any] | None:
         [charts.Series("proxy", x, change[0], style=1), charts.Series(keys[0], x, change[1], style=0)],
         title=f"Proxy and {truth}, {run.name}",
         description=said,
-        x_label="√KL reached, √nats" if kl else "step",
+        x_label="√KL reached, √nats" if over_kl else "step",
         y_label="change since the start" + ("" if alike else ", share of own range"),
         marks=[charts.Reference(peak, f"{keys[0]} at its best")] if found.fooled else [],
         width=440,
@@ -204,6 +353,8 @@ def _parting(run: Training) -> dict[str, Any] | None:
     return {
         "name": run.name,
         "said": said,
+        "tells": False,
+        "enough": True,
         "fooled": found.fooled,
         "truth": truth,
         "note": f"proxy and {truth} as the policy moves away; {scale}",
@@ -242,9 +393,7 @@ def _frontier(report: Report) -> dict[str, Any] | None:
             gold = findings.path(run, findings.GOLD_KEYS)
             if kl and len(kl) == len(gold) and run.name in styles:
                 way = smooth(gold, max(3, len(kl) // 10) | 1)
-                trails.append(
-                    charts.Series(run.name, list(accumulate(kl, max)), way, faint=True, style=styles[run.name] or 0)
-                )
+                trails.append(charts.Series(run.name, kl, way, faint=True, style=styles[run.name] or 0))
     chart = charts.frontier(
         points,
         trails,
@@ -341,9 +490,10 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
     return {
         "charts": shown,
         "deeper": deeper,
+        "learning_says": model.learning_says,
         "said": _said_of(model),
         "passes": model.passes,
-        "reasons": [*model.reasons, *([model.learning_says] if model.learning_says else [])],
+        "reasons": model.reasons,
         "probes": [(p.name, with_interval(p.value), p.says) for p in model.probes],
     }
 
@@ -457,15 +607,22 @@ def taste(report: Report) -> dict[str, Any] | None:
             as_percent=True,
         )
         shown.append(("Whose taste was learnt", "reward model's accuracy on held-out comparisons", Markup(chart)))
-    rivals = [p for p in report.policies if len(p.by_group) > 1 and p.name != report.policy]
+    divided = [p for p in report.policies if len(p.by_group) > 1]
+    rows = [(p.name, {g: with_interval(r, True) for g, r in p.by_group.items()}, _worst_off(p)) for p in divided]
     if not shown:
         return None
     return {
         "said": findings.about_taste(report),
         "charts": shown,
-        "rivals": [(p.name, [(g, with_interval(r, True)) for g, r in p.by_group.items()]) for p in rivals],
-        "groups": list(dict.fromkeys(g for p in rivals for g in p.by_group)),
+        "policies": rows if len(rows) > 1 else [],
+        "groups": list(dict.fromkeys(g for p in divided for g in p.by_group)),
     }
+
+
+def _worst_off(policy: Policy) -> str:
+    """The group that gained least, and what it got."""
+    name = min(policy.by_group, key=lambda group: policy.by_group[group].estimate)
+    return f"{name} {percent(policy.by_group[name].estimate)}"
 
 
 def judging(judges: Sequence[Judge]) -> dict[str, Any] | None:
@@ -525,7 +682,26 @@ def drift(report: Report) -> dict[str, Any] | None:
         items = [bar for p, f in rows if (bar := _bar(p.name, f, 0 if p.name == report.policy else None, True))]
         bars = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
         shown.append((task, "accuracy on a task that nobody trained for", Markup(bars)))
-    return {"charts": shown} if shown else None
+    policy = report.find(report.policy)
+    phrases = [(written(p.text), percent(p.share), percent(p.before)) for p in policy.phrases] if policy else []
+    return {"charts": shown, "said": _longer(report), "phrases": phrases} if shown or phrases else None
+
+
+def _longer(report: Report) -> str:
+    """How the reported policy's answers differ in length from the baseline's to the same prompts."""
+    policy = report.find(report.policy)
+    change = policy.length_change if policy else None
+    value = estimate(change)
+    if value is None:
+        return ""
+    low, high = _bounds(change)
+    if low is not None and high is not None and low <= 0 <= high:
+        return f"Answers of {report.policy} are not shown to be longer or shorter ({with_interval(change)} words)."
+    rule = "longer" if value > 0 else "shorter"
+    return (
+        f"To the same prompt, {report.policy} answers {rule} than {report.baseline}: "
+        f"by {with_interval(change)} words on average."
+    )
 
 
 def _all_alike(policies: Sequence[Policy], field: str) -> bool:

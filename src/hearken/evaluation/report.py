@@ -35,6 +35,8 @@ class Step:
     """Of what ``count`` counts, plural: ``responses``."""
     seconds: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    round: int | None = None
+    """The turn of the loop that it belongs to; 0 or None for what came before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,17 @@ class Pair:
     prompt: Content
     before: Answer
     after: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phrase:
+    """Words that far more responses of a policy hold than of the baseline."""
+
+    text: str
+    share: float
+    """Of the policy's responses."""
+    before: float
+    """Of the baseline's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +101,14 @@ class Policy:
     """Share of responses that ended by themselves."""
     tasks: dict[str, JsonInterval | float] = field(default_factory=dict)
     """Accuracy on each capability task, 0..1."""
+    length_change: Figure = None
+    """Words of its response minus words of the baseline's to the same prompt."""
+    phrases: list[Phrase] = field(default_factory=list)
+    """What it has taken to saying, the most grown first."""
+    preferred_likelihood: Figure = None
+    """Mean of log π(y|x) - log π_ref(y|x) over the held-out responses that labelers preferred, in nats."""
+    other_likelihood: Figure = None
+    """The same over those that they did not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +183,45 @@ class Standing:
     strength: Figure
     games: int | None = None
     """Comparisons it took part in."""
+    at_equal_length: Figure = None
+    """Its strength where every response had the same length."""
+    beats_baseline: Figure = None
+    """Chance that it beats the baseline, half of that of a tie included."""
+    level_with: list[str] = field(default_factory=list)
+    """Those that it cannot be told apart from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """A figure of the same training with several seeds."""
+
+    name: str
+    """win_rate, gold, proxy, kl or length."""
+    mean: Figure
+    deviation: float | None
+    """Standard deviation between seeds."""
+    lowest: float
+    highest: float
+    seeds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """A slice of answers that somebody checked: truth beside preference."""
+
+    policy: str
+    baseline: str
+    before: Figure
+    """Share of the baseline's checked answers that are right."""
+    after: Figure
+    """Of the policy's."""
+    preference: Figure
+    """How often the policy is preferred to the baseline."""
+    alarm: bool
+    """Truth has fallen, beyond noise."""
+    says: str
+    checked: int | None = None
+    """Answers, of both policies together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +282,12 @@ class Training:
 
     name: str
     rows: list[dict[str, Any]]
+    kept: float | None = None
+    """The step whose weights were kept, where a judge watched the run."""
+    judged_on: int | None = None
+    """Held-out prompts that the judge compared answers to, at each look."""
+    says: str = ""
+    """What the judge saw, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,7 +398,10 @@ class Report:
     """Where the policy lost most."""
     policies: list[Policy] = field(default_factory=list)
     leaderboard: list[Standing] = field(default_factory=list)
+    seeds: list[Spread] = field(default_factory=list)
+    """How the figures spread over seeds of the same training."""
     rounds: list[Round] = field(default_factory=list)
+    audit: Audited | None = None
     alarms: list[str] = field(default_factory=list)
     """Signs, found elsewhere, that the reward is being fooled."""
     reward_model: RewardModel | None = None

@@ -89,7 +89,7 @@ def read(path: Path) -> list[Rollout]:
     Raises:
         UserError: a line is no rollout (the last one may be half written).
     """
-    lines = path.read_text("utf-8").splitlines()
+    lines = path.read_text("utf-8").removesuffix("\n").split("\n")  # a text may hold what splitlines takes for an end
     found = []
     for number, line in enumerate(lines, 1):
         try:

@@ -6,22 +6,30 @@ import base64
 import difflib
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hearken.evaluation import charts, findings, panels, tables, taste
 from hearken.evaluation.compare import smooth
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
-from hearken.evaluation.report import Pair, Report, Training
+from hearken.evaluation.report import Pair, Report, Step, Training
 from hearken.feedback.examples import Content
 
 PAIRS_OPEN = 4
 """Before/after pairs shown at once; the rest unfold."""
+
+CURVES_OPEN = 9
+"""Curves of a run shown at once; the rest unfold."""
+
+NAME_UNBROKEN = 18
+"""Letters of a name that still fit in the headline's line on a phone."""
 
 SIMILAR = 0.45
 """Two responses at least this alike have their differences marked; marking everything would mark nothing."""
@@ -35,30 +43,50 @@ class Curve:
     title: str
     meaning: str
     percent: bool = False
+    floor: float = 0.0
+    """Values that all lie within this of 0 say nothing."""
 
 
 CURVES = (
     Curve(findings.PROXY_KEYS, "Proxy reward", "score of the reward model, before the KL penalty"),
     Curve(findings.GOLD_KEYS, "Gold reward", "the true reward; training never sees it"),
-    Curve(findings.JUDGE_KEYS, "Held-out judge", "score of a judge that watches and is not optimised"),
+    Curve(
+        findings.JUDGE_KEYS,
+        "Held-out judge",
+        "who watches and is not optimised: wins against the reference, or a score",
+    ),
+    Curve(
+        findings.JUDGED_PROXY_KEYS,
+        "Proxy, held out",
+        "score of the reward model on the answers that the judge saw",
+    ),
     Curve(("reward",), "Reward with penalty", "what is maximised: score minus β times KL"),
     Curve(("win_rate",), "Win rate", "fresh comparisons of this checkpoint with the start", True),
     Curve(("kl", "sequence_kl"), "KL", "nats a response to the reference policy"),
     Curve(("beta", "kl_coefficient"), "β", "the KL coefficient"),
     Curve(("entropy",), "Entropy", "nats a token; near 0 the policy says one thing only"),
-    Curve(("clip_fraction",), "Clip fraction", "token updates cut off by PPO's clip; a few per cent is usual", True),
-    Curve(("approx_kl",), "Approximate KL", "old to new policy within one update"),
-    Curve(("policy_loss",), "Policy loss", "PPO's surrogate; its level means little"),
-    Curve(("value_loss",), "Value loss", "squared error of predicted returns"),
+    Curve(("length", "response_length"), "Response length", "tokens"),
+    Curve(("eos_share",), "Ended by itself", "responses that reached their end token", True),
     Curve(
         ("explained_variance",),
         "Explained variance",
         "share of the returns' variance the value model predicts; 1 is all",
     ),
+    Curve(("clip_fraction",), "Clip fraction", "updates cut off by the clip; a few per cent is usual", True),
+    Curve(("approx_kl",), "Approximate KL", "old to new policy within one update"),
+    Curve(("policy_loss",), "Policy loss", "the surrogate; its level means little"),
+    Curve(("value_loss",), "Value loss", "squared error of predicted returns"),
     Curve(("ptx_loss",), "Pretraining loss", "nats a token on pretraining text (ptx)"),
-    Curve(("length", "response_length"), "Response length", "tokens"),
-    Curve(("eos_share",), "Ended by itself", "responses that reached their end token", True),
+    Curve(("best",), "Best response", "highest score among the responses to a prompt"),
+    Curve(("kept",), "Kept", "share of the samples that it is trained on", True),
+    Curve(("equal_groups",), "Nothing to tell", "prompts whose responses all score alike", True),
+    Curve(("gain",), "Gain", "of the surrogate by one update"),
+    Curve(("step_kl",), "Step", "KL from the old to the new policy, nats a token"),
     Curve(("loss",), "Loss", "training loss"),
+    Curve(("lead",), "Lead", "score of the preferred response above the other's, in log-odds"),
+    Curve(("reward_up",), "Thumbs up", "implicit reward of responses that were liked"),
+    Curve(("reward_down",), "Thumbs down", "implicit reward of responses that were disliked"),
+    Curve(("z0",), "KL estimate", "of the batch, nats; what KTO weighs gains and losses against"),
     Curve(("validation_loss", "eval_loss"), "Validation loss", "on prompts not trained on"),
     Curve(("accuracy",), "Accuracy", "training comparisons ordered rightly", True),
     Curve(
@@ -68,8 +96,13 @@ CURVES = (
     Curve(("grad_norm", "gradient_norm"), "Gradient norm", "before clipping"),
     Curve(("lr", "learning_rate"), "Learning rate", ""),
     Curve(("value_clip_fraction",), "Value clip fraction", "token values cut off by the value clip", True),
-    Curve(("sampler_gap",), "Sampler gap", "log-probability, sampler against training; near 0 is right"),
-    Curve(("first_ratio_gap",), "First ratio", "distance of the first minibatch's ratio from 1; near 0 is right"),
+    Curve(("sampler_gap",), "Sampler gap", "log-probability, sampler against training; near 0 is right", floor=1e-4),
+    Curve(
+        ("first_ratio_gap",),
+        "First ratio",
+        "first minibatch's ratio, from 1; near 0 is right",
+        floor=1e-4,
+    ),
 )
 
 
@@ -78,13 +111,15 @@ def page(report: Report) -> str:
     return render_page(
         "report.html",
         report=report,
-        headline=findings.headline(report),
+        headline=_headline(report),
         subheadline=findings.subheadline(report),
         warnings=findings.warnings(report),
         figures=tables.summary_table(report)[:8],
+        done=_done(report.steps),
         pairs=[_pair(pair) for pair in report.pairs],
         losses=[_pair(pair) for pair in report.losses],
         pairs_open=PAIRS_OPEN,
+        curves_open=CURVES_OPEN,
         better=panels.better(report),
         fooling=panels.fooling(report),
         reward_model=panels.reward_model(report.reward_model),
@@ -96,6 +131,17 @@ def page(report: Report) -> str:
         judging=panels.judging(report.judges),
         lineage=_lineage(report),
     )
+
+
+def _headline(report: Report) -> Markup:
+    """The headline, whose names do not break at their hyphens while they are short enough for a phone."""
+    said = charts.clean(findings.headline(report))
+    names = {n for n in map(charts.clean, (report.policy, report.baseline)) if 0 < len(n) <= NAME_UNBROKEN}
+    if not names:
+        return escape(said)
+    parts = re.split(rf"(?<![\w-])({'|'.join(map(re.escape, names))})(?![\w-])", said)
+    whole = Markup('<span class="name">{}</span>')
+    return Markup("").join(whole.format(part) if part in names else part for part in parts)
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -131,6 +177,17 @@ def _environment() -> Environment:
 def _turns(content: Content) -> list[tuple[str, str]]:
     """A prompt as (role, text); plain text has no role."""
     return [("", content)] if isinstance(content, str) else [(message.role, message.content) for message in content]
+
+
+def _done(steps: Sequence[Step]) -> list[tuple[str, list[Step]]]:
+    """The steps, under the names of their rounds where there were several."""
+    if len({step.round for step in steps if step.round}) < 2:
+        return [("", list(steps))]
+    runs = [(round, list(some)) for round, some in groupby(steps, key=lambda step: step.round or 0)]
+    return [
+        (f"Round {round}" if round else "To begin with" if i == 0 else "Afterwards", some)
+        for i, (round, some) in enumerate(runs)
+    ]
 
 
 # --- what changed ----------------------------------------------------------------------------------------------------
@@ -180,7 +237,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
 
 def _run(run: Training) -> dict[str, Any]:
     """One small chart for each known curve: the values faintly, their moving average strongly."""
-    shown = []
+    shown: list[dict[str, Any]] = []
     for curve in CURVES:
         points = [
             (step if (step := findings.metric(row, findings.STEP_KEYS)) is not None else float(index), value)
@@ -190,7 +247,7 @@ def _run(run: Training) -> dict[str, Any]:
         if len(points) < 2:
             continue
         steps, values = [p[0] for p in points], [p[1] for p in points]
-        if max(values) - min(values) <= 1e-3 * max(map(abs, values)):
+        if max(map(abs, values)) <= curve.floor or max(values) - min(values) <= 1e-3 * max(map(abs, values)):
             continue  # it says nothing beyond its level, which the settings hold
         window = len(values) // 12 | 1
         lines = [charts.Series(curve.title, steps, smooth(values, window), style=0)]

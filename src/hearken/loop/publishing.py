@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from hearken.errors import UserError
-from hearken.loop import recipes
+from hearken.loop import auditing, recipes
 from hearken.training.artifact import MANIFEST, Artifact
 
 LEFT_OUT = ("run", MANIFEST, "README.md", "hearken.json")
@@ -140,7 +140,7 @@ def model_card(artifact: Artifact, *, to: str = "", license: str = "", project: 
         _section("Who judged", _judged(family, root)),
         _section("How good it is", _measured(artifact, figures)),
         _section("Intended use", _use(reward)),
-        _section("Limits", _limits(artifact, family, figures)),
+        _section("Limits", _limits(artifact, family, figures, root)),
         _section("How to make it again", _again(family, root)),
         "Made with Hearken.\n",
     ]
@@ -266,6 +266,9 @@ _FIGURES = (
     ("kl", "KL to {baseline}, nats a response", False),
     ("length", "tokens a response", False),
     ("distinct_2", "distinct word pairs", True),
+    ("self_bleu", "self-BLEU: how alike the responses are", True),
+    ("entropy", "entropy, nats a token", False),
+    ("eos_share", "responses that end by themselves", True),
     ("parse_rate", "responses that parse", True),
     ("perplexity", "perplexity of held-out text", False),
 )
@@ -290,6 +293,11 @@ def _measured(artifact: Artifact, figures: Mapping[str, Any]) -> str:
     for key, label, as_percent in _FIGURES:
         if figures.get(key) is not None:
             rows.append((label.format(baseline=figures["_baseline"]), show(figures[key], as_percent)))
+    for task, scores in (figures.get("tasks") or {}).items():
+        if (rate := scores.get("accuracy") if isinstance(scores, dict) else scores) is not None:
+            rows.append((f"accuracy on {task}", show(rate, True)))
+    if artifact.kind == "reward":
+        rows += _by_its_card(artifact.path)
     for group, rate in (figures.get("win_rate_by_group") or {}).items():
         rows.append((f"win rate by the taste of {group}", show(rate, True)))
     if not rows:
@@ -301,6 +309,18 @@ def _measured(artifact: Artifact, figures: Mapping[str, Any]) -> str:
     return f"{table}\n\nIn brackets 95 % intervals.{how}"
 
 
+def _by_its_card(folder: Path) -> list[tuple[str, str]]:
+    """What a reward model's own card says."""
+    from hearken.evaluation.card import Card
+    from hearken.evaluation.numbers import percent
+
+    card = Card.load(folder)
+    if card is None:
+        return []
+    verdict = "passes" if card.passes else f"fails: {' '.join(card.reasons)}"
+    return [("reward-model card", verdict), ("calibration error", percent(card.calibration.error))]
+
+
 def _use(reward: bool) -> str:
     if reward:
         return (
@@ -310,13 +330,16 @@ def _use(reward: bool) -> str:
     return "To answer prompts like those it was trained on, and to study learning from feedback."
 
 
-def _limits(artifact: Artifact, family: Mapping[str, Artifact], figures: Mapping[str, Any]) -> str:
+def _limits(artifact: Artifact, family: Mapping[str, Artifact], figures: Mapping[str, Any], root: Path | None) -> str:
     said = [
         "It knows the taste of the labelers named above, not of everyone, and was checked on no other kind of prompt."
     ]
     if artifact.kind != "reward" and any(a.kind == "reward" for a in family.values()):
         said.append("It was trained on a learned reward, which is a proxy: what scores high need not be good.")
-    if artifact.kind != "reward":
+    audited = auditing.load(root) if root else None
+    if audited is not None and audited.policy == artifact.path.resolve().name:
+        said.append(f"A slice of its answers was checked. {audited.says} It was not tested for safety.")
+    elif artifact.kind != "reward":
         said.append("It was not tested for safety or truth. It may say what is false or harmful.")
     if "reward model" in str(figures.get("_judge", "")):
         said.append("The figures above are by the reward model itself; people were not asked.")

@@ -6,6 +6,7 @@ Whatever a project has not got yet (judgments, a reward model, an evaluation) is
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -14,12 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearken.algorithms.stage import find_stage
+from hearken.algorithms.stage import find_stage, stages
 from hearken.errors import UserError
 from hearken.evaluation import report as page
-from hearken.feedback.examples import Content, Message
-from hearken.loop import human, recipes, reckoning, taste
-from hearken.statistics.diversity import repetition
+from hearken.evaluation.drift import drift, likelihood_change
+from hearken.feedback.examples import Comparison
+from hearken.feedback.formats import read_examples
+from hearken.loop import auditing, human, recipes, reckoning, taste
+from hearken.loop.measured import content_of, last_evaluation, newest, round_of
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact
 
@@ -40,6 +43,8 @@ _DONE = {
 _RECORDS = ("samples", "judgments", "evaluation")
 """Kinds of artifact that the loop leaves and that are no models."""
 _SETTINGS = ("lr", "batch", "epochs", "beta", "ptx_coef", "loss", "lora", "samples", "clip", "temperature")
+_IF_SET = ("estimator", "select", "kl_target", "pessimism", "only", "combine", "weights", "judge", "stop_when")
+"""Settings that are shown where they are not empty or 0."""
 
 
 def write_report(project: Project) -> tuple[Path, page.Report]:
@@ -58,14 +63,14 @@ def _artifacts(project: Project) -> dict[str, Artifact]:
 
 def compose(project: Project) -> page.Report:
     """Everything that is known of the project."""
-    found = _evaluation(project)
+    found = last_evaluation(project)
     every = _artifacts(project)
     artifacts = {name: a for name, a in every.items() if a.kind not in _RECORDS}
     counted = reckoning.tally(project)
-    policies = [_policy(name, figures, artifacts) for name, figures in found["policies"].items()]
-    age = list(artifacts)
-    policies.sort(key=lambda p: age.index(p.name) if p.name in age else -1)
-    baseline, ours = found["baseline"], _newest(found)
+    policies = [_policy(project, found, name, artifacts) for name in found["policies"]]
+    age = {name: i for i, name in enumerate(artifacts)}
+    policies.sort(key=lambda p: (age.get(p.name.rpartition("@")[2], -1), "@" in p.name))  # best of n after its source
+    baseline, ours = found["baseline"], newest(found)
     rewards = [a for a in artifacts.values() if a.kind == "reward"]
     held_out = reckoning.held_out(project, rewards[-1]) if rewards else []
     ours_by_group = next((p.by_group for p in policies if p.name == ours), {})
@@ -85,6 +90,8 @@ def compose(project: Project) -> page.Report:
         warnings=_about_the_judge(project),
         policies=policies,
         leaderboard=_leaderboard(found),
+        seeds=[_spread(name, figures) for name, figures in (found.get("seeds") or {}).items()],
+        audit=auditing.load(project.path),
         rounds=_rounds(every, policies, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.get("ceiling")) if rewards else None,
         tastes=reckoning.tastes(counted, held_out, ours_by_group),
@@ -92,7 +99,7 @@ def compose(project: Project) -> page.Report:
         judges=reckoning.judges(counted),
         costs=_costs(project, artifacts, counted, steps),
         taste=taste.load(project.path),
-        recipe=_recipe(project, artifacts),
+        recipe=_recipe(project, artifacts, counted),
         lineage=_lineage(every, counted),
     )
 
@@ -102,18 +109,6 @@ def _about_the_judge(project: Project) -> list[str]:
     if human.record(project) is None:
         return []
     return ["The gold reward is the average taste of the simulated labelers, not yours: a win by it is not your win."]
-
-
-def _evaluation(project: Project) -> dict[str, Any]:
-    """The last evaluation, or one that knows nothing."""
-    file = project.path / "evaluation.json"
-    empty = {"policies": {}, "baseline": "", "judge": "", "prompts": []}
-    if not file.exists():
-        return empty
-    try:
-        return empty | json.loads(file.read_text("utf-8"))
-    except ValueError:
-        raise UserError(f"{file} is not JSON", "Make it anew: hearken evaluate") from None
 
 
 def _subtitle(project: Project, artifacts: Mapping[str, Artifact], *, evaluated: bool) -> str:
@@ -128,31 +123,25 @@ def _subtitle(project: Project, artifacts: Mapping[str, Artifact], *, evaluated:
     return f"{about}. {done}; whether it is better nobody has asked yet (hearken evaluate)."
 
 
-def round_of(name: str) -> int | None:
-    """The round in an artifact's name: 1 for ``r01-ppo``."""
-    match = re.match(r"r(\d+)-", name)
-    return int(match[1]) if match else None
+_FIGURES = (
+    "win_rate", "proxy", "gold", "kl", "perplexity", "parse_rate", "length", "distinct_2", "self_bleu", "entropy",
+    "repetition",
+)  # fmt: skip
 
 
-def _newest(found: dict[str, Any]) -> str:
-    """The policy that the report is about: of the newest round, the first that was compared with the baseline."""
-    names = [n for n, figures in found["policies"].items() if n != found["baseline"] and "win_rate" in figures]
-    names = names or [n for n, f in found["policies"].items() if n != found["baseline"] and "responses" in f]
-    return max(names, key=lambda n: (round_of(n) or 0, -names.index(n)), default=found["baseline"])
-
-
-def _policy(name: str, figures: dict[str, Any], artifacts: Mapping[str, Artifact]) -> page.Policy:
-    known = {
-        k: reckoning.figure(figures.get(k))
-        for k in (
-            "win_rate", "proxy", "gold", "kl", "perplexity", "parse_rate", "length", "distinct_2", "self_bleu",
-            "entropy", "repetition",
-        )
-    }  # fmt: skip
+def _policy(project: Project, found: dict[str, Any], name: str, artifacts: Mapping[str, Artifact]) -> page.Policy:
+    figures = found["policies"][name]
+    known = {key: reckoning.figure(figures.get(key)) for key in _FIGURES}
     if known["kl"] == (0.0, 0.0, 0.0):
         known["kl"] = 0.0  # the reference itself
-    if known["repetition"] is None and figures.get("responses"):
-        known["repetition"] = repetition(figures["responses"])
+    moved = {key: figures.get(key) for key in ("length_drift", "phrases")}
+    before = found["policies"].get(found["baseline"], {}).get("responses")
+    if figures.get("responses") and before and moved["length_drift"] is None:  # an evaluation of an earlier version
+        seen = drift([content_of(p) for p in found["prompts"]], figures["responses"], before)
+        moved = {"length_drift": seen.length, "phrases": [p._asdict() for p in seen.phrases]}
+        for key in ("distinct_2", "self_bleu", "repetition"):
+            known[key] = getattr(seen, key)[1] if known[key] is None else known[key]
+    likelihood = figures.get("likelihood") or _likelihood(project, artifacts.get(name))
     return page.Policy(
         name=name,
         by_group={g: reckoning.figure(w) for g, w in figures.get("win_rate_by_group", {}).items()},
@@ -160,8 +149,40 @@ def _policy(name: str, figures: dict[str, Any], artifacts: Mapping[str, Artifact
         round=round_of(name),
         ended=reckoning.figure(figures.get("eos_share")),
         tasks={task: rate for task, scores in figures.get("tasks", {}).items() if (rate := _rate(scores)) is not None},
+        length_change=reckoning.figure(moved["length_drift"]) if name != found["baseline"] else None,
+        phrases=[page.Phrase(**phrase) for phrase in moved["phrases"] or []],
+        preferred_likelihood=reckoning.figure(likelihood.get("preferred")),
+        other_likelihood=reckoning.figure(likelihood.get("other")),
         **known,
     )
+
+
+def _direct(kind: str) -> bool:
+    """Whether a stage raises the likelihood of what was preferred, with no reward model between."""
+    found = next((stage for stage in stages() if stage.name == kind), None)
+    return found is not None and "comparison" in found.reads and kind not in ("reward", "ilql")
+
+
+def _likelihood(project: Project, artifact: Artifact | None) -> dict[str, list[float]]:
+    """How a policy that was fitted to comparisons themselves changed the likelihood of held-out ones."""
+    if artifact is None or not _direct(artifact.kind):
+        return {}
+    inputs = artifact.manifest["inputs"]
+    reference = inputs.get("ref") or inputs.get("model") or ""
+    standing = next((p for p in (Path(reference), project.artifacts / Path(reference).name) if p.is_dir()), None)
+    files = [path for p in inputs.get("validation") or [] if (path := reckoning.find(project, p))]
+    if standing is None or not files:
+        return {}
+
+    def make() -> dict[str, list[float]]:
+        rows = [r for path in files for r in read_examples(path) if isinstance(r, Comparison)]
+        sides = likelihood_change(str(artifact.path), str(standing), rows) if rows else ()
+        return {name: list(side) for name, side in zip(("preferred", "other"), sides, strict=False)}
+
+    try:
+        return reckoning.remembered(project, f"likelihood-{artifact.path.name}", artifact, make)
+    except UserError:
+        return {}  # a model behind it is not there any more
 
 
 def _rate(scores: Any) -> Any:
@@ -178,13 +199,18 @@ def _leaderboard(found: dict[str, Any]) -> list[page.Standing]:
             name=str(row["policy"]),
             strength=reckoning.figure(row["strength"]),
             games=round(sum(row.get(k, 0) for k in ("wins", "ties", "losses"))) or None,
+            at_equal_length=reckoning.figure(row.get("strength_at_equal_length")),
+            beats_baseline=reckoning.figure(row.get("beats_baseline")),
+            level_with=list(row.get("level_with") or []),
         )
         for row in found.get("leaderboard", [])
     ]
 
 
-def _content(prompt: Any) -> Content:
-    return prompt if isinstance(prompt, str) else tuple(Message(**turn) for turn in prompt)
+def _spread(name: str, figures: dict[str, Any]) -> page.Spread:
+    deviation = figures.get("deviation")
+    known = deviation if deviation is not None and math.isfinite(deviation) else None
+    return page.Spread(name=name, **(figures | {"mean": reckoning.figure(figures["mean"]), "deviation": known}))
 
 
 def _answered(found: dict[str, Any], ours: str) -> bool:
@@ -202,7 +228,7 @@ def _pair(found: dict[str, Any], ours: str, i: int) -> page.Pair:
 
         return page.Answer(text=figures["responses"][i], proxy=at("scores"), gold=at("golds"), parses=at("parses"))
 
-    return page.Pair(prompt=_content(found["prompts"][i]), before=answer(found["baseline"]), after=answer(ours))
+    return page.Pair(prompt=content_of(found["prompts"][i]), before=answer(found["baseline"]), after=answer(ours))
 
 
 def _worst(found: dict[str, Any], ours: str) -> list[int]:
@@ -298,6 +324,7 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
                     count=count,
                     unit="responses" if record == "samples" else "judgments",
                     seconds=None if several else seconds.get(title),
+                    round=round,
                 )
                 steps.append((times[round].isoformat(), step))
     for name, artifact in artifacts.items():
@@ -309,7 +336,9 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
             count=amount,
             unit=unit,
             seconds=artifact.manifest.get("seconds"),
-            settings={k: options[k] for k in _SETTINGS if options.get(k) is not None},
+            settings={k: options[k] for k in _SETTINGS if options.get(k) is not None}
+            | {k: options[k] for k in _IF_SET if options.get(k)},
+            round=round_of(name),
         )
         steps.append((str(artifact.manifest.get("created", "")), step))
     ordered = [step for _, step in sorted(steps, key=lambda pair: pair[0])]
@@ -337,7 +366,13 @@ def _training(project: Project, artifacts: Mapping[str, Artifact]) -> list[page.
                 lambda path=rollouts: _gold_by_step(project, path),  # type: ignore[misc]
             )
             rows = [row | ({"gold": golds[str(row["step"])]} if str(row["step"]) in golds else {}) for row in rows]
-        runs.append(page.Training(name=name, rows=rows))
+        seen = artifact.metrics
+        runs.append(
+            page.Training(
+                name=name, rows=rows, kept=seen.get("best_step"), judged_on=seen.get("judge_prompts"),
+                says=str(seen.get("says") or ""),
+            )
+        )  # fmt: skip
     return runs
 
 
@@ -368,11 +403,11 @@ def _costs(
     )
 
 
-def _recipe(project: Project, artifacts: Mapping[str, Artifact]) -> page.Recipe:
+def _recipe(project: Project, artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> page.Recipe:
     newest = list(artifacts.values())[-1].manifest if artifacts else {}
     reward = [a for a in artifacts.values() if a.kind == "reward"]
     return page.Recipe(
-        commands=_commands(project, artifacts),
+        commands=_commands(project, artifacts, counted),
         by_step=[said for name, a in artifacts.items() if (said := recipes.command(name, a.manifest, project.path))],
         seed=project.config.seed,
         data_hash=str(reward[-1].manifest.get("data", {}).get("hash") or "") if reward else "",
@@ -382,7 +417,11 @@ def _recipe(project: Project, artifacts: Mapping[str, Artifact]) -> page.Recipe:
     )
 
 
-def _commands(project: Project, artifacts: Mapping[str, Artifact]) -> list[str]:
+_JUDGED = {"simulated": "label --with simulated", "ai": "label --with ai --judge MODEL", "person": "serve"}
+"""How judgments came, by the kind of their labelers; those of imported files came with the prompts."""
+
+
+def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> list[str]:
     """What a person types to have it all again."""
     config = project.config
     if config.world and "r00-base" in artifacts:
@@ -397,14 +436,18 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact]) -> list[str]:
     rounds = [round_of(path.name) or 0 for path in project.artifacts.glob("r*-samples")]
     if rounds:
         return [first, f"hearken loop --rounds {max(rounds)} {where}", f"hearken report {where}"]
-    stages = dict.fromkeys(a.kind for a in artifacts.values())
-    return [
-        first,
-        f"hearken sample {where}",
-        *(f"hearken train {kind} {where}" for kind in stages),
-        f"hearken evaluate {where}",
-        f"hearken report {where}",
+    known = {stage.name for stage in stages()}
+    made = [kind for kind in dict.fromkeys(a.kind for a in artifacts.values()) if kind in known]
+    judged = [_JUDGED[kind] for kind in counted.kinds if kind in _JUDGED]
+    steps = [
+        *(f"train {kind}" for kind in made if kind == "sft"),
+        *(["sample"] if counted.responses or not made else []),
+        *judged,
+        *(f"train {kind}" for kind in made if kind != "sft"),
+        "evaluate",
+        "report",
     ]
+    return [first, f"cd {project.path.resolve().name}", *(f"hearken {step}" for step in steps)]
 
 
 def _lineage(artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> list[page.Made]:

@@ -30,7 +30,7 @@ class Audit:
 
 
 def audit(
-    before: ArrayLike, after: ArrayLike, preferred: ArrayLike, level: float = 0.95, name: str = "the policy"
+    before: ArrayLike, after: ArrayLike, preferred: ArrayLike | Interval, level: float = 0.95, name: str = "the policy"
 ) -> Audit:
     """Compare what labelers prefer with what is true.
 
@@ -41,7 +41,7 @@ def audit(
     Args:
         before: (N,) 1 right, 0 wrong: audited answers of the policy one started from.
         after: (M,) of the policy now, to prompts drawn alike.
-        preferred: (K,) 1 where a labeler preferred the policy now, 0.5 a tie, 0 else.
+        preferred: (K,) 1 where a labeler preferred the policy now, 0.5 a tie, 0 else; or the rate itself.
         level: of confidence.
         name: of the policy, for the sentence.
 
@@ -49,7 +49,7 @@ def audit(
         ValueError: a side is empty.
     """
     then, now = (clustered_wilson(side, None, level) for side in (before, after))
-    liked = clustered_wilson(preferred, None, level)
+    liked = preferred if isinstance(preferred, Interval) else clustered_wilson(preferred, None, level)
     difference = now.estimate - then.estimate
     low = difference - math.hypot(now.estimate - now.low, then.high - then.estimate)
     high = difference + math.hypot(now.high - now.estimate, then.estimate - then.low)

@@ -94,7 +94,8 @@ class Phrase(NamedTuple):
 def repeated_phrases(texts: Sequence[str], before: Sequence[str], n: int = 4, top: int = 5) -> list[Phrase]:
     """Phrases of ``n`` words that far more texts say than did before, the most grown first.
 
-    A phrase is named where its share of texts has at least doubled and grown by .05, in two texts or more.
+    A phrase is named where its share of texts has at least doubled and grown by .05, in two texts or more. Phrases that
+    overlap and are said by equally many are one longer phrase.
 
     Args:
         texts: of the policy.
@@ -109,4 +110,34 @@ def repeated_phrases(texts: Sequence[str], before: Sequence[str], n: int = 4, to
         if count > 1
     ]
     grown = [p for p in found if p.share >= 2 * p.before and p.share - p.before >= 0.05]
-    return sorted(grown, key=lambda p: (p.before - p.share, p.text))[:top]
+    return _joined(sorted(grown, key=lambda p: (p.before - p.share, p.text))[: 20 * top], max(n - 1, 1))[:top]
+
+
+def written(text: str) -> str:
+    """A phrase with its marks where they are written: ``the bridge broke, and``."""
+    return re.sub(r" (?=[,.;:!?])", "", text)
+
+
+def _joined(phrases: list[Phrase], least: int) -> list[Phrase]:
+    """Pieces of one phrase put together: "once upon a time", not "once upon a" and "upon a time"."""
+    found: list[Phrase] = []
+    for phrase in phrases:
+        for i, other in enumerate(found):
+            alike = max(abs(other.share - phrase.share), abs(other.before - phrase.before)) < 0.02
+            words, known = phrase.text.split(), other.text.split()
+            whole = (_overlapped(known, words, least) or _overlapped(words, known, least)) if alike else []
+            if whole:
+                found[i] = other._replace(text=" ".join(whole))
+                break
+        else:
+            found.append(phrase)
+    return _joined(found, least) if len(found) < len(phrases) else found
+
+
+def _overlapped(first: list[str], second: list[str], least: int) -> list[str]:
+    """``first`` gone on with by ``second``, where the end of one is the beginning of the other for ``least`` words."""
+    for at in range(len(first) - least + 1):
+        shared = first[at:]
+        if shared[: len(second)] == second[: len(shared)]:
+            return first[:at] + max(shared, second, key=len)
+    return []
