@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from people_world import Running, Site, fill
+from people_world import Running, Site, fill, running
 
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
-from hearken.server.run import Address, serve
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without gold checks by chance, to be copied: to make the tables takes longer than most tests."""
+    path = tmp_path_factory.mktemp("empty") / "feedback.db"
+    with FeedbackStore(path) as made:
+        made.access.set_settings({"check_share": 0.0})
+    return path
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[FeedbackStore]:
+def store(tmp_path: Path, empty: Path) -> Iterator[FeedbackStore]:
     """An open store without gold checks by chance."""
-    with FeedbackStore(tmp_path / "feedback.db") as opened:
-        opened.access.set_settings({"check_share": 0.0})
+    with FeedbackStore(shutil.copy(empty, tmp_path / "feedback.db")) as opened:
         yield opened
 
 
@@ -51,29 +58,5 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def run_server(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start a server in a thread, over a database that ``prepare`` fills; stopped at the end."""
-    stop, threads, stores = threading.Event(), [], []
-
-    def start(prepare: Callable[[FeedbackStore], Any], **more: Any) -> Running:
-        path = tmp_path / "feedback.db"
-        store = FeedbackStore(path)
-        stores.append(store)
-        prepare(store)
-        ready, found = threading.Event(), []
-
-        def on_ready(address: Address) -> None:
-            found.append(address)
-            ready.set()
-
-        settings = {"database": path, "port": 0, "role": "labeler", "until": stop.is_set, "on_ready": on_ready} | more
-        thread = threading.Thread(target=lambda: serve(**settings), daemon=True)
-        thread.start()
-        threads.append(thread)
-        assert ready.wait(180)
-        return Running(path, found[0].url, found[0].link, store)
-
-    yield start
-    stop.set()
-    for thread in threads:
-        thread.join(20)
-    for store in stores:
-        store.close()
+    with ExitStack() as stack:
+        yield lambda prepare, **more: stack.enter_context(running(tmp_path / "feedback.db", prepare, **more))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi.testclient import TestClient
 
+from hearken.feedback.access import Account
 from hearken.feedback.records import Labeler, Prompt, QueueItem, Response
 from hearken.feedback.store import FeedbackStore
+from hearken.server.run import Address, serve
 from hearken.server.security import Door
 
 HERE = "http://127.0.0.1:8765"
@@ -23,11 +30,12 @@ SECRET_POLICY = "r07-very-secret-policy"
 
 
 def fill(
-    store: FeedbackStore, kinds: tuple[str, ...] = ("comparison",), *, k: int = 2, slots: int = 1
-) -> list[QueueItem]:
+    store: FeedbackStore, kinds: tuple[str, ...] = ("comparison",), *, k: int = 2, slots: int = 1,
+    prompts: int = len(TEXTS), round: int | None = None,
+) -> list[QueueItem]:  # fmt: skip
     """Prompts with ``k`` responses each, queued as ``kinds``."""
     items = []
-    for content, texts in TEXTS.items():
+    for content, texts in islice(TEXTS.items(), prompts):
         prompt = Prompt(content=content)
         responses = [
             Response(prompt_id=prompt.id, text=texts[i % 2] + " Indeed." * (i // 2), policy=SECRET_POLICY, sample=i)
@@ -38,7 +46,9 @@ def fill(
         ids = tuple(response.id for response in responses)
         for kind in kinds:
             shown = ids if kind == "comparison" else () if kind == "demonstration" else ids[:1]
-            items.append(QueueItem(prompt_id=prompt.id, response_ids=shown, kind=kind, slots=slots))  # type: ignore[arg-type]
+            items.append(
+                QueueItem(prompt_id=prompt.id, response_ids=shown, kind=kind, slots=slots, round=round)  # type: ignore[arg-type]
+            )
     store.enqueue(items)
     return items
 
@@ -106,3 +116,28 @@ class Running:
     url: str
     link: str
     store: FeedbackStore
+
+    def cookie(self, account: Account) -> dict[str, str]:
+        """What a browser keeps on which this person, who has an account here, is logged in."""
+        secret, _ = self.store.access.open_session(account.id)
+        return {"name": Door(port=urlsplit(self.url).port or 0).cookie, "value": secret, "url": self.url}
+
+
+@contextmanager
+def running(path: Path, prepare: Callable[[FeedbackStore], Any], **more: Any) -> Iterator[Running]:
+    """A server in a thread, over a database that ``prepare`` fills."""
+    stop, ready, found = threading.Event(), threading.Event(), []
+
+    def on_ready(address: Address) -> None:
+        found.append(address)
+        ready.set()
+
+    with FeedbackStore(path) as store:
+        prepare(store)
+        settings = {"database": path, "port": 0, "role": "labeler", "until": stop.is_set, "on_ready": on_ready} | more
+        thread = threading.Thread(target=lambda: serve(**settings), daemon=True)
+        thread.start()
+        assert ready.wait(180)
+        yield Running(path, found[0].url, found[0].link, store)
+        stop.set()
+        thread.join(20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -92,6 +93,17 @@ def test_strength_and_both_bad_are_kept(store: FeedbackStore) -> None:
 
 # -- the other kinds ---------------------------------------------------------------------------------------------
 
+Desk = tuple[FeedbackStore, Visitor, dict[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """Somebody at work, and their task of each kind."""
+    with FeedbackStore(tmp_path_factory.mktemp("desk") / "feedback.db") as store:
+        fill(store, tuple(ALL), prompts=1)
+        visitor = site_of(store, *ALL).enter()
+        yield store, visitor, {task["kind"]: task for task in visitor.claim(len(ALL))}
+
 
 def test_an_edit_is_stored_and_becomes_demonstration_and_comparison(store: FeedbackStore) -> None:
     from hearken.feedback.snapshot import inline_examples
@@ -124,10 +136,10 @@ def test_marked_passages_are_counted_in_characters(store: FeedbackStore) -> None
         ("span_flag", {"kind": "span_flag", "nothing": True}),
     ],
 )
-def test_every_kind_is_stored_as_it_was_said(store: FeedbackStore, kind: str, answer: dict[str, Any]) -> None:
-    _, visitor, task = a_task(store, kind)
-    assert visitor.submit(task, answer).status_code == 200
-    payload = store.judgment("a" * 32).payload.model_dump(mode="json")
+def test_every_kind_is_stored_as_it_was_said(desk: Desk, kind: str, answer: dict[str, Any]) -> None:
+    store, visitor, tasks = desk
+    assert visitor.submit(tasks[kind], answer, id=f"{kind:_<32}").status_code == 200
+    payload = store.judgment(f"{kind:_<32}").payload.model_dump(mode="json")
     assert payload["kind"] == kind
     assert all(payload[name] == value for name, value in answer.items() if name != "nothing")
 
@@ -157,12 +169,13 @@ def test_every_kind_is_stored_as_it_was_said(store: FeedbackStore, kind: str, an
     ],
 )
 def test_nothing_empty_and_nothing_that_does_not_fit_is_stored(
-    store: FeedbackStore, kind: str, answer: dict[str, Any], said: str
+    desk: Desk, kind: str, answer: dict[str, Any], said: str
 ) -> None:
-    _, visitor, task = a_task(store, kind)
-    refused = visitor.submit(task, answer)
+    store, visitor, tasks = desk
+    before = store.last_seq()
+    refused = visitor.submit(tasks[kind], answer)
     assert refused.status_code == 422 and said in refused.json()["error"]
-    assert store.last_seq() == 0
+    assert store.last_seq() == before
 
 
 def test_an_edit_that_changes_nothing_is_refused(store: FeedbackStore) -> None:

@@ -7,45 +7,57 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from people_world import Running, fill
+from people_world import Running, fill, running
 
-from hearken.feedback.records import Judgment, Prompt, QueueItem, Response
+from hearken.feedback.access import Account
+from hearken.feedback.records import Judgment, Prompt, QueueItem, Response, utc_now
 from hearken.feedback.store import FeedbackStore
+from hearken.server import desk
 
 pytestmark = pytest.mark.slow
 
 SIZES = {"desk": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 Open = Callable[..., tuple[Any, Running]]
+WRITTEN = ("edit", "critique", "demonstration")
 READ = 350
 """Milliseconds after which the page takes an answer to the item that has just come."""
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for all these tests; each puts its own items into the queue."""
+    with running(tmp_path_factory.mktemp("labelling") / "feedback.db", lambda store: None) as found:
+        yield found
+
+
 @pytest.fixture
-def open_page(run_server: Callable[..., Running], chromium: Any) -> Iterator[Open]:
-    """A server with one sort of item, and a page on which somebody has just begun; errors of the page fail the test."""
+def open_page(server: Running, chromium: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """One sort of item in the queue, and a page on which somebody has just begun; errors of the page fail the test."""
     contexts, problems = [], []
+    monkeypatch.setattr(desk, "FRESH", 0.0)
 
-    def start(*kinds: str, k: int = 2, size: str = "desk", practice: bool = False, **settings: Any) -> Any:
-        def prepare(store: FeedbackStore) -> None:
-            fill(store, kinds, k=k)
-            more = {} if practice else {"practice": []}
-            store.access.set_settings({"kinds": list(kinds), "check_share": 0.0, **more, **settings})
-
-        running = run_server(prepare)
+    def start(
+        *kinds: str, k: int = 2, prompts: int = 3, size: str = "desk", practice: bool = False, **settings: Any
+    ) -> Any:
+        store = server.store
+        store.close_items(item.id for item in store.items())
+        more = {} if practice else {"practice": []}
+        values = {"kinds": list(kinds), "check_share": 0.0, **more, **settings}
+        store.access.set_settings(values)
+        fill(store, kinds, k=k, prompts=prompts, round=this_round(server) + 1)
+        person = store.access.add_account(Account(name="Ann", consented=utc_now()))
         touch = {"has_touch": True, "is_mobile": True} if size == "phone" else {}
         context = chromium.new_context(viewport=SIZES[size], **touch)
         contexts.append(context)
+        context.add_cookies([server.cookie(person)])
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-        page.goto(running.link)
-        page.wait_for_url("**/welcome")
-        page.get_by_role("button", name="I agree").click()
-        page.wait_for_url("**/label")
+        page.goto(f"{server.url}/label")
         page.locator("#desk .question").wait_for()
         page.wait_for_timeout(READ)
-        return page, running
+        return page, server
 
     yield start
     for context in contexts:
@@ -53,14 +65,24 @@ def open_page(run_server: Callable[..., Running], chromium: Any) -> Iterator[Ope
     assert problems == []
 
 
+def this_round(running: Running) -> int:
+    """Which test's items are in the queue: the largest number of a round."""
+    return max((item.round or 0 for item in running.store.items()), default=0)
+
+
+def taken(running: Running) -> list[Judgment]:
+    """The judgments in force on this test's items."""
+    return list(running.store.judgments(round=this_round(running) or None))
+
+
 def stored(page: Any, running: Running, count: int = 1) -> list[Judgment]:
-    """The judgments in force, once there are ``count``."""
-    for _ in range(100):
-        found = list(running.store.judgments())
+    """The judgments in force on this test's items, once there are ``count``."""
+    for _ in range(400):
+        found = taken(running)
         if len(found) >= count:
             page.wait_for_timeout(READ)
             return found
-        page.wait_for_timeout(100)
+        page.wait_for_timeout(25)
     raise AssertionError(f"{len(found)} of {count} judgments arrived")
 
 
@@ -148,17 +170,18 @@ def test_thumbs_by_keyboard(open_page: Open) -> None:
     assert [one.payload.label for one in stored(page, running, 2)] == [True, False]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("kind", ["edit", "critique", "demonstration"])
-def test_writing_by_keyboard(open_page: Open, kind: str) -> None:
-    page, running = open_page(kind)
-    page.keyboard.press("Control+Enter")
-    assert page.locator("#toast").text_content()  # nothing empty, nothing unchanged
-    assert running.store.last_seq() == 0
-    page.keyboard.press("Control+End")
-    page.keyboard.type(" Words 123 of mine, s f u.")
-    page.keyboard.press("Control+Enter")
-    text = stored(page, running)[0].payload.text  # type: ignore[union-attr]
-    assert text.endswith("Words 123 of mine, s f u.")
+def test_writing_by_keyboard(open_page: Open) -> None:
+    page, running = open_page(*WRITTEN, prompts=1)
+    for done in range(3):
+        page.keyboard.press("Control+Enter")
+        assert page.locator("#toast").text_content()  # nothing empty, nothing unchanged
+        assert len(taken(running)) == done
+        page.keyboard.press("Control+End")
+        page.keyboard.type(" Words 123 of mine, s f u.")
+        page.keyboard.press("Control+Enter")
+        judgments = stored(page, running, done + 1)
+    assert sorted(one.kind for one in judgments) == sorted(WRITTEN)
+    assert all(one.payload.text.endswith("Words 123 of mine, s f u.") for one in judgments)  # type: ignore[union-attr]
 
 
 def test_passages_by_keyboard(open_page: Open) -> None:
@@ -207,7 +230,7 @@ def test_skip_flag_undo_and_help_by_keyboard(open_page: Open) -> None:
     page.keyboard.press("u")
     page.locator('.step[aria-pressed="true"]').wait_for()
     assert following(page, "") == before
-    assert [one.kind for one in running.store.judgments()] == ["skip", "flag"]
+    assert [one.kind for one in taken(running)] == ["skip", "flag"]
     page.keyboard.press("2")
     assert stored(page, running, 3)[2].extra is False
 
@@ -239,7 +262,7 @@ def test_pairs_by_pointer(open_page: Open, size: str) -> None:
     press(page, page.locator("#bar").get_by_role("button", name="Undo"), size)
     page.locator('.step[aria-pressed="true"]').wait_for()
     page.wait_for_timeout(READ)
-    assert list(running.store.judgments()) == []
+    assert taken(running) == []
     press(page, page.get_by_role("button", name="Tie"), size)
     assert set(texts(running, stored(page, running)[0]).values()) == {0}
 
@@ -276,8 +299,8 @@ def drag(page: Any, start: str, end: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_ratings_and_thumbs_by_pointer(open_page: Open, size: str) -> None:
-    page, running = open_page("rating", "thumb", size=size)
-    for done in range(1, 7):
+    page, running = open_page("rating", "thumb", prompts=1, size=size)
+    for done in (1, 2):
         page.locator(".attributes, .bar .step").first.wait_for()
         if page.locator(".attributes").count():
             page.locator('.marks input[value="3"]').check()
@@ -286,7 +309,7 @@ def test_ratings_and_thumbs_by_pointer(open_page: Open, size: str) -> None:
             press(page, page.get_by_role("button", name="Good"), size)
         stored(page, running, done)
         page.locator("#desk .question, #desk .rest").first.wait_for()
-    assert sorted(one.kind for one in running.store.judgments()) == ["rating"] * 3 + ["thumb"] * 3
+    assert sorted(one.kind for one in taken(running)) == ["rating", "thumb"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -304,19 +327,21 @@ def test_passages_by_pointer(open_page: Open, size: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", ["edit", "critique", "demonstration"])
-def test_writing_by_pointer(open_page: Open, kind: str, size: str) -> None:
-    page, running = open_page(kind, size=size)
-    page.locator("#writing").fill("Something else.")
-    press(page, page.get_by_role("button", name="Send"), size)
-    assert stored(page, running)[0].payload.text == "Something else."  # type: ignore[union-attr]
+def test_writing_by_pointer(open_page: Open, size: str) -> None:
+    page, running = open_page(*WRITTEN, prompts=1, size=size)
+    for done in range(3):
+        page.locator("#writing").fill("Something else.")
+        press(page, page.get_by_role("button", name="Send"), size)
+        judgments = stored(page, running, done + 1)
+    assert sorted(one.kind for one in judgments) == sorted(WRITTEN)
+    assert {one.payload.text for one in judgments} == {"Something else."}  # type: ignore[union-attr]
 
 
 def test_reasons_wait_for_the_choice_to_be_sent(open_page: Open) -> None:
     page, running = open_page("comparison", tags=["clearer", "safer"])
     page.keyboard.press("1")
     page.wait_for_timeout(300)
-    assert running.store.last_seq() == 0
+    assert taken(running) == []
     page.keyboard.press("Shift+Digit2")
     page.keyboard.press("Enter")
     assert stored(page, running)[0].tags == ("safer",)
@@ -332,16 +357,16 @@ def test_reasons_wait_for_the_choice_to_be_sent(open_page: Open) -> None:
 def test_two_clicks_are_one_answer(open_page: Open) -> None:
     page, running = open_page("comparison")
     # The next item is there at once, with its buttons in the same place: a second click must not answer it unseen.
-    for again in (
+    ways = (
         lambda: page.evaluate("() => { for (let i = 0; i < 3; i++) document.querySelector('.step').click(); }"),
         lambda: page.locator(".step").first.dblclick(),
         lambda: [page.keyboard.press("1") for _ in range(3)],
-    ):
-        before = running.store.last_seq()
+    )
+    for done, again in enumerate(ways):
         again()
-        stored(page, running, before + 1)
+        stored(page, running, done + 1)
         page.wait_for_timeout(500)
-        assert running.store.last_seq() == before + 1
+        assert len(taken(running)) == done + 1
 
 
 def test_an_answer_without_a_connection_is_kept_and_sent_later(run_server: Any, chromium: Any) -> None:
@@ -400,30 +425,31 @@ def test_attacks_run_nothing_in_the_page(run_server: Any, chromium: Any) -> None
 # -- accessibility -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-def test_nothing_bars_anybody(run_server: Any, chromium: Any, size: str, scheme: str) -> None:
-    """axe finds nothing on any page, for any kind of judgment, in light and dark, on a desk and on a phone."""
+def test_nothing_bars_anybody(run_server: Any, chromium: Any) -> None:
+    """axe finds nothing on any page, for any kind of judgment, on a light desk and on a dark phone."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     kinds = ["comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag"]
     about = [{"name": "age", "options": ["under 30", "30 or more"]}, {"name": "languages"}]
     settings = {"kinds": kinds, "tags": ["clear"], "about_you": about, "strength": 9, "check_share": 0.0}
 
     def prepare(store: FeedbackStore) -> None:
-        fill(store, tuple(kinds))
-        fill(store, ("comparison",), k=4)
+        fill(store, tuple(kinds), prompts=1)
+        fill(store, ("comparison",), k=4, prompts=1)
         store.access.set_settings(settings)
         store.add_guideline("# How\n\nRead *both*.\n\n1. Decide.")
 
     running = run_server(prepare)
-    context = chromium.new_context(viewport=SIZES[size], color_scheme=scheme, reduced_motion="reduce")
+    context = chromium.new_context(reduced_motion="reduce")
     page = context.new_page()
     found: dict[str, str] = {}
 
     def check(name: str) -> None:
-        for problem in axe.run(page).response["violations"]:
-            nodes = "; ".join(node["html"][:120] for node in problem["nodes"][:3])
-            found[f"{name}: {problem['id']}"] = nodes
+        for size, scheme in (("phone", "dark"), ("desk", "light")):
+            page.set_viewport_size(SIZES[size])
+            page.emulate_media(color_scheme=scheme)
+            for problem in axe.run(page).response["violations"]:
+                nodes = "; ".join(node["html"][:120] for node in problem["nodes"][:3])
+                found[f"{name}, {size}, {scheme}: {problem['id']}"] = nodes
 
     page.goto(running.link)
     page.wait_for_url("**/welcome")

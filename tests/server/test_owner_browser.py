@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from owner_world import fill
-from people_world import Running
+from people_world import Running, running
 
 from hearken.feedback.access import Account
 from hearken.feedback.store import FeedbackStore
 from hearken.server.owner_data import ADJUDICATION
-from hearken.server.security import Door
 
 pytestmark = pytest.mark.slow
 
@@ -30,22 +28,21 @@ def prepare(store: FeedbackStore) -> None:
     store.access.add_account(Account(name="Olga", role="owner", login="olga"))
 
 
-@pytest.fixture
-def server(run_server: Callable[..., Running]) -> Running:
-    return run_server(prepare)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("owner") / "feedback.db", prepare) as found:
+        yield found
 
 
 @pytest.fixture
 def open_page(chromium: Any, server: Running) -> Iterator[Callable[..., Any]]:
     contexts = []
 
-    def _open(width: int = 1280, scheme: str = "light") -> Any:
+    def _open() -> Any:
         account = server.store.access.account_by_login("olga")
         assert account is not None
-        secret, _ = server.store.access.open_session(account.id)
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        name = Door(port=urlsplit(server.url).port or 0).cookie
-        context.add_cookies([{"name": name, "value": secret, "url": server.url}])
+        context = chromium.new_context(viewport={"width": 1280, "height": 900})
+        context.add_cookies([server.cookie(account)])
         contexts.append(context)
         page = context.new_page()
         page.wrong = []
@@ -58,17 +55,19 @@ def open_page(chromium: Any, server: Running) -> Iterator[Callable[..., Any]]:
         context.close()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_every_page_is_accessible_and_fits(
-    server: Running, open_page: Callable[..., Any], width: int, scheme: str
-) -> None:
+def test_every_page_is_accessible_and_fits(server: Running, open_page: Callable[..., Any]) -> None:
+    """On a light desk and on a dark phone."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = open_page(width, scheme)
+    page = open_page()
     for path in PAGES:
-        assert page.goto(f"{server.url}/owner{path}").status == 200
-        found = axe.run(page).response["violations"]
-        assert not found, (path, [(one["id"], [node["target"] for node in one["nodes"]]) for one in found])
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            if scheme == "light":
+                assert page.goto(f"{server.url}/owner{path}").status == 200
+            found = axe.run(page).response["violations"]
+            assert not found, (path, scheme, [(one["id"], [node["target"] for node in one["nodes"]]) for one in found])
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
         assert page.wrong == [], path
 
 

@@ -75,7 +75,7 @@ def export(
         with Project(project).store() as store:
             by_labeler = None
             if weights != "none":
-                from hearken.server.owner_data import judgment_weights
+                from hearken.server.owner_data.weights import judgment_weights
 
                 by_labeler = judgment_weights(store, weights)
             done = write(store, out, layout, split, as_of, overwrite=overwrite, weights=by_labeler)

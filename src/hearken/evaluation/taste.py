@@ -46,7 +46,7 @@ def said(taste: OwnTaste) -> str:
     if taste.agreement is not None:
         parts.append(
             f"On {taste.held_out} pairs that it never saw, the reward model prefers what you preferred "
-            f"{with_interval(taste.agreement, True)} of the time; the average taste of the simulated labelers would "
+            f"{with_interval(taste.agreement, True)} of the time; the average taste of the simulated labelers does "
             f"{with_interval(taste.others, True)}"
         )
     return ". ".join(parts) + "."

@@ -44,14 +44,10 @@ def _shape(ranks: Mapping[str, int | None]) -> list[tuple[str, ...]]:
 
 def gold_record(store: FeedbackStore, labeler_id: str, last: int) -> list[bool]:
     """Whether a labeler's last answers to gold items were right, oldest first; practice, skips and flags left out."""
-    found = []
-    for judgment in store.judgments(labeler_id=labeler_id, checks=True):
-        if judgment.item_id is None or judgment.kind in ("skip", "flag"):
-            continue
-        item = store.item(judgment.item_id)
-        if item.is_gold and item.expected is not None and "practice" not in item.metadata:
-            found.append(agrees(judgment.payload, item.expected, exact=item.metadata.get("gold") == "exact"))
-    return found[-last:]
+    return [
+        agrees(judgment.payload, item.expected or {}, exact=item.metadata.get("gold") == "exact")
+        for judgment, item in store.gold_answers(labeler_id, last)
+    ]
 
 
 def consistency(store: FeedbackStore, labeler_id: str) -> list[bool]:

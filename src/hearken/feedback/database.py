@@ -154,7 +154,7 @@ class Database:
     def _engine(self) -> Engine:
         if self.path is None:
             try:
-                return create_engine(self.url, json_serializer=_dumps, pool_pre_ping=True)
+                return create_engine(self.url, json_serializer=_dumps, pool_pre_ping=True, pool_size=16)
             except ModuleNotFoundError:
                 raise UserError("PostgreSQL needs the package psycopg", 'Run: pip install "psycopg[binary]"') from None
         arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
@@ -174,8 +174,9 @@ class Database:
         def begin(connection: Connection) -> None:
             # A transaction that starts as a reader and writes later fails at once when another wrote in between.
             synchronous = connection.get_execution_options().get("hearken_write")
-            if synchronous:
+            if synchronous and connection.info.get("synchronous") != synchronous:
                 connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+                connection.info["synchronous"] = synchronous
             connection.exec_driver_sql("BEGIN IMMEDIATE" if synchronous else "BEGIN")
 
         return engine

@@ -7,7 +7,7 @@ slot. A lease only keeps others from doing the same work: a judgment that comes 
 one, is kept all the same, and is marked ``extra`` where the slots were already filled.
 
 PostgreSQL: whatever writes judgments takes the numbering lock first, then items, leases each in the order of their ids;
-a claim takes its labeler and then only items that nobody has locked. So nothing waits in a circle.
+a claim takes its labelers in that order, too, and then only items that nobody has locked. So nothing waits in a circle.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ _CHUNK = 5_000
 
 _Lent = Leases.alias("lent")
 _First = Judgments.alias("first")
+_Repeats = Items.alias("repeats")
 
 
 def chunks(values: Iterable[str]) -> Iterator[list[str]]:
@@ -147,42 +148,64 @@ def _check_response(response: str, prompt: str, owner: dict[str, str], whose: st
 # -- claims ------------------------------------------------------------------------------------------------------
 
 
-def claim(
-    connection: Connection,
-    database: Database,
-    labeler: str,
-    seconds: float,
-    n: int,
-    kinds: Collection[str],
-    now: datetime,
-    checks: bool | None = None,
-) -> tuple[list[QueueItem], datetime]:
-    """Lend up to ``n`` items to a labeler: those lent already first, then by priority; never one judged before.
+@dataclass(frozen=True)
+class Wish:
+    """What a labeler asks for; see `FeedbackStore.claim`."""
 
-    Returns:
-        The items, and when the leases end.
+    labeler_id: str
+    seconds: float
+    n: int
+    kinds: tuple[str, ...] = ()
+    checks: bool | None = None
+
+
+@dataclass(frozen=True)
+class Lent:
+    """What they were given, and until when."""
+
+    labeler_id: str
+    items: list[QueueItem]
+    expires: datetime
+
+
+def claim_all(connection: Connection, database: Database, wishes: Collection[Wish], now: datetime) -> list[Lent]:
+    """Lend items to several labelers, in the order of the wishes.
 
     Raises:
         UserError: no such labeler, or one who is paused.
     """
+    _lock_labelers(connection, {wish.labeler_id for wish in wishes})
+    lent = []
+    for wish in wishes:
+        items = _claim(connection, database, wish, now)
+        expires = now + timedelta(seconds=wish.seconds)
+        _lend(connection, [item["id"] for item in items], wish.labeler_id, expires, now)
+        lent.append(Lent(wish.labeler_id, [item_record(item) for item in items], expires))
+    return lent
+
+
+def _lock_labelers(connection: Connection, labelers: set[str]) -> None:
     # Two tabs of one labeler take turns; judgments of the same labeler (a weaker lock) do not wait.
-    status = connection.scalar(_PERSON, {"labeler": labeler})
-    if status is None:
-        raise UserError(f"no labeler '{labeler}' in the database", "Add the labeler first")
-    if status != "active":
-        raise UserError(f"labeler '{labeler}' is {status}", "Set the labeler active again")
-    expires = now + timedelta(seconds=seconds)
-    lent, free = _wanted(tuple(sorted(set(kinds))), checks)
-    values: dict[str, Any] = {"labeler": labeler, "now": now}
-    items = _lock_first(connection, database, lent, values | {"n": n})
-    while len(items) < n:
-        left = values | {"n": n - len(items), "had": [item["id"] for item in items]}
+    status = {row["id"]: row["status"] for row in rows_among(connection, _PEOPLE, labelers)}
+    for labeler in sorted(labelers):
+        if labeler not in status:
+            raise UserError(f"no labeler '{labeler}' in the database", "Add the labeler first")
+        if status[labeler] != "active":
+            raise UserError(f"labeler '{labeler}' is {status[labeler]}", "Set the labeler active again")
+
+
+def _claim(connection: Connection, database: Database, wish: Wish, now: datetime) -> list[RowMapping]:
+    """Items lent to the labeler already first, then by priority; never one judged before."""
+    lent, free = _wanted(tuple(sorted(set(wish.kinds))), wish.checks)
+    values: dict[str, Any] = {"labeler": wish.labeler_id, "now": now}
+    items = _lock_first(connection, database, lent, values | {"n": wish.n})
+    while len(items) < wish.n:
+        left = values | {"n": wish.n - len(items), "had": [item["id"] for item in items]}
         found = _lock_first(connection, database, free, left)
         if not found:
             break
         items += found
-    _lend(connection, [item["id"] for item in items], labeler, expires, now)
-    return [item_record(item) for item in items], expires
+    return items
 
 
 @lru_cache(maxsize=256)
@@ -217,6 +240,10 @@ def _lock_first(connection: Connection, database: Database, query: _Query, value
     return []
 
 
+LIVE: ColumnElement[int] = literal_column("1")
+"""Value of ``judgments.live`` for one in force. No parameter: partial indexes are chosen by this text."""
+
+
 def is_open() -> ColumnElement[bool]:
     """The condition that an item has open slots."""
     return Items.c.done == literal_column("0")  # not a parameter: the partial index is chosen by this text
@@ -224,18 +251,17 @@ def is_open() -> ColumnElement[bool]:
 
 def is_check() -> ColumnElement[bool]:
     """The condition that an item measures the labeler: its answer is known, or it is asked a second time."""
-    return (Items.c.is_gold == 1) | Items.c.repeat_of.is_not(None)
+    return (Items.c.is_gold == literal_column("1")) | Items.c.repeat_of.is_not(None)  # as in the partial index
 
 
 def _free() -> Select[Any]:
     """Open items with a slot neither filled nor lent (``now``), which this ``labeler`` may judge."""
     labeler: ColumnElement[int] = bindparam("labeler")
-    live: ColumnElement[int] = literal_column("1")
     judged = exists().where(
-        Judgments.c.item_id == Items.c.id, Judgments.c.labeler_id == labeler, Judgments.c.live == live
+        Judgments.c.item_id == Items.c.id, Judgments.c.labeler_id == labeler, Judgments.c.live == LIVE
     )
     judged_first = exists().where(
-        _First.c.item_id == Items.c.repeat_of, _First.c.labeler_id == labeler, _First.c.live == live
+        _First.c.item_id == Items.c.repeat_of, _First.c.labeler_id == labeler, _First.c.live == LIVE
     )
     lent = select(func.count()).where(_Lent.c.item_id == Items.c.id, _Lent.c.expires > bindparam("now"))
     return select(Items).where(
@@ -246,7 +272,12 @@ def _free() -> Select[Any]:
     )
 
 
-_PERSON = select(Labelers.c.status).where(Labelers.c.id == bindparam("labeler")).with_for_update(key_share=True)
+_PEOPLE = (
+    select(Labelers.c.id, Labelers.c.status)
+    .where(among(Labelers.c.id))
+    .order_by(Labelers.c.id)
+    .with_for_update(key_share=True)
+)
 _FREE = _free()
 _FREE_ONE = _FREE.where(Items.c.id == bindparam("item"))
 
@@ -271,6 +302,29 @@ def _lending(dialect: str) -> Insert:
     times = {"expires": statement.excluded.expires, "heartbeat": statement.excluded.heartbeat}
     lending: Insert = statement.on_conflict_do_update(index_elements=["item_id", "labeler_id"], set_=times)
     return lending
+
+
+def repeatable(
+    connection: Connection, labeler: str, judged: Collection[str], kinds: Collection[str], since: int, until: int
+) -> QueueItem | None:
+    """The first item that a labeler judged after number ``since`` and up to ``until``, and that is not repeated yet.
+
+    Args:
+        connection: in a transaction.
+        labeler: whose judgments.
+        judged: kinds of judgment that can be compared with a second one.
+        kinds: kinds of item; empty means all.
+        since: number of a judgment.
+        until: number of a later one.
+    """
+    found = select(Items).join(Judgments, Judgments.c.item_id == Items.c.id).where(
+        Judgments.c.labeler_id == labeler, Judgments.c.live == LIVE, Judgments.c.kind.in_(judged),
+        Judgments.c.seq > since, Judgments.c.seq <= until, ~is_check(),
+        ~exists().where(_Repeats.c.repeat_of == Items.c.id),
+    )  # fmt: skip
+    found = found.where(Items.c.kind.in_(kinds)) if kinds else found
+    row = connection.execute(found.order_by(Judgments.c.seq).limit(1)).mappings().first()
+    return None if row is None else item_record(row)
 
 
 def heartbeat(connection: Connection, item: str, labeler: str, seconds: float, now: datetime) -> datetime | None:
@@ -384,7 +438,7 @@ def _lock_items(connection: Connection, ids: Iterable[str]) -> dict[str, _Slots]
 _NEWEST = select(func.coalesce(func.max(Judgments.c.seq), 0))
 _LOCKED = select(Items).where(among(Items.c.id)).order_by(Items.c.id).with_for_update()
 _NAMED = select(Judgments).where(among(Judgments.c.id))
-_LIVE = select(Judgments).where(among(Judgments.c.item_id), Judgments.c.live == literal_column("1"))
+_LIVE = select(Judgments).where(among(Judgments.c.item_id), Judgments.c.live == LIVE)
 _STATES = select(Prompts.c.id, Prompts.c.erased).where(among(Prompts.c.id))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -61,11 +62,11 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    def _default(self, name: str, value: Any) -> None:
-        """Fill in ``name`` where it was not given; only for validators of a record being made."""
-        if not getattr(self, name):
-            object.__setattr__(self, name, value)
-            self.__pydantic_fields_set__.add(name)
+    def _name(self, make: Callable[[], str]) -> None:
+        """Make the ``id`` where none was given; only for validators of a record being made."""
+        if not getattr(self, "id", ""):
+            object.__setattr__(self, "id", make())
+            self.__pydantic_fields_set__.add("id")
 
 
 class Prompt(Record):
@@ -82,7 +83,7 @@ class Prompt(Record):
 
     @model_validator(mode="after")
     def _fill(self) -> Self:
-        self._default("id", prompt_id(self.content, self.domain))
+        self._name(lambda: prompt_id(self.content, self.domain))
         return self
 
 
@@ -113,10 +114,13 @@ class Response(Record):
 
     @model_validator(mode="after")
     def _fill(self) -> Self:
-        turns = [[m.role, m.content] for m in self.messages] if self.messages else None
-        parts = (self.prompt_id, self.text, self.payload, turns, self.policy, self.round, self.seed, self.sample)
-        self._default("id", hash_id(*parts))
+        self._name(self._hash)
         return self
+
+    def _hash(self) -> str:
+        turns = [[m.role, m.content] for m in self.messages] if self.messages else None
+        own = (self.text, self.payload, turns, self.policy, self.round, self.seed, self.sample)
+        return hash_id(self.prompt_id, *own)
 
 
 class Labeler(Record):
@@ -176,7 +180,7 @@ class QueueItem(Record):
         if len(self.response_ids) < least:
             raise ValueError(f"a queue item of kind '{self.kind}' needs {least} response(s) or more")
         parts = (self.kind, self.prompt_id, self.response_ids, self.round, self.is_gold, self.repeat_of)
-        self._default("id", hash_id(*parts))
+        self._name(lambda: hash_id(*parts))
         return self
 
 

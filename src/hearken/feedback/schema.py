@@ -162,6 +162,13 @@ Index(
 )
 
 
+# The same for gold and repeated items, which are few among many; and whether an item is repeated already.
+_CHECK = text("done = 0 AND (is_gold = 1 OR repeat_of IS NOT NULL)")
+Index("ix_queue_items_checks", ItemRow.priority.desc(), ItemRow.id, sqlite_where=_CHECK, postgresql_where=_CHECK)
+_REPEAT = text("repeat_of IS NOT NULL")
+Index("ix_queue_items_repeat_of", ItemRow.repeat_of, sqlite_where=_REPEAT, postgresql_where=_REPEAT)
+
+
 class LeaseRow(Base):
     """Items lent to labelers."""
 

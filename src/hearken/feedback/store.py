@@ -45,6 +45,7 @@ from hearken.feedback.schema import (
     from_row,
     to_row,
 )
+from hearken.feedback.together import Together
 
 LEASE_SECONDS = 900.0
 """How long an item is lent unless said otherwise."""
@@ -53,6 +54,7 @@ _FIRST_PAGE, _PAGE = 50, 2_000
 
 _Later = Judgments.alias("later")
 _RESPONSES = select(Responses).where(queue.among(Responses.c.id))
+_ITEMS = select(Items).where(queue.among(Items.c.id))
 _PROMPTS = select(Prompts).where(queue.among(Prompts.c.id))
 
 _REDACTED: dict[str, dict[str, Any]] = {
@@ -99,6 +101,8 @@ class FeedbackStore:
     def __init__(self, location: str | Path, *, create: bool = True, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = Database(location, create=create)
         self._clock = clock
+        self._submit = Together(self.submit_all)
+        self._claim = Together(self._claim_all)
 
     @property
     def name(self) -> str:
@@ -206,11 +210,12 @@ class FeedbackStore:
         Returns:
             The claims; empty when there is nothing to judge (now).
         """
+        return self._claim(queue.Wish(labeler_id, lease_seconds, n, tuple(kinds), checks))
+
+    def _claim_all(self, wishes: Collection[queue.Wish]) -> list[list[Claim]]:
+        """The claims of several labelers in one transaction."""
         with self._database.write(durable=False) as connection:
-            items, expires = queue.claim(
-                connection, self._database, labeler_id, lease_seconds, n, kinds, self._clock(), checks
-            )
-            return self._claims(connection, items, labeler_id, expires)
+            return self._claims(connection, queue.claim_all(connection, self._database, wishes, self._clock()))
 
     def heartbeat(self, item_id: str, labeler_id: str, lease_seconds: float = LEASE_SECONDS) -> datetime | None:
         """Prolong a lease (an expired one too, while its slot is free). Returns its new end; None where it is lost."""
@@ -228,8 +233,8 @@ class FeedbackStore:
             queue.close(connection, item_ids)
 
     def submit(self, judgment: Judgment) -> Judgment:
-        """Store one judgment; see `submit_all`."""
-        return self.submit_all([judgment])[0]
+        """Store one judgment; see `submit_all`. Those that several threads bring at once share a transaction."""
+        return self._submit(judgment)
 
     def submit_all(self, judgments: Iterable[Judgment]) -> list[Judgment]:
         """Store judgments in one transaction, all or none; when it returns they are on disk.
@@ -273,7 +278,8 @@ class FeedbackStore:
             if expires is None:
                 return None
             row = connection.execute(select(Items).where(Items.c.id == old.item_id)).mappings().one()
-            return self._claims(connection, [queue.item_record(row)], old.labeler_id, expires)[0]
+            lent = queue.Lent(old.labeler_id, [queue.item_record(row)], expires)
+            return self._claims(connection, [lent])[0][0]
 
     def progress(self, round: int | None = None) -> Progress:
         """How far the queue has come, of one round or of all; gold and repeated items are left out."""
@@ -297,31 +303,72 @@ class FeedbackStore:
                 judgments={kind: count for kind, count in connection.execute(kinds.group_by(Judgments.c.kind))},
             )
 
+    def items_left(self) -> int:
+        """How many items have open slots; gold and repeated items are left out."""
+        count = select(func.count()).select_from(Items)
+        with self._database.read() as connection:  # two counts on two indexes, however many items there are
+            left = connection.scalar(count.where(queue.is_open())) or 0
+            return left - (connection.scalar(count.where(queue.is_open(), queue.is_check())) or 0)
+
+    def judged(self, labeler_id: str, item_ids: Iterable[str]) -> set[str]:
+        """Those of ``item_ids`` on which a judgment of this labeler is in force."""
+        mine = select(Judgments.c.item_id.label("id")).where(
+            queue.among(Judgments.c.item_id), Judgments.c.labeler_id == labeler_id, Judgments.c.live == queue.LIVE
+        )
+        with self._database.read() as connection:
+            return {row["id"] for row in queue.rows_among(connection, mine, item_ids)}
+
+    def repeatable(
+        self, labeler_id: str, *, judged: Collection[str], kinds: Collection[str] = (), since: int = 0, until: int
+    ) -> QueueItem | None:
+        """The first item a labeler judged after judgment ``since``, up to number ``until``, that is not repeated yet.
+
+        Args:
+            labeler_id: who shall be asked a second time.
+            judged: kinds of judgment that can be compared with a second one.
+            kinds: only items of these kinds; empty means all.
+            since: number of a judgment.
+            until: number of a later one.
+        """
+        with self._database.read() as connection:
+            return queue.repeatable(connection, labeler_id, judged, kinds, since, until)
+
+    def gold_answers(self, labeler_id: str, last: int) -> list[tuple[Judgment, QueueItem]]:
+        """A labeler's last answers to gold items whose answer is known, oldest first; practice, skips and flags not."""
+        is_gold = and_(Items.c.is_gold == 1, Items.c.expected.is_not(None), Items.c.selection != "practice")
+        answers = select(Judgments).join(Items, Items.c.id == Judgments.c.item_id).where(
+            Judgments.c.labeler_id == labeler_id, Judgments.c.live == queue.LIVE, is_gold,
+            Judgments.c.kind.not_in(("skip", "flag")),
+        )  # fmt: skip
+        with self._database.read() as connection:
+            rows = connection.execute(answers.order_by(Judgments.c.seq.desc()).limit(last)).mappings().all()[::-1]
+            items = {row["id"]: row for row in queue.rows_among(connection, _ITEMS, (row["item_id"] for row in rows))}
+        return [(from_row(Judgment, row), queue.item_record(items[row["item_id"]])) for row in rows]
+
     def count_judgments(self, labeler_id: str) -> int:
         """How many judgments of a labeler are in force; answers to gold and repeated items count."""
         mine = select(func.count()).where(Judgments.c.labeler_id == labeler_id, Judgments.c.live == 1)
         with self._database.read() as connection:
             return connection.scalar(mine) or 0
 
-    def _claims(
-        self, connection: Connection, items: list[QueueItem], labeler_id: str, expires: datetime
-    ) -> list[Claim]:
-        if not items:
-            return []
-        wanted = {response for item in items for response in item.response_ids}
-        rows = queue.rows_among(connection, _RESPONSES, wanted)
+    def _claims(self, connection: Connection, lent: Collection[queue.Lent]) -> list[list[Claim]]:
+        items = [item for one in lent for item in one.items]
+        rows = queue.rows_among(connection, _RESPONSES, (response for item in items for response in item.response_ids))
         responses = {row["id"]: from_row(Response, row) for row in rows}
         rows = queue.rows_among(connection, _PROMPTS, (item.prompt_id for item in items))
         prompts = {row["id"]: from_row(Prompt, row) for row in rows}
         return [
-            Claim(
-                item=item,
-                prompt=prompts[item.prompt_id],
-                responses=tuple(responses[response] for response in item.response_ids),
-                labeler_id=labeler_id,
-                expires=expires,
-            )
-            for item in items
+            [
+                Claim(
+                    item=item,
+                    prompt=prompts[item.prompt_id],
+                    responses=tuple(responses[response] for response in item.response_ids),
+                    labeler_id=one.labeler_id,
+                    expires=one.expires,
+                )
+                for item in one.items
+            ]
+            for one in lent
         ]
 
     # -- reading -------------------------------------------------------------------------------------------------

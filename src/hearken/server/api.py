@@ -25,6 +25,7 @@ from hearken.feedback.records import (
     Response,
 )
 from hearken.server.desk import Desk
+from hearken.server.direct import Direct
 from hearken.server.security import (
     ApiError,
     Judge,
@@ -47,11 +48,13 @@ class Problem(Model):
     hint: str
 
 
-router = APIRouter(
-    prefix="/api/v1",
-    dependencies=[Depends(bearer)],
-    responses={status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429)},
-)
+_common: dict[str, Any] = {
+    "prefix": "/api/v1",
+    "dependencies": [Depends(bearer)],
+    "responses": {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429)},
+}
+quick = APIRouter(**_common, route_class=Direct)
+router = APIRouter(**_common)
 
 Id = Annotated[str, Path(max_length=200)]
 Key = Annotated[str, Query(max_length=200)]
@@ -119,7 +122,7 @@ class Own(Model):
     judgments: int
 
 
-@router.post("/claims", tags=["judging"], operation_id="claim", response_model=Tasks)
+@quick.post("/claims", tags=["judging"], operation_id="claim", response_model=Tasks)
 def claim(request: Request, who: Judge, asked: ClaimRequest) -> HTTPResponse:
     """Get something to judge. Items this labeler has already come first; nobody else is given them for a while."""
     tasks = desk_of(request).claim(
@@ -128,7 +131,7 @@ def claim(request: Request, who: Judge, asked: ClaimRequest) -> HTTPResponse:
     return _json(Tasks(tasks=tasks))
 
 
-@router.post("/judgments", tags=["judging"], operation_id="submit", response_model=Stored)
+@quick.post("/judgments", tags=["judging"], operation_id="submit", response_model=Stored)
 def submit(request: Request, who: Judge, said: Submission) -> HTTPResponse:
     """Answer. Sending the same answer again (same id) changes nothing; it is kept however late it comes."""
     done = desk_of(request).submit(who, said)
@@ -170,8 +173,7 @@ def release(request: Request, who: Judge, item_id: Id, ticket: Key) -> None:
 def own(request: Request, who: Judge) -> Own:
     """How much is left, and how much this labeler has done."""
     store = store_of(request)
-    progress = store.progress()
-    return Own(items_left=progress.items - progress.items_done, judgments=store.count_judgments(who.labeler))
+    return Own(items_left=store.items_left(), judgments=store.count_judgments(who.labeler))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------

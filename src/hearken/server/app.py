@@ -57,6 +57,7 @@ def create_app(
     app.add_exception_handler(Elsewhere, send)
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.include_router(api.quick)
     app.include_router(api.router)
     app.include_router(labeler.router)
     app.include_router(chat.router)

@@ -140,10 +140,10 @@ class Desk:
             return found
         newest = self.store.last_seq()
         since = self._draws.randrange(max(newest - REPEAT_AFTER, 1))
-        mine = self.store.judgments(labeler_id=labeler, kinds=REPEATABLE, since=since, as_of=newest - REPEAT_AFTER)
-        items = (self.store.item(old.item_id) for old in mine if old.item_id is not None)
-        fitting = (item for item in items if not kinds or item.kind in kinds)
-        if any(self.store.enqueue([repeat(item)]) for item in fitting):
+        item = self.store.repeatable(
+            labeler, judged=REPEATABLE, kinds=kinds, since=since, until=newest - REPEAT_AFTER
+        )  # fmt: skip
+        if item is not None and self.store.enqueue([repeat(item)]):
             return self.store.claim(labeler, lease, 1, kinds, checks=True)
         return []
 
@@ -183,7 +183,7 @@ class Desk:
         if "comparison" not in settings.kinds:
             return []
         items = self.practice_items(settings)
-        done = {judgment.item_id for judgment in self.store.judgments(labeler_id=labeler, checks=True)}
+        done = self.store.judged(labeler, items)
         return [self.reopen(item, labeler, None, html) for item in items if item not in done]
 
     # -- taking --------------------------------------------------------------------------------------------------

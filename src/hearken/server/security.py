@@ -19,7 +19,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPBearer
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Send
@@ -253,11 +253,25 @@ Writer = Annotated[Who, needs("write")]
 Manager = Annotated[Who, needs("manage")]
 
 
+_ALWAYS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
 class Guard:
     """Around every request: the host's name, the body's size, and the headers that make browsers careful."""
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app, self._door = app, door
+        always = _ALWAYS | ({"strict-transport-security": "max-age=31536000"} if door.secure else {})
+        self._always = [(name.encode(), value.encode()) for name, value in always.items()]
+        self._ours = {name for name, _ in self._always} | {b"cache-control"}
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Handle one request; see the class."""
@@ -278,7 +292,7 @@ class Guard:
 
         async def careful(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._harden(MutableHeaders(scope=message), scope["path"])
+                message["headers"] = self._harden(message.get("headers", ()), scope["path"])
             await send(message)
 
         await (refusal or self._app)(scope, measured, careful)
@@ -293,18 +307,11 @@ class Guard:
             return _problem(413, _TOO_LONG)
         return None
 
-    def _harden(self, headers: MutableHeaders, path: str) -> None:
-        headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["Referrer-Policy"] = "no-referrer"
-        headers["X-Frame-Options"] = "DENY"
-        headers["Cross-Origin-Opener-Policy"] = "same-origin"
-        headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
+    def _harden(self, headers: Iterable[tuple[bytes, bytes]], path: str) -> list[tuple[bytes, bytes]]:
         # Static files are asked after each time (an upgrade shows at once); what people see is kept nowhere.
-        headers["Cache-Control"] = "no-cache" if path.startswith("/static/") else "no-store"
-        if self._door.secure:
-            headers["Strict-Transport-Security"] = "max-age=31536000"
+        keep = b"no-cache" if path.startswith("/static/") else b"no-store"
+        others = [header for header in headers if header[0].lower() not in self._ours]
+        return [*others, *self._always, (b"cache-control", keep)]
 
 
 def _plain(host: str) -> bool:
