@@ -125,7 +125,9 @@ def tastes(rows: Sequence[Example], by: str, wanted: Mapping[str, float]) -> dic
         if isinstance(row, Comparison | Rating | Thumb) and (name := labeler_value(row, by)) is not None:
             share[name] = share.get(name, 0.0) + row.weight
     if len(share) < 2:
-        known = f"All that say anything say {next(iter(share))}" if share else "No judgment says anything of it"
+        known = f"All that say anything say {next(iter(share))}" if share else (
+            "No judgment says anything of it; in a project, write it into hearken.yaml (stages: {reward: {by: ...}})"
+        )  # fmt: skip
         raise UserError(f"by={by}: the judgments are not of two groups or more", known)
     unknown = sorted(set(wanted) - set(share))
     if unknown:
