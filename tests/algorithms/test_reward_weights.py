@@ -44,7 +44,7 @@ def test_a_labeler_who_errs_is_heard_less(files: tuple[Path, Path], world, tmp_p
     plain = train("reward", model=world.base, data=data, validation=gold, out=tmp_path / "plain", **OFF)
     by = {"labeler_weights": "reliability"}
     weighted = train("reward", model=world.base, data=data, validation=gold, out=tmp_path / "weighted", **OFF | by)
-    assert plain.metrics["accuracy"] < 0.3 and weighted.metrics["accuracy"] > 0.9
+    assert plain.metrics["accuracy"] < 0.5 and weighted.metrics["accuracy"] > 0.9
     counts = weighted.manifest["data"]["labeler_weights"]
     assert counts["troll"] < 0.2 < 1 < counts["ana"] == pytest.approx(counts["bo"])
     assert 35 < weighted.metrics["effective_judgments"] < 60 and "effective_judgments" not in plain.metrics

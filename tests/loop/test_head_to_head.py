@@ -101,7 +101,7 @@ def test_direct_methods_say_how_likely_became_what_was_preferred(
 
     project, asked = tales(), []
     made = {
-        name: Artifact(Path(name), {"kind": kind, "inputs": {"model": "sft", "ref": None}, "metrics": {}})
+        name: Artifact(Path(name), kind, {"inputs": {"model": "sft", "ref": None}, "metrics": {}})
         for name, kind in (("ours", "dpo"), ("same", "ppo"), ("elsewhere", "kto"))
     }
     rows = [Comparison("p", (GOOD, BAD), ranks) for ranks in ((0, 1), (0, 0), (None, 0))]

@@ -56,7 +56,7 @@ def reweight(rows: Sequence[Example], by: str = "", population: Target | None = 
     if population:
         standing = _standing(judged, counts, population)
         weights = {name: weight * standing[name] for name, weight in weights.items()}
-    kept = [
+    kept: list[Example] = [
         replace(row, weight=row.weight * weights.get(labeler_value(row, "labeler") or "", 1.0))
         if isinstance(row, Comparison | Rating | Thumb) else row
         for row in rows

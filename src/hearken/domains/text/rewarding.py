@@ -88,6 +88,12 @@ class WeightedSum:
         return sum((x.to(first.device) for x in others), first)
 
 
+COMBINED: dict[str, Callable[[Sequence[tuple[Reward, float]]], Reward]] = {
+    "sum": WeightedSum, "min": WorstOff, "worst_group": WorstGroup,
+}  # fmt: skip
+"""How several rewards become one, by the option ``combine``."""
+
+
 def prompt_facts(rows: Sequence[Example], contents: Sequence[Content], ids: Sequence[list[int]]) -> Known:
     """What a reward function is told of each prompt, by its token ids.
 
@@ -156,7 +162,7 @@ def open_reward(
         parts = _as_ensemble(text, terms, parts, trust.pessimism)
     if len(parts) == 1 and parts[0][1] == 1.0:
         return _on(device, parts[0][0])
-    return _on(device, {"sum": WeightedSum, "min": WorstOff, "worst_group": WorstGroup}[trust.combine](parts))
+    return _on(device, COMBINED[trust.combine](parts))
 
 
 def _by_head(term: Term, networks: Mapping[str, PreTrainedModel]) -> list[Term]:
@@ -164,7 +170,7 @@ def _by_head(term: Term, networks: Mapping[str, PreTrainedModel]) -> list[Term]:
     if term.kind == "function":
         return [term]
     heads = term.attributes
-    if not heads and getattr(networks[term.name].config, "hearken_heads_by", ""):
+    if not heads and getattr(networks[term.name].config, "hearken_heads_by", None):
         heads = tuple((name, 1.0) for name in attributes(networks[term.name]))
     return [replace(term, weight=term.weight * weight, attributes=((name, 1.0),)) for name, weight in heads] or [term]
 
