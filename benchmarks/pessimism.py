@@ -61,7 +61,7 @@ def rankings(settings: argparse.Namespace) -> dict[str, Any]:
     for k in (4, 9):
         for n in (50, 200) if settings.fast else (50, 200, 800):
             errors = []
-            for _ in range(3 if settings.fast else max(settings.repeats // 10, 2)):
+            for _ in range(3 if settings.fast else max(settings.repeats // 4, 2)):
                 theta = rng.normal(size=5)
                 theta *= 2 / np.linalg.norm(theta)
                 x = _ranked(rng, n, k, theta)
@@ -79,6 +79,26 @@ def rankings(settings: argparse.Namespace) -> dict[str, Any]:
             for name, f in found.items()
         ],
     )  # fmt: skip
+    found |= limits(settings, rng)
+    return found
+
+
+def limits(settings: argparse.Namespace, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    """The same without repeating it: errors x √n as n grows, from the covariance of one large sample."""
+    found: dict[str, dict[str, float]] = {}
+    for k in (4, 9):
+        n = 300 if settings.fast else 4000
+        x = _ranked(rng, n, k, np.array([2.0, 0, 0, 0, 0]))
+        errors = [float(np.sqrt(np.trace(fit_rankings(x, split=halves).covariance) * n)) for halves in (False, True)]
+        found[f"K={k}, as n grows"] = {"plackett_luce": errors[0], "split": errors[1]}
+    table(
+        "Error of θ (root mean square) times √n, as n grows",
+        ("rankings", "Plackett-Luce", "split", "split / Plackett-Luce"),
+        [
+            (name, f"{f['plackett_luce']:.3f}", f"{f['split']:.3f}", f"{f['split'] / f['plackett_luce']:.3f}")
+            for name, f in found.items()
+        ],
+    )
     return found
 
 

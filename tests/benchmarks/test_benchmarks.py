@@ -160,6 +160,7 @@ def test_the_frontier_is_a_picture_of_its_own() -> None:
         ("random_walks", "policies"),
         ("arithmetic", "policies"),
         ("rounds", "arms"),
+        ("tastes", "accuracy"),
     ],
 )
 def test_runs_from_start_to_end(script: str, key: str, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def made(tmp_path_factory) -> tuple[Path, list[dict[str, str]]]:
             "prompt": f"tell {i} the",
             "chosen": f" {sentence(r, 4, 6)} happily",
             "rejected": f" {sentence(r, 4, 6)} sadly",
+            "labeler": f"l{i % 4}",
         }
         for i in range(72)
     ]
@@ -40,19 +41,31 @@ def made(tmp_path_factory) -> tuple[Path, list[dict[str, str]]]:
     return done.path, pairs[32:]
 
 
+def who(row: dict[str, str]) -> dict[str, str]:
+    return {"labeler": row["labeler"]}
+
+
 def test_a_card_with_everything(made) -> None:
     folder, pairs = made
-    rows = [Comparison(p["prompt"], (p["chosen"], p["rejected"]), (0, 1)) for p in pairs]
+    rows = [Comparison(p["prompt"], (p["chosen"], p["rejected"]), (0, 1), metadata=who(p)) for p in pairs]
     now = [(p["prompt"], " river river river river") for p in pairs]
+    told: list[str] = []
     with quiet():
-        card = evaluate_reward(folder, rows, others=[folder], now=now, learning_curve=True)
+        card = evaluate_reward(
+            folder, rows, others=[folder], now=now, learning_curve=True, held_out_labelers=True, announce=told.append
+        )
     assert card.passes and card.accuracy.estimate > 0.9
     assert [point.labels for point in card.learning] == sorted(point.labels for point in card.learning)
     assert len(card.learning) == 4 and "times the labels brought" in card.learning_says
     assert card.shift is not None and card.shift.told_apart > 0.8 and any("scores now" in r for r in card.reasons)
     assert card.ensemble is not None and card.ensemble.disagreement == 0
+    assert len(told) == 1 and "4 more trainings: about" in told[0]
+    assert card.strangers is not None and len(card.strangers.labelers) == 1 and card.strangers.pairs == (10, 30)
+    assert card.strangers.theirs.estimate > 0.6 and any("Fitted without 1 labeler, it" in r for r in card.reasons)
+    assert card.discovered is not None and not card.discovered.real, "all want it happy"
     again = Card.load(folder)
     assert again is not None and (again.learning, again.shift, again.slices) == (card.learning, card.shift, card.slices)
+    assert (again.strangers, again.discovered) == (card.strangers, card.discovered)
 
 
 def test_what_training_held_out_and_what_it_saw(made) -> None:
@@ -72,3 +85,22 @@ def test_the_command(made, tmp_path) -> None:
     assert ran.exit_code == 0, ran.output
     said = json.loads(ran.stdout)
     assert said["passes"] is True and said["pairs"] == 40
+
+
+def test_the_learning_curve_is_announced_and_answered_by_the_command(made, tmp_path) -> None:
+    """A larger model on the same labels, and the parts that an earlier card may have left."""
+    folder, pairs = made
+    data = write_rows(tmp_path / "held.jsonl", pairs)
+    larger = write_base(tmp_path / "larger", hidden_size=48, num_attention_heads=4)
+    ran = CliRunner().invoke(
+        app,
+        ["evaluate", "--card", str(folder), "--data", str(data), "--learning-curve", "--larger", str(larger), "--json"],
+    )
+    assert ran.exit_code == 0, ran.output
+    assert "The card takes 4 more trainings: about" in ran.stderr and "the time of the larger model" in ran.stderr
+    said = json.loads(ran.stdout)["says"]
+    assert "times the labels brought" in said and "a larger model on the same labels" in said
+    card = Card.load(folder)
+    assert card is not None and len(card.learning) == 5
+    assert card.learning[-1].parameters > card.learning[-2].parameters  # type: ignore[operator]
+    assert card.learning[-1].labels == card.learning[-2].labels

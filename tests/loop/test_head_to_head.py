@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from hearken.errors import UserError
-from hearken.feedback.examples import PromptOnly
+from hearken.feedback.examples import Comparison, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
 from hearken.loop import contest as contests
@@ -17,6 +18,8 @@ from hearken.loop.asking import Waiting
 from hearken.loop.contest import contest
 from hearken.loop.evaluating import Bare, evaluate
 from hearken.loop.project import Project, ProjectConfig
+from hearken.statistics.intervals import Interval
+from hearken.training.artifact import Artifact
 from hearken.worlds.tales.world import TaleWorld
 
 Tales = Callable[..., Project]
@@ -90,6 +93,32 @@ def test_seeds_are_told_with_their_spread(tales: Tales, answers: dict[str, list[
     assert spread["lowest"] == 0.5 < spread["highest"]
 
 
+def test_direct_methods_say_how_likely_became_what_was_preferred(
+    tales: Tales, answers: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hearken.evaluation import drift
+    from hearken.loop import cards
+
+    project, asked = tales(), []
+    made = {
+        name: Artifact(Path(name), kind, {"inputs": {"model": "sft", "ref": None}, "metrics": {}})
+        for name, kind in (("ours", "dpo"), ("same", "ppo"), ("elsewhere", "kto"))
+    }
+    rows = [Comparison("p", (GOOD, BAD), ranks) for ranks in ((0, 1), (0, 0), (None, 0))]
+
+    def likelihood_change(policy: str, reference: str, rows: Any) -> tuple[Interval, Interval]:
+        asked.append((policy, reference, len(rows)))
+        return Interval(-1.0, -2.0, -0.5), Interval(-3.0, -4.0, -2.0)
+
+    monkeypatch.setattr(Project, "finished", lambda self, **_: made)
+    monkeypatch.setattr(cards, "judged_rows", lambda store, split: rows)
+    monkeypatch.setattr(drift, "likelihood_change", likelihood_change)
+    found = evaluate(project, ["ours", "same"], against="sft", judge="gold")
+    assert asked == [("ours", "sft", 1)]
+    assert found["policies"]["ours"]["likelihood"]["preferred"].estimate == -1.0
+    assert "likelihood" not in found["policies"]["same"]
+
+
 def test_who_cannot_judge_is_said(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales(world="", labelers="people")
     for judge, what in (("gold", "built-in world"), ("auto", "no reward model"), ("simulated", "world")):
@@ -113,6 +142,9 @@ def test_bare_models_and_best_of_n(tmp_path: Path, tiny_model: Path) -> None:
     assert best["win_rate"].estimate > 0.5 and best["proxy"].estimate > found["policies"]["model"]["proxy"].estimate
     assert best["kl"].estimate == pytest.approx(0.6363, abs=1e-3), "log 4 - 3/4"
     assert {row["policy"] for row in found["leaderboard"]} == {"model", "best-of-4@model"}
+    model = found["policies"]["model"]
+    assert 0 < model["entropy"].estimate < math.log(300) and "entropy" not in best, "the best of n draws no tokens"
+    assert 0 < model["self_bleu"] <= 1 and model["length_drift"] == (0.0, 0.0, 0.0) and model["phrases"] == []
     with pytest.raises(UserError, match="no prompts are given"):
         evaluate(bare)
     with pytest.raises(UserError, match="same name"):

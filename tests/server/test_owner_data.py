@@ -28,9 +28,9 @@ from hearken.server.owner_data import (
     pairs_of,
     progress_page,
     response_rows,
-    training_weights,
     verdict,
 )
+from hearken.statistics.weighting import training_weights
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -79,6 +79,22 @@ def test_rankings_teach_more_than_their_split_pairs_and_those_more_than_one_pair
     assert 1.0 < split / whole < 1.3
 
 
+@pytest.mark.parametrize(
+    ("k", "least", "most", "means"),
+    [(4, 1.02, 1.07, {}), (9, 1.09, 1.15, {50: (0.176, 0.199), 200: (0.088, 0.102), 800: (0.045, 0.049)})],
+)
+def test_check_4_without_its_noise(k: int, least: float, most: float, means: dict[int, tuple[float, float]]) -> None:
+    """The covariance of one large sample tells the mean error |θ̂ - θ| at every n, and the two likelihoods' ratio."""
+    rng = np.random.default_rng(4)
+    x = rankings(2000, k, np.array([2.0, 0, 0, 0, 0]), rng)
+    whole, split = (fit_rankings(x, split=halves).covariance * 2000 for halves in (False, True))
+    assert least < np.sqrt(np.trace(split) / np.trace(whole)) < most
+    normal = rng.normal(size=(20_000, 5))
+    of_one = [float(np.linalg.norm(normal @ np.linalg.cholesky(c).T, axis=1).mean()) for c in (whole, split)]
+    for n, expected in means.items():
+        assert [one / np.sqrt(n) for one in of_one] == pytest.approx(expected, rel=0.07)
+
+
 def test_the_covariance_foretells_the_error_of_split_pairs_too() -> None:
     rng = np.random.default_rng(2)
     theta = np.array([1.0, -1.0, 0.5])

@@ -4,6 +4,10 @@ Rankings: -1/C(K,2) Σ over pairs log σ(r_better - r_worse), all pairs of a pro
 and one of the prompt (Ouyang et al. 2022), or Plackett-Luce. Ratings: squared error on the scale -1..1, of several
 attributes with a head for each (Wang et al. 2023, HelpSteer); their weighted sum is the score. Thumbs: binary
 cross-entropy. Afterwards a bias is set so that reference responses score 0 on average.
+
+With ``by``, labelers of different groups have heads of their own on one network: a common head plus an offset for each
+group, under a normal prior N(0, 1/(shrink (d+1))), the variance of a fresh head's weights at shrink 1. So a small group
+borrows from all and differs where its judgments say so; who says nothing of themselves is explained by the mixture.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from transformers import PreTrainedTokenizerBase
 
 from hearken.algorithms.accuracy import pair_accuracy
@@ -23,8 +28,9 @@ from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, by_responses, demonstrations, judgments, nothing_fits
 from hearken.domains.text.loading import adapt, prepare, text_encoder
 from hearken.errors import UserError
-from hearken.feedback.examples import Example, Rating
-from hearken.feedback.splits import of_labelers
+from hearken.feedback.examples import Comparison, Example, Rating, Thumb
+from hearken.feedback.splits import labeler_value, of_labelers
+from hearken.feedback.weighting import reweight
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import merge_adapter, new_reward, save, score_head
 from hearken.models.scorers import RewardScorer, probe
@@ -57,13 +63,17 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     train, kept = rows.train, rows.validation
     if options.only:
         train, kept = of_labelers(train, options.only), of_labelers(kept, options.only) if kept else []
+    weighing: dict[str, Any] = {}
+    if options.labeler_weights or options.population:
+        counted = reweight(train, options.labeler_weights, options.population)
+        train, weighing = counted.rows, {"labeler_weights": counted.by_labeler, "effective": counted.effective}
+    heads = tastes(train, options.by, options.weights) if options.by else weighted(attributes(train), options.weights)
     model, tokenizer = new_reward(
-        inputs.model, options.seed, eos=options.eos, device=device_of(options.device),
-        attributes=weighted(attributes(train), options.weights),
-    )  # fmt: skip
+        inputs.model, options.seed, eos=options.eos, device=device_of(options.device), attributes=heads, by=options.by
+    )
     model.config.hearken_pooling = options.pooling
     encoder = text_encoder(tokenizer, model, options)
-    data, held_out = judgments(train, encoder), judgments(kept, encoder)
+    data, held_out = (judgments(some, encoder, options.by) for some in (train, kept))
     if not data:
         raise nothing_fits(inputs.data)
     references = demonstrations(reader.read(inputs.references), encoder)
@@ -76,7 +86,7 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     more = {"judgments": len(data), "references": len(references), "skipped": reader.skipped}
     if scorer.attributes:
         more["attributes"] = model.config.hearken_attribute_weights
-    facts = rows.facts | more | {"truncation": encoder.truncation.say()}
+    facts = rows.facts | more | weighing | {"truncation": encoder.truncation.say()}
     return Ready(scorer, tokenizer, data, held_out, references, facts)
 
 
@@ -102,13 +112,45 @@ def weighted(found: Sequence[str], wanted: Mapping[str, float]) -> dict[str, flo
     return {name: wanted.get(name, 0.0) if wanted else 1 / len(found) for name in found}
 
 
+def tastes(rows: Sequence[Example], by: str, wanted: Mapping[str, float]) -> dict[str, float]:
+    """The weight of each group of labelers in the score: as wanted, else its share of the judgments.
+
+    Raises:
+        UserError: the judgments are not of two groups or more, or have several attributes, or no such group is there.
+    """
+    if len(attributes(rows)) > 1:
+        raise UserError(f"by={by}: ratings on several attributes have heads of their own", "Leave one of the two out")
+    share: dict[str, float] = {}
+    for row in rows:
+        if isinstance(row, Comparison | Rating | Thumb) and (name := labeler_value(row, by)) is not None:
+            share[name] = share.get(name, 0.0) + row.weight
+    if len(share) < 2:
+        known = f"All that say anything say {next(iter(share))}" if share else (
+            "No judgment says anything of it; in a project, write it into hearken.yaml (stages: {reward: {by: ...}})"
+        )  # fmt: skip
+        raise UserError(f"by={by}: the judgments are not of two groups or more", known)
+    unknown = sorted(set(wanted) - set(share))
+    if unknown:
+        raise UserError(f"weights: no labeler has {by}={unknown[0]}", f"Its values: {', '.join(sorted(share))}")
+    if wanted and not sum(wanted.values()) > 0:
+        raise UserError("weights: the groups' weights add up to nothing", "Give one a weight above 0")
+    total = sum(share.values()) or 1.0
+    return {name: float(wanted.get(name, 0.0)) if wanted else share[name] / total for name in sorted(share)}
+
+
 def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
     """Fit a reward model on ``inputs.data``, starting from ``inputs.model``, and write it to ``out``."""
     ready = load(inputs, options)
     scorer = ready.scorer
+    if scorer.by:
+        parametrize.register_parametrization(scorer.output, "weight", Offsets())
     run = fit(scorer, ready.data, options, out)
+    if scorer.by:
+        parametrize.remove_parametrizations(scorer.output, "weight")
     metrics = calibrate(scorer, ready.references or [j.group for j in ready.data], options)
     metrics |= evaluate(scorer, ready.held_out, options.tokens)
+    if "effective" in ready.facts:
+        metrics["effective_judgments"] = ready.facts["effective"]
     metrics |= {"train_loss": run.history[-1]["loss"], "steps": run.step}
     save(merge_adapter(scorer.model), ready.tokenizer, out)
     artifact = finish(
@@ -118,11 +160,32 @@ def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
     return artifact
 
 
+class Offsets(nn.Module):
+    """Heads as what they have in common and an offset for each, so that the offsets can be drawn towards 0."""
+
+    def forward(self, common: Tensor, offsets: Tensor) -> Tensor:
+        """(1, d) and (A, d) to the heads' weights (A, d)."""
+        return common + offsets
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The offsets from their mean."""
+        common = weight.mean(0, keepdim=True)
+        return common, weight - common
+
+
+def prior(scorer: RewardScorer, shrink: float) -> Tensor:
+    """Negative log-density of the heads' offsets, but for a constant: shrink (d+1)/2 Σ offset²; a scalar."""
+    offsets = scorer.output.parametrizations.weight.original1  # type: ignore[union-attr]
+    assert isinstance(offsets, Tensor)
+    return 0.5 * shrink * (offsets.shape[1] + 1) * offsets.square().sum()
+
+
 def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, out: Path) -> Run:
     """The loop: an element of a batch is a set of responses with all judgments on it."""
     elements = by_responses(data)
     order = Order(len(elements), options.batch, options.seed)
     total = max(round(options.epochs * order.steps_per_epoch), 1)
+    judged_in_all = sum(j.weight for j in data) or 1.0
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label="Reward model")
     run.choose_precision(lambda: losses(scorer, data[:4], options).sum().backward())
@@ -139,6 +202,10 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ou
                     share = losses(scorer, [j for i in part for j in batch[i]], options).sum() / weight
                 run.backward(share)
                 loss += share.item()
+            if scorer.by:  # the prior speaks once for all judgments, and every step's loss is the mean of some
+                shrunk = prior(scorer, options.shrink) / judged_in_all
+                run.backward(shrunk)
+                loss += shrunk.item()
             stats = optimiser.step(step)
         run.log(loss=loss, **stats)
     return run
@@ -148,8 +215,7 @@ def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions
     """(B,) weighted losses of judgments of any kind; responses that several of them share are computed once."""
     elements = by_responses(batch)
     heads = scorer.heads(lay_out([same[0].group for same in elements], scorer.device))
-    scores = scorer.combine(heads)
-    device = scores.device
+    device = heads.device
     width = max(len(j.group.responses) for j in batch)
     starts, at = {}, 0
     for same in elements:
@@ -159,7 +225,11 @@ def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions
     count = torch.tensor([len(j.group.responses) for j in batch], device=device)
     column = torch.arange(width, device=device)
     cells = (first[:, None] + column).clamp_max(at - 1)
-    grid = scores[cells] * (column < count[:, None])
+    if scorer.by:  # each labeler's judgment by the head of its group
+        scores = (heads[cells] * scorer.own([j.who for j in batch])[:, None]).sum(-1)
+    else:
+        scores = scorer.combine(heads)[cells]
+    grid = scores * (column < count[:, None])
     ranks = torch.full((len(batch), width), -1, device=device)
     for row, judged in enumerate(batch):
         if judged.ranks:
@@ -169,7 +239,8 @@ def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions
         rows = torch.tensor([i for i, j in enumerate(batch) if j.kind == kind], device=device)
         some = [batch[i] for i in rows.tolist()]
         if kind == "rating":
-            found = rating_losses(heads[first[rows]], some, scorer.attributes)
+            single = grid[rows, :1] if scorer.by else heads[first[rows]]
+            found = rating_losses(single, some, () if scorer.by else scorer.attributes)
         else:
             found = _losses(kind, grid[rows], ranks[rows], some, options)
         total = total.index_add(0, rows, found)
@@ -225,19 +296,40 @@ def calibrate(scorer: RewardScorer, references: Sequence[Group], options: Reward
 def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> dict[str, float]:
     """Held-out accuracy on strictly ordered pairs, with an interval by bootstrap over prompts, and of "longer wins".
 
-    Of ratings on several attributes, the correlation of each head with its own: ``correlation_ATTRIBUTE``.
+    Of ratings on several attributes, the correlation of each head with its own: ``correlation_ATTRIBUTE``. Of heads by
+    labelers' groups, the accuracy of each labeler's judgments by its own head: ``own_accuracy``.
     """
     if not held_out:
         return {}
+    found = pair_accuracy(*_scored(scorer, held_out, tokens))
+    if scorer.by:
+        return found | own_accuracy(scorer, held_out, tokens)
+    return found | correlations(scorer, [j for j in held_out if j.kind == "rating"], tokens)
+
+
+def _scored(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> tuple[list[float], list[Judged]]:
+    """The scores of all responses of all judgments, each response computed once; and the judgments in their order."""
     elements = by_responses(held_out)
     scores = LearnedReward(scorer, tokens)([judged[0].group for judged in elements]).tolist()
     every: list[float] = []
     for same in elements:
         mine, scores = scores[: len(same[0].group.responses)], scores[len(same[0].group.responses) :]
         every += mine * len(same)
-    return pair_accuracy(every, [judged for same in elements for judged in same]) | correlations(
-        scorer, [j for j in held_out if j.kind == "rating"], tokens
-    )
+    return every, [judged for same in elements for judged in same]
+
+
+def own_accuracy(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> dict[str, float]:
+    """`pair_accuracy` where each judgment is foretold by the head of its labeler's group; empty where none is."""
+    every: list[float] = []
+    kept: list[Judged] = []
+    for name in scorer.attributes:
+        if mine := [j for j in held_out if j.who == name]:
+            scorer.weigh({name: 1.0})
+            scores, judged = _scored(scorer, mine, tokens)
+            every, kept = every + scores, kept + judged
+    scorer.weigh(scorer.model.config.hearken_attribute_weights)
+    found = pair_accuracy(every, kept)
+    return {f"own_{key}": found[key] for key in ("accuracy", "accuracy_low", "accuracy_high") if key in found}
 
 
 def correlations(scorer: RewardScorer, rated: Sequence[Judged], tokens: int) -> dict[str, float]:

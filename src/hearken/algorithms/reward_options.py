@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,8 +29,17 @@ class RewardOptions(TrainingOptions, TextOptions):
     pooling: Literal["last", "mean"] = "last"
     """Read the score at the last response token (as AutoModelForSequenceClassification does), or average over all."""
     weights: dict[str, float] = {}
-    """Of ratings on several attributes: what each counts in the score, e.g. {helpful: 1, honest: 0.5}; else alike."""
+    """Of ratings on several attributes: what each counts in the score, e.g. {helpful: 1, honest: 0.5}; else alike.
+    With --by: what each group counts in it; else as much as it judged."""
+    by: str = ""
+    """What labelers say about themselves (group, or any attribute), or labeler: a head for each, on one network."""
+    shrink: float = Field(1.0, ge=0)
+    """With --by: how strongly the heads are drawn together; at 1 they may differ by about as much as a fresh head."""
     normalise: Literal["mean", "unit", "none"] = "mean"
     """After training: reference responses score 0 on average (mean), and with standard deviation 1 (unit)."""
+    labeler_weights: str = ""
+    """Weight judgments by labeler: reliability (from pairs that several judged), or a file (labeler, weight)."""
+    population: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
+    """Weight labelers so that they stand for these shares, e.g. {group: {hearth: 1, quest: 1}}."""
     only: str = ""
     """KEY=VALUE: only judgments of these labelers, e.g. group=quest (a declared attribute) or labeler=ID."""

@@ -18,5 +18,6 @@ class TrustOptions(Options):
     """Take off this many widths of the reward model's confidence from each score; 0 believes the score."""
     width: Literal["linear", "heads", "models"] = "linear"
     """linear: theory on last-layer features; heads: spread of 5 bootstrapped heads; models: of --reward a,b,c."""
-    combine: Literal["sum", "min"] = "sum"
-    """Several terms of --reward, e.g. one model for each group: their mixture by weights, or the worst-off group."""
+    combine: Literal["sum", "min", "worst_group"] = "sum"
+    """Several terms of --reward, e.g. one for each group: their mixture by weights; each response by the group that
+    likes it least (min); or all by the group that is worst off in the mean of the batch (max-min)."""

@@ -191,6 +191,10 @@ def evaluate(
     larger: Annotated[
         str, typer.Option(metavar="MODEL", help="Card: train this model on the same labels, to see if size helps.")
     ] = "",
+    held_out_labelers: Annotated[
+        bool,
+        typer.Option("--held-out-labelers", help="Card: train it again without a quarter of the labelers, try theirs."),
+    ] = False,
     seed: SeedOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -203,7 +207,10 @@ def evaluate(
     if plan is not None:
         emit(_plan(plan, ties, power), as_json, "Before you start")
         return
-    how: dict[str, Any] = {"learning_curve": learning_curve, "larger": larger}
+    how: dict[str, Any] = {
+        "learning_curve": learning_curve, "larger": larger, "held_out_labelers": held_out_labelers,
+        "announce": lambda text: typer.echo(text, err=True),
+    }  # fmt: skip
     if card is not None:
         emit(_card(project, card, data or (), how), as_json, "On held-out comparisons")
         return

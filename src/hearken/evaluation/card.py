@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from scipy.stats import rankdata, spearmanr
 from hearken.errors import UserError
 from hearken.evaluation.compare import Calibration, calibration
 from hearken.evaluation.numbers import JsonInterval, percent, with_interval
+from hearken.evaluation.people import Discovered, Strangers
 from hearken.feedback.examples import Comparison, content_key
+from hearken.feedback.splits import labeler_value
 from hearken.rewards.trust import CARD
 from hearken.statistics.intervals import Interval, cluster_bootstrap, clustered_wilson, paired_difference
 from hearken.training.artifact import write_json
@@ -128,6 +130,10 @@ class Card:
     shift: Shift | None = None
     learning: list[Learnt] = field(default_factory=list)
     learning_says: str = ""
+    strangers: Strangers | None = None
+    """A model fitted without some labelers, on theirs; None where nobody asked for it."""
+    discovered: Discovered | None = None
+    """Groups among the labelers; None where groups are declared, or too little is known of each labeler."""
 
     def save(self, folder: Path) -> Path:
         """Write ``card.json`` into the reward model's folder, where stages look for it."""
@@ -171,6 +177,9 @@ def make_card(
     shift: Shift | None = None,
     learning: Sequence[Learnt] = (),
     learning_says: str = "",
+    own: Sequence[Sequence[float]] | None = None,
+    strangers: Strangers | None = None,
+    discovered: Discovered | None = None,
 ) -> Card:
     """Measure a reward model on held-out comparisons.
 
@@ -185,6 +194,9 @@ def make_card(
         shift: see `measure_shift`.
         learning: see `learning_says`, points of a learning curve.
         learning_says: what they answer.
+        own: scores of the rows' responses by the heads of their labelers' groups, where the model has such.
+        strangers: see `people.strangers`.
+        discovered: see `people.discover`.
 
     Raises:
         UserError: no row orders two responses.
@@ -216,6 +228,18 @@ def make_card(
             f"The responses it scores now are not those it was trained on (a linear test tells "
             f"{percent(shift.told_apart)} of them apart): label some of them before trusting its score."
         )
+    slices = _slices(pairs, right, keys)
+    if own is not None:
+        hits = np.array([p.right for p in _pairs(rows, own)])
+        slices += [replace(s, by=f"{s.by}, own head") for s in _slices(pairs, hits, keys, ("labeler group", "labeler"))]
+    if strangers is not None:
+        slices.append(Slice("labelers, fitted without some", "of those left out", strangers.theirs, strangers.pairs[0]))
+        slices.append(Slice("labelers, fitted without some", "of the others", strangers.others, strangers.pairs[1]))
+        reasons.append(strangers.says)
+    if discovered is not None and discovered.real:
+        of = {who: f"group {'AB'[g]}, found" for g, group in enumerate(discovered.groups) for who in group}
+        slices += _by_labeler(pairs, right, keys, "labeler group", of)
+        reasons.append(discovered.says)
     sample = np.random.default_rng(0).permutation(sum(len(r.responses) for r in rows))[:2000]
     flat = [
         (len(t.split()), s) for r, ss in zip(rows, scored, strict=True) for t, s in zip(r.responses, ss, strict=True)
@@ -223,10 +247,10 @@ def make_card(
     return Card(
         reward=reward, pairs=len(pairs), prompts=len(set(keys)), accuracy=accuracy, longer_wins=longer,
         length_baseline=baseline, passes=failures == 0, reasons=reasons, agreement=agreement, ceiling=ceiling,
-        calibration=_calibrated(pairs), slices=_slices(pairs, right, keys), probes=probes, uniform=uniform,
+        calibration=_calibrated(pairs), slices=slices, probes=probes, uniform=uniform,
         selected=selected, lengths=[flat[i][0] for i in sample], scores=[round(flat[i][1], 4) for i in sample],
         ensemble=_ensemble(rows, pairs, scored, others) if others else None, shift=shift, learning=list(learning),
-        learning_says=learning_says,
+        learning_says=learning_says, strangers=strangers, discovered=discovered,
     )  # fmt: skip
 
 
@@ -306,12 +330,29 @@ def _calibrated(pairs: Sequence[_Pair]) -> Calibration:
     return calibration((0.5 * (1 + np.tanh(margins / 2))).tolist(), (~turned).astype(float).tolist())
 
 
-def _slices(pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str]) -> list[Slice]:
+def _by_labeler(
+    pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str], by: str, of: Mapping[str, str]
+) -> list[Slice]:
+    """Slices by what each labeler belongs to."""
+    names = [of.get(str(p.judgment.metadata.get("labeler"))) for p in pairs]
+    found = []
+    for name in sorted(set(of.values())):
+        inside = np.array([n == name for n in names])
+        if inside.sum() >= LEAST:
+            rate = _rate(right[inside], [k for k, yes in zip(keys, inside, strict=True) if yes])
+            found.append(Slice(by, name, rate, int(inside.sum())))
+    return found
+
+
+def _slices(
+    pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str], only: Sequence[str] = ()
+) -> list[Slice]:
     gaps = [abs(p.words[0] - p.words[1]) for p in pairs]
     edges = np.unique(np.quantile(gaps, [1 / 3, 2 / 3]))
     attributes = {name for p in pairs for name in p.judgment.metadata.get("attributes") or {} if name != "group"}
     divisions = ["strength", "length gap", "tag", "labeler group", "labeler", "round"]
     divisions += [f"labelers' {name}" for name in sorted(attributes)]
+    divisions = [by for by in divisions if not only or by in only]
     labels = {by: [_values(by, p, gap, edges) for p, gap in zip(pairs, gaps, strict=True)] for by in divisions}
     found = []
     for by, names in labels.items():
@@ -566,6 +607,12 @@ def correctness(rows: Sequence[Comparison], score: Scores) -> tuple[NDArray[np.f
     """(P,) 1, 0 or 0.5 for each ordered pair of the rows, in their order, and the prompt of each."""
     pairs = _pairs(rows, score([r.prompt for r in rows], [r.responses for r in rows]))
     return np.array([p.right for p in pairs]), [p.prompt for p in pairs]
+
+
+def pair_labelers(rows: Sequence[Comparison]) -> list[str | None]:
+    """(P,) who judged each ordered pair of the rows, in the order of `correctness`."""
+    scored = [[0.0] * len(r.responses) for r in rows]
+    return [labeler_value(p.judgment, "labeler") for p in _pairs(rows, scored)]
 
 
 def _finite(value: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hearken.evaluation.numbers import JsonInterval
 from hearken.feedback.examples import Comparison, Content, content_key
@@ -28,15 +30,24 @@ class Drift:
     """Share of four-word phrases that the same response has said before."""
     phrases: tuple[Phrase, ...]
     """What the policy says far more often than the reference."""
+    entropy: tuple[JsonInterval, JsonInterval] | None = None
+    """Nats a token, see `entropy`; None where only the texts are known."""
 
 
-def drift(prompts: Sequence[Content], texts: Sequence[str], before: Sequence[str]) -> Drift:
+def drift(
+    prompts: Sequence[Content],
+    texts: Sequence[str],
+    before: Sequence[str],
+    *,
+    entropies: tuple[Interval, Interval] | None = None,
+) -> Drift:
     """Compare the texts of a policy with those of its reference (SFT), one of each for each prompt.
 
     Args:
         prompts: (N,).
         texts: (N,) of the policy.
         before: (N,) of the reference, sampled with the same parameters.
+        entropies: of the reference and of the policy, where they are known (`entropy`).
 
     Raises:
         ValueError: nothing, or numbers that differ: diversity depends on how many texts there are.
@@ -53,7 +64,34 @@ def drift(prompts: Sequence[Content], texts: Sequence[str], before: Sequence[str
         (self_bleu(before), self_bleu(texts)),
         (repetition(before), repetition(texts)),
         tuple(repeated_phrases(texts, before)),
+        entropies,
     )
+
+
+def entropy(sums: Sequence[float], tokens: Sequence[int], prompts: Sequence[Content]) -> Interval:
+    """Mean entropy, in nats a token, of the distributions that a policy drew its own responses from.
+
+    It is what a KL penalty, or an entropy bonus, keeps up; near 0 the policy can say one thing only. Every token counts
+    alike, as in the training's own curve, and prompts are what the interval resamples.
+
+    Args:
+        sums: (N,) entropies summed over each response's tokens, at the temperature of sampling (`measure`).
+        tokens: (N,) of each response.
+        prompts: (N,).
+
+    Returns:
+        NaN where no response has a token.
+
+    Raises:
+        ValueError: numbers that differ.
+    """
+    rows = np.stack([np.asarray(sums, dtype=float), np.asarray(tokens, dtype=float)], 1)
+
+    def ratio(some: NDArray[np.float64]) -> float:
+        total, count = some.sum(0)
+        return float(total / count) if count else math.nan
+
+    return cluster_bootstrap(rows, [content_key(p) for p in prompts], ratio)
 
 
 def likelihood_change(policy: str, reference: str, rows: Sequence[Comparison]) -> tuple[Interval, Interval]:

@@ -18,7 +18,7 @@ from hearken.domains.text.loading import text_encoder
 from hearken.domains.text.sampling import Sampled, open_frozen, sample
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Document
-from hearken.models.layout import Group
+from hearken.models.layout import Group, Layout
 from hearken.models.loading import load_reward, load_tokenizer
 from hearken.models.scorers import RewardScorer, TokenScorer, probe
 from hearken.objectives.kl import sequence_kl
@@ -43,12 +43,15 @@ class Measured:
         kl: log π(y|x) - log π_ref(y|x) of each, in nats; its mean estimates the KL per response.
         lengths: tokens of each.
         finished: whether each ended by itself.
+        entropy: of each, the sum over its tokens of the entropy, in nats, of the distribution that the token was drawn
+            from; of the best of n, that of the policy it was chosen from.
     """
 
     texts: list[str]
     kl: list[float]
     lengths: list[int]
     finished: list[bool]
+    entropy: list[float]
 
 
 _BEST_OF = re.compile(r"best-of-(\d+)@(.+)")
@@ -105,16 +108,19 @@ def measure(
         Group(policy.encoder.prompt(prompt) or [policy.encoder.eos], [s.tokens])
         for prompt, s in zip(prompts, samples, strict=True)
     ]
+    temperature = how.temperature or 1.0
+    mine, spread = _logprobs(policy.scorer, groups, temperature)
     if reference is None or reference == name:
         kl = [0.0] * len(groups)
     else:
         against = open_frozen(reference, reserve=how.max_new_tokens).scorer
-        temperature = how.temperature or 1.0
-        kl = _sequence_kl(policy.scorer, against, groups, temperature).tolist()
+        mask = torch.arange(mine.shape[1])[None] < torch.tensor([len(g.responses[0]) for g in groups])[:, None]
+        theirs, _ = _logprobs(against, groups, temperature)
+        kl = sequence_kl(mine, theirs, mask.to(mine.device)).tolist()
     chosen = best_of_n_kl(many)
     return Measured(
         [s.text for s in samples], [x + chosen for x in kl], [len(s.tokens) for s in samples],
-        [_ended(s) for s in samples],
+        [_ended(s) for s in samples], spread.sum(1).tolist(),
     )  # fmt: skip
 
 
@@ -122,15 +128,15 @@ def _ended(sample: Sampled) -> bool:
     return sample.finish_reason == "stop"
 
 
-def _sequence_kl(policy: TokenScorer, reference: TokenScorer, groups: Sequence[Group], temperature: float) -> Tensor:
-    """(R,) log-ratios of the responses."""
+def _logprobs(scorer: TokenScorer, groups: Sequence[Group], temperature: float) -> tuple[Tensor, Tensor]:
+    """(R, T) log-probabilities of the responses' tokens, and the entropies of the distributions they come from."""
 
-    def logprobs(scorer: TokenScorer) -> Tensor:
-        return gather(lambda layout: scorer(layout, temperature=temperature).logprobs, groups, TOKENS, scorer.device)
+    def answer(layout: Layout) -> Tensor:
+        found = scorer(layout, temperature=temperature, entropy=True)
+        return torch.stack([found.logprobs, found.entropy], -1)
 
-    mine = logprobs(policy)
-    mask = torch.arange(mine.shape[1])[None] < torch.tensor([len(g.responses[0]) for g in groups])[:, None]
-    return sequence_kl(mine, logprobs(reference), mask.to(mine.device))
+    logprobs, entropy = gather(answer, groups, TOKENS, scorer.device).unbind(-1)
+    return logprobs, entropy
 
 
 def text_perplexity(name: str, documents: Sequence[str]) -> float:

@@ -44,7 +44,8 @@ def deduplicate(examples: Iterable[Example]) -> tuple[list[Example], int]:
     """Keep the first of examples that say the same.
 
     The same means the same kind, prompt, responses, judgment, weight; the order of a comparison's responses and the
-    metadata do not count, except that two stored judgments (metadata "judgment") are two, however alike.
+    metadata do not count, except that two stored judgments (metadata "judgment") are two, however alike, and so are
+    those of two labelers (metadata "labeler").
 
     Returns:
         The examples kept, in order, and how many were left out.
@@ -57,7 +58,7 @@ def deduplicate(examples: Iterable[Example]) -> tuple[list[Example], int]:
         key = (
             canonical.kind_name(example),
             canonical.dump(plain, metadata=False),
-            str(example.metadata.get("judgment")),
+            str(example.metadata.get("judgment", labeler_value(example, "labeler"))),
         )
         if key in seen:
             removed += 1
@@ -156,12 +157,19 @@ def of_labelers(examples: Iterable[Example], only: str) -> list[Example]:
     if not equals or not key or not value:
         raise UserError(f"only={only} is not KEY=VALUE", "For example: -o only=group=quest, or only=labeler=ID")
     rows = list(examples)
-    found = [r for r in rows if str({**(r.metadata.get("attributes") or {}), **r.metadata}.get(key)) == value]
+    found = [r for r in rows if labeler_value(r, key) == value]
     if not found:
-        known = {str({**(r.metadata.get("attributes") or {}), **r.metadata}.get(key)) for r in rows} - {"None"}
+        known = {said for r in rows if (said := labeler_value(r, key)) is not None}
         said = f"Its values: {', '.join(sorted(known)[:8])}" if known else "No judgment says anything of it"
         raise UserError(f"no judgment has {key}={value}", said)
     return found
+
+
+def labeler_value(example: Example, key: str) -> str | None:
+    """What a judgment says of its labeler: a key of its metadata, or of the labeler's ``attributes`` in them."""
+    told = example.metadata.get("attributes")
+    said = example.metadata.get(key, told.get(key) if isinstance(told, dict) else None)
+    return None if said is None else str(said)
 
 
 def split_by_labeler(examples: Iterable[Example], held_out: float, seed: int = 0) -> Split:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hearken.evaluation.compare import head_to_head
+from hearken.evaluation.drift import drift, entropy
 from hearken.evaluation.measure import Judge, best_of, label_of, mean, measure
 from hearken.feedback.examples import Content
-from hearken.statistics.diversity import distinct_n
 
 if TYPE_CHECKING:
     from hearken.loop.project import Project
@@ -50,8 +50,10 @@ def assess(
         answers[short] = seen.texts
         figures: dict[str, Any] = {
             "kl": mean(seen.kl, prompts), "length": mean(seen.lengths, prompts),
-            "distinct_2": distinct_n(seen.texts, 2), "eos_share": mean([float(f) for f in seen.finished], prompts),
+            "eos_share": mean([float(f) for f in seen.finished], prompts),
         }  # fmt: skip
+        if many == 1:
+            figures["entropy"] = entropy(seen.entropy, seen.lengths, prompts)
         if proxy is not None:
             scores[short] = [s[0] for s in proxy(prompts, [[t] for t in seen.texts], [[f] for f in seen.finished])]
             figures["proxy"] = mean(scores[short], prompts)
@@ -65,6 +67,8 @@ def assess(
         found[short] |= {"responses": seen.texts, "scores": scores.get(short)}
 
     base = label_of(policies[0])
+    for short in answers:
+        found[short] |= _drift(prompts, answers[short], answers[base])
     judge = "the gold reward" if world is not None else "the reward model (a proxy: ask people before you believe it)"
     for short in answers:
         if short == base:
@@ -81,6 +85,16 @@ def assess(
     return {
         "baseline": base, "judge": judge, "prompts": [_plain(p) for p in prompts], "policies": found,
         "artifacts": {label_of(name): name for name in policies}, "reward": Path(reward).name if reward else None,
+    }  # fmt: skip
+
+
+def _drift(prompts: Sequence[Content], texts: Sequence[str], before: Sequence[str]) -> dict[str, Any]:
+    """How varied a policy's texts are, and what the baseline's did not say."""
+    moved = drift(prompts, texts, before)
+    return {
+        "distinct_1": moved.distinct_1[1], "distinct_2": moved.distinct_2[1], "distinct_3": moved.distinct_3[1],
+        "self_bleu": moved.self_bleu[1], "repetition": moved.repetition[1], "length_drift": moved.length,
+        "phrases": [phrase._asdict() for phrase in moved.phrases],
     }  # fmt: skip
 
 

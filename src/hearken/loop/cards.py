@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,21 @@ import numpy as np
 
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.errors import UserError
-from hearken.evaluation.card import Card, Learnt, Shift, correctness, make_card, measure_shift, would_help
-from hearken.feedback.examples import Comparison, Content, content_key
+from hearken.evaluation.card import (
+    Card,
+    Learnt,
+    Shift,
+    correctness,
+    make_card,
+    measure_shift,
+    pair_labelers,
+    would_help,
+)
+from hearken.evaluation.numbers import duration
+from hearken.evaluation.people import Discovered, Strangers, discover, strangers
+from hearken.feedback.examples import Comparison, Content, Document, content_key
 from hearken.feedback.formats import read_examples, write_examples
-from hearken.feedback.splits import check_leakage
+from hearken.feedback.splits import check_leakage, labeler_value, split_by_labeler
 from hearken.statistics.intervals import clustered_wilson
 from hearken.training.artifact import MANIFEST, Artifact
 
@@ -23,6 +35,10 @@ if TYPE_CHECKING:
 
 SHARES = (0.125, 0.25, 0.5)
 """Of the training prompts, for the learning curve; the model itself is its last point."""
+LEFT_OUT = 0.25
+"""Of the labelers, for whether strangers are harder."""
+MOST = 2000
+"""Comparisons in which groups of labelers are looked for."""
 CUT = 400
 """Responses of each side that a shift is measured on."""
 
@@ -35,6 +51,8 @@ def evaluate_reward(
     now: Sequence[tuple[Content, str]] = (),
     learning_curve: bool = False,
     larger: str = "",
+    held_out_labelers: bool = False,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> Card:
     """Measure a reward model on held-out comparisons and write ``card.json`` into its folder.
 
@@ -46,6 +64,8 @@ def evaluate_reward(
         learning_curve: train it again on an eighth, a quarter and a half of its data, which takes most of the time
             that training it took.
         larger: a language model to train as a reward model on all of its data, for the learning curve.
+        held_out_labelers: train it again without a quarter of the labelers, and try it on theirs.
+        announce: takes a line that says what all this training will cost, before it begins.
 
     Raises:
         UserError: nothing is held out, or a prompt stands in the training data too.
@@ -56,10 +76,15 @@ def evaluate_reward(
     rows = _held_out(reward, data)
     judge = Judge(str(reward))
     shift = _shift(reward, judge, now) if now else None
-    learning, says = _learning(reward, rows, judge, larger) if learning_curve or larger else ([], "")
+    again = _Again(reward) if learning_curve or larger or held_out_labelers else None
+    if again is not None:
+        announce(again.cost(learning_curve or bool(larger), larger, held_out_labelers))
+    learning, says = again.learning(rows, judge, larger) if again and (learning_curve or larger) else ([], "")
     card = make_card(
         reward.name, rows, judge, others=[Judge(str(o)) for o in others], shift=shift, learning=learning,
-        learning_says=says,
+        learning_says=says, own=_own(rows, judge) if judge.scorer.by else None,
+        strangers=again.strangers(rows, judge) if again and held_out_labelers else None,
+        discovered=_discovered(reward, rows, judge),
     )  # fmt: skip
     card.save(reward)
     return card
@@ -118,47 +143,118 @@ def _shift(reward: Path, judge: Any, now: Sequence[tuple[Content, str]]) -> Shif
     return measure_shift(*features, *widths, length=(words[0], words[1]), score=(scores[0], scores[1]))
 
 
-def _learning(reward: Path, rows: Sequence[Comparison], judge: Any, larger: str) -> tuple[list[Learnt], str]:
-    """Fits on growing shares of the labels, and one with more weights, all measured on the same held-out pairs."""
-    from hearken.domains.text.rewarding import trained_on
-    from hearken.evaluation.measure import Judge
+def _own(rows: Sequence[Comparison], judge: Any) -> list[list[float]]:
+    """Scores of the responses by the head of each row's labeler's group, or by all heads where it has none."""
+    scorer, found = judge.scorer, judge([r.prompt for r in rows], [r.responses for r in rows])
+    for name in scorer.attributes:
+        mine = [i for i, row in enumerate(rows) if labeler_value(row, scorer.by) == name]
+        if mine:
+            scorer.weigh({name: 1.0})
+            for i, scores in zip(
+                mine, judge([rows[i].prompt for i in mine], [rows[i].responses for i in mine]), strict=True
+            ):
+                found[i] = scores
+    scorer.weigh(scorer.model.config.hearken_attribute_weights)
+    return found
 
-    manifest = Artifact.load(reward).manifest
-    training = trained_on(str(reward))
-    keys = {content_key(r.prompt): None for r in training if not hasattr(r, "text")}
-    order = [list(keys)[i] for i in np.random.default_rng(0).permutation(len(keys))]
-    folder = reward / "learning"
-    stage = find_stage("reward")
-    # The data are cut here: what training would hold out was held out already.
-    options = stage.options.parse({**manifest["options"], "validation": 0.0, "trackers": "none"}, where=str(reward))
 
-    def fit(name: str, model: str, share: float) -> tuple[int, Any, int]:
-        kept = set(order[: max(round(share * len(order)), 1)])
-        some = [r for r in training if content_key(r.prompt) in kept]  # type: ignore[union-attr]
-        data = folder / f"{name}.parquet"
+def _discovered(reward: Path, rows: Sequence[Comparison], judge: Any) -> Discovered | None:
+    """Groups among labelers, from all that they compared; None where they declared groups themselves."""
+    from hearken.domains.text.rewarding import compared, trained_on
+    from hearken.evaluation.measure import TOKENS
+    from hearken.rewards.confidence import last_layer
+    from hearken.rewards.learned import LearnedReward
+
+    training: list[Any] = []
+    if (reward / MANIFEST).is_file():
+        with suppress(UserError):  # its data are gone: the held-out ones remain
+            training = trained_on(str(reward))
+    known = [r for r in [*rows, *training] if isinstance(r, Comparison) and labeler_value(r, "labeler") is not None]
+    if not known or any(labeler_value(r, "group") is not None for r in known):
+        return None
+    known = [known[i] for i in sorted(np.random.default_rng(0).permutation(len(known))[:MOST])]
+    groups, pairs, labelers, prompts, at = [], [], [], [], 0
+    for row in known:
+        one, found, _ = compared([row], judge.encoder)
+        groups += one
+        pairs += [(at + better, at + worse) for better, worse, _ in found]
+        labelers += [labeler_value(row, "labeler") or ""] * len(found)
+        prompts += [content_key(row.prompt)] * len(found)
+        at += sum(len(g.responses) for g in one)
+    if not pairs:
+        return None
+    features = last_layer(LearnedReward(judge.scorer, TOKENS), groups).double().cpu().numpy()
+    better, worse = (np.array(side) for side in zip(*pairs, strict=True))
+    return discover(features[better] - features[worse], labelers, prompts)
+
+
+class _Again:
+    """A reward model's training, once more on parts of its data."""
+
+    def __init__(self, reward: Path) -> None:
+        from hearken.domains.text.rewarding import trained_on
+
+        self.manifest = Artifact.load(reward).manifest
+        self.rows = [row for row in trained_on(str(reward)) if not isinstance(row, Document)]
+        self.folder = reward / "learning"
+        self.stage = find_stage("reward")
+        # The data are cut here: what training would hold out was held out already.
+        changed = {"validation": 0.0, "trackers": "none", "only": ""}
+        self.options = self.stage.options.parse({**self.manifest["options"], **changed}, where=str(reward))
+
+    def cost(self, curve: bool, larger: str, labelers: bool) -> str:
+        """A sentence: how many trainings, and about how long they take, from what the model itself took."""
+        shares = (sum(SHARES) if curve else 0.0) + 0.75 * labelers
+        count = len(SHARES) * curve + labelers + bool(larger)
+        seconds = float(self.manifest.get("seconds") or 0.0) * shares
+        more = " and the time of the larger model" if larger else ""
+        trainings = f"{count} more training{'s' if count > 1 else ''}"
+        return f"The card takes {trainings}: about {duration(seconds)} here{more} (less where they were done before)."
+
+    def fit(self, name: str, model: str, some: Sequence[Any]) -> Any:
+        """The judge fitted to some of the rows, or what an earlier call left."""
+        from hearken.evaluation.measure import Judge
+
+        data, out = self.folder / f"{name}.parquet", self.folder / name
         if not data.exists():
-            folder.mkdir(exist_ok=True)
-            write_examples(some, data, "snapshot")
-        out = folder / name
+            self.folder.mkdir(exist_ok=True)
+            write_examples(list(some), data, "snapshot")
         if not (out / MANIFEST).is_file():
-            inputs = Inputs(
-                model=model, data=(str(data),), references=tuple(manifest["inputs"].get("references") or ())
-            )
-            run_stage(stage, inputs, options, out)
-        fitted = Judge(str(out))
-        return len(some), fitted, _parameters(fitted)
+            references = tuple(self.manifest["inputs"].get("references") or ())
+            run_stage(self.stage, Inputs(model=model, data=(str(data),), references=references), self.options, out)
+        return Judge(str(out))
 
-    points = [fit(f"share-{share:g}", manifest["inputs"]["model"], share) for share in SHARES]
-    points.append((len(training), judge, _parameters(judge)))
-    if larger:
-        points.append(fit("larger", larger, 1.0))
-    right = [(labels, *correctness(rows, fitted)) for labels, fitted, _ in points]
-    learnt = [
-        Learnt(labels, clustered_wilson(hits, of), parameters)
-        for (labels, hits, of), (_, _, parameters) in zip(right, points, strict=True)
-    ]
-    bigger = right.pop()[1] if larger else None
-    return learnt, would_help([(labels, hits) for labels, hits, _ in right], bigger, right[-1][2])
+    def learning(self, rows: Sequence[Comparison], judge: Any, larger: str) -> tuple[list[Learnt], str]:
+        """Fits on growing shares of the labels, and one with more weights, all measured on the same held-out pairs."""
+        keys = list({content_key(r.prompt): None for r in self.rows})
+        order = [keys[i] for i in np.random.default_rng(0).permutation(len(keys))]
+        points: list[tuple[int, Any]] = []
+        for share in SHARES:
+            kept = set(order[: max(round(share * len(order)), 1)])
+            some = [r for r in self.rows if content_key(r.prompt) in kept]
+            points.append((len(some), self.fit(f"share-{share:g}", self.manifest["inputs"]["model"], some)))
+        points.append((len(self.rows), judge))
+        if larger:
+            points.append((len(self.rows), self.fit("larger", larger, self.rows)))
+        right = [(labels, *correctness(rows, fitted)) for labels, fitted in points]
+        learnt = [
+            Learnt(labels, clustered_wilson(hits, of), _parameters(fitted))
+            for (labels, hits, of), (_, fitted) in zip(right, points, strict=True)
+        ]
+        bigger = right.pop()[1] if larger else None
+        return learnt, would_help([(labels, hits) for labels, hits, _ in right], bigger, right[-1][2])
+
+    def strangers(self, rows: Sequence[Comparison], judge: Any) -> Strangers | None:
+        """A fit without a quarter of the labelers, on the held-out prompts.
+
+        Raises:
+            UserError: the judgments name fewer than two labelers.
+        """
+        split = split_by_labeler(self.rows, LEFT_OUT)
+        fitted = self.fit("without-labelers", self.manifest["inputs"]["model"], split.train)
+        out = {str(labeler_value(row, "labeler")) for row in split.validation}
+        (without, prompts), (whole, _) = correctness(rows, fitted), correctness(rows, judge)
+        return strangers(pair_labelers(rows), without, whole, prompts, out)
 
 
 def _parameters(judge: Any) -> int:
@@ -169,8 +265,9 @@ def _parameters(judge: Any) -> int:
 
 
 def project_card(
-    project: Project, reward: str | None = None, *, learning_curve: bool = False, larger: str = ""
-) -> Card | None:
+    project: Project, reward: str | None = None, *, learning_curve: bool = False, larger: str = "",
+    held_out_labelers: bool = False, announce: Callable[[str], None] = lambda _: None,
+) -> Card | None:  # fmt: skip
     """The card of a project's reward model, by default the newest; None where it has none, or nothing was held out.
 
     Further reward models of the project trained on the same data are its ensemble; the responses of the last
@@ -189,8 +286,9 @@ def project_card(
     data = made[name].manifest["data"]["hash"]
     others = [a.path for other, a in made.items() if other != name and a.manifest["data"]["hash"] == data]
     return evaluate_reward(
-        made[name].path, rows, others=others, now=_scored_now(project), learning_curve=learning_curve, larger=larger
-    )
+        made[name].path, rows, others=others, now=_scored_now(project), learning_curve=learning_curve, larger=larger,
+        held_out_labelers=held_out_labelers, announce=announce,
+    )  # fmt: skip
 
 
 def judged_rows(store: FeedbackStore, split: str | None) -> list[Comparison]:

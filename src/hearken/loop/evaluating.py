@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from hearken.feedback.records import Prompt
 
 
+DIRECT = ("dpo", "ipo", "simpo", "orpo", "kto")
+"""Methods that learn from comparisons without sampling."""
+PAIRS = 200
+"""Held-out comparisons on which the change of likelihood is measured."""
+
+
 class Bare(Project):
     """Stands in for a project where there is none: models and files, and no database to ask people with."""
 
@@ -116,11 +122,32 @@ def evaluate(
         tasks=tasks, seeds=seeds,
     )  # fmt: skip
     if not isinstance(project, Bare):
+        _likelihoods(project, found)
         saved = project.path / "evaluation.json"
         if saved.exists():
             found = _kept(saved) | found
         write_json(saved, found)
     return found
+
+
+def _likelihoods(project: Project, found: dict[str, Any]) -> None:
+    """Of policies that direct methods made: how the likelihood of held-out preferred and other responses changed.
+
+    It goes to each policy's figures as ``likelihood``: ``preferred`` and ``other``, mean log π/π_ref in nats.
+    """
+    from hearken.evaluation.drift import likelihood_change
+    from hearken.loop.cards import judged_rows
+
+    made = {name: a for name, a in project.finished().items() if a.kind in DIRECT and name in found["policies"]}
+    if not made:
+        return
+    with project.store() as store:
+        rows = [r for r in judged_rows(store, "validation") if len({x for x in r.ranks if x is not None}) > 1]
+    for name, artifact in made.items():
+        inputs = artifact.manifest["inputs"]
+        if rows:
+            better, worse = likelihood_change(str(artifact.path), inputs.get("ref") or inputs["model"], rows[:PAIRS])
+            found["policies"][name]["likelihood"] = {"preferred": better, "other": worse}
 
 
 def _kept(saved: Path) -> dict[str, Any]:

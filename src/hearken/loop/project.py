@@ -367,7 +367,10 @@ class Project:
             as_of = store.last_seq() if as_of is None else as_of
             out = self.snapshot_path(split, kinds=kinds, as_of=as_of, round=round, decay=decay, latest=latest)
             weights = None if decay == 1.0 else {n: decay ** (latest - n) for n in range(latest + 1)}
-            return str(snapshot(store, kinds, split, as_of, out, round=round, round_weights=weights).path)
+            made = snapshot(
+                store, kinds, split, as_of, out, round=round, round_weights=weights, attributes=self._asks_who
+            )
+            return str(made.path)
 
     def snapshot_path(
         self, split: str, *, as_of: int, kinds: Sequence[str] = ("comparison",), round: int | None = None,
@@ -376,7 +379,13 @@ class Project:
         """Where `snapshot` freezes what it is asked for."""
         only = "" if round is None else f"-round{round}"
         faded = "" if decay == 1.0 else f"-round{latest}-decay{decay:g}"
-        return self.path / "snapshots" / f"{'-'.join(kinds)}-{split}-{as_of}{only}{faded}.parquet"
+        who = "-labelers" if self._asks_who else ""
+        return self.path / "snapshots" / f"{'-'.join(kinds)}-{split}-{as_of}{only}{faded}{who}.parquet"
+
+    @property
+    def _asks_who(self) -> bool:
+        """Whether the reward's options ask what labelers say about themselves; else no data set holds it."""
+        return any(self.config.stages.get("reward", {}).get(key) for key in ("by", "only", "population"))
 
     # Measuring and reporting
 

@@ -134,11 +134,12 @@ def last_linear(head: nn.Module) -> Any:
 
 def new_reward(
     name: str, seed: int, *, eos: str = "", device: torch.device | str = "cpu",
-    attributes: Mapping[str, float] | None = None,
+    attributes: Mapping[str, float] | None = None, by: str = "",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # fmt: skip
     """A reward model on a language model's backbone with a fresh head: N(0, 1/(d+1)), no bias (Stiennon et al. 2020).
 
-    With ``attributes``, and how each weighs in the score, it has a head for each of them.
+    With ``attributes``, and how each weighs in the score, it has a head for each of them. Where they are the values of
+    ``by``, something that labelers say about themselves, the heads begin as one.
 
     Where ``name`` is a reward model already, its head stays: training goes on from it.
 
@@ -148,11 +149,14 @@ def new_reward(
     config = _load(AutoConfig, _base_of(name), "a model configuration")
     kinds, heads = config.architectures or [], len(attributes or "1")
     trained = any("SequenceClassification" in kind for kind in kinds) and config.num_labels == heads
+    if attributes and trained:  # as many heads may still be of something else
+        trained = [config.id2label[i] for i in range(heads)] == list(attributes)
     config.num_labels = heads
     if attributes:
         config.id2label = dict(enumerate(attributes))
         config.label2id = {attribute: i for i, attribute in enumerate(attributes)}
         config.hearken_attribute_weights = dict(attributes)
+        config.hearken_heads_by = by
     torch.manual_seed(seed)
     if _is_adapter(name):
         merged = merge_adapter(load_policy(name))
@@ -172,6 +176,8 @@ def new_reward(
         raise UserError(f"{type(model).__name__} has no linear head named score", "Use another architecture")
     if not trained:
         nn.init.normal_(head.weight, std=(model.config.get_text_config().hidden_size + 1) ** -0.5)
+        if by:
+            head.weight.data[:] = head.weight.data[0]
         if head.bias is not None:
             nn.init.zeros_(head.bias)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:

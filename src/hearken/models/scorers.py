@@ -163,6 +163,7 @@ class RewardScorer(Scorer):
     """A sequence classifier as a reward model: logit x gain + bias, pooled over the response.
 
     A model with several labels has a head for each of several attributes; their weighted sum is the logit (`weigh`).
+    Where ``by`` names something that labelers say about themselves, each head is the taste of those who say one thing.
     ``pooling`` ``last`` reads the last response token, as ``AutoModelForSequenceClassification`` does; ``mean``
     averages over the response tokens (our reading only: transformers would still read the last).
     """
@@ -173,6 +174,7 @@ class RewardScorer(Scorer):
         self.gain = float(getattr(model.config, "hearken_reward_gain", 1.0))
         self.bias = float(getattr(model.config, "hearken_reward_bias", 0.0))
         self.attributes: tuple[str, ...] = attributes(model)
+        self.by: str = getattr(model.config, "hearken_heads_by", "")
         self.weights: Tensor | None = None
         if self.attributes:
             self._combine(model.config.hearken_attribute_weights)
@@ -207,6 +209,14 @@ class RewardScorer(Scorer):
     def combine(self, scores: Tensor) -> Tensor:
         """(..., A) scores of the heads to the one that counts, (...)."""
         return scores[..., 0] if self.weights is None else scores @ self.weights
+
+    def own(self, whose: Sequence[str | None]) -> Tensor:
+        """(B, A) weights of the heads that speak for each labeler: its own; all together where none is."""
+        known = {name: i for i, name in enumerate(self.attributes)}
+        assert self.weights is not None
+        everyone = self.weights / self.weights.sum()
+        one = torch.eye(len(known), device=self.device)
+        return torch.stack([one[known[who]] if who in known else everyone for who in whose])
 
     def heads(self, layout: Layout) -> Tensor:
         """Pooled logits of every head, before weights, gain and bias: (R, A)."""

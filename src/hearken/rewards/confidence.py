@@ -149,7 +149,7 @@ class PessimisticReward:
     def __call__(self, groups: Sequence[Group]) -> Tensor:
         """(R,) pessimistic scores."""
         features = last_layer(self.reward, groups)
-        score = self.scorer.head(features)[:, 0].float() * self.scorer.gain + self.scorer.bias
+        score = self.scorer.combine(self.scorer.head(features).float()) * self.scorer.gain + self.scorer.bias
         return score - self.c * self.width(features)
 
     def width(self, features: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Making who judged stand for whom it should: weights by raking (iterative proportional fitting)."""
+"""Weights of judgments: by how reliable their labelers are, and for whom these stand (raking)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,33 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+
+def training_weights(
+    reliability: Mapping[str, float], counts: Mapping[str, int], chance: float = 0.5
+) -> dict[str, float]:
+    """A weight for each labeler's judgments: (reliability - chance)/(1 - chance), as κ corrects an agreement.
+
+    1 for who is always right, 0 for who guesses (never below), then scaled to a mean of 1 over all judgments. A
+    labeler of unknown reliability has the mean.
+
+    Args:
+        reliability: share of right verdicts, by labeler.
+        counts: judgments by labeler.
+        chance: share of right verdicts that guessing would get.
+    """
+    plain = {labeler: max((share - chance) / (1 - chance), 0.0) for labeler, share in reliability.items()}
+    known = sum(counts[labeler] for labeler in plain)
+    total = sum(weight * counts[labeler] for labeler, weight in plain.items())
+    if total == 0:
+        return {labeler: 0.0 if labeler in plain else 1.0 for labeler in counts}
+    return {labeler: plain[labeler] * known / total if labeler in plain else 1.0 for labeler in counts}
+
+
+def effective_size(weights: ArrayLike) -> float:
+    """How many equally weighted rows the weighted ones are worth: (Σw)²/Σw² (Kish 1965); 0 where all weigh nothing."""
+    w = np.asarray(weights, dtype=np.float64)
+    return float(w.sum() ** 2 / square) if (square := float(w @ w)) else 0.0
 
 
 class Raked(NamedTuple):

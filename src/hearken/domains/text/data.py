@@ -21,7 +21,7 @@ from hearken.feedback.examples import (
 )
 from hearken.feedback.formats import ReadReport, read_examples
 from hearken.feedback.formats.canonical import kind_name
-from hearken.feedback.splits import check_leakage, deduplicate, split_by_prompt
+from hearken.feedback.splits import check_leakage, deduplicate, labeler_value, split_by_prompt
 from hearken.models.layout import Group
 from hearken.training.artifact import hash_files
 from hearken.training.options import TextOptions
@@ -143,6 +143,7 @@ class Judged:
         kind: ``comparison``, ``rating`` or ``thumb``.
         weight: weight in the loss.
         key: the prompt's identity, for clustering.
+        who: what its labeler says of what was asked for (`judgments`), or None.
     """
 
     group: Group
@@ -154,6 +155,7 @@ class Judged:
     ratings: Mapping[str, float] = field(default_factory=dict)
     weight: float = 1.0
     key: Content = ""
+    who: str | None = None
 
 
 def by_responses(judged: Sequence[Judged]) -> list[list[Judged]]:
@@ -164,8 +166,11 @@ def by_responses(judged: Sequence[Judged]) -> list[list[Judged]]:
     return list(found.values())
 
 
-def judgments(rows: Sequence[Example], encoder: TextEncoder) -> list[Judged]:
-    """Comparisons, ratings and thumbs as token groups; judgments on the same responses share one `Group`."""
+def judgments(rows: Sequence[Example], encoder: TextEncoder, by: str = "") -> list[Judged]:
+    """Comparisons, ratings and thumbs as token groups; judgments on the same responses share one `Group`.
+
+    ``by`` is a key of what is known of labelers, e.g. ``group`` or ``labeler`` (see `splits.labeler_value`).
+    """
     found: list[Judged] = []
     groups: dict[tuple[Content, tuple[str, ...]], Group | None] = {}
     for number, row in enumerate(rows, 1):
@@ -180,13 +185,14 @@ def judgments(rows: Sequence[Example], encoder: TextEncoder) -> list[Judged]:
         group = groups[row.prompt, responses]
         if group is None:
             continue
+        common: dict[str, Any] = {"weight": row.weight, "key": row.prompt, "who": labeler_value(row, by)}
         if isinstance(row, Comparison):
             ranks = tuple(-1 if r is None else r for r in row.ranks)
-            found.append(Judged(group, "comparison", ranks, row.share, row.strength, weight=row.weight, key=row.prompt))
+            found.append(Judged(group, "comparison", ranks, row.share, row.strength, **common))
         elif isinstance(row, Rating):
             scaled = {name: 2 * (x - row.low) / (row.high - row.low) - 1 for name, x in row.ratings.items()}
             mean = sum(scaled.values()) / len(scaled)
-            found.append(Judged(group, "rating", target=mean, ratings=scaled, weight=row.weight, key=row.prompt))
+            found.append(Judged(group, "rating", target=mean, ratings=scaled, **common))
         else:
-            found.append(Judged(group, "thumb", target=float(row.label), weight=row.weight, key=row.prompt))
+            found.append(Judged(group, "thumb", target=float(row.label), **common))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +16,10 @@ from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Content, Document, Example
 from hearken.feedback.splits import of_labelers
+from hearken.feedback.weighting import reweight
 from hearken.models.layout import Group
 from hearken.models.loading import load_reward, load_tokenizer
-from hearken.models.scorers import RewardScorer, probe
+from hearken.models.scorers import RewardScorer, attributes, probe
 from hearken.rewards.confidence import Confidence, EnsembleReward, PessimisticReward, fit_confidence
 from hearken.rewards.functions import FunctionReward, Prompt, load_function
 from hearken.rewards.learned import LearnedReward, Reward
@@ -41,7 +42,11 @@ Known = Mapping[tuple[int, ...], tuple[Prompt, dict[str, Any]]]
 
 
 class WorstOff:
-    """The least of several rewards, each times its weight: what max-min over groups of labelers optimises."""
+    """The least of several rewards, each times its weight, response by response.
+
+    Its mean E[min] is at most min E, what the worst-off group has in the mean (`WorstGroup`): it asks that nobody
+    dislikes any response, and not only that nobody is worse off in all.
+    """
 
     def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
         self.parts = parts
@@ -54,6 +59,23 @@ class WorstOff:
         return first
 
 
+class WorstGroup:
+    """Of several rewards, each times its weight, the one whose mean over all responses given together is least.
+
+    Its gradient is one of min over groups of E[reward], so a policy that follows it climbs towards max-min
+    (Chakraborty et al. 2024, algorithm 1). Means compare only where the rewards have one zero and one scale: those that
+    ``train reward`` makes are 0 on average over the same references.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
+        self.parts = parts
+
+    def __call__(self, groups: Sequence[Group]) -> Tensor:
+        """(R,) scores of all responses of all groups, in order."""
+        scores = [weight * reward(groups) for reward, weight in self.parts]
+        return min(scores, key=lambda one: one.mean().item())
+
+
 class WeightedSum:
     """Several rewards added up with weights."""
 
@@ -64,6 +86,12 @@ class WeightedSum:
         """(R,) scores of all responses of all groups, in order."""
         first, *others = (weight * reward(groups) for reward, weight in self.parts)
         return sum((x.to(first.device) for x in others), first)
+
+
+COMBINED: dict[str, Callable[[Sequence[tuple[Reward, float]]], Reward]] = {
+    "sum": WeightedSum, "min": WorstOff, "worst_group": WorstGroup,
+}  # fmt: skip
+"""How several rewards become one, by the option ``combine``."""
 
 
 def prompt_facts(rows: Sequence[Example], contents: Sequence[Content], ids: Sequence[list[int]]) -> Known:
@@ -106,17 +134,21 @@ def open_reward(
     """
     device = policy.scorer.device
     parts: list[tuple[Reward, float]] = []
-    terms = parse_terms(text)
     trust: TrustOptions = options
-    for term in terms:
+    networks: dict[str, PreTrainedModel] = {}
+    for term in (given := parse_terms(text)):
         if term.kind == "model":
             check_card(term.name, trust=trust.trust_reward)
+    for term in given:
+        if term.kind == "model" and term.name not in networks:
+            load = models or (lambda name: load_reward(name, device=device).requires_grad_(False))
+            networks[term.name] = load(term.name)
+    terms = given if trust.combine == "sum" else [one for term in given for one in _by_head(term, networks)]
     for term in terms:
         if term.kind == "function":
             reward: Reward = FunctionReward(load_function(term.name), term.name, policy.encoder.decode, known)
         else:
-            network = models(term.name) if models else load_reward(term.name, device=device).requires_grad_(False)
-            scorer = RewardScorer(network)
+            scorer = RewardScorer(networks[term.name])
             if term.attributes:
                 scorer.weigh(dict(term.attributes))
             probe(scorer, policy.encoder.max_length)
@@ -130,7 +162,17 @@ def open_reward(
         parts = _as_ensemble(text, terms, parts, trust.pessimism)
     if len(parts) == 1 and parts[0][1] == 1.0:
         return _on(device, parts[0][0])
-    return _on(device, WorstOff(parts) if trust.combine == "min" else WeightedSum(parts))
+    return _on(device, COMBINED[trust.combine](parts))
+
+
+def _by_head(term: Term, networks: Mapping[str, PreTrainedModel]) -> list[Term]:
+    """A term whose heads count one by one: those that it names, else all where they are groups of labelers."""
+    if term.kind == "function":
+        return [term]
+    heads = term.attributes
+    if not heads and getattr(networks[term.name].config, "hearken_heads_by", None):
+        heads = tuple((name, 1.0) for name in attributes(networks[term.name]))
+    return [replace(term, weight=term.weight * weight, attributes=((name, 1.0),)) for name, weight in heads] or [term]
 
 
 def _on(device: Any, reward: Reward) -> Reward:
@@ -170,9 +212,9 @@ def confidence_of(name: str, reward: LearnedReward) -> Confidence:
             f"--reward {name}: a confidence needs the comparisons it was trained on, and it has no {MANIFEST}",
             "Train it with: hearken train reward; or use width=models with several reward models",
         )
-    groups, pairs, weights = compared(
-        trained_on(name), text_encoder(load_tokenizer(name), reward.scorer.model, _text(name))
-    )
+    given = Artifact.load(name).manifest["options"]
+    rows = reweight(trained_on(name), given.get("labeler_weights", ""), given.get("population")).rows
+    groups, pairs, weights = compared(rows, text_encoder(load_tokenizer(name), reward.scorer.model, _text(name)))
     if not pairs:
         raise UserError(f"--reward {name} was trained on nothing that compares two responses", "Use width=models")
     found = fit_confidence(reward, groups, pairs, weights=weights)

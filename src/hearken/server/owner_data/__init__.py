@@ -10,7 +10,7 @@ from hearken.server.owner_data.agreement import ADJUDICATION, Agreement, agreeme
 from hearken.server.owner_data.book import Book, pairs_of
 from hearken.server.owner_data.cache import Pages
 from hearken.server.owner_data.coverage import CoveragePage, coverage_page
-from hearken.server.owner_data.labelers import LabelersPage, labelers_page, training_weights
+from hearken.server.owner_data.labelers import LabelersPage, labelers_page
 from hearken.server.owner_data.leaderboard import LeaderboardPage, leaderboard_page
 from hearken.server.owner_data.progress import progress_page
 from hearken.server.owner_data.responses import response_rows
@@ -33,6 +33,5 @@ __all__ = [
     "pairs_of",
     "progress_page",
     "response_rows",
-    "training_weights",
     "verdict",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from hearken.statistics.crowd_bt import crowd_bt
 from hearken.statistics.dawid_skene import dawid_skene
 from hearken.statistics.diagnostics import UNKNOWN, LabelerDiagnostics, consistency, diagnose
 from hearken.statistics.intervals import Interval, clustered_wilson
+from hearken.statistics.weighting import training_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,27 +168,6 @@ def _crowd_bt(pairs: Sequence[Pair], least: int = 10) -> dict[str, float]:
         [pair.outcome for pair in pairs],
     )
     return {labeler: float(found.reliability[i]) for labeler, i in who.items()}
-
-
-def training_weights(
-    reliability: Mapping[str, float], counts: Mapping[str, int], chance: float = 0.5
-) -> dict[str, float]:
-    """A weight for each labeler's judgments: (reliability - chance)/(1 - chance), as κ corrects an agreement.
-
-    1 for who is always right, 0 for who guesses (never below), then scaled to a mean of 1 over all judgments. A
-    labeler of unknown reliability has the mean.
-
-    Args:
-        reliability: share of right verdicts, by labeler.
-        counts: judgments by labeler.
-        chance: share of right verdicts that guessing would get.
-    """
-    plain = {labeler: max((share - chance) / (1 - chance), 0.0) for labeler, share in reliability.items()}
-    known = sum(counts[labeler] for labeler in plain)
-    total = sum(weight * counts[labeler] for labeler, weight in plain.items())
-    if total == 0:
-        return {labeler: 0.0 if labeler in plain else 1.0 for labeler in counts}
-    return {labeler: plain[labeler] * known / total if labeler in plain else 1.0 for labeler in counts}
 
 
 def _consistency(book: Book) -> dict[str, Interval]:
