@@ -42,7 +42,8 @@ GROUPED = {"train_sampling_strategy": "group_by_length"}
 REBALANCED = {"train_sampling_strategy": "batch_rebalance"}  # microbatches of alike lengths within a batch
 CUT = [{"accumulate": 2}, {"accumulate": 4}]
 TRAINING = [{}, GROUPED, *CUT, *(GROUPED | cut for cut in CUT), *(REBALANCED | cut for cut in CUT)]
-STATIC, CONTINUOUS = {"cache_implementation": "static"}, {"use_transformers_continuous_batching": True}
+STATIC = {"cache_implementation": "static"}
+CONTINUOUS = {"use_transformers_continuous_batching": True}  # made for GPUs: 20 times slower on two cores, so left out
 SAMPLING = [{}, *CUT, STATIC, *(STATIC | cut for cut in CUT), CONTINUOUS]
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "sft": [*TRAINING, {"padding_free": True}, {"padding_free": True, "accumulate": 4}],
@@ -231,7 +232,8 @@ def needed(row: Row, task: Task, found: dict[str, Any]) -> float:
 def choose(contest: Contest, row: Row, python: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The peer's fastest setting on a small part of the work, and what each took."""
     trials: list[dict[str, Any]] = []
-    candidates = SETTINGS[row.kind][:2] if contest.fast else SETTINGS[row.kind]
+    candidates = [s for s in SETTINGS[row.kind] if s != CONTINUOUS or contest.device != "cpu"]
+    candidates = candidates[:2] if contest.fast else candidates
     samples = row.kind == "sample" or row.samples_first
     task = contest.task(row, None if samples or contest.fast else 64)
     for setting in candidates:
