@@ -66,35 +66,63 @@ class Sampled:
     tokens: np.ndarray
 
 
-def main(settings: argparse.Namespace) -> dict[str, Any]:
-    work: Path = settings.work
-    work.mkdir(parents=True, exist_ok=True)
-    reviews = split_by_prompt(films(80 if settings.fast else 2000), validation=0.2, seed=settings.seed)
-    prompts = list(dict.fromkeys(first_words(d.text) for d in reviews.validation if isinstance(d, Document)))
-    ours, theirs = sentences(settings.seed, 200 if settings.fast else None)
-    gold, gold_accuracy = gold_judge(theirs, ours)
+@dataclass(frozen=True)
+class Setting:
+    """What policies of this task start from, learn on and are judged by.
 
-    base = pretrain([d.text for d in reviews.train if isinstance(d, Document)], settings)
+    Attributes:
+        prompts: first words of the held-out reviews.
+        starts: those of the others, to sample from in training.
+        base: the language model, policy and reference at the start.
+        proxy, judge: the reward model and what it says.
+        gold, gold_accuracy: the judge that training never sees, and how often it is right on the proxy's sentences.
+        theirs: the gold judge's sentences.
+    """
+
+    prompts: list[str]
+    starts: list[str]
+    base: Path
+    proxy: Path
+    judge: Judge
+    gold: Gold
+    gold_accuracy: float
+    theirs: list[Thumb]
+
+
+def prepare(settings: argparse.Namespace) -> Setting:
+    """Base model, proxy reward and gold judge."""
+    settings.work.mkdir(parents=True, exist_ok=True)
+    reviews = split_by_prompt(films(80 if settings.fast else 2000), validation=0.2, seed=settings.seed)
+    seen, unseen = ([d.text for d in part if isinstance(d, Document)] for part in (reviews.train, reviews.validation))
+    prompts = list(dict.fromkeys(map(first_words, unseen)))
+    starts = [text for text in dict.fromkeys(map(first_words, seen)) if text not in prompts]
+    ours, theirs = sentences(settings.seed, 200 if settings.fast else None)
+    gold, accuracy = gold_judge(theirs, ours)
+    base = pretrain(seen, settings)
     proxy = fit_proxy(base, ours, settings)
-    judge = Judge(str(proxy))
-    signs = np.array(thumbs(judge, theirs)) > 0
-    accuracies = {"gold": gold_accuracy, "proxy": float(np.mean(signs == [row.label for row in theirs]))}
+    return Setting(prompts, starts, base, proxy, Judge(str(proxy)), gold, accuracy, theirs)
+
+
+def main(settings: argparse.Namespace) -> dict[str, Any]:
+    work, given = settings.work, prepare(settings)
+    prompts, base, judge = given.prompts, given.base, given.judge
+    signs = np.array(thumbs(judge, given.theirs)) > 0
+    accuracies = {"gold": given.gold_accuracy, "proxy": float(np.mean(signs == [row.label for row in given.theirs]))}
 
     starts = work / "prompts.jsonl"
-    texts = dict.fromkeys(first_words(d.text) for d in reviews.train if isinstance(d, Document))
-    write_examples([PromptOnly(text) for text in texts if text not in prompts], starts, overwrite=True)
+    write_examples([PromptOnly(text) for text in given.starts], starts, overwrite=True)
     short = {"episodes": 256} if settings.fast else {}
     policies = {}
     for name, change in (("PPO-ptx", PTX), ("PPO", {}), ("PPO, hardly held", LOOSE)):
         out = work / name.lower().replace(", ", "-").replace(" ", "-")
         options = PPO | change | short | {"seed": settings.seed}
         text = {"ptx": work / "reviews.jsonl"} if change is PTX else {}
-        policies[name] = train("ppo", out, options, model=base, data=starts, reward=proxy, **text).path
+        policies[name] = train("ppo", out, options, model=base, data=starts, reward=given.proxy, **text).path
 
     runs = {"SFT": (base, 1.0), f"SFT at temperature {COOLER}": (base, COOLER)}
     runs |= {name: (path, 1.0) for name, path in policies.items()}
     found = {
-        name: responses(path, base, prompts, temperature, gold, judge, settings.seed)
+        name: responses(path, base, prompts, temperature, given.gold, judge, settings.seed)
         for name, (path, temperature) in runs.items()
     }
     figures = {name: summary(s, found["SFT"], settings.seed) for name, s in found.items()}

@@ -8,31 +8,20 @@ responses of the base model that the proxy scores; the others sample their own.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common import HERE, arguments, run, table, train
-from sentiment import (
-    COMMON,
-    NEW_TOKENS,
-    PROMPT_WORDS,
-    films,
-    first_words,
-    fit_proxy,
-    gold_judge,
-    pretrain,
-    responses,
-    sentences,
-)
+from sentiment import COMMON, NEW_TOKENS, PROMPT_WORDS, prepare, requirements, responses, summary
 
 from hearken.domains.text.respond import respond
 from hearken.evaluation.charts import CSS, Series, line_chart
 from hearken.evaluation.measure import Judge
-from hearken.feedback.examples import Comparison, Document, PromptOnly, Rating
+from hearken.feedback.examples import Comparison, PromptOnly, Rating
 from hearken.feedback.formats import write_examples
-from hearken.feedback.splits import split_by_prompt
-from hearken.statistics.intervals import cluster_bootstrap, paired_difference
+from hearken.statistics.intervals import Interval
 
 ONLINE = COMMON | {
     "episodes": 2560, "batch": 256, "samples": 4, "max_new_tokens": NEW_TOKENS, "missing_eos": None,
@@ -57,9 +46,22 @@ METHODS: dict[str, tuple[dict[str, Any], str, Sequence[float]]] = {
 OFFLINE = {"dpo": "rankings", "ilql": "ratings"}
 SCORED = 4
 """Responses of the base model to each prompt that the proxy scores."""
+COLUMNS = {
+    "gain": "gain over SFT", "kl": "KL, nats", "distinct_2_ratio": "distinct-2, of SFT's",
+    "perplexity_ratio": "perplexity, of SFT's",
+}  # fmt: skip
+FAMILIES = {
+    **dict.fromkeys(("ppo", "a2c", "trpo", "nlpo"), 0), **dict.fromkeys(("rloo", "grpo", "reinforce"), 1),
+    **dict.fromkeys(("dpo", "online_dpo"), 2), "rft": 3, "ilql": 4,
+}  # fmt: skip
+"""Colour and dash of a method: with a critic, without, from pairs, by imitation, offline with values."""
 STYLE = (
     """svg { --ink: #1b1f24; --muted: #5c6670; --hairline: #d8dde2; --paper: #fff; --series-0: #0b62a4;
---series-1: #b3460b; --series-2: #2a7a3b; --series-3: #7a3b9a; --series-4: #8a6d00; background: #fff; }
+--series-1: #b3460b; --series-2: #2a7a3b; --series-3: #7a3b9a; --series-4: #8a6d00; background: var(--paper); }
+@media (prefers-color-scheme: dark) {
+svg { --ink: #e8edf2; --muted: #a3adb8; --hairline: #3a434d; --paper: #14181d; --series-0: #6db3f2;
+--series-1: #f2a36d; --series-2: #7fd08f; --series-3: #cf9df0; --series-4: #dcc25a; }
+}
 """
     + CSS
 )
@@ -67,19 +69,10 @@ STYLE = (
 
 def main(settings: argparse.Namespace) -> dict[str, Any]:
     """Base, proxy and judge as in sentiment.py; every method; plot."""
-    work: Path = settings.work
-    work.mkdir(parents=True, exist_ok=True)
-    reviews = split_by_prompt(films(80 if settings.fast else 2000), validation=0.2, seed=settings.seed)
-    prompts = list(dict.fromkeys(first_words(d.text) for d in reviews.validation if isinstance(d, Document)))
-    ours, theirs = sentences(settings.seed, 200 if settings.fast else None)
-    gold, _ = gold_judge(theirs, ours)
-    base = pretrain([d.text for d in reviews.train if isinstance(d, Document)], settings)
-    proxy = fit_proxy(base, ours, settings)
-    judge = Judge(str(proxy))
-
-    asked = dict.fromkeys(first_words(d.text) for d in reviews.train if isinstance(d, Document))
-    data = write_data([text for text in asked if text not in prompts], base, judge, work, settings.seed)
-    start = responses(base, base, prompts, 1.0, gold, judge, settings.seed)
+    task = prepare(settings)
+    work, prompts, base, judge = settings.work, task.prompts, task.base, task.judge
+    data = write_data(task.starts, base, judge, work, settings.seed)
+    start = responses(base, base, prompts, 1.0, task.gold, judge, settings.seed)
     found: dict[str, list[dict[str, Any]]] = {}
     for method in settings.methods:
         given, knob, values = METHODS[method]
@@ -88,25 +81,38 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
             options = given | {knob: value, "seed": settings.seed}
             if settings.fast and "episodes" in options:
                 options |= {"episodes": 64, "batch": 32}
-            more = {} if method in OFFLINE else {"reward": proxy}
+            more = {} if method in OFFLINE else {"reward": task.proxy}
             rows = data[OFFLINE.get(method, "prompts")]
             policy = train(method, work / f"{method}-{knob}-{value}", options, model=base, data=rows, **more).path
-            got = responses(policy, base, prompts, 1.0, gold, judge, settings.seed)
-            gain = paired_difference(got.gold, start.gold, seed=settings.seed)
-            found[method].append({knob: value, "gain": gain, "kl": cluster_bootstrap(got.kl, seed=settings.seed)})
-            print(f"{method} {knob} {value}: gain {gain}, KL {found[method][-1]['kl']}", flush=True)
-    rows_ = [
-        (method, f"{knob} {point[knob]:g}", point["gain"], point["kl"])
+            got = responses(policy, base, prompts, 1.0, task.gold, judge, settings.seed)
+            figures = summary(got, start, settings.seed)
+            found[method].append({knob: value} | {name: figures[name] for name in COLUMNS})
+            print(f"{method} {knob} {value}: gain {figures['gain']}, KL {figures['kl']}", flush=True)
+    lines = [
+        (method, f"{knob} {point[knob]:g}", *(point[name] for name in COLUMNS), "yes" if reaches(point) else "")
         for method, points in found.items()
         for knob in [METHODS[method][1]]
         for point in points
     ]
-    table(
-        f"Gold judge's gain over SFT and KL of {NEW_TOKENS} tokens after {PROMPT_WORDS} words, {len(prompts)} prompts",
-        ("method", "held by", "gain", "KL, nats"), rows_,
-    )  # fmt: skip
+    title = f"Responses of {NEW_TOKENS} tokens to the first {PROMPT_WORDS} words of {len(prompts)} reviews"
+    table(title, ("method", "held by", *COLUMNS.values(), "reaches"), lines)
     settings.plot.write_text(plot(found), "utf-8")
     return {"frontier": found, "plot": settings.plot.name}
+
+
+def reaches(figures: dict[str, Interval]) -> bool:
+    """Whether a policy has all that sentiment.py asks for."""
+    return all(requirements(figures).values())
+
+
+def redraw(file: Path, picture: Path) -> None:
+    """The plot of figures that were written before."""
+    frontier = json.loads(file.read_text("utf-8"))["frontier"]
+    points = {
+        method: [{name: Interval(*point[name]) for name in ("gain", "kl")} for point in found]
+        for method, found in frontier.items()
+    }
+    picture.write_text(plot(points), "utf-8")
 
 
 def write_data(prompts: Sequence[str], base: Path, judge: Judge, work: Path, seed: int) -> dict[str, Path]:
@@ -134,7 +140,8 @@ def plot(found: dict[str, list[dict[str, Any]]]) -> str:
     lines = []
     for method, points in found.items():
         at = sorted((point["kl"].estimate, point["gain"].estimate) for point in points)
-        lines.append(Series(method, [0.0, *(kl for kl, _ in at)], [0.0, *(gain for _, gain in at)]))
+        xs, ys = [0.0, *(kl for kl, _ in at)], [0.0, *(gain for _, gain in at)]
+        lines.append(Series(method, xs, ys, style=FAMILIES[method]))
     chart = line_chart(
         lines, title="Reward and KL of every method", x_label="KL, nats a response", y_label="gold gain over SFT",
         description="The gold judge's gain over the SFT policy against the KL divergence from it, for each method.",
@@ -148,4 +155,9 @@ if __name__ == "__main__":
     parser = arguments(__doc__ or "")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--plot", type=Path, default=HERE / "results" / "sentiment_frontier.svg", help="the picture")
-    run(main, parser)
+    parser.add_argument("--redraw", action="store_true", help="train nothing: draw the figures in --out once more")
+    given = parser.parse_args()
+    if given.redraw:
+        redraw(given.out, given.plot)
+    else:
+        run(main, parser)

@@ -3,8 +3,8 @@
 Both sides get the same model, data, batch and epochs, each in a process of its own with the same threads and precision.
 They take turns; a ratio is the median over the turns. A peer uses whichever of its own settings a trial run finds
 fastest. Times leave out imports, loading, saving and the first step, which warms up. Peers are found by --trl and
---trl-ppo (a Python each, or the environment variables HEARKEN_TRL and HEARKEN_TRL_PPO): TRL 1.16 for SFT and reward
-models, TRL 1.12 for PPO.
+--trl-ppo (a Python each, or the environment variables HEARKEN_TRL and HEARKEN_TRL_PPO): TRL 1.12 for PPO, TRL 1.16 for
+everything else that trains.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from clock import Task
 from page import tables, write_docs
 from world import Size
 
+from hearken.algorithms.kto import partners
 from hearken.errors import UserError
 from hearken.training.batching import Order
 
@@ -38,14 +39,28 @@ PEERS = {"trl": ("HEARKEN_TRL", "1.16"), "trl-ppo": ("HEARKEN_TRL_PPO", "1.12")}
 DOCS = HERE.parent / "docs"
 
 GROUPED = {"train_sampling_strategy": "group_by_length"}
-TRAINING = [{}, GROUPED, GROUPED | {"accumulate": 2}, GROUPED | {"accumulate": 4}]
+REBALANCED = {"train_sampling_strategy": "batch_rebalance"}  # microbatches of alike lengths within a batch
+CUT = [{"accumulate": 2}, {"accumulate": 4}]
+TRAINING = [{}, GROUPED, *(GROUPED | cut for cut in CUT), *(REBALANCED | cut for cut in CUT)]
+STATIC = {"cache_implementation": "static"}
+CONTINUOUS = {"use_transformers_continuous_batching": True}  # made for GPUs: 20 times slower on two cores, so left out
+SAMPLING = [{}, *CUT, STATIC, CONTINUOUS]
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "sft": [*TRAINING, {"padding_free": True, "accumulate": 4}],
     "reward": TRAINING,
-    "ppo": [{}, {"accumulate": 2}, {"accumulate": 4}],
-    "sample": [{}, {"cache_implementation": "static"}],
+    "dpo": TRAINING,
+    "kto": [{}, *CUT, {"accumulate": 8}],  # it takes rows in their order only
+    "ppo": [{}, *CUT],
+    "rloo": SAMPLING,
+    "grpo": SAMPLING,
+    "sample": [{}, STATIC],
 }
 """What a peer may choose from."""
+
+UNITS = {
+    "sample": "new tokens/s", "ppo": "episodes/s", "rloo": "episodes/s", "grpo": "episodes/s", "dpo": "pairs/s",
+    "kto": "examples/s",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,7 @@ class Row:
     goal: float
     samples: int = 1
     stops: bool = False
+    cached: bool = False
 
     @property
     def peer(self) -> str | None:
@@ -67,7 +83,12 @@ class Row:
     @property
     def unit(self) -> str:
         """What is counted."""
-        return {"sample": "new tokens/s", "ppo": "episodes/s"}.get(self.kind, "real tokens/s")
+        return UNITS.get(self.kind, "real tokens/s")
+
+    @property
+    def samples_first(self) -> bool:
+        """Whether the method learns from what it samples."""
+        return self.kind in ("ppo", "rloo", "grpo")
 
 
 ROWS = (
@@ -85,7 +106,15 @@ ROWS = (
     Row("PPO, own EOS", "ppo", 256, 2.5, stops=True),
     Row("PPO, fixed length", "ppo", 64, 1.6),
     Row("PPO, own EOS", "ppo", 64, 2.5, stops=True),
-)
+    *(
+        Row(f"{kind.upper()}, reference {where}", kind, hidden, 1.8, samples, cached=where == "cached")
+        for kind, samples in (("dpo", 2), ("kto", 1)) for hidden in (256, 64) for where in ("in the step", "cached")
+    ),
+    *(
+        Row(f"{kind.upper()}, 4 a prompt, own EOS", kind, hidden, 2.0, samples=4, stops=True)
+        for kind in ("rloo", "grpo") for hidden in (256, 64)
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,7 +136,7 @@ class Contest:
         task = replace(task, work=str(world.fresh(self.work / "out")), device=self.device, precision=self.precision)
         environment = os.environ | {
             "OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "ignore",
+            "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "ignore", "HEARKEN_CACHE": str(self.work / "cache"),
         }  # fmt: skip
         if python not in (None, sys.executable):
             environment.pop("PYTHONPATH", None)
@@ -124,10 +153,14 @@ class Contest:
     def task(self, row: Row, count: int | None = None) -> Task:
         """The work of a row; ``count`` rows of data instead of the usual number."""
         size = Size(row.hidden)
-        rate = world.end_rate(NEW) if row.stops or row.kind in ("sft", "reward") else 0.0
+        trains = row.kind in ("sft", "reward", "dpo", "kto")
+        rate = world.end_rate(NEW) if row.stops or trains else 0.0
         folder = self.work / f"hidden-{row.hidden}-{'stops' if rate else 'never-stops'}"
         model = world.make_model(folder, size, self.seed, rate)
-        task = Task(row.kind, model=str(model), samples=row.samples, stops=row.stops, new_tokens=NEW, seed=self.seed)
+        task = Task(
+            row.kind, model=str(model), samples=row.samples, stops=row.stops, cached=row.cached, new_tokens=NEW,
+            seed=self.seed,
+        )  # fmt: skip
         if row.kind in ("reward", "ppo"):
             task = replace(task, reward=str(world.make_reward(Path(f"{folder}-reward"), model, self.seed)))
         full = 128 if row.hidden > 64 else 256
@@ -135,14 +168,23 @@ class Contest:
         if row.kind == "sft":
             rows = world.demonstrations(size, count or self.few(full, 48), self.seed)
             task = replace(task, batch=16)
-        elif row.kind == "reward":
+        elif row.kind == "kto":
+            rows = world.thumbs(size, count or self.few(full, 48), self.seed)
+            task = replace(task, batch=16)
+        elif trains:
             rows = world.rankings(size, count or self.few(2 * full // row.samples, 48), row.samples, self.seed)
             task = replace(task, batch=32 // row.samples)
         else:
-            steps = self.few(2 if row.kind == "ppo" else 4, 1)
-            task = replace(task, batch=self.few(32, 8), steps=steps, lr=3e-6)
+            steps = self.few(2 if row.kind in ("ppo", "rloo", "grpo") else 4, 1)
+            critic_free = row.kind in ("rloo", "grpo")
+            task = replace(task, batch=self.few(64 if critic_free else 32, 8), steps=steps, lr=3e-6)
             rows = world.prompts(size, task.batch * (task.steps + 1), PROMPT, self.seed)
         return replace(task, data=str(world.write_rows(data, rows)))
+
+    def rollouts(self) -> list[dict[str, Any]]:
+        """The responses that our side has just sampled."""
+        lines = (self.work / "out" / "run" / "rollouts.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines]
 
     def few(self, full: int, smoke: int) -> int:
         """A number, or the smaller one of a smoke run."""
@@ -154,8 +196,8 @@ class Contest:
 
 
 def units(row: Row, task: Task, found: dict[str, Any]) -> float:
-    """What a side has done in its timed laps: new tokens, episodes, or real tokens."""
-    return float(task.batch * len(found["laps"]) if row.kind == "ppo" else found["tokens"])
+    """What a side has done in its timed laps: new or real tokens, or whole batches of pairs, examples or episodes."""
+    return float(found["tokens"] if "tokens/s" in row.unit else task.batch * len(found["laps"]))
 
 
 def needed(row: Row, task: Task, found: dict[str, Any]) -> float:
@@ -171,18 +213,31 @@ def needed(row: Row, task: Task, found: dict[str, Any]) -> float:
         body, policy = size.forward(each), size.forward(each, head=task.batch * length)
         scoring = 2 * policy + 2 * body  # old and reference log-probabilities, values, rewards
         return laps * (policy + scoring + task.passes * 3 * (policy + body))
+    if row.samples_first:  # sampling tells the policy's log-probabilities: reference, forward and backward come besides
+        length = round(found["mean_length"])
+        each = [(0, PROMPT)] * (task.batch // task.samples) + [(PROMPT, length)] * task.batch
+        return laps * 5 * size.forward(each, head=task.batch * length)
     rows = task.rows()
-    head = sum(sum(world.lengths(r)[1]) for r in rows) if row.kind == "sft" else 0
-    whole = 3 * size.forward(world.spans(rows), head=head)
+    head = sum(sum(world.lengths(r)[1]) for r in rows) if row.kind != "reward" else 0
+    once = size.forward(world.spans(rows), head=head)
+    whole = 3 * once
+    if row.kind == "kto":  # and once more, without gradient, with as many mismatched responses to the same prompts
+        whole += once
+    if row.kind in ("dpo", "kto") and not row.cached:
+        whole += once
+        if row.kind == "kto":  # the same prompts
+            whole += size.forward(((p, n) for p, (n,) in map(world.lengths, rows)), head=head)
     return whole * found["tokens"] / world.real_tokens(rows)  # without the step that warmed up
 
 
 def choose(contest: Contest, row: Row, python: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The peer's fastest setting on a small part of the work, and what each took."""
     trials: list[dict[str, Any]] = []
-    candidates = SETTINGS[row.kind][:2] if contest.fast else SETTINGS[row.kind]
+    candidates = [s for s in SETTINGS[row.kind] if s != CONTINUOUS or contest.device != "cpu"]
+    candidates = candidates[:2] if contest.fast else candidates
+    samples = row.kind == "sample" or row.samples_first
     part = 24 if row.samples > 2 else 64  # a peer reads a ranking as its K(K-1)/2 pairs
-    task = contest.task(row, part if row.kind in ("sft", "reward") and not contest.fast else None)
+    task = contest.task(row, None if samples or contest.fast else part)
     for setting in candidates:
         try:
             found = contest.side(replace(task, setting=setting, steps=1), python)
@@ -227,17 +282,33 @@ def measure(contest: Contest, row: Row, python: str) -> dict[str, Any]:
 
 
 def equal_losses(contest: Contest, kind: str, python: str) -> dict[str, Any]:
-    """The same seed and order: losses of both sides over 50 steps and their greatest difference."""
+    """The same seed and order: losses of both sides over 50 steps and their greatest difference.
+
+    KTO: the peer is given our mismatched pairs. RLOO and GRPO: the peer is given the responses that we sampled, step by
+    step; as the loss of a first pass over a batch says little about the policy, the gradient's norm is compared.
+    """
     steps, batch, seed = contest.few(50, 8), 4, contest.seed
-    row = Row(kind, kind, 64, 1.0, samples=1 if kind == "sft" else 2)
-    task = replace(contest.task(row, steps * batch), batch=batch)
-    ours = contest.side(task)["losses"]
-    rows, order = task.rows(), Order(steps * batch, batch, seed)
-    shuffled = world.write_rows(Path(task.data + ".ordered"), (rows[i] for s in range(steps) for i in order.rows(s)))
-    theirs = contest.side(replace(task, data=str(shuffled), in_order=True), python)["losses"]
+    row = Row(kind, kind, 64, 1.0, samples={"reward": 2, "dpo": 2, "rloo": 4, "grpo": 4}.get(kind, 1))
+    ordered = contest.work / "data" / f"{kind}-ordered.jsonl"
+    if row.samples_first:
+        row, batch = replace(row, stops=True), 16
+        task = replace(contest.task(row, steps * batch), batch=batch, steps=steps - 1, lr=1e-4)
+        ours = contest.side(task)["norms"]
+        world.write_rows(ordered, contest.rollouts())
+    else:
+        task = replace(contest.task(row, steps * batch), batch=batch)
+        ours = contest.side(task)["losses"]
+        rows, order = task.rows(), Order(steps * batch, batch, seed)
+        if kind == "kto":
+            after = partners(len(rows), seed)
+            rows = [r | {"mismatched": rows[after[i]]["completion"]} for i, r in enumerate(rows)]
+        world.write_rows(ordered, (rows[i] for s in range(steps) for i in order.rows(s)))
+    found = contest.side(replace(task, data=str(ordered), in_order=True), python)
+    theirs = found["norms" if row.samples_first else "losses"]
     worst = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
     return {
         "kind": kind,
+        "of": "gradient norm" if row.samples_first else "loss",
         "steps": len(ours),
         "first": ours[0],
         "last": ours[-1],
@@ -350,7 +421,8 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
             figures["rows"].append(one)
             print(f"{name}: {one['ratio']:.2f} (goal {row.goal:g})", flush=True)
     if "losses" in parts and "trl" in peers:
-        figures["losses"] = [equal_losses(contest, kind, peers["trl"]) for kind in ("sft", "reward")]
+        kinds = ("sft", "reward", "dpo", "kto", "rloo", "grpo")
+        figures["losses"] = [equal_losses(contest, kind, peers["trl"]) for kind in kinds]
     if "startup" in parts:
         figures["startup"] = startup(contest, contest.few(5, 1))
     if "scaling" in parts:

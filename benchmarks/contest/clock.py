@@ -20,13 +20,18 @@ from typing import Any
 
 import torch
 
+BETA, KL = 0.1, 0.05
+"""Of DPO and KTO; of RLOO (in the reward) and GRPO (in the loss)."""
+REWARD = "scoring:mean_number"
+"""Of RLOO and GRPO, the same function on both sides."""
+
 
 @dataclass(frozen=True)
 class Task:
     """One piece of work, the same for both sides.
 
     Attributes:
-        kind: sft, reward, ppo, sample (and, for us alone, matmul).
+        kind: sft, reward, ppo, sample, dpo, kto, rloo, grpo (and, for us alone, matmul).
         model, reward: folders of a causal language model and of a reward model.
         data: JSONL of the layout that the kind reads.
         work: a new folder for whatever a side must write.
@@ -34,8 +39,9 @@ class Task:
         samples: responses to each prompt.
         new_tokens: longest response.
         passes: of PPO over each batch.
-        steps: of PPO and sampling; training takes one epoch.
+        steps: of sampling and of methods that sample; the others take one epoch.
         stops: whether responses end at their own end token.
+        cached: the reference's log-probabilities of DPO and KTO are computed before the clock starts.
         in_order: take the rows as they stand in the file.
         setting: what one side may choose for itself.
         profile: also say which operations the time went into.
@@ -52,6 +58,7 @@ class Task:
     passes: int = 4
     steps: int = 3
     stops: bool = False
+    cached: bool = False
     in_order: bool = False
     lr: float = 1e-4
     seed: int = 0

@@ -11,7 +11,7 @@ from typing import Any
 os.environ.setdefault("HEARKEN_QUIET", "1")
 
 import torch
-from clock import Clock, Task, main
+from clock import BETA, KL, REWARD, Clock, Task, main
 from torch.profiler import ProfilerActivity, profile
 
 from hearken.algorithms.stage import train
@@ -106,11 +106,15 @@ def stage(kind: str, task: Task, clock: Clock, **more: Any) -> None:
         artifact = train(kind, **options(task), **more)
 
     extra = profiled(task, clock, work)
-    rows = [json.loads(line) for line in (Path(task.work) / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    history = (Path(task.work) / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in history]
     losses = [row.get("loss", row.get("policy_loss")) for row in rows]
+    norms = [row.get("grad_norm") for row in rows]
     lengths = [row["length"] for row in rows[1:] if "length" in row]  # of responses, where the stage samples them
     mean_length = sum(lengths) / len(lengths) if lengths else None
-    clock.result(losses=losses, tokens=sum(tokens), mean_length=mean_length, metrics=artifact.metrics, **extra)
+    clock.result(
+        losses=losses, norms=norms, tokens=sum(tokens), mean_length=mean_length, metrics=artifact.metrics, **extra
+    )
 
 
 def sft(task: Task, clock: Clock) -> None:
@@ -123,21 +127,49 @@ def reward(task: Task, clock: Clock) -> None:
     stage("reward", task, clock, batch=task.batch, validation=0.0, normalise="none")
 
 
-def ppo(task: Task, clock: Clock) -> None:
-    """The first iteration warms up, the others are timed, by phase."""
-    from hearken.algorithms import ppo as algorithm
+def dpo(task: Task, clock: Clock) -> None:
+    """One epoch over pairs; the reference in every step, or from the cache on disk."""
+    stage("dpo", task, clock, batch=task.batch, validation=0.0, beta=BETA, cache_reference=task.cached)
+
+
+def kto(task: Task, clock: Clock) -> None:
+    """One epoch over responses with a thumb, as many up as down."""
+    stage("kto", task, clock, batch=task.batch, validation=0.0, beta=BETA, cache_reference=task.cached)
+
+
+def watch_learning(clock: Clock) -> None:
+    """Phases that the methods which sample have in common."""
     from hearken.models.scorers import TokenScorer, ValueScorer
-    from hearken.rewards.learned import LearnedReward
     from hearken.training.optimiser import Optimiser
 
     clock.wrap(NativeSampler, "sample", "sampling")
-    clock.wrap(LearnedReward, "__call__", "scoring")
-    clock.wrap(algorithm, "gather", "scoring")
     for scorer in (TokenScorer, ValueScorer):
         clock.wrap(scorer, "forward", "forward", when=torch.is_grad_enabled)
     clock.wrap(Run, "backward", "backward")
     clock.wrap(Optimiser, "clip", "optimiser")
     clock.wrap(Optimiser, "update", "optimiser")
+
+
+def critic_free(task: Task, clock: Clock) -> None:
+    """RLOO and GRPO: one pass over each batch. The first iteration warms up, the others are timed, by phase."""
+    from hearken.algorithms import policy_gradient as algorithm
+
+    watch_learning(clock)
+    clock.wrap(algorithm, "roll_out", "scoring")
+    stage(
+        task.kind, task, clock, reward=REWARD, batch=task.batch, samples=task.samples, beta=KL,
+        episodes=task.batch * (task.steps + 1), max_new_tokens=task.new_tokens, missing_eos=None,
+    )  # fmt: skip
+
+
+def ppo(task: Task, clock: Clock) -> None:
+    """The first iteration warms up, the others are timed, by phase."""
+    from hearken.algorithms import ppo as algorithm
+    from hearken.rewards.learned import LearnedReward
+
+    watch_learning(clock)
+    clock.wrap(LearnedReward, "__call__", "scoring")
+    clock.wrap(algorithm, "gather", "scoring")
     stage(
         "ppo", task, clock, reward=task.reward, batch=task.batch, samples=task.samples, epochs=task.passes,
         episodes=task.batch * (task.steps + 1), max_new_tokens=task.new_tokens, missing_eos=None, minibatches=1,
@@ -182,4 +214,5 @@ def matmul(task: Task, clock: Clock) -> None:
 
 
 if __name__ == "__main__":
-    main({"sft": sft, "reward": reward, "ppo": ppo, "sample": sample, "matmul": matmul})
+    kinds = {"sft": sft, "reward": reward, "dpo": dpo, "kto": kto, "rloo": critic_free, "grpo": critic_free}
+    main({**kinds, "ppo": ppo, "sample": sample, "matmul": matmul})

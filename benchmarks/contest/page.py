@@ -73,10 +73,10 @@ def tables(figures: dict[str, Any]) -> dict[str, str]:
         found["profile"] = markdown(("work", *kinds), profile)
     if figures.get("losses"):
         lines = [
-            (e["kind"], e["steps"], f"{e['first']:.4f}", f"{e['last']:.4f}", f"{e['worst']:.1e}")
+            (e["kind"], e["of"], e["steps"], f"{e['first']:.4f}", f"{e['last']:.4f}", f"{e['worst']:.1e}")
             for e in figures["losses"]
         ]
-        found["losses"] = markdown(("stage", "steps", "first loss", "last loss", "greatest difference"), lines)
+        found["losses"] = markdown(("stage", "compared", "steps", "first", "last", "greatest difference"), lines)
     if figures.get("startup"):
         found["startup"] = markdown(("command", "seconds"), [(k, f"{v:.2f}") for k, v in figures["startup"].items()])
     for axis, points in (figures.get("scaling") or {}).items():

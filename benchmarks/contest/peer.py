@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
-from clock import Clock, Task, main
+from clock import BETA, KL, Clock, Task, main
 from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
@@ -34,6 +35,10 @@ class Laps(TrainerCallback):
         self.clock = clock
         self.trainer: Any = None
         self.before = 0
+
+    def on_train_begin(self, *_: Any, optimizer: Any = None, **__: Any) -> None:
+        if self.trainer is not None:
+            self.clock.wrap(optimizer, "step", "optimiser")
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         if self.clock.marks:
@@ -86,14 +91,15 @@ def classifier(folder: str) -> Any:
     return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
 
 
-def train(trainer: Any, clock: Clock, copies: int = 1) -> None:
+def train(trainer: Any, clock: Clock, copies: int = 1, figures: Callable[[], dict[str, Any]] = dict) -> None:
     """Train and report; each response stands ``copies`` times in the trainer's batches."""
     laps = Laps(clock)
     laps.trainer = trainer
     trainer.add_callback(laps)
     trainer.train()
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    clock.result(losses=losses, tokens=(laps.tokens() - laps.before) / copies)
+    logged = [row for row in trainer.state.log_history if "loss" in row]
+    losses, norms = ([row.get(name) for row in logged] for name in ("loss", "grad_norm"))
+    clock.result(losses=losses, norms=norms, tokens=(laps.tokens() - laps.before) / copies, **figures())
 
 
 def sft(task: Task, clock: Clock) -> None:
@@ -126,6 +132,86 @@ def reward(task: Task, clock: Clock) -> None:
     data = Dataset.from_list(rows)
     trainer = RewardTrainer(classifier(task.reward), config, train_dataset=data, processing_class=tokenizer)
     train(trainer, clock, copies=task.samples - 1)
+
+
+def dpo(task: Task, clock: Clock) -> None:
+    """One epoch over pairs; the reference in every step, or computed for all pairs when the trainer is made."""
+    from trl import DPOConfig, DPOTrainer
+
+    rows = []
+    for row in task.rows():
+        chosen, rejected = row["responses"]
+        longest = len(row["prompt"].split()) + max(len(chosen.split()), len(rejected.split()))
+        rows.append({"prompt": row["prompt"], "chosen": chosen, "rejected": rejected, "length": longest})
+    config = DPOConfig(**training(task), beta=BETA, precompute_ref_log_probs=task.cached)
+    tokenizer, data = AutoTokenizer.from_pretrained(task.model), Dataset.from_list(rows)
+    train(DPOTrainer(language_model(task.model), None, config, train_dataset=data, processing_class=tokenizer), clock)
+
+
+def kto(task: Task, clock: Clock) -> None:
+    """One epoch over responses with a thumb. Rows that name a mismatched response get it instead of the trainer's."""
+    from trl import KTOConfig, KTOTrainer
+
+    rows = task.rows()
+    mismatched = [row.pop("mismatched", None) for row in rows]
+    for row in rows:
+        row["length"] = len(row["prompt"].split()) + len(row["completion"].split())
+    config = KTOConfig(**training(task), beta=BETA, precompute_ref_log_probs=task.cached)
+    tokenizer, data = AutoTokenizer.from_pretrained(task.model, padding_side="left"), Dataset.from_list(rows)
+    trainer = KTOTrainer(language_model(task.model), None, config, train_dataset=data, processing_class=tokenizer)
+    if mismatched[0]:
+        ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in mismatched]
+        kept = trainer.train_dataset.remove_columns("KL_completion_ids")
+        trainer.train_dataset = kept.add_column("KL_completion_ids", ids)
+    train(trainer, clock)
+
+
+def critic_free(task: Task, clock: Clock) -> None:
+    """RLOO and GRPO, one pass: the first iteration warms up, the others are timed, by phase.
+
+    In order, the rows hold responses that were sampled before; the trainer gets them in place of its own.
+    """
+    import trl
+    from scoring import mean_number
+
+    setting = dict(task.setting)
+    pieces = setting.pop("accumulate", 1)
+    rows = task.rows()
+    steps = len(rows) // task.batch if task.in_order else task.steps + 1
+    more = {"loss_type": "grpo"} if task.kind == "grpo" else {}
+    config = getattr(trl, f"{task.kind.upper()}Config")(
+        **arguments(task), per_device_train_batch_size=task.batch // pieces, gradient_accumulation_steps=pieces,
+        num_generations=task.samples, max_completion_length=task.new_tokens, beta=KL, max_steps=steps,
+        shuffle_dataset=not task.in_order, **more, **setting,
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(task.model, padding_side="left")
+    prompts = [{"prompt": row["prompt"]} for row in (rows[:: task.samples] if task.in_order else rows)]
+    trainer = getattr(trl, f"{task.kind.upper()}Trainer")(
+        language_model(task.model), mean_number, args=config, train_dataset=Dataset.from_list(prompts),
+        processing_class=tokenizer,
+    )  # fmt: skip
+    end, lengths = tokenizer.eos_token_id, []
+    ready = iter([
+        tokenizer(row["completion"])["input_ids"] + [end] * (row["finish_reason"] == "stop")
+        for row in rows if task.in_order
+    ])  # fmt: skip
+    sampled = trainer._generate_single_turn
+
+    def generate(prompt_ids: list[list[int]], *given: Any, **named: Any) -> Any:
+        if task.in_order:
+            ids = [next(ready) for _ in prompt_ids]
+            return (ids, None) if task.kind == "grpo" else ids
+        found = sampled(prompt_ids, *given, **named)
+        if clock.marks:
+            lengths.extend(map(len, found[0] if task.kind == "grpo" else found))
+        return found
+
+    trainer._generate_single_turn = generate
+    clock.wrap(trainer, "_generate_single_turn", "sampling")
+    clock.wrap(trainer, "_generate_and_score_completions", "scoring")
+    clock.wrap(trainer, "compute_loss", "forward")
+    clock.wrap(trainer.accelerator, "backward", "backward")
+    train(trainer, clock, figures=lambda: {"mean_length": sum(lengths) / len(lengths)} if lengths else {})
 
 
 def ppo(task: Task, clock: Clock) -> None:
@@ -190,4 +276,5 @@ def sample(task: Task, clock: Clock) -> None:
 
 
 if __name__ == "__main__":
-    main({"sft": sft, "reward": reward, "ppo": ppo, "sample": sample})
+    kinds = {"sft": sft, "reward": reward, "dpo": dpo, "kto": kto, "rloo": critic_free, "grpo": critic_free}
+    main({**kinds, "ppo": ppo, "sample": sample})

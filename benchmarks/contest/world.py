@@ -153,6 +153,11 @@ def rankings(size: Size, count: int, k: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def thumbs(size: Size, count: int, seed: int) -> list[dict[str, Any]]:
+    """Demonstrations with a thumb, up and down by turns."""
+    return [row | {"label": i % 2 == 0} for i, row in enumerate(demonstrations(size, count, seed))]
+
+
 def prompts(size: Size, count: int, length: int, seed: int) -> list[dict[str, Any]]:
     """Prompts of one length."""
     draw = np.random.default_rng([seed, 3])

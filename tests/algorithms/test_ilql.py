@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from hearken.algorithms.ilql import scored
 from hearken.algorithms.stage import train
 from hearken.domains.text.data import Judged
 from hearken.domains.text.respond import respond
+from hearken.domains.text.talk import Talker
 from hearken.errors import UserError
 from hearken.models.guided import HEADS, GuidedScorer, with_guidance
 from hearken.models.layout import Group, lay_out
-from hearken.models.loading import load_policy
+from hearken.models.loading import load_policy, load_tokenizer
 from hearken.models.scorers import TokenScorer
+from hearken.rollout.sampler import SamplingParameters
 
 SMALL: dict[str, Any] = {"trackers": "none", "precision": "fp32", "batch": 16, "checkpoint_seconds": 1e9}
 
@@ -55,6 +58,22 @@ def test_the_folder_is_an_ordinary_policy_with_heads_beside(world, tmp_path: Pat
     assert isinstance(scorer, GuidedScorer) and scorer.beta == 1.0
     plain = TokenScorer(load_policy(str(world.sft)))
     assert with_guidance(plain, str(world.sft)) is plain
+
+
+def test_talking_is_guided_like_sampling(world, tmp_path: Path) -> None:
+    folder = tmp_path / "guided"
+    shutil.copytree(world.sft, folder)
+    scorer = GuidedScorer(load_policy(str(folder)), beta=1e3)
+    with torch.no_grad():
+        for head in scorer.target:
+            head[-1].bias[8] += 1.0
+    scorer.save_heads(folder)
+    how, said = SamplingParameters(max_new_tokens=4, temperature=0), []
+    for policy in (world.sft, folder):
+        parts = Talker(lambda policy=policy: str(policy), how, device="cpu").stream("tell 1 the", 1, seed=0)
+        said.append("".join(text for _, text in parts))
+        assert [[said[-1]]] == respond(policy, ["tell 1 the"], max_new_tokens=4, temperature=0, device="cpu")
+    assert said[1] == load_tokenizer(str(folder)).decode([8] * 4) != said[0]
 
 
 def test_without_guidance_it_is_the_policy(world) -> None:

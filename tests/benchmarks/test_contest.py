@@ -90,7 +90,7 @@ def test_tables_fill_the_page(tmp_path: Path) -> None:
 
     point = {"x": 128, "per_second": 10.0, "share": 0.2}
     figures = {
-        "losses": [{"kind": "sft", "steps": 50, "first": 7.6, "last": 7.5, "worst": 2e-6}],
+        "losses": [{"kind": "sft", "of": "loss", "steps": 50, "first": 7.6, "last": 7.5, "worst": 2e-6}],
         "scaling": {"rate": 1e11, "tokens": [point, point | {"x": 256, "per_second": 30.0, "share": 0.6}]},
     }
     page = tmp_path / "page.md"
@@ -99,7 +99,7 @@ def test_tables_fill_the_page(tmp_path: Path) -> None:
     )
     write_docs(figures, page)
     text = page.read_text()
-    assert "| sft   | 50    |" in text and "old" not in text and "stays" in text and text.startswith("a\n")
+    assert "| sft   | loss     | 50    |" in text and "old" not in text and "stays" in text and text.startswith("a\n")
     chart = (tmp_path / "performance-tokens.svg").read_text()
     assert chart.startswith("<svg xmlns") and "256: 60% of 100 GFLOP/s" in chart
 
@@ -114,22 +114,66 @@ def test_missing_peers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "trl==1.16.*" in missing[0] and "--trl-ppo" in missing[1]
 
 
+def test_each_method_has_rows_at_both_sizes() -> None:
+    import vs_trl
+
+    goals = {"dpo": 1.8, "kto": 1.8, "rloo": 2.0, "grpo": 2.0}
+    for kind, goal in goals.items():
+        rows = [r for r in vs_trl.ROWS if r.kind == kind]
+        assert {r.hidden for r in rows} == {64, 256} and {r.goal for r in rows} == {goal}
+        assert {r.peer for r in rows} == {"trl"} and kind in vs_trl.SETTINGS
+        if kind in ("dpo", "kto"):
+            assert {(r.hidden, r.cached) for r in rows} == {(h, c) for h in (64, 256) for c in (False, True)}
+    assert len({(r.name, r.hidden) for r in vs_trl.ROWS}) == len(vs_trl.ROWS)
+
+
+def test_what_direct_alignment_needs(tmp_path: Path) -> None:
+    """In shares of one forward pass: three with gradient; DPO's reference one; KTO's mismatched pairs one or two."""
+    import vs_trl
+
+    contest = vs_trl.Contest(tmp_path, 1, 0, 1, "cpu", "fp32", True, {})
+    size = vs_trl.Size(64)
+    for kind, samples in (("dpo", 2), ("kto", 1)):
+        shares = {}
+        for cached in (False, True):
+            row = vs_trl.Row("", kind, 64, 1.0, samples=samples, cached=cached)
+            task = contest.task(row)
+            rows = task.rows()
+            tokens = vs_trl.world.real_tokens(rows)
+            head = sum(sum(vs_trl.world.lengths(r)[1]) for r in rows)
+            once = size.forward(vs_trl.world.spans(rows), head=head)
+            shares[cached] = vs_trl.needed(row, task, {"laps": [1.0], "tokens": tokens}) / once
+            assert vs_trl.units(row, task, {"laps": [1.0, 1.0], "tokens": tokens}) == 2 * task.batch
+        if kind == "dpo":
+            assert shares == {True: pytest.approx(3), False: pytest.approx(4)}
+        else:
+            assert shares[True] == pytest.approx(4)
+            assert 5.5 < shares[False] < 6  # the reference computes each prompt once
+
+
+def test_the_reward_of_the_contest_differs_within_a_group() -> None:
+    from scoring import mean_number
+
+    assert mean_number(["a"] * 3, ["w1024 w1024", "w2047", ""]) == [0.5, 2047 / 2048, 0.0]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sft", "reward", "ppo", "sample"])
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo", "kto", "ppo", "rloo", "grpo", "sample"])
 def test_our_side_runs(kind: str, tmp_path: Path) -> None:
     import vs_trl
 
     contest = vs_trl.Contest(tmp_path, 1, 0, 1, "cpu", "fp32", True, {})
-    row = vs_trl.Row("", kind, 64, 1.0, samples=2 if kind == "reward" else 1, stops=True)
+    samples = {"reward": 2, "dpo": 2, "rloo": 4, "grpo": 4}.get(kind, 1)
+    row = vs_trl.Row("", kind, 64, 1.0, samples=samples, stops=True)
     task = contest.task(row)
     found = contest.side(task)
     assert found["laps"] and all(lap > 0 for lap in found["laps"])
     assert vs_trl.units(row, task, found) > 0
     assert 0 < vs_trl.needed(row, task, found) / sum(found["laps"]) < 1e13
-    if kind == "ppo":
+    if row.samples_first:
         assert {"sampling", "scoring", "forward", "backward", "optimiser"} == set(found["phases"])
         assert 8 < found["metrics"]["length"] < 60
-    if kind in ("sft", "reward"):
+    if kind in ("sft", "reward", "dpo", "kto"):
         assert math.isfinite(found["losses"][-1])
         assert 0 < found["tokens"] < vs_trl.world.real_tokens(task.rows())  # the first step warms up
 

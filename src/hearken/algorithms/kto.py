@@ -46,6 +46,11 @@ class Opinion:
     label: bool
     weight: float
 
+    @property
+    def both(self) -> Group:
+        """The prompt, to be computed once, with its own response and the other."""
+        return Group(self.group.prompt, [*self.group.responses, *self.mismatched.responses])
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -110,13 +115,20 @@ def opinions(found: Sequence[Judged], seed: int, max_length: int, *, quiet: bool
             "hearken train dpo uses more of what they say",
             stacklevel=2,
         )
-    order = np.random.default_rng(seed).permutation(len(thumbs)).tolist()
-    after = dict(zip(order, [*order[1:], *order[:1]], strict=True))
+    after = partners(len(thumbs), seed)
     made = []
     for i, (group, label, weight) in enumerate(thumbs):
         room = max(max_length - len(group.prompt), 1)
         made.append(Opinion(group, Group(group.prompt, [thumbs[after[i]][0].responses[0][:room]]), label, weight))
     return made
+
+
+def partners(count: int, seed: int) -> list[int]:
+    """Whose response each of ``count`` prompts is paired with: the next row's in a shuffle, never its own."""
+    order = np.random.default_rng(seed).permutation(count)
+    after = np.empty_like(order)
+    after[order] = np.roll(order, -1)
+    return after.tolist()
 
 
 def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
@@ -185,22 +197,19 @@ class Sums:
 
     def __init__(self, scorer: TokenScorer, data: Sequence[Opinion], run: Run, options: KTOOptions) -> None:
         self.scorer, self.data, self.run, self.options = scorer, data, run, options
-        self.known: tuple[Tensor, Tensor] | None = None
+        self.known: Tensor | None = None
         if options.cache_reference and data:
-            both = [o.group for o in data] + [o.mismatched for o in data]
-            sums = reference_sums(scorer, both, options.tokens, run.precision, run.autocast)
-            self.known = (sums[: len(data)], sums[len(data) :])
+            both = [o.both for o in data]
+            self.known = reference_sums(scorer, both, options.tokens, run.precision, run.autocast).view(-1, 2)
 
     def of(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """(B,) of the rows ``chosen``, matched and mismatched."""
         if self.known is not None:
-            rows = torch.tensor(chosen, device=self.scorer.device)
-            return self.known[0][rows], self.known[1][rows]
-        matched, mismatched = ([getattr(self.data[i], name) for i in chosen] for name in ("group", "mismatched"))
-        return (
-            logprob_sums(self.scorer, matched, self.options.tokens, self.run.autocast),
-            logprob_sums(self.scorer, mismatched, self.options.tokens, self.run.autocast),
-        )
+            found = self.known[torch.tensor(chosen, device=self.scorer.device)]
+        else:
+            both = [self.data[i].both for i in chosen]
+            found = logprob_sums(self.scorer, both, self.options.tokens, self.run.autocast).view(-1, 2)
+        return found[:, 0], found[:, 1]
 
 
 def evaluate(

@@ -16,37 +16,28 @@ from torch import Tensor
 from hearken.algorithms.dpo import Figures, losses
 from hearken.algorithms.online_dpo_options import OnlineDPOOptions
 from hearken.algorithms.policy_gradient import load, mean
-from hearken.algorithms.rollouts import draw, minibatches, rate, trial
+from hearken.algorithms.rollouts import draw, minibatches, rate, set_up
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged
 from hearken.models.loading import save, switch_adapter
 from hearken.objectives.group import informative
-from hearken.rollout.native import NativeSampler
 from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import Order, microbatches
+from hearken.training.batching import microbatches
 from hearken.training.forward import rows_of
-from hearken.training.optimiser import Optimiser
 from hearken.training.reference import logprob_sums
-from hearken.training.run import Run
 
 
 def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
     ready = load(inputs, options)
     policy, ids, scorer = ready.policy, ready.prompts, ready.policy.scorer
-    iterations = max(options.episodes // options.batch, 1)
-    updates = options.epochs * options.minibatches
-    order = Order(len(ids), options.batch // options.samples, options.seed)
-    optimiser = Optimiser([scorer], options, iterations * updates)
-    run = Run(out, options, {"policy": optimiser}, label="Online DPO")
-    sampler = NativeSampler(scorer, policy.stop)
-    run.choose_precision(lambda: trial(scorer, ids, options).backward())
-    optimiser.adam.zero_grad()
+    loop = set_up(policy, ids, options, out, label="Online DPO")
+    run = loop.run
 
-    for step in run.steps(iterations):
+    for step in run.steps(loop.iterations):
         with run.guard():
-            chosen = [ids[i] for i in order.endless(step)]
-            groups, samples = draw(policy, sampler, chosen, step, run, options)
+            chosen = [ids[i] for i in loop.order.endless(step)]
+            groups, samples = draw(policy, loop.sampler, chosen, step, run, options)
             run.batch = groups
             scores = rate(ready.reward, groups, samples, options)
             table = scores.view(len(groups), options.samples)
@@ -66,14 +57,14 @@ def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
                         found = losses(scorer, judged, reference[rows], options)
                     run.backward(found.loss.sum() / len(batch))
                     figures.add(found, judged, len(batch))
-                stats.append(figures.means() | optimiser.step(step * updates + update))
+                stats.append(figures.means() | loop.optimiser.step(step * loop.updates + update))
         run.log(
             score=scores.mean().item(), kl=kl, equal_groups=1 - len(telling) / len(groups),
             eos_share=sum(s.finish_reason == "stop" for s in samples) / len(samples), **mean(stats),
         )  # fmt: skip
 
     last = run.history[-1]
-    metrics = {key: last[key] for key in ("score", "kl", "equal_groups", "eos_share")} | {"steps": iterations}
+    metrics = {key: last[key] for key in ("score", "kl", "equal_groups", "eos_share")} | {"steps": loop.iterations}
     switch_adapter(scorer.model, "policy")
     save(scorer.model, policy.tokenizer, out)
     artifact = finish(

@@ -30,7 +30,7 @@ from hearken.algorithms.rollouts import (
     open_reference,
     roll_out,
     sampling_figures,
-    trial,
+    set_up,
 )
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader, nothing_fits, prompts
@@ -46,9 +46,8 @@ from hearken.objectives.kl import k2, k3, sequence_kl
 from hearken.objectives.policy import ppo_clip, token_rewards
 from hearken.objectives.reduce import masked_sum, whiten
 from hearken.rewards.learned import Reward
-from hearken.rollout.native import NativeSampler
 from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import Order, microbatches
+from hearken.training.batching import microbatches
 from hearken.training.forward import rows_of
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
@@ -109,29 +108,21 @@ def run(inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
     ready = load(inputs, options)
     policy, ids = ready.policy, ready.prompts
-    iterations = max(options.episodes // options.batch, 1)
-    updates = options.epochs * options.minibatches
-    order = Order(len(ids), options.batch // options.samples, options.seed)
-    optimiser = Optimiser([policy.scorer], options, iterations * updates)
-    run = Run(out, options, {"policy": optimiser}, label=options.stage.upper(), records=[ROLLOUTS])
-    sampler = NativeSampler(policy.scorer, policy.stop)
-    run.choose_precision(lambda: trial(policy.scorer, ids, options).backward())
-    optimiser.adam.zero_grad()
+    loop = set_up(policy, ids, options, out, label=options.stage.upper(), records=[ROLLOUTS])
+    run = loop.run
 
-    for step in run.steps(iterations):
-        chosen = order.endless(step)
+    for step in run.steps(loop.iterations):
+        chosen = loop.order.endless(step)
         with run.guard():
             batch = roll_out(
-                policy, ready.reference, ready.reward, sampler, [ids[i] for i in chosen], step, run, options
+                policy, ready.reference, ready.reward, loop.sampler, [ids[i] for i in chosen], step, run, options
             )
             advantages, telling = advantage(batch, options)
             stats: list[dict[str, float]] = []
             for update, part in enumerate(minibatches(len(telling), step, options) if telling else []):
-                some = [telling[i] for i in part]
+                some, number = [telling[i] for i in part], step * loop.updates + update
                 run.batch = [batch.groups[i] for i in some]
-                stats.append(
-                    learn(policy.scorer, optimiser, batch, advantages, some, step * updates + update, run, options)
-                )
+                stats.append(learn(policy.scorer, loop.optimiser, batch, advantages, some, number, run, options))
         skipped = len(batch.groups) - len(telling)
         run.log(**sampling_figures(batch), equal_groups=skipped / len(batch.groups), **mean(stats))
         if options.save_rollouts:
@@ -139,7 +130,7 @@ def run(inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
 
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "kl", "entropy", "length", "eos_share", "equal_groups")}
-    metrics["steps"] = iterations
+    metrics["steps"] = loop.iterations
     switch_adapter(policy.scorer.model, "policy")
     save(policy.scorer.model, policy.tokenizer, out)
     artifact = finish(

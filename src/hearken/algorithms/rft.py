@@ -17,38 +17,29 @@ from torch import Tensor
 
 from hearken.algorithms.policy_gradient import load, mean
 from hearken.algorithms.rft_options import RFTOptions
-from hearken.algorithms.rollouts import draw, minibatches, rate, trial
+from hearken.algorithms.rollouts import draw, minibatches, rate, set_up
 from hearken.algorithms.sft import summed_nll, trained_tokens
 from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group
 from hearken.models.loading import save, switch_adapter
-from hearken.rollout.native import NativeSampler
 from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import Order, microbatches
-from hearken.training.optimiser import Optimiser
-from hearken.training.run import Run
+from hearken.training.batching import microbatches
 
 
 def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
     ready = load(inputs, options, with_reference=False)
     policy, ids, scorer = ready.policy, ready.prompts, ready.policy.scorer
-    iterations = max(options.episodes // options.batch, 1)
-    updates = options.epochs * options.minibatches
-    order = Order(len(ids), options.batch // options.samples, options.seed)
-    optimiser = Optimiser([scorer], options, iterations * updates)
-    run = Run(out, options, {"policy": optimiser}, label="RFT")
-    sampler = NativeSampler(scorer, policy.stop)
-    run.choose_precision(lambda: trial(scorer, ids, options).backward())
-    optimiser.adam.zero_grad()
+    loop = set_up(policy, ids, options, out, label="RFT")
+    run = loop.run
 
-    for step in run.steps(iterations):
+    for step in run.steps(loop.iterations):
         with run.guard():
-            chosen = [ids[i] for i in order.endless(step)]
-            groups, samples = draw(policy, sampler, chosen, step, run, options)
+            chosen = [ids[i] for i in loop.order.endless(step)]
+            groups, samples = draw(policy, loop.sampler, chosen, step, run, options)
             run.batch = groups
             scores = rate(ready.reward, groups, samples, options).view(len(groups), options.samples)
-            kept = select(groups, scores, percentile(step, iterations, options))
+            kept = select(groups, scores, percentile(step, loop.iterations, options))
             stats: list[dict[str, float]] = []
             for update, part in enumerate(minibatches(len(kept), step, options) if kept else []):
                 run.batch = batch = [kept[i] for i in part]
@@ -59,7 +50,7 @@ def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
                         share = summed_nll(scorer, [batch[i] for i in some]) / tokens
                     run.backward(share)
                     loss += share.item()
-                stats.append({"loss": loss} | optimiser.step(step * updates + update))
+                stats.append({"loss": loss} | loop.optimiser.step(step * loop.updates + update))
         run.log(
             score=scores.mean().item(), best=scores.max(-1).values.mean().item(),
             kept=sum(len(g.responses) for g in kept) / len(samples), equal_groups=1 - len(kept) / len(groups),
@@ -67,7 +58,7 @@ def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
         )  # fmt: skip
 
     last = run.history[-1]
-    metrics = {key: last[key] for key in ("score", "best", "kept", "equal_groups")} | {"steps": iterations}
+    metrics = {key: last[key] for key in ("score", "best", "kept", "equal_groups")} | {"steps": loop.iterations}
     switch_adapter(scorer.model, "policy")
     save(scorer.model, policy.tokenizer, out)
     artifact = finish(

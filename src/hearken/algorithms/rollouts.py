@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ from hearken.models.scorers import TokenScorer, probe
 from hearken.objectives.kl import sequence_kl
 from hearken.objectives.reduce import masked_mean
 from hearken.rewards.learned import Reward
+from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import Sample, Sampler, SamplingParameters
+from hearken.training.batching import Order
 from hearken.training.forward import gather
-from hearken.training.optimiser import NonFiniteGradient
+from hearken.training.optimiser import NonFiniteGradient, Optimiser
 from hearken.training.run import Run
 
 ROLLOUTS = "rollouts.jsonl"
@@ -53,6 +56,33 @@ class Batch:
     def kl(self) -> float:
         """KL to the reference in nats per response, estimated from these samples."""
         return sequence_kl(self.old_logprobs, self.ref_logprobs, self.mask).mean().item()
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What goes round in a method without a critic: how often, over which prompts, and by what."""
+
+    iterations: int
+    updates: int
+    """Optimiser steps on each iteration's batch."""
+    order: Order
+    optimiser: Optimiser
+    run: Run
+    sampler: NativeSampler
+
+
+def set_up(
+    policy: TextPolicy, ids: Sequence[list[int]], options: RolloutOptions, out: Path, *, label: str,
+    records: Sequence[str] = (),
+) -> Loop:  # fmt: skip
+    """The loop of a method that samples responses to the prompts ``ids`` and trains the policy alone."""
+    iterations, updates = max(options.episodes // options.batch, 1), options.epochs * options.minibatches
+    optimiser = Optimiser([policy.scorer], options, iterations * updates)
+    run = Run(out, options, {"policy": optimiser}, label=label, records=records)
+    run.choose_precision(lambda: trial(policy.scorer, ids, options).backward())
+    optimiser.adam.zero_grad()
+    order = Order(len(ids), options.batch // options.samples, options.seed)
+    return Loop(iterations, updates, order, optimiser, run, NativeSampler(policy.scorer, policy.stop))
 
 
 def check_batches(options: RolloutOptions) -> None:

@@ -47,7 +47,9 @@ def register(app: typer.Typer) -> None:
         help="Train a stage: models and files in, a folder out.",
         epilog="By what you have: demonstrations: sft. Comparisons: dpo, or reward and then ppo or rloo. Thumbs: kto. "
         "Ratings: reward, then as before. A rule or a function: grpo or rloo. No sampling: ilql. "
-        "More: docs/choosing.md.  Example:  hearken train sft --help",
+        "By what it may cost: one model in memory: simpo, orpo; no critic: rloo, grpo; less still: --lora 16. "
+        "By the goal: labels that are often wrong: dpo --loss robust; nearly unanimous: ipo; only the best kept: rft; "
+        "the most from each sample: ppo. More: docs/choosing.md.  Example:  hearken train sft --help",
     )
     group.callback()(lambda: None)
     app.add_typer(group, name="train")

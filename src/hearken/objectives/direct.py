@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from hearken.objectives.preference import bradley_terry, ordered_pairs, tied_pairs
+from hearken.objectives.reduce import mean_over_ranks
 
 
 def sequence_logprobs(logprobs: Tensor, mask: Tensor, *, average: bool = False) -> Tensor:
@@ -212,14 +213,15 @@ def kto(
 
 def kto_reference_point(mismatched: Tensor) -> Tensor:
     """z0 = max(0, mean of the log-ratios of mismatched pairs (x_i, y_{i+1})): a biased, never negative estimate of
-    KL(π ‖ π_ref), without gradient. (B,) of the *whole* batch, over ranks and microbatches, to a scalar.
+    KL(π ‖ π_ref), without gradient. (B,) of this rank's *whole* batch, over its microbatches, to a scalar, which is
+    that of all ranks together.
 
     Raises:
         ValueError: fewer than two pairs: with one, the pair would not be mismatched.
     """
     if mismatched.shape[0] < 2:
         raise ValueError("KTO's reference point needs a batch of two or more")
-    return mismatched.detach().mean().clamp(min=0)
+    return mean_over_ranks(mismatched).clamp(min=0)
 
 
 # -- closed forms ---------------------------------------------------------------------------------------------------

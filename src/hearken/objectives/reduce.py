@@ -1,9 +1,9 @@
-"""Sums, means and whitening over the real entries of padded tensors."""
+"""Sums, means and whitening over the real entries of padded tensors, and over ranks."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 
 def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
@@ -35,6 +35,24 @@ def masked_mean(x: Tensor, mask: Tensor, count: Tensor | float | None = None) ->
     if count is None:
         count = mask.bool().sum().clamp(min=1)
     return masked_sum(x, mask) / count
+
+
+@torch.no_grad()
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Mean of ``x`` over all entries of all ranks, without gradient; of this process alone where there are no ranks.
+
+    Every rank must call it (it waits for the others where `torch.distributed` is initialised, as by torchrun).
+
+    Args:
+        x: any shape, whose size may differ between ranks.
+
+    Returns:
+        A scalar, the same on every rank.
+    """
+    total = torch.stack([x.sum(), x.new_tensor(x.numel())])
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(total)
+    return total[0] / total[1]
 
 
 def whiten(x: Tensor, mask: Tensor, *, keep_mean: bool = False) -> Tensor:

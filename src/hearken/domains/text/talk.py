@@ -11,11 +11,11 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import text_encoder
 from hearken.feedback.examples import Message
+from hearken.models.guided import GuidedScorer, with_guidance
 from hearken.models.loading import context_length, load_policy, load_tokenizer
 from hearken.models.scorers import TokenScorer
 from hearken.models.seq2seq import is_seq2seq
@@ -44,21 +44,22 @@ class Talker:
         self._newest, self._device = newest, device
         self._how = how or SamplingParameters(max_new_tokens=256)
         self._turn = threading.Lock()  # one answer at a time: the processor is shared with whoever trains
-        self._opened: tuple[str, PreTrainedModel, TextEncoder] | None = None
+        self._opened: tuple[str, TokenScorer, TextEncoder] | None = None
 
     @property
     def name(self) -> str:
         """Name of the policy that answers."""
         return Path(self._newest()).name
 
-    def _open(self) -> tuple[PreTrainedModel, TextEncoder]:
+    def _open(self) -> tuple[TokenScorer, TextEncoder]:
         name = self._newest()
         if self._opened is None or self._opened[0] != name:
             text = TextOptions(long_prompts="truncate")
             tokenizer = load_tokenizer(name, text.eos)
             model = load_policy(name, device=device_of(self._device)).eval()
             reserve = min(self._how.max_new_tokens, context_length(model) // 2)
-            self._opened = name, model, text_encoder(tokenizer, model, text, reserve)
+            scorer = with_guidance(TokenScorer(model, path="padded", adapter="default"), name)
+            self._opened = name, scorer, text_encoder(tokenizer, model, text, reserve)
         return self._opened[1:]
 
     @torch.no_grad()
@@ -74,18 +75,21 @@ class Talker:
             Which answer, and the text that is added to it.
         """
         with self._turn:
-            model, encoder = self._open()
-            device = next(model.parameters()).device
+            scorer, encoder = self._open()
+            model, device = scorer.model, scorer.device
             prompt = encoder.prompt(messages if isinstance(messages, str) else tuple(messages)) or [encoder.eos]
             tokens = torch.tensor([prompt] * n, device=device)
             generator = torch.Generator().manual_seed(seed)
             said: list[list[int]] = [[] for _ in range(n)]
             shown = [""] * n
             live, cache = set(range(n)), None
-            steps = Seq2SeqSteps(TokenScorer(model, adapter="default"), [prompt], n) if is_seq2seq(model) else None
+            steps = Seq2SeqSteps(scorer, [prompt], n) if is_seq2seq(model) else None
             for step in range(min(self._how.max_new_tokens, encoder.max_length - len(prompt))):
                 if steps is not None:
                     logits = steps.start() if step == 0 else steps.step(tokens[:, 0])
+                elif isinstance(scorer, GuidedScorer):
+                    out = scorer.backbone(input_ids=tokens, past_key_values=cache, use_cache=True)
+                    logits, cache = scorer.logits(out.last_hidden_state[:, -1]), out.past_key_values
                 else:
                     out = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
                     logits, cache = out.logits[:, -1], out.past_key_values
