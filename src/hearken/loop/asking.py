@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from hearken.errors import UserError
+from hearken.errors import Pause, UserError
 from hearken.feedback.queue import FILLS_NO_SLOT
 from hearken.feedback.records import Judgment, QueueItem
 from hearken.feedback.store import FeedbackStore
@@ -20,7 +23,7 @@ KINDS: dict[Who, tuple[str, ...]] = {"people": ("person", "import"), "ai": ("ai"
 """The kinds of labeler in the database that each name stands for."""
 
 
-class Waiting(Exception):
+class Waiting(Pause):
     """Judgments of people are missing, and nobody wants to wait here."""
 
     def __init__(self, missing: int) -> None:
@@ -113,13 +116,29 @@ def wait_for(
     if not wait:
         raise Waiting(target - have)
     announce(f"{target - have} judgments of people are needed. They judge in the pages of: hearken serve")
-    with progress(label, target - have, "judgment") as bar:
+    with progress(label, target - have, "judgment") as bar, _ctrl_c_means_later(lambda: target - have):
         while have < target:
             time.sleep(patience.poll_seconds)
             now = filled(store, ids, rounds)
             if now != have:
                 bar.advance(min(now, target) - have)
                 have = now
+
+
+@contextmanager
+def _ctrl_c_means_later(missing: Callable[[], int]) -> Iterator[None]:
+    """Within a training run, which would finish its step before it heeds Ctrl-C, raise `Waiting` instead."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_IGN, None):
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Waiting(missing()) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def filled(store: FeedbackStore, ids: set[str], rounds: set[int | None]) -> int:
