@@ -33,7 +33,7 @@ from hearken.algorithms.rollouts import (
     trial,
 )
 from hearken.algorithms.stage import Inputs
-from hearken.algorithms.watch import ASKED, ByScore, Judge, Prompts, Watch, set_apart
+from hearken.algorithms.watch import ASKED, NO_PROMPTS, ByScore, Judge, Prompts, Watch, set_apart
 from hearken.domains.text.data import Reader, demonstrations, nothing_fits, prompts
 from hearken.domains.text.loading import TextPolicy, adapt, open_policy, prepare
 from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
@@ -107,7 +107,7 @@ class Ready:
     facts: dict[str, Any]
     judge: Judge | None = None
     """Who watches (see `watch`)."""
-    held_out: Prompts = Prompts([], [])
+    held_out: Prompts = NO_PROMPTS
     """Prompts on which they do."""
 
 
@@ -138,7 +138,7 @@ def load(inputs: Inputs, options: PPOOptions, judge: Judge | None = None) -> Rea
         raise nothing_fits(inputs.data)
     ptx = demonstrations(reader.read(inputs.ptx), policy.encoder)
     known = prompt_facts(rows.train, contents, ids)
-    held = Prompts([], [])
+    held = NO_PROMPTS
     if options.judge:
         if inputs.validation:
             others = Prompts(*prompts(rows.validation, policy.encoder))

@@ -26,7 +26,6 @@ from hearken.rollout.sampler import Sample, SamplingParameters
 from hearken.statistics.divergence import Divergence, find_divergence
 from hearken.training.run import Run
 
-
 ASKED = ("gold", "people", "ai", "simulated")
 """Judges that only a project has; whoever opens one passes it to `ppo.load`."""
 
@@ -37,6 +36,9 @@ class Prompts(NamedTuple):
     contents: list[Content]
     ids: list[list[int]]
     """Their tokens."""
+
+
+NO_PROMPTS = Prompts([], [])
 
 
 def set_apart(prompts: Prompts, count: int, seed: int) -> tuple[Prompts, Prompts]:
@@ -60,9 +62,9 @@ class Answered:
 
 
 Judge = Callable[[int, Sequence[Answered]], Sequence[float]]
-"""(iteration, answers) to one outcome each: 1 where the policy's answer wins, 0 where the reference's does, ½ for a tie.
+"""(iteration, answers) to one outcome each: 1 where the policy's answer wins, 0 where the reference's does, ½ for ties.
 
-Answers that nobody judged are left out. It may take its time, and raise `training.run.Pause` to go on another day."""
+Answers that nobody judged are left out. It may take its time, and raise `errors.Pause` to go on another day."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +172,10 @@ class Watch:
     def say(self, top: int) -> str:
         """What was seen, in plain words; ``top`` is the look at which the policy won most."""
         found = self.verdict()
+        count, best, last = len(self.prompts.ids), self.wins[top], self.wins[-1]
         kept = (
-            f"The policy after {self.steps[top]} iterations is kept: it wins {self.wins[top]:.0%} of {len(self.prompts.ids)} "
-            f"held-out prompts against the reference by the judge, the last one {self.wins[-1]:.0%}."
+            f"The policy after {self.steps[top]} iterations is kept: it wins {best:.0%} of {count} held-out prompts "
+            f"against the reference by the judge, the last one {last:.0%}."
         )
         if found is None:
             return f"{len(self.steps)} looks are too few to tell whether the reward was fooled. {kept}"

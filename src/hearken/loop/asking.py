@@ -23,6 +23,10 @@ KINDS: dict[Who, tuple[str, ...]] = {"people": ("person", "import"), "ai": ("ai"
 """The kinds of labeler in the database that each name stands for."""
 
 
+AT_ONCE = 1e6
+"""Priority of items for machines, which take theirs before anything that waits for people."""
+
+
 class Waiting(Pause):
     """Judgments of people are missing, and nobody wants to wait here."""
 
@@ -78,19 +82,26 @@ def ask(
     """
     if not items:
         return
+    if who == "ai" and not ai.judge:
+        raise UserError(
+            "an AI labeler needs a model", "Set loop.ai.judge (and loop.ai.url), e.g. -o loop.ai.judge=NAME"
+        )
+    first = {} if who == "people" else {"priority": AT_ONCE}
     with project.store() as store:
-        store.enqueue(items)
+        store.enqueue([item.model_copy(update=first) for item in items])
+    only = {item.id for item in items}  # others may wait for people
     if who == "simulated":
-        project.label("simulated", seed=seed)
+        project.label("simulated", seed=seed, only=only)
     elif who == "ai":
         project.ai_labels(
             ai.judge, url=ai.url, constitution=ai.constitution, reasoning=ai.reasoning, workers=ai.workers,
-            per_minute=ai.per_minute, seed=seed, announce=announce,
+            per_minute=ai.per_minute, seed=seed, announce=announce, only=only,
         )  # fmt: skip
     else:
         with project.store() as store:
             wait_for(store, items, patience, label=label, wait=wait, announce=announce)
-            store.close_items(item.id for item in items if not store.item(item.id).done)
+    with project.store() as store:
+        store.close_items(item.id for item in items if not store.item(item.id).done)
 
 
 def wait_for(

@@ -18,6 +18,7 @@ from hearken.algorithms.stage import find_stage
 from hearken.errors import UserError
 from hearken.evaluation import report as page
 from hearken.feedback.examples import Content, Message
+from hearken.labelers.simulated import dialogue_text
 from hearken.loop import human, recipes, reckoning, taste
 from hearken.statistics.diversity import repetition
 from hearken.statistics.intervals import Interval
@@ -349,7 +350,9 @@ def _gold_by_step(project: Project, rollouts: Path) -> dict[str, float]:
     with rollouts.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            values.setdefault(str(row["step"]), []).append(world.gold(row["prompt"], row["completion"]))
+            values.setdefault(str(row["step"]), []).append(
+                world.gold(dialogue_text(_content(row["prompt"])), row["completion"])
+            )
     return {step: sum(v) / len(v) for step, v in values.items()}
 
 
