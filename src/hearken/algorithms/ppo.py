@@ -11,6 +11,7 @@ repeat:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ from hearken.objectives.reduce import masked_sum, whiten
 from hearken.rewards.learned import Reward
 from hearken.rewards.terms import parse_terms
 from hearken.rollout.native import NativeSampler
+from hearken.statistics.divergence import FEWEST
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.forward import gather, rows_of
@@ -124,6 +126,13 @@ def load(inputs: Inputs, options: PPOOptions, judge: Judge | None = None) -> Rea
         raise UserError(
             f"stop_when={options.stop_when} needs someone to ask",
             "Add --judge: another reward model or module:function",
+        )
+    looks = -(-max(options.episodes // options.batch, 1) // options.judge_every)
+    if options.stop_when and looks < FEWEST:
+        warnings.warn(
+            f"stop_when={options.stop_when} can stop nothing: {looks} looks, and {FEWEST} are needed to tell. "
+            "Lower judge_every",
+            stacklevel=2,
         )
     if options.judge in ASKED and judge is None:
         raise UserError(

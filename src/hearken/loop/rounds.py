@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from hearken.loop.rounds_options import Judge, LoopOptions, Selection, Who
 from hearken.progress import progress
 from hearken.rewards.trust import CARD, failing
 from hearken.training.artifact import MANIFEST, Artifact, finish, hash_files, request_of, write_json
+
+if TYPE_CHECKING:
+    from hearken.algorithms.watch import Judge as Watcher
 
 ITEMS = "items.jsonl"
 STEPS = ("samples", "judgments", "reward", "improve", "evaluation")
@@ -459,11 +462,11 @@ class Loop:
             given["ref"] = self.policy(number - 1 if config.reference == "last" else 0)
         if config.ptx:
             given["ptx"] = tuple(config.ptx)
-        believed, judge = self._believed(stage), None
+        judge: Watcher | None = None
         if config.watch.judge:
-            from hearken.loop.watching import held_out_file, watcher
+            from hearken.loop.watching import watcher
 
-            given["validation"] = (str(held_out_file(project, config.evaluate, config.watch.prompts)),)
+            given["validation"] = (str(project.path / "snapshots" / f"watch-{as_of}.jsonl"),)
             judge = watcher(self, Path(self.policy(number)).name, given["ref"])
 
         def ready() -> None:
@@ -473,6 +476,10 @@ class Loop:
                 project.snapshot("train", **faded)
                 if given["validation"]:
                     project.snapshot("validation", as_of=as_of)
+            if config.watch.judge:
+                from hearken.loop.watching import hold_out
+
+                hold_out(project, Path(given["validation"][0]), config.evaluate, config.watch.prompts)
 
         out, inputs = Path(self.policy(number)), Inputs(**given)
 
@@ -487,7 +494,8 @@ class Loop:
 
         by = train if config.online.labels or judge else None
         return self._train(
-            config.improve, out, inputs, number, ready, by=by, seed=project.config.seed + number, **believed
+            config.improve, out, inputs, number, ready, by=by, seed=project.config.seed + number,
+            **self._believed(stage),
         )
 
     def _believed(self, stage: Stage) -> dict[str, Any]:

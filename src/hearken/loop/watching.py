@@ -132,19 +132,18 @@ def _outcomes(store: FeedbackStore, who: Who, pairs: set[tuple[str, str]]) -> di
     return found
 
 
-def held_out_file(project: Project, evaluated: int, count: int) -> Path:
-    """Held-out prompts for whoever watches: those on which policies are not compared afterwards, where enough are left.
+def hold_out(project: Project, out: Path, evaluated: int, count: int) -> None:
+    """Write held-out prompts for whoever watches: those on which policies are not compared afterwards, if enough.
 
-    A policy that was chosen on the prompts it is then judged on would look better than it is.
+    A policy that was chosen on the prompts it is then judged on would look better than it is. What is there stays:
+    prompts have no number by which a later look could leave new ones out.
     """
+    if out.exists():
+        return
     prompts = project.held_out()
     prompts = prompts[evaluated:] if len(prompts) - evaluated >= count else prompts
-    key = hash_id([content_key(prompt) for prompt in prompts])
-    out = project.path / "snapshots" / f"watch-{key[:12]}.jsonl"
-    if not out.exists():
-        out.parent.mkdir(exist_ok=True)
-        write_examples([PromptOnly(prompt) for prompt in prompts], out)
-    return out
+    out.parent.mkdir(exist_ok=True)
+    write_examples([PromptOnly(prompt) for prompt in prompts], out)
 
 
 def open_watched(loop: Loop, inputs: Inputs, options: PPOOptions, out: Path, judge: Judge | None) -> Ready:
@@ -169,6 +168,6 @@ def open_watched(loop: Loop, inputs: Inputs, options: PPOOptions, out: Path, jud
         raise
 
 
-def train_watched(loop: Loop, inputs: Inputs, options: PPOOptions, out: Path, judge: Judge) -> Artifact:
+def train_watched(loop: Loop, inputs: Inputs, options: PPOOptions, out: Path, judge: Judge | None) -> Artifact:
     """PPO with a judge of the project's beside it."""
     return ppo.improve(open_watched(loop, inputs, options, out, judge), inputs, options, out)
