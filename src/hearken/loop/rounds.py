@@ -494,7 +494,13 @@ class Loop:
 
         by = train if config.online.labels or judge else None
         return self._train(
-            config.improve, out, inputs, number, ready, by=by, seed=project.config.seed + number,
+            config.improve,
+            out,
+            inputs,
+            number,
+            ready,
+            by=by,
+            seed=project.config.seed + number,
             **self._believed(stage),
         )
 
