@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hearken.errors import Pause, UserError
 from hearken.feedback.queue import FILLS_NO_SLOT
@@ -86,7 +86,7 @@ def ask(
         raise UserError(
             "an AI labeler needs a model", "Set loop.ai.judge (and loop.ai.url), e.g. -o loop.ai.judge=NAME"
         )
-    first = {} if who == "people" else {"priority": AT_ONCE}
+    first: dict[str, Any] = {} if who == "people" else {"priority": AT_ONCE}
     with project.store() as store:
         store.enqueue([item.model_copy(update=first) for item in items])
     only = {item.id for item in items}  # others may wait for people
