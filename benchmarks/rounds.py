@@ -1,8 +1,8 @@
 """Three rounds against one with the same number of labels, on the tale world; the gold reward decides.
 
 A language model is trained and fine-tuned once. Then, for each seed: one round with all the labels, three rounds with a
-third of them each (the policy goes on, with a third of the PPO episodes a round), and three rounds that start their
-policy anew each time (three times the episodes). Each arm is `hearken loop` in a project of its own.
+third of them each (the policy goes on, with a third of the PPO episodes a round); with ``--anew`` also three rounds
+that start their policy anew each time (three times the episodes). Each arm is `hearken loop` in a project of its own.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from hearken.statistics.intervals import Interval
 from hearken.statistics.power import over_seeds
 from hearken.worlds.tales.world import TaleWorld
 
+ANEW = "three rounds, anew"
 ARMS: dict[str, dict[str, Any]] = {
     "one round": {"rounds": 1},
     "three rounds, going on": {"rounds": 3, "policy_start": "last"},
-    "three rounds, anew": {"rounds": 3, "policy_start": "sft"},
+    ANEW: {"rounds": 3, "policy_start": "sft"},
 }
 
 
@@ -41,12 +42,13 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     labels = 12 if settings.fast else settings.prompts
     base = first_policy(settings.work, plan, settings.seed)
     seeds = list(range(settings.seed, settings.seed + (1 if settings.fast else settings.seeds)))
+    names = [name for name in ARMS if settings.anew or name != ANEW]
     arms = {}
     for seed in seeds:
-        for name, options in ARMS.items():
-            arms[name, seed] = arm(settings.work, plan, base, name, options, labels, seed)
+        for name in names:
+            arms[name, seed] = arm(settings.work, plan, base, name, ARMS[name], labels, seed)
     rows, gains = [], {}
-    for name in ARMS:
+    for name in names:
         golds = [arms[name, seed]["gold"][0] for seed in seeds]
         kls = [arms[name, seed]["kl"][0] for seed in seeds]
         right = [arms[name, seed]["accuracy"] for seed in seeds]
@@ -113,6 +115,7 @@ def arm(
             "prompts": labels // rounds, "held_out": plan.heldout_judged, "labelers": "simulated",
             "evaluate": plan.heldout, "data": [str(data / "prompts.jsonl")], "ptx": [str(data / "corpus.jsonl")],
             "references": [str(data / "references.jsonl")],
+            "trust_reward": True,  # an arm that stopped at a reward model's card could not be compared
         },
     })  # fmt: skip
     if home.exists() and not (home / "prompts").exists():
@@ -173,6 +176,7 @@ def conclude(gains: dict[str, Interval], seeds: int) -> str:
 
 if __name__ == "__main__":
     parser = arguments(__doc__ or "")
-    parser.add_argument("--prompts", type=int, default=450, help="training prompts judged in each arm, five times")
+    parser.add_argument("--prompts", type=int, default=300, help="training prompts judged in each arm, five times")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of every arm; the first policy is the same")
+    parser.add_argument("--anew", action="store_true", help="a third arm, whose policies start anew in every round")
     run(main, parser)

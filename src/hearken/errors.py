@@ -1,4 +1,4 @@
-"""The one exception that is a message to a person."""
+"""Exceptions that are messages: to a person, or from a piece of work that has to wait."""
 
 from __future__ import annotations
 
@@ -15,3 +15,7 @@ class UserError(Exception):
         super().__init__(f"{what}. {hint}" if hint else what)
         self.what = what
         self.hint = hint
+
+
+class Pause(Exception):
+    """Work cannot go on before something comes from elsewhere, such as people's judgments. What was done is kept."""

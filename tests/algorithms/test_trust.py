@@ -57,49 +57,80 @@ def shorter(prompts, responses, metadata):
     return [-float(len(r)) for r in responses]
 
 
-def test_a_judge_keeps_the_best_policy_and_can_stop_the_run(world, tmp_path, monkeypatch) -> None:
+def test_a_judge_compares_with_the_reference_keeps_the_best_policy_and_can_stop_the_run(
+    world, tmp_path, monkeypatch
+) -> None:
     from hearken.algorithms import watch
 
     given = {"model": world.sft, "data": world.prompts, "reward": world.reward}
     with pytest.raises(UserError, match="someone to ask"):
         train("ppo", **given, out=tmp_path / "none", stop_when="fooled", **SMALL)
+    with pytest.raises(UserError, match=r"hearken loop|project's rounds"):
+        train("ppo", **given, out=tmp_path / "none", judge="people", **SMALL)
     options = SMALL | {"episodes": 48, "judge": "test_trust:shorter", "judge_every": 2}
     made = train("ppo", **given, out=tmp_path / "watched", **options)
     rows = [json.loads(line) for line in (made.path / "run" / "metrics.jsonl").read_text().splitlines()]
     judged = {row["step"]: row["judge"] for row in rows if "judge" in row}
-    assert list(judged) == [0, 2, 4]
+    assert list(judged) == [0, 2, 4, 6], "the last weights are judged too"
+    assert judged[0] == 0.5, "before it learns, the policy is the reference"
     assert judged[made.metrics["best_step"]] == pytest.approx(max(judged.values()), abs=1e-5)
     assert made.metrics["judge"] == pytest.approx(max(judged.values()), abs=1e-5)
+    assert made.manifest["data"]["prompts"] == 20 and made.metrics["judge_prompts"] == 4, "a fifth is set aside"
+    assert "few to tell" in made.metrics["says"]
 
     class Parted:
-        fooled = True
+        fooled, peak, proxy_rise, gold_fall = True, 2.0, 0.5, 0.25
 
-    monkeypatch.setattr(watch, "find_divergence", lambda steps, proxy, judged: Parted() if len(steps) > 1 else None)
-    stopped = train("ppo", **given, out=tmp_path / "stopped", stop_when="fooled", **options)
-    assert stopped.metrics["steps"] == 3 and stopped.metrics["fooled"] is True
+    monkeypatch.setattr(watch, "find_divergence", lambda steps, proxy, judged: Parted() if len(steps) > 2 else None)
+    validation = tmp_path / "validation.jsonl"
+    validation.write_text("".join(json.dumps({"prompt": f"tell {i} the"}) + "\n" for i in range(30, 36)), "utf-8")
+    more = options | {"stop_when": "fooled", "validation": validation}
+    stopped = train("ppo", **given, out=tmp_path / "stopped", **more)
+    assert stopped.metrics["steps"] == 4 and stopped.metrics["fooled"] is True
+    assert "fooled after 2 iterations: from there on it rose by 0.5" in stopped.metrics["says"]
+    assert stopped.metrics["judge_prompts"] == 6 and stopped.manifest["data"]["prompts"] == 24
 
 
-def test_watch_brings_back_the_weights_that_sampled_best_and_survives_a_checkpoint() -> None:
+def test_watch_brings_back_the_weights_that_won_most_and_survives_a_checkpoint(monkeypatch) -> None:
     import torch
-    from tiny_models import causal
 
-    from hearken.algorithms.watch import Watch
-    from hearken.models.scorers import TokenScorer
+    from hearken.algorithms import watch
+    from hearken.algorithms.ppo_options import PPOOptions
 
-    policy = TokenScorer(causal("llama"))
-    values = iter([1.0, 3.0, 2.0])
-    watched = Watch(lambda groups: torch.tensor([next(values)]), policy, 1, True)
-    first = next(p for p in policy.parameters() if p.requires_grad)
-    seen = []
-    for step in range(3):
-        seen.append(first.detach().clone())
-        assert watched.look(step, [], float(step)) == {"judge": [1.0, 3.0, 2.0][step]}
-        first.data += 1
-    again = Watch(lambda groups: torch.tensor([0.0]), policy, 1, True)
+    class Policy:
+        scorer = torch.nn.Module()
+        stop = (0,)
+
+    Policy.scorer.register_parameter("weight", torch.nn.Parameter(torch.zeros(3)))
+    monkeypatch.setattr(watch, "NativeSampler", lambda scorer, stop: None)
+    wins = iter([0.5, 0.9, 0.6])
+
+    def new() -> watch.Watch:
+        prompts = watch.Prompts([], [])
+        return watch.Watch(lambda step, answered: [], Policy, None, None, prompts, PPOOptions(judge_every=1))
+
+    watched = new()
+    for step, value in enumerate(wins):
+        watched.record(step, float(step), value)
+        Policy.scorer.weight.data += 1
+    again = new()
     again.load_state_dict(watched.state_dict())
-    assert again.restore()["best_step"] == 1
-    assert torch.equal(first, seen[1])
-    assert again.look(1, [], 0.0) and Watch(lambda g: g, policy, 2, False).look(1, [], 0.0) == {}
+    assert again.look(1, None) == {"judge": 0.9, "judge_proxy": 1.0}, "a look that was made is not made again"
+    found = again.restore()
+    assert found["best_step"] == 1 and found["judge_last"] == 0.6 and not found["fooled"]
+    assert torch.equal(Policy.scorer.weight.data, torch.ones(3))
+
+
+def test_who_scores_higher_wins() -> None:
+    import torch
+
+    from hearken.algorithms.watch import Answered, ByScore
+    from hearken.models.layout import Group
+
+    group = Group([1], [[2], [3]])
+    answered = [Answered("p", "a", "b", group)] * 3
+    scores = iter([torch.tensor([1.0, 2.0, 3.0, 3.0, 2.0, 1.0])])
+    assert ByScore(lambda groups: next(scores))(0, answered) == [0.0, 0.5, 1.0]
 
 
 def test_a_reward_for_each_group_and_a_policy_for_the_worst_off(world, tmp_path) -> None:

@@ -47,6 +47,9 @@ def test_a_round_from_the_command_line(hearken: Run, project: Path) -> None:
     simulated = ("-o", "world=tales", "-o", "loop.labelers=simulated", "-C", "p")
     todo = told(hearken("loop", "--dry-run", "--json", *simulated))
     assert set(todo.values()) == {"to do"} and next(iter(todo)) == "r01-samples"
+    stopped = hearken("loop", "--json", *simulated)
+    assert stopped.exit_code == 2 and "card" in stopped.stderr and "loop.trust_reward=true" in stopped.stderr
+    simulated = ("-o", "loop.trust_reward=true", *simulated)
     done = told(hearken("loop", "--json", *simulated))
     assert done["policy"] == "r01-ppo" and done["figures"][0]["win_rate"]
     tree = told(hearken("trace", "r01-ppo", "-C", "p", "--json"))

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rounds_world import STAGES, change
+from rounds_world import QUICK, STAGES, change
 
 from hearken.errors import UserError
+from hearken.evaluation.report import render
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, QueueItem
 from hearken.loop.project import Project
+from hearken.loop.reporting import compose
 from hearken.loop.rounds import Loop, plan
+from hearken.loop.trace import trace
 
 Tales = Callable[..., Project]
 
@@ -144,12 +147,33 @@ def test_earlier_rounds_can_weigh_less_and_models_can_go_on(tales: Tales) -> Non
     assert Path(policy.manifest["parents"]["model"]).name == "r01-ppo" == Path(policy.manifest["parents"]["ref"]).name
 
 
+ROLLED = QUICK | {"episodes": 8, "batch": 4, "samples": 2, "max_new_tokens": 5, "lr": 1e-3}
+TRAINED = QUICK | {"batch": 8, "lr": 1e-3}
+
+
 @pytest.mark.slow
-def test_a_method_without_a_reward_model(tales: Tales) -> None:
-    stages = {"dpo": {k: v for k, v in STAGES["reward"].items()}}
-    project = tales(rounds=1, improve="dpo", stages=stages)
-    assert Loop(project).run()["policy"] == "r01-dpo"
-    assert not (project.artifacts / "r01-reward").exists()
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("dpo", TRAINED), ("kto", TRAINED), ("grpo", ROLLED), ("rloo", ROLLED), ("rft", ROLLED), ("online_dpo", ROLLED)],
+)
+def test_every_method_goes_round_and_is_reported(tales: Tales, method: str, options: dict[str, Any]) -> None:
+    project = tales(improve=method, stages={method: options})
+    done = Loop(project).run()
+    assert (done["rounds"], done["policy"]) == (2, f"r02-{method}")
+    reads_reward = method not in ("dpo", "kto")
+    assert (project.artifacts / "r02-reward").exists() == reads_reward
+    found = compose(project)
+    assert (found.policy, found.baseline) == (f"r02-{method}", "model")
+    assert {p.name: p.method for p in found.policies if p.name != "model"} == {
+        f"r{n:02d}-{method}": method for n in (1, 2)
+    }
+    assert [(r.number, r.policy) for r in found.rounds] == [(n, f"r{n:02d}-{method}") for n in (1, 2)]
+    assert all((r.accuracy is not None) == reads_reward and r.judgments for r in found.rounds)
+    assert {row.name for row in found.leaderboard} == {"model", f"r01-{method}", f"r02-{method}"}
+    assert (found.reward_model is not None) == reads_reward
+    said = f"{render(found)} {' '.join(s.done for s in found.steps)}"
+    assert f"r02-{method}" in said and "PPO" not in said.replace("stages.ppo", "").replace("ppo:", "")
+    assert f"hearken train {method}" in " ".join(found.recipe.by_step if found.recipe else [])
 
 
 def test_what_cannot_work_is_said_first(tales: Tales) -> None:
@@ -157,6 +181,8 @@ def test_what_cannot_work_is_said_first(tales: Tales) -> None:
         ({"improve": "sft"}, "improves no policy"),
         ({"improve": "dpo", "ptx": ["x.txt"]}, "does not read it"),
         ({"improve": "rloo", "online": {"labels": 5}}, "ppo"),
+        ({"improve": "kto", "pessimism": 1.0}, "optimises no reward"),
+        ({"improve": "grpo", "watch": {"judge": "gold"}}, "asks nobody"),
     ):
         with pytest.raises(UserError, match=what):
             Loop(tales(name=str(more["improve"]), **more)).run()
@@ -164,11 +190,50 @@ def test_what_cannot_work_is_said_first(tales: Tales) -> None:
         ({"labelers": "ai"}, "loop.ai.judge"),
         ({"select": "disagreement"}, "ensemble"),
         ({"labelers": {}}, "somebody"),
+        ({"stop_when": "fooled"}, "somebody to ask"),
+        ({"pessimism": 1.0, "width": "models"}, "ensemble"),
     ):
         with pytest.raises(UserError, match=what):
             tales(name="x", **more)
     with pytest.raises(UserError, match="world"):
         Loop(tales(name="w", world="")).run()
+
+
+def test_a_failing_card_stops_the_loop_until_the_owner_decides(tales: Tales) -> None:
+    project = tales(rounds=1, trust_reward=False)
+    with pytest.raises(UserError, match=r"r01-reward: its card .* not good enough to improve by") as error:
+        Loop(project).run()
+    assert "--redo" in error.value.hint and "loop.trust_reward=true" in error.value.hint
+    assert (project.artifacts / "r01-reward/card.json").exists() and not (project.artifacts / "r01-ppo").exists()
+    first = project.artifact("r01-judgments")
+    assert first is not None
+    with pytest.raises(UserError, match="not good enough"):
+        Loop(project, redo=True).run()
+    assert not (project.path / "replaced").exists(), "nothing more was said"
+
+    project.sample(2, split="train")
+    project.label()
+    with pytest.raises(UserError, match="not good enough"):
+        Loop(project, redo=True).run()
+    more, reward = project.artifact("r01-judgments"), project.artifact("r01-reward")
+    assert more is not None and reward is not None
+    assert more.metrics["judgments"] > first.metrics["judgments"]
+    assert str(more.manifest["data"]["as_of"]) in reward.manifest["inputs"]["data"][0], "fitted again on all of it"
+
+    done = Loop(change(project, trust_reward=True)).run()
+    assert done["policy"] == "r01-ppo"
+    assert Loop(change(project, trust_reward=False)).run() == done, "what was decided stays decided"
+
+
+def test_caution_reaches_the_policy(tales: Tales) -> None:
+    project = tales(rounds=1, ensemble=2, pessimism=1.5, width="models")
+    Loop(project).run()
+    policy = project.artifact("r01-ppo")
+    assert policy is not None
+    assert (policy.manifest["options"]["pessimism"], policy.manifest["options"]["width"]) == (1.5, "models")
+    assert policy.manifest["inputs"]["reward"].count("r01-reward") == 2
+    behind = {parent["name"] for parent in trace("r01-ppo", project).to_json()["parents"]}
+    assert {"r01-reward", "r01-reward-2"} <= behind
 
 
 def test_one_loop_at_a_time(tales: Tales) -> None:

@@ -42,6 +42,15 @@ MOMENTS = (
 )
 """What exists once a step is under way or just done, in the order of the steps."""
 
+ONLINE = (
+    "r01-ppo/run/rollouts.jsonl",
+    "r01-refit-1/run/request.json",
+    "r01-refit-1/manifest.json",
+    "r01-refit-2/run",
+    "r01-ppo/manifest.json",
+)
+"""The same where labels arrive while the policy trains."""
+
 
 def start(project: Path) -> subprocess.Popen[str]:
     env = os.environ | {"HEARKEN_QUIET": "1", "OMP_NUM_THREADS": "1"}
@@ -57,19 +66,37 @@ def finish(project: Path) -> dict[str, Any]:
     return json.loads(out)
 
 
+def kill_at(project: Path, moments: tuple[str, ...]) -> None:
+    """Start the loop for each of these, and kill it there."""
+    for moment in moments:
+        process = start(project)
+        deadline = time.monotonic() + 300
+        while not (project / "artifacts" / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert process.poll() is None, (moment, process.stderr.read() if process.stderr else "")
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
 def test_killed_at_every_step_it_ends_the_same(tales: Callable[..., Project], tmp_path: Path) -> None:
     stages = {"ppo": STAGES["ppo"] | {"episodes": 16}}
     project = tales(stages=stages).path
     other = tmp_path / "other"
     shutil.copytree(project, other)
-    for moment in MOMENTS:
-        process = start(other)
-        deadline = time.monotonic() + 300
-        while not (other / "artifacts" / moment).exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert process.poll() is None, (moment, process.stderr.read() if process.stderr else "")
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    kill_at(other, MOMENTS)
     assert finish(other) == finish(project)
     with Project(other).store() as store:
         assert store.verify() == []
+
+
+def test_killed_while_labels_arrive_it_ends_the_same(tales: Callable[..., Project], tmp_path: Path) -> None:
+    stages = {"ppo": STAGES["ppo"] | {"samples": 2, "episodes": 40, "batch": 8}}
+    project = tales(rounds=1, online={"labels": 12, "refit_every": 4}, stages=stages).path
+    other = tmp_path / "other"
+    shutil.copytree(project, other)
+    kill_at(other, ONLINE)
+    assert finish(other) == finish(project)
+    refits = [sorted(p.name for p in (one / "artifacts").glob("r01-refit-*")) for one in (project, other)]
+    assert len(refits[0]) >= 2 and refits[0] == refits[1]
+    with Project(other).store() as store, Project(project).store() as whole:
+        assert store.verify() == [] and store.last_seq() == whole.last_seq()

@@ -119,7 +119,11 @@ def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
     ready = load(inputs, options)
     models = ready.models
     trained: dict[str, Any] = {"policy": models.policy, "value": models.value}
-    return _rollouts(ready, trained, {"reference": models.reference}, models.reward, options, ready.ptx)
+    found = _rollouts(ready, trained, {"reference": models.reference}, models.reward, options, ready.ptx)
+    if ready.judge is not None:
+        looks = -(-max(options.episodes // options.batch, 1) // options.judge_every) + 1
+        found["judge_comparisons"] = looks * len(ready.held_out.ids)
+    return found
 
 
 def _sampled(inputs: Inputs, options: Any) -> dict[str, Any]:

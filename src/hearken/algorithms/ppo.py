@@ -11,6 +11,7 @@ repeat:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from hearken.algorithms.rollouts import (
     trial,
 )
 from hearken.algorithms.stage import Inputs
-from hearken.algorithms.watch import Watch
+from hearken.algorithms.watch import ASKED, NO_PROMPTS, ByScore, Judge, Prompts, Watch, set_apart
 from hearken.domains.text.data import Reader, demonstrations, nothing_fits, prompts
 from hearken.domains.text.loading import TextPolicy, adapt, open_policy, prepare
 from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
@@ -49,6 +50,7 @@ from hearken.objectives.reduce import masked_sum, whiten
 from hearken.rewards.learned import Reward
 from hearken.rewards.terms import parse_terms
 from hearken.rollout.native import NativeSampler
+from hearken.statistics.divergence import FEWEST
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.forward import gather, rows_of
@@ -105,17 +107,37 @@ class Ready:
     prompts: list[list[int]]
     ptx: list[Group]
     facts: dict[str, Any]
-    judge: Reward | None = None
+    judge: Judge | None = None
     """Who watches (see `watch`)."""
+    held_out: Prompts = NO_PROMPTS
+    """Prompts on which they do."""
 
 
-def load(inputs: Inputs, options: PPOOptions) -> Ready:
-    """Open the four networks and encode the prompts and the pretraining text."""
+def load(inputs: Inputs, options: PPOOptions, judge: Judge | None = None) -> Ready:
+    """Open the four networks and encode the prompts and the pretraining text.
+
+    Args:
+        inputs: of the stage.
+        options: of the stage.
+        judge: who watches; by default what ``options.judge`` names.
+    """
     check_batches(options)
     if options.stop_when and not options.judge:
         raise UserError(
             f"stop_when={options.stop_when} needs someone to ask",
             "Add --judge: another reward model or module:function",
+        )
+    looks = -(-max(options.episodes // options.batch, 1) // options.judge_every)
+    if options.stop_when and looks < FEWEST:
+        warnings.warn(
+            f"stop_when={options.stop_when} can stop nothing: {looks} looks, and {FEWEST} are needed to tell. "
+            "Lower judge_every",
+            stacklevel=2,
+        )
+    if options.judge in ASKED and judge is None:
+        raise UserError(
+            f"judge={options.judge}: they can be asked in a project's rounds",
+            f"Set loop.watch.judge to {options.judge} in hearken.yaml and run: hearken loop",
         )
     policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
     reader = Reader(options)
@@ -124,14 +146,24 @@ def load(inputs: Inputs, options: PPOOptions) -> Ready:
     if not ids:
         raise nothing_fits(inputs.data)
     ptx = demonstrations(reader.read(inputs.ptx), policy.encoder)
-    more = {"prompts": len(ids), "ptx_pieces": len(ptx), "skipped": reader.skipped}
-    facts = rows.facts | more | {"truncation": policy.encoder.truncation.say()}
     known = prompt_facts(rows.train, contents, ids)
-    judge = None
+    held = NO_PROMPTS
     if options.judge:
+        if inputs.validation:
+            others = Prompts(*prompts(rows.validation, policy.encoder))
+            known = {**known, **prompt_facts(rows.validation, *others)}
+            held, _ = set_apart(others, options.judge_prompts, options.seed)
+        else:
+            held, (contents, ids) = set_apart(
+                Prompts(contents, ids), min(options.judge_prompts, len(ids) // 5), options.seed
+            )
+        if not held.ids:
+            raise UserError("no prompt is left for the judge", "Give --validation, or more prompts")
         plainly = options.model_copy(update={"pessimism": 0.0, "trust_reward": True})
-        judge = open_reward(options.judge, policy, known, plainly)
-    return Ready(policy, open_models(inputs, options, policy, known), contents, ids, ptx, facts, judge)
+        judge = judge or ByScore(open_reward(options.judge, policy, known, plainly))
+    more = {"prompts": len(ids), "ptx_pieces": len(ptx), "skipped": reader.skipped, "judge_prompts": len(held.ids)}
+    facts = rows.facts | more | {"truncation": policy.encoder.truncation.say()}
+    return Ready(policy, open_models(inputs, options, policy, known), contents, ids, ptx, facts, judge, held)
 
 
 def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy, known: Known) -> Models:
@@ -192,7 +224,7 @@ def improve(
     states: dict[str, Stateful] = {"policy": actor, "value": critic, "control": control, **(more or {})}
     watch = None
     if ready.judge is not None:
-        watch = Watch(ready.judge, models.policy, options.judge_every, options.stop_when == "fooled")
+        watch = Watch(ready.judge, policy, models.reference, models.reward, ready.held_out, options)
         states["watch"] = watch
     run = Run(out, options, states, label=options.stage.upper(), records=[ROLLOUTS])
     sampler = NativeSampler(models.policy, policy.stop)
@@ -202,8 +234,11 @@ def improve(
     for step in run.steps(iterations):
         chosen = order.endless(step)
         with run.guard():
+            judged = watch.look(step, run) if watch else {}
+            if judged and options.stop_when == "fooled" and watch and watch.fooled:
+                run.log(**judged)
+                break
             rollout = collect(policy, models, sampler, [ids[i] for i in chosen], step, control.beta, run, options)
-            judged = watch.look(step, rollout.groups, rollout.scores.mean().item()) if watch else {}
             stats: list[dict[str, float]] = []
             for update, batch in enumerate(minibatches(len(rollout.groups), step, options)):
                 extra = [ptx[i] for i in pretraining.endless(step * updates + update)] if pretraining else []
@@ -216,14 +251,15 @@ def improve(
         if options.kl_target:
             control.beta = adapt_kl(control.beta, kl, options.kl_target, len(rollout.samples), options.kl_horizon)
         after(step)
-        if watch and watch.fooled():
-            break
 
-    last = run.history[-1]
+    last = next(row for row in reversed(run.history) if "score" in row)
     metrics = {key: last[key] for key in ("score", "kl", "beta", "entropy", "length", "eos_share")} | {
-        "steps": len(run.history)
+        "steps": run.step
     }
     if watch:
+        with run.guard():
+            if run.step == iterations and (judged := watch.look(iterations, run, last=True)):
+                run.log(**judged)
         metrics |= watch.restore()
     switch_adapter(policy.scorer.model, "policy")
     save(policy.scorer.model, policy.tokenizer, out)

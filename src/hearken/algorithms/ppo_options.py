@@ -47,6 +47,8 @@ class PPOOptions(RolloutOptions):
     judge: str = ""
     """Who watches, and is never optimised: a reward model of other labels, or module:function (as for --reward)."""
     judge_every: int = Field(5, ge=1)
-    """Iterations between two questions to the judge; the policy that it likes best is what is kept."""
+    """Iterations between two looks; the policy that wins most against the reference is what is kept."""
+    judge_prompts: int = Field(64, ge=1)
+    """Held-out prompts answered at each look: of --validation, else set aside from --data (a fifth of it at most)."""
     stop_when: Literal["", "fooled"] = ""
-    """fooled: end the run once the judge's score falls while the reward's rises, beyond noise."""
+    """fooled: end the run once the judge's win rate falls while the reward rises, beyond noise."""

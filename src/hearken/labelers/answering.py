@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +62,7 @@ def estimate(
     round: int | None = None,
     price_in: float = 0.0,
     price_out: float = 0.0,
+    only: Collection[str] | None = None,
 ) -> Cost:
     """What the open comparisons will take, before anything is asked.
 
@@ -71,11 +72,12 @@ def estimate(
         round: only of this round.
         price_in: of a million tokens read.
         price_out: of a million tokens written.
+        only: the items that are asked; None means all that are open.
     """
     items = requests = inside = 0
     texts: dict[str, Response] = {}
     for item in store.items(round=round, done=False):
-        if item.kind != "comparison":
+        if item.kind != "comparison" or (only is not None and item.id not in only):
             continue
         texts = texts or {r.id: r for r in store.responses(round=round)}
         lengths = [len(texts[i].text) if i in texts else 400 for i in item.response_ids]
@@ -137,10 +139,22 @@ class Patience:
             )
 
 
+def claim_some(store: FeedbackStore, labeler_id: str, n: int, only: Collection[str] | None) -> list[Claim]:
+    """Up to ``n`` comparisons for a machine; where ``only`` some are meant, these must have the highest priority."""
+    claims = store.claim(labeler_id, n=n, kinds=("comparison",))
+    if only is None:
+        return claims
+    for claim in claims:
+        if claim.item.id not in only:
+            store.release(claim.item.id, labeler_id)
+    return [claim for claim in claims if claim.item.id in only]
+
+
 def answer_queue(
-    store: FeedbackStore, labeler: AILabeler, *, seed: int = 0, workers: int = 4, round: int | None = None
-) -> dict[str, Any]:
-    """Let the labeler judge all open comparisons; interrupted work goes on where it was.
+    store: FeedbackStore, labeler: AILabeler, *, seed: int = 0, workers: int = 4, round: int | None = None,
+    only: Collection[str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Let the labeler judge all open comparisons (or ``only`` some); interrupted work goes on where it was.
 
     An item it cannot judge is skipped (another labeler gets it) and counted.
 
@@ -151,12 +165,12 @@ def answer_queue(
         UserError: the judge cannot be reached, or mostly answers nonsense.
     """
     labeler_id = register(store, labeler)
-    before = store.progress(round)
     done = 0
     patience = Patience()
-    waiting = before.slots - before.slots_filled
+    open_items = [i for i in store.items(round=round, done=False) if only is None or i.id in only]
+    waiting = sum(i.slots - i.filled for i in open_items)
     with ThreadPoolExecutor(workers) as pool, progress("AI labeler", waiting, "judgment") as bar:
-        while claims := store.claim(labeler_id, n=2 * workers, kinds=("comparison",)):
+        while claims := claim_some(store, labeler_id, 2 * workers, only):
 
             def one(claim: Claim) -> Opinion | str:
                 try:

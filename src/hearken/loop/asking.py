@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
-from hearken.errors import UserError
+from hearken.errors import Pause, UserError
 from hearken.feedback.queue import FILLS_NO_SLOT
 from hearken.feedback.records import Judgment, QueueItem
 from hearken.feedback.store import FeedbackStore
@@ -20,7 +23,11 @@ KINDS: dict[Who, tuple[str, ...]] = {"people": ("person", "import"), "ai": ("ai"
 """The kinds of labeler in the database that each name stands for."""
 
 
-class Waiting(Exception):
+AT_ONCE = 1e6
+"""Priority of items for machines, which take theirs before anything that waits for people."""
+
+
+class Waiting(Pause):
     """Judgments of people are missing, and nobody wants to wait here."""
 
     def __init__(self, missing: int) -> None:
@@ -75,19 +82,26 @@ def ask(
     """
     if not items:
         return
+    if who == "ai" and not ai.judge:
+        raise UserError(
+            "an AI labeler needs a model", "Set loop.ai.judge (and loop.ai.url), e.g. -o loop.ai.judge=NAME"
+        )
+    first: dict[str, Any] = {} if who == "people" else {"priority": AT_ONCE}
     with project.store() as store:
-        store.enqueue(items)
+        store.enqueue([item.model_copy(update=first) for item in items])
+    only = {item.id for item in items}  # others may wait for people
     if who == "simulated":
-        project.label("simulated", seed=seed)
+        project.label("simulated", seed=seed, only=only)
     elif who == "ai":
         project.ai_labels(
             ai.judge, url=ai.url, constitution=ai.constitution, reasoning=ai.reasoning, workers=ai.workers,
-            per_minute=ai.per_minute, seed=seed, announce=announce,
+            per_minute=ai.per_minute, seed=seed, announce=announce, only=only,
         )  # fmt: skip
     else:
         with project.store() as store:
             wait_for(store, items, patience, label=label, wait=wait, announce=announce)
-            store.close_items(item.id for item in items if not store.item(item.id).done)
+    with project.store() as store:
+        store.close_items(item.id for item in items if not store.item(item.id).done)
 
 
 def wait_for(
@@ -113,13 +127,29 @@ def wait_for(
     if not wait:
         raise Waiting(target - have)
     announce(f"{target - have} judgments of people are needed. They judge in the pages of: hearken serve")
-    with progress(label, target - have, "judgment") as bar:
+    with progress(label, target - have, "judgment") as bar, _ctrl_c_means_later(lambda: target - have):
         while have < target:
             time.sleep(patience.poll_seconds)
             now = filled(store, ids, rounds)
             if now != have:
                 bar.advance(min(now, target) - have)
                 have = now
+
+
+@contextmanager
+def _ctrl_c_means_later(missing: Callable[[], int]) -> Iterator[None]:
+    """Within a training run, which would finish its step before it heeds Ctrl-C, raise `Waiting` instead."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_IGN, None):
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Waiting(missing()) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def filled(store: FeedbackStore, ids: set[str], rounds: set[int | None]) -> int:

@@ -10,6 +10,7 @@ from hearken.evaluation.compare import head_to_head
 from hearken.evaluation.drift import drift, entropy
 from hearken.evaluation.measure import Judge, best_of, label_of, mean, measure
 from hearken.feedback.examples import Content
+from hearken.labelers.simulated import dialogue_text
 
 if TYPE_CHECKING:
     from hearken.loop.project import Project
@@ -58,8 +59,8 @@ def assess(
             scores[short] = [s[0] for s in proxy(prompts, [[t] for t in seen.texts], [[f] for f in seen.finished])]
             figures["proxy"] = mean(scores[short], prompts)
         if world is not None:
-            golds = [world.gold(str(p), t) for p, t in zip(prompts, seen.texts, strict=True)]
-            parses = [world.parse(str(p), t).parses for p, t in zip(prompts, seen.texts, strict=True)]
+            golds = [world.gold(dialogue_text(p), t) for p, t in zip(prompts, seen.texts, strict=True)]
+            parses = [world.parse(dialogue_text(p), t).parses for p, t in zip(prompts, seen.texts, strict=True)]
             figures |= {"gold": mean(golds, prompts), "parse_rate": mean([float(x) for x in parses], prompts)}
             found[short] = {**figures, "golds": golds, "parses": parses}
         else:
@@ -74,8 +75,10 @@ def assess(
         if short == base:
             continue
         if world is not None:
-            groups = {g: (lambda p, t, g=g: world.utility(str(p), t, g)) for g in world.groups}  # type: ignore[misc]
-            won = head_to_head(prompts, answers[short], answers[base], lambda p, t: world.gold(str(p), t), groups)
+            groups = {g: (lambda p, t, g=g: world.utility(dialogue_text(p), t, g)) for g in world.groups}  # type: ignore[misc]
+            won = head_to_head(
+                prompts, answers[short], answers[base], lambda p, t: world.gold(dialogue_text(p), t), groups
+            )
             found[short] |= {"win_rate": won.win_rate, "win_rate_by_group": won.by_group}
         elif proxy is not None:
             mine = dict(zip(zip(map(repr, prompts), answers[short], strict=True), scores[short], strict=True))

@@ -88,7 +88,7 @@ def contest(
             found["judge"] = "the reward model (a proxy)"
     else:
         who: Who = decides  # type: ignore[assignment]
-        items, shown = _items(project, answers, prompts, seed)
+        items, shown = _items(project, answers, prompts, seed, who)
         ask(
             project, items, who, loop, ai=loop.ai, label="Waiting for judgments of the policies", wait=wait, seed=seed,
             announce=announce,
@@ -119,7 +119,7 @@ def _longer(a: str, b: str) -> float:
 
 
 def _items(
-    project: Project, answers: dict[str, list[str]], prompts: Sequence[Content], seed: int
+    project: Project, answers: dict[str, list[str]], prompts: Sequence[Content], seed: int, who: Who
 ) -> tuple[list[QueueItem], dict[str, tuple[str, list[str], str]]]:
     """An item for each prompt with different answers; and of each response shown: prompt, whose it is, its text."""
     items: list[QueueItem] = []
@@ -145,7 +145,7 @@ def _items(
                 QueueItem(
                     prompt_id=prompt.id, response_ids=tuple(r.id for r in responses), selection="evaluation",
                     propensity=1.0, slots=project.config.sample.overlap, metadata={"evaluation": True},
-                    id=hash_id("evaluation", *(r.id for r in responses)),
+                    id=hash_id("evaluation", who, *(r.id for r in responses)),
                 )
             )  # fmt: skip
     return items, shown

@@ -24,16 +24,18 @@ from torch import Tensor
 from hearken.algorithms import ppo
 from hearken.algorithms.ppo_options import PPOOptions
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
+from hearken.algorithms.watch import Judge
 from hearken.domains.text.loading import TextPolicy
 from hearken.domains.text.rewarding import open_reward
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import Prompt, QueueItem, Response
-from hearken.loop.asking import ask, filled, wait_for
+from hearken.loop.asking import ask, wait_for
 from hearken.loop.rounds_options import OnlineOptions, Who
+from hearken.loop.watching import open_watched
 from hearken.models.layout import Group
 from hearken.rewards.learned import Reward
-from hearken.training.artifact import MANIFEST, Artifact, claim_folder, release_folder, request_of
+from hearken.training.artifact import MANIFEST, Artifact, request_of
 
 if TYPE_CHECKING:
     from hearken.loop.rounds import Loop
@@ -145,16 +147,19 @@ class Refits:
         """Labels that have come for batches up to this one; waits where training is too far ahead of them."""
         ahead = online.ahead or online.refit_every
         with self.loop.project.store() as store:
-            items = [i for i in store.items(round=self.number) if 0 <= i.metadata.get("step", -1) <= step]
-            have = filled(store, {i.id for i in items}, {self.number})
-            total = sum(i.slots for i in items)
-            if total - have > ahead:
+
+            def asked() -> list[QueueItem]:
+                return [i for i in store.items(round=self.number) if 0 <= i.metadata.get("step", -1) <= step]
+
+            still = [i for i in asked() if not i.done]  # an AI alone fills one slot of several, and the rest is closed
+            total = sum(i.slots for i in still)
+            if total - sum(i.filled for i in still) > ahead:
                 need = _Some((total - ahead) / total, self.loop.config.poll_seconds)
                 wait_for(
-                    store, items, need, label="Training waits for labels", wait=self.loop.wait,
+                    store, still, need, label="Training waits for labels", wait=self.loop.wait,
                     announce=self.loop.announce,
                 )  # fmt: skip
-                have = filled(store, {i.id for i in items}, {self.number})
+            have = sum(i.filled for i in asked())
         return have
 
     def refit(self) -> None:
@@ -205,7 +210,9 @@ def _pick(who: Sequence[Who], shares: Sequence[float], key: str) -> Who:
     return who[-1]
 
 
-def train_online(loop: Loop, number: int, inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
+def train_online(
+    loop: Loop, number: int, inputs: Inputs, options: PPOOptions, out: Path, judge: Judge | None = None
+) -> Artifact:
     """PPO as ever, with a reward model that learns on the way. The manifest's parents name every refit.
 
     Raises:
@@ -213,12 +220,7 @@ def train_online(loop: Loop, number: int, inputs: Inputs, options: PPOOptions, o
     """
     if options.samples < 2:
         raise UserError("labels on the way need two responses to a prompt", "Set stages.ppo.samples to 2 or more")
-    claim_folder(out, "ppo", inputs, options)
-    try:
-        ready = ppo.load(inputs, options)
-    except UserError:
-        release_folder(out)
-        raise
+    ready = open_watched(loop, inputs, options, out, judge)
     current = Current(ready.models.reward)
     ready.models.reward = current
     contents = {tuple(ids): content for ids, content in zip(ready.prompts, ready.contents, strict=True)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +27,7 @@ from hearken.feedback.records import Labeler as LabelerRecord
 from hearken.feedback.snapshot import inline_examples, snapshot
 from hearken.feedback.splits import side
 from hearken.feedback.store import FeedbackStore
-from hearken.labelers.simulated import Panel, make_panel
+from hearken.labelers.simulated import Panel, dialogue_text, make_panel
 from hearken.loop.rounds_options import LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
@@ -247,8 +247,11 @@ class Project:
             progress_now = store.progress(round)
         return {"policy": label, "prompts": len(wanted), "responses": len(wanted) * k, "queued": progress_now.items}
 
-    def label(self, labeler: str = "simulated", *, seed: int | None = None, round: int | None = None) -> dict[str, Any]:
-        """Let labelers that are not people answer the queue."""
+    def label(
+        self, labeler: str = "simulated", *, seed: int | None = None, round: int | None = None,
+        only: Collection[str] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Let labelers that are not people answer the queue, or ``only`` the items with these ids."""
         if not self.config.world:
             raise UserError(
                 "simulated labelers need a world that knows the true reward; this project has none",
@@ -266,12 +269,12 @@ class Project:
                     found[one.name] = store.add_labeler(record)
             turns = _after_last(store, [(one, found[one.name].id) for one in panel.labelers])
             open_items = store.items(round=round, done=False)
-            waiting = sum(item.slots - item.filled for item in open_items if not item.is_gold)
+            waiting = sum(i.slots - i.filled for i in open_items if not i.is_gold and (only is None or i.id in only))
             with progress("Simulated labelers", waiting, "judgment") as bar:
                 done = 0
                 answered = -1
                 while answered:
-                    answered = sum(self._answer(store, one, labeler_id, seed, bar) for one, labeler_id in turns)
+                    answered = sum(self._answer(store, one, labeler_id, seed, bar, only) for one, labeler_id in turns)
                     done += answered
             return {"judgments": store.last_seq(), "labelers": len(panel.labelers), "new": done}
 
@@ -279,9 +282,9 @@ class Project:
         self, judge: str, *, url: str = "", constitution: str = "general", reasoning: bool = False,
         revise: bool = False, workers: int = 4, per_minute: float = 0.0, price_in: float = 0.0, price_out: float = 0.0,
         seed: int | None = None, round: int | None = None, dry_run: bool = False,
-        announce: Callable[[str], None] = lambda _: None,
+        announce: Callable[[str], None] = lambda _: None, only: Collection[str] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Let a model answer the queue by a constitution, or revise responses (``revise``).
+        """Let a model answer the queue (or ``only`` some items) by a constitution, or revise responses (``revise``).
 
         A revision heeds people's critiques; where there are none, the model's own, by a principle. The cost is
         estimated first and said to ``announce``; with ``dry_run`` nothing is asked. Replies are cached in
@@ -299,13 +302,16 @@ class Project:
             if revise:
                 cost = answering.estimate_revisions(store, tokens_out=MAX_TOKENS, **prices)
             else:
-                cost = answering.estimate(store, tokens_out=out, **prices)
+                cost = answering.estimate(store, tokens_out=out, only=only, **prices)
             announce(cost.say())
             if dry_run:
                 return asdict(cost)
             labeler = self.ai_labeler(judge, url, constitution, reasoning, per_minute)
-            work = answering.revise if revise else answering.answer_queue
-            found = work(store, labeler, seed=seed, workers=workers, round=round)
+            how: dict[str, Any] = {"seed": seed, "workers": workers, "round": round}
+            if revise:
+                found = answering.revise(store, labeler, **how)
+            else:
+                found = answering.answer_queue(store, labeler, **how, only=only)
         write_json(self.path / "runs" / "ai-labels.json", found)
         return found
 
@@ -322,9 +328,13 @@ class Project:
         return AILabeler(opened, principles, reasoning, max_tokens=MAX_TOKENS)
 
     @staticmethod
-    def _answer(store: FeedbackStore, labeler: Any, labeler_id: str, seed: int, bar: Any) -> int:
+    def _answer(
+        store: FeedbackStore, labeler: Any, labeler_id: str, seed: int, bar: Any, only: Collection[str] | None
+    ) -> int:
         """One labeler takes and answers a few items."""
-        claims = store.claim(labeler_id, n=8, kinds=("comparison",))
+        from hearken.labelers.answering import claim_some
+
+        claims = claim_some(store, labeler_id, 8, only)
         answers = []
         for claim in claims:
             ranking = labeler.judge(claim.prompt.content, [r.text for r in claim.responses], seed)
@@ -345,7 +355,7 @@ class Project:
         from hearken.worlds.tales.world import TaleWorld
 
         world = TaleWorld(self.config.seed)
-        return make_panel(world.utility, world.groups, seed=self.config.seed)
+        return make_panel(world.utility, world.groups, seed=self.config.seed, reads=dialogue_text)
 
     def snapshot(
         self, split: str, *, kinds: Sequence[str] = ("comparison",), as_of: int | None = None,

@@ -84,10 +84,12 @@ def tally(project: Project) -> Tally:
     found = Tally()
     with project.store() as store:
         found.labelers = {r.id: r for r in store.labelers()}
-        texts, policies = {}, {}
+        texts, policies, compared = {}, {}, set()
         for response in store.responses():
             texts[response.id] = response.text
-            if response.policy is not None:
+            if response.metadata.get("evaluation"):
+                compared.add(response.id)
+            elif response.policy is not None:
                 policies[response.id] = response.policy
                 round = response.round or 0
                 found.responses[round] += 1
@@ -96,8 +98,9 @@ def tally(project: Project) -> Tally:
             if judgment.kind in ("skip", "flag"):
                 continue
             round, labeler = judgment.round or 0, found.labelers[judgment.labeler_id]
-            found.judgments[round] += 1
-            found.judged_at[round] = min(judgment.created, found.judged_at.get(round, judgment.created))
+            if not compared.issuperset(judgment.response_ids) or not judgment.response_ids:
+                found.judgments[round] += 1
+                found.judged_at[round] = min(judgment.created, found.judged_at.get(round, judgment.created))
             found.kinds[labeler.kind] += 1
             if labeler.kind == "person":
                 found.labeling_seconds += judgment.seconds or 0.0

@@ -21,6 +21,7 @@ from hearken.evaluation import report as page
 from hearken.evaluation.drift import drift, likelihood_change
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
+from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
 from hearken.loop.measured import content_of, last_evaluation, newest, round_of
 from hearken.statistics.intervals import Interval
@@ -384,7 +385,9 @@ def _gold_by_step(project: Project, rollouts: Path) -> dict[str, float]:
     with rollouts.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            values.setdefault(str(row["step"]), []).append(world.gold(row["prompt"], row["completion"]))
+            values.setdefault(str(row["step"]), []).append(
+                world.gold(dialogue_text(content_of(row["prompt"])), row["completion"])
+            )
     return {step: sum(v) / len(v) for step, v in values.items()}
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -34,10 +34,16 @@ from hearken.loop.choosing import disputed, low_score, pair_disagreement, score_
 from hearken.loop.project import Project, SampleConfig, as_items, as_responses
 from hearken.loop.rounds_options import Judge, LoopOptions, Selection, Who
 from hearken.progress import progress
+from hearken.rewards.trust import CARD, failing
 from hearken.training.artifact import MANIFEST, Artifact, finish, hash_files, request_of, write_json
+
+if TYPE_CHECKING:
+    from hearken.algorithms.watch import Judge as Watcher
 
 ITEMS = "items.jsonl"
 STEPS = ("samples", "judgments", "reward", "improve", "evaluation")
+WATCHED = ("ppo", "a2c")
+"""Stages beside which somebody can watch."""
 T = TypeVar("T")
 
 
@@ -129,12 +135,27 @@ class Loop:
             raise UserError(
                 f"loop.improve: '{stage.name}' improves no policy by comparisons", "For example: ppo, rloo, grpo, dpo"
             )
+        if config.pessimism and "pessimism" not in stage.options.model_fields:
+            raise UserError(
+                f"loop.pessimism: train {stage.name} optimises no reward", "Leave it out, or improve by ppo"
+            )
+        if config.watch.judge:
+            self._check_watch(stage)
         if config.ptx and "ptx" not in stage.takes:
             raise UserError(f"loop.ptx: train {stage.name} does not read it", "Leave it out")
         if config.online.labels and stage.name != "ppo":
             raise UserError(
                 "loop.online: labels can arrive while ppo trains", f"Set loop.improve to ppo, not {stage.name}"
             )
+
+    def _check_watch(self, stage: Stage) -> None:
+        judge = self.config.watch.judge
+        if stage.name not in WATCHED:
+            raise UserError(f"loop.watch: train {stage.name} asks nobody on its way", f"Improve by {WATCHED[0]}")
+        if judge == "gold" and not self.project.config.world:
+            raise UserError("loop.watch.judge: gold is known in a built-in world only", "Set it to people or ai")
+        if judge == "simulated":
+            check_labelers(self.project, ["simulated"])
 
     # A round
 
@@ -151,13 +172,18 @@ class Loop:
             with project.timed("Reward model"):
                 for member in range(self.config.ensemble):
                     self.reward(number, judgments, member)
+                self.card(number)
         yield "reward"
         with project.timed(f"{self.config.improve.upper()}, round {number}"):
-            self.improve(number, judgments)
+            new = not (Path(self.policy(number)) / MANIFEST).is_file()
+            improved = self.improve(number, judgments).metrics
+        if new and improved.get("says"):
+            self.announce(f"{Path(self.policy(number)).name}: {improved['says']}")
         yield self.config.improve
         with project.timed("Evaluation"):
             evaluation = self.evaluation(number)
-        self.figures.append({"round": number} | evaluation.metrics)
+        seen = {key: improved[key] for key in ("fooled", "best_step") if key in improved}
+        self.figures.append({"round": number} | evaluation.metrics | seen)
         yield "evaluation"
 
     @property
@@ -315,7 +341,9 @@ class Loop:
         options = JudgmentsOptions(
             seed=self.project.config.seed + number, labelers=config.labelers, enough=config.enough
         )
-        source = str(self.project.artifacts / f"r{number:02d}-samples")
+        source, out = str(self.project.artifacts / f"r{number:02d}-samples"), f"r{number:02d}-judgments"
+        if self.redo and self._more_was_said(number, self.project.artifact(out)):
+            self._set_aside(number, self.project.artifacts / out)
 
         def make(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             items = [QueueItem(**json.loads(row)) for row in (Path(source) / ITEMS).read_text("utf-8").splitlines()]
@@ -328,9 +356,15 @@ class Loop:
             with self.project.store() as store:
                 return heard(store, number)
 
-        return self._record(
-            f"r{number:02d}-judgments", "judgments", Inputs(parents={"samples": source}), options, make, number
-        )
+        return self._record(out, "judgments", Inputs(parents={"samples": source}), options, make, number)
+
+    def _more_was_said(self, number: int, judgments: Artifact | None) -> bool:
+        """Whether the round's reward model fails its card, and there are judgments that it has not seen."""
+        if judgments is None or (self.project.artifacts / f"r{number + 1:02d}-samples").exists():
+            return False
+        with self.project.store() as store:
+            more = store.last_seq() > judgments.manifest["data"]["as_of"]
+        return more and bool(failing(Path(self.reward_path(number))))
 
     # Reward model and policy
 
@@ -358,6 +392,30 @@ class Loop:
         )  # fmt: skip
         seed = project.config.seed + 1000 * member
         return self._train("reward", Path(self.reward_path(number, member)), inputs, number, ready, seed=seed)
+
+    def card(self, number: int) -> None:
+        """Measure the round's reward model on held-out judgments, and refuse to go on where its card fails.
+
+        Raises:
+            UserError: it fails, and the owner has not said that it is trusted.
+        """
+        from hearken.loop.cards import project_card
+
+        path, config = Path(self.reward_path(number)), self.config
+        if not (path / CARD).is_file():
+            made = project_card(self.project, path.name)
+            if made is not None and made.passes:
+                self.announce(f"{path.name}: its card passes ({made.accuracy.estimate:.0%} of {made.pairs} pairs)")
+        stage, values = find_stage(config.improve), self.project.config.stages.get(config.improve, {})
+        improved = (Path(self.policy(number)) / MANIFEST).is_file()
+        if "reward" not in stage.needs or improved or config.trust_reward or values.get("trust_reward"):
+            return
+        if said := failing(path):
+            raise UserError(
+                f"{path.name}: its card ({path / CARD}) says that it is not good enough to improve by. {said}",
+                "Have more answers judged (hearken sample, serve, import) or change stages.reward, and run: "
+                "hearken loop --redo. Or go on all the same: hearken loop -o loop.trust_reward=true",
+            )
 
     def _judged(self, number: int, only: int | None) -> dict[str, str]:
         rounds = [number] if only else range(1, number + 1)
@@ -396,10 +454,20 @@ class Loop:
             given["parents"] = self._judged(number, None)
         if "reward" in stage.needs:
             given["reward"] = self.reward_path(number)
+            if config.pessimism and config.width == "models":
+                members = [self.reward_path(number, m) for m in range(config.ensemble)]
+                given["reward"] = ",".join(members)
+                given["parents"] = {f"reward {m + 1}" if m else "reward": path for m, path in enumerate(members)}
         if "ref" in stage.takes:
             given["ref"] = self.policy(number - 1 if config.reference == "last" else 0)
         if config.ptx:
             given["ptx"] = tuple(config.ptx)
+        judge: Watcher | None = None
+        if config.watch.judge:
+            from hearken.loop.watching import watcher
+
+            given["validation"] = (str(project.path / "snapshots" / f"watch-{as_of}.jsonl"),)
+            judge = watcher(self, Path(self.policy(number)).name, given["ref"])
 
         def ready() -> None:
             if kind == "prompt" and not config.data:
@@ -408,19 +476,48 @@ class Loop:
                 project.snapshot("train", **faded)
                 if given["validation"]:
                     project.snapshot("validation", as_of=as_of)
+            if config.watch.judge:
+                from hearken.loop.watching import hold_out
 
-        out, seed = Path(self.policy(number)), project.config.seed + number
-        if config.online.labels:
-            return self._online(out, Inputs(**given), number, ready, seed=seed)
-        return self._train(config.improve, out, Inputs(**given), number, ready, seed=seed)
+                hold_out(project, Path(given["validation"][0]), config.evaluate, config.watch.prompts)
 
-    def _online(self, out: Path, inputs: Inputs, number: int, ready: Callable[[], None], seed: int) -> Artifact:
-        from hearken.loop.online import train_online
+        out, inputs = Path(self.policy(number)), Inputs(**given)
 
-        def train(stage: Stage, options: Any) -> Artifact:
-            return train_online(self, number, inputs, options, out)
+        def train(_: Stage, options: Any) -> Artifact:
+            if config.online.labels:
+                from hearken.loop.online import train_online
 
-        return self._train("ppo", out, inputs, number, ready, by=train, seed=seed)
+                return train_online(self, number, inputs, options, out, judge)
+            from hearken.loop.watching import train_watched
+
+            return train_watched(self, inputs, options, out, judge)
+
+        by = train if config.online.labels or judge else None
+        return self._train(
+            config.improve,
+            out,
+            inputs,
+            number,
+            ready,
+            by=by,
+            seed=project.config.seed + number,
+            **self._believed(stage),
+        )
+
+    def _believed(self, stage: Stage) -> dict[str, Any]:
+        """Options of the stage that say how far the reward is believed, and who watches."""
+        config, watch = self.config, self.config.watch
+        found: dict[str, Any] = {}
+        if config.pessimism:
+            found |= {"pessimism": config.pessimism, "width": config.width}
+        if config.trust_reward and "trust_reward" in stage.options.model_fields:
+            found["trust_reward"] = True
+        if watch.judge:
+            found |= {
+                "judge": watch.judge, "judge_every": watch.every, "judge_prompts": watch.prompts,
+                "stop_when": config.stop_when,
+            }  # fmt: skip
+        return found
 
     # Evaluation
 
@@ -501,7 +598,8 @@ class Loop:
             f"{part}.{key}"
             for part in ("inputs", "options")
             for key in new[part]
-            if _portable(old[part].get(key)) != _portable(json.loads(json.dumps(new[part][key])))
+            if key != "trust_reward"  # it changes nothing in what is made
+            and _portable(old[part].get(key)) != _portable(json.loads(json.dumps(new[part][key])))
         ]
         if not changed:
             return Artifact.load(out) if finished else None

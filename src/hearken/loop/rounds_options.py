@@ -41,6 +41,17 @@ class OnlineOptions(Options):
     """Training waits for labels when it is further ahead of them than this; 0 means refit_every."""
 
 
+class WatchOptions(Options):
+    """Somebody who is not optimised compares a policy with its reference while it trains (ppo, a2c)."""
+
+    judge: str = ""
+    """gold, people, ai, simulated, a reward model of other labels, or module:function; empty for nobody."""
+    every: int = Field(5, ge=1)
+    """Iterations between two looks."""
+    prompts: int = Field(32, ge=1)
+    """Held-out prompts compared at each look. Training waits for people to do so."""
+
+
 class LoopOptions(Options):
     """Rounds of sampling, judging, reward modelling, improving and evaluating."""
 
@@ -90,6 +101,17 @@ class LoopOptions(Options):
     online: OnlineOptions = OnlineOptions()
     """Labels that arrive while the policy trains."""
 
+    trust_reward: bool = False
+    """Improve by a reward model whose card fails; else the loop stops there, for you to decide."""
+    pessimism: float = Field(0.0, ge=0)
+    """Take off this many widths of the reward model's confidence from each score; 0 believes it."""
+    width: Literal["linear", "heads", "models"] = "linear"
+    """The width: of linear theory, of 5 bootstrapped heads, or the spread of the ensemble's models."""
+    watch: WatchOptions = WatchOptions()
+    """Who watches a policy while it trains; the one that won most is what the round leaves."""
+    stop_when: Literal["", "fooled"] = ""
+    """fooled: end a round's training once the watcher's win rate falls while the reward rises."""
+
     evaluate: int = Field(200, ge=1)
     """Held-out prompts on which policies are compared after each round."""
     judge: Judge = "auto"
@@ -113,8 +135,12 @@ class LoopOptions(Options):
     def _check(self) -> Self:
         if not self.labelers or min(self.labelers.values()) <= 0:
             raise ValueError("labelers: somebody has to judge; leave out who has no share")
-        if ("ai" in self.labelers or self.judge == "ai") and not self.ai.judge:
+        if "ai" in (*self.labelers, self.judge, self.watch.judge) and not self.ai.judge:
             raise ValueError("labelers: ai needs a model: set loop.ai.judge")
         if self.select == "disagreement" and self.ensemble < 2:
             raise ValueError("select: disagreement needs an ensemble of 2 or more")
+        if self.pessimism and self.width == "models" and self.ensemble < 2:
+            raise ValueError("width: models needs an ensemble of 2 or more")
+        if self.stop_when and not self.watch.judge:
+            raise ValueError("stop_when: fooled needs somebody to ask: set loop.watch.judge")
         return self

@@ -20,13 +20,17 @@ def check_card(reward: str, *, trust: bool = False) -> None:
     Raises:
         UserError: the card fails.
     """
-    path = Path(reward) / CARD
-    if trust or not path.is_file():
-        return
-    card = json.loads(path.read_text("utf-8"))
-    if not card.get("passes", True):
-        said = " ".join(card.get("reasons", [])[:2])
+    if not trust and (said := failing(Path(reward))):
         raise UserError(
-            f"--reward {reward}: its card ({path}) says that it is not good enough to train on. {said}",
+            f"--reward {reward}: its card ({Path(reward) / CARD}) says that it is not good enough to train on. {said}",
             "Label more or train a better reward model, run 'hearken evaluate' again, or add --trust-reward",
         )
+
+
+def failing(reward: Path) -> str:
+    """Why the reward model in a folder fails its card; empty where it passes, or has none."""
+    path = reward / CARD
+    card = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if card.get("passes", True):
+        return ""
+    return " ".join(card.get("reasons", [])[:2]) or "It says no more."

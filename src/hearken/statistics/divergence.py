@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FEWEST = 5
+"""Rows below which nothing can be said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
@@ -49,9 +52,9 @@ def find_divergence(steps: Sequence[float], proxy: Sequence[float], gold: Sequen
         gold: (N,) mean true reward of the same responses.
 
     Returns:
-        None for fewer than five rows, from which nothing can be said.
+        None for fewer than `FEWEST` rows.
     """
-    if len(steps) < 5:
+    if len(steps) < FEWEST:
         return None
     window = max(3, len(steps) // 10) | 1
     smoothed = {"proxy": smooth(proxy, window), "gold": smooth(gold, window)}

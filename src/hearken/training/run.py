@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
-from hearken.errors import UserError
+from hearken.errors import Pause, UserError
 from hearken.models.layout import Group
 from hearken.progress import Bar, progress
 from hearken.training import precision
@@ -150,7 +150,7 @@ class Run:
     def guard(self) -> AbstractContextManager[None]:
         """Around a step's computation: a number that is not finite stops the run before the weights change.
 
-        On an `Interruption` the run is saved as it was before the step.
+        On an `Interruption` or a `Pause` the run is saved as it was before the step.
         """
         return _Guard(self)
 
@@ -241,7 +241,7 @@ class _Guard(AbstractContextManager[None]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
         run = self.run
-        if isinstance(error, Interruption) and run.step:
+        if isinstance(error, Interruption | Pause) and run.step:
             run.save()
         if isinstance(error, NonFiniteGradient):
             path = run.folder / f"bad-batch-step-{run.step}.json"

@@ -1,0 +1,173 @@
+"""Who watches a policy while it trains in a round: gold, people, an AI or simulated labelers (see `algorithms.watch`).
+
+People and machines are shown the policy's and the reference's answers to held-out prompts, in random order and without
+names, as items of the project's queue. Training waits for people: what it does next hangs on what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hearken.algorithms import ppo
+from hearken.algorithms.ppo import Ready
+from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.stage import Inputs
+from hearken.algorithms.watch import Answered, Judge
+from hearken.errors import UserError
+from hearken.feedback.examples import PromptOnly, content_key
+from hearken.feedback.formats import write_examples
+from hearken.feedback.records import ComparisonPayload, Prompt, QueueItem, Response, hash_id
+from hearken.feedback.store import FeedbackStore
+from hearken.labelers.simulated import dialogue_text
+from hearken.loop.asking import KINDS, ask, judgments_of
+from hearken.loop.rounds_options import Who
+from hearken.training.artifact import Artifact, claim_folder, release_folder
+
+if TYPE_CHECKING:
+    from hearken.loop.project import Project
+    from hearken.loop.rounds import Loop
+
+
+def watcher(loop: Loop, name: str, reference: str) -> Judge | None:
+    """The judge that only a project has; None where the stage opens its own, or nobody watches.
+
+    Args:
+        loop: whose ``watch`` says who.
+        name: of the policy that trains.
+        reference: path of the one that it is compared with.
+    """
+    who = loop.config.watch.judge
+    if who == "gold":
+        return by_gold(loop.project)
+    if who in KINDS:
+        return lambda step, answered: asked(loop, who, name, Path(reference).name, step, answered)  # type: ignore[arg-type]
+    return None
+
+
+def by_gold(project: Project) -> Judge:
+    """The world's true reward decides."""
+    from hearken.worlds.tales.world import TaleWorld
+
+    world = TaleWorld(project.config.seed)
+
+    def judge(step: int, answered: Sequence[Answered]) -> list[float]:
+        found = []
+        for one in answered:
+            prompt = dialogue_text(one.content)
+            lead = world.gold(prompt, one.mine) - world.gold(prompt, one.theirs)
+            found.append(0.5 if abs(lead) <= 1e-9 else float(lead > 0))
+        return found
+
+    return judge
+
+
+def asked(loop: Loop, who: Who, name: str, reference: str, step: int, answered: Sequence[Answered]) -> list[float]:
+    """Have both answers to each prompt compared; equal answers are ties that nobody is asked about.
+
+    Returns:
+        For each prompt the mean over its judgments; prompts that nobody judged are left out.
+
+    Raises:
+        Waiting: people are needed, and nobody wants to wait.
+    """
+    project = loop.project
+    pairs: list[tuple[str, str] | None] = []
+    items: list[QueueItem] = []
+    with project.store() as store:
+        prompts = _known(store, answered)
+        for one in answered:
+            if one.mine == one.theirs:
+                pairs.append(None)
+                continue
+            prompt = prompts[content_key(one.content)]
+            mine, theirs = (
+                # The same text has the same id whenever it is shown, so that no pair is asked about twice.
+                Response(
+                    id=hash_id("watch", prompt.id, text), prompt_id=prompt.id, text=text, policy=policy,
+                    metadata={"evaluation": True, "step": step},
+                )
+                for text, policy in ((one.mine, name), (one.theirs, reference))
+            )  # fmt: skip
+            store.add_responses([mine, theirs])
+            pairs.append((mine.id, theirs.id))
+            items.append(
+                QueueItem(
+                    id=hash_id("watch", who, *sorted((mine.id, theirs.id))), prompt_id=prompt.id,
+                    response_ids=(mine.id, theirs.id), selection="evaluation", propensity=1.0,
+                    slots=project.config.sample.overlap, metadata={"evaluation": True, "step": step},
+                )
+            )  # fmt: skip
+    ask(
+        project, items, who, loop.config, ai=loop.config.ai, label=f"Watching {name}: after {step} iterations",
+        wait=loop.wait, seed=project.config.seed, announce=loop.announce,
+    )  # fmt: skip
+    with project.store() as store:
+        told = _outcomes(store, who, {pair for pair in pairs if pair})
+    found = [[0.5] if pair is None else told.get(pair, []) for pair in pairs]
+    return [sum(some) / len(some) for some in found if some]
+
+
+def _known(store: FeedbackStore, answered: Sequence[Answered]) -> dict[str, Prompt]:
+    """The database's prompts, with those of files of prompts that are not there yet, held out."""
+    known = {content_key(p.content): p for p in store.prompts(domain="text")}
+    new = [Prompt(content=a.content, split="validation") for a in answered if content_key(a.content) not in known]
+    store.add_prompts(new)
+    return known | {content_key(p.content): p for p in new}
+
+
+def _outcomes(store: FeedbackStore, who: Who, pairs: set[tuple[str, str]]) -> dict[tuple[str, str], list[float]]:
+    """What was said of each pair, for its first response."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for judgment in judgments_of(store, who):
+        assert isinstance(judgment.payload, ComparisonPayload)
+        ranks = dict(zip(judgment.payload.response_ids, judgment.payload.ranks, strict=True))
+        if len(ranks) != 2 or None in ranks.values():
+            continue
+        for pair in (tuple(ranks), tuple(ranks)[::-1]):
+            if pair in pairs:
+                a, b = ranks[pair[0]], ranks[pair[1]]
+                found.setdefault(pair, []).append(0.5 if a == b else float(a < b))  # type: ignore[operator,arg-type]
+    return found
+
+
+def hold_out(project: Project, out: Path, evaluated: int, count: int) -> None:
+    """Write held-out prompts for whoever watches: those on which policies are not compared afterwards, if enough.
+
+    A policy that was chosen on the prompts it is then judged on would look better than it is. What is there stays:
+    prompts have no number by which a later look could leave new ones out.
+    """
+    if out.exists():
+        return
+    prompts = project.held_out()
+    prompts = prompts[evaluated:] if len(prompts) - evaluated >= count else prompts
+    out.parent.mkdir(exist_ok=True)
+    write_examples([PromptOnly(prompt) for prompt in prompts], out)
+
+
+def open_watched(loop: Loop, inputs: Inputs, options: PPOOptions, out: Path, judge: Judge | None) -> Ready:
+    """Claim the folder and open everything, with a judge of the project's, if any.
+
+    Raises:
+        UserError: something cannot be read; the folder is free again.
+    """
+    watch = loop.config.watch
+    if watch.judge in KINDS and not out.exists():
+        looks = -(-max(options.episodes // options.batch, 1) // watch.every) + 1
+        count = looks * watch.prompts * loop.project.config.sample.overlap
+        loop.announce(
+            f"{watch.judge} will compare answers of {out.name} to {watch.prompts} held-out prompts {looks} times: "
+            f"{count:,} judgments at most"
+        )
+    claim_folder(out, options.stage, inputs, options)
+    try:
+        return ppo.load(inputs, options, judge)
+    except UserError:
+        release_folder(out)
+        raise
+
+
+def train_watched(loop: Loop, inputs: Inputs, options: PPOOptions, out: Path, judge: Judge | None) -> Artifact:
+    """PPO with a judge of the project's beside it."""
+    return ppo.improve(open_watched(loop, inputs, options, out, judge), inputs, options, out)
