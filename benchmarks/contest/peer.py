@@ -178,7 +178,8 @@ def critic_free(task: Task, clock: Clock) -> None:
     pieces = setting.pop("accumulate", 1)
     rows = task.rows()
     steps = len(rows) // task.batch if task.in_order else task.steps + 1
-    more = {"loss_type": "grpo"} if task.kind == "grpo" else {}
+    # Its default gives the KL term another gradient (of the same value) than the paper's, which ours has.
+    more = {"loss_type": "grpo", "use_bias_correction_kl": False} if task.kind == "grpo" else {}
     config = getattr(trl, f"{task.kind.upper()}Config")(
         **arguments(task), per_device_train_batch_size=task.batch // pieces, gradient_accumulation_steps=pieces,
         num_generations=task.samples, max_completion_length=task.new_tokens, beta=KL, max_steps=steps,
