@@ -62,7 +62,7 @@ def test_every_page_is_accessible_and_fits(server: Running, open_page: Callable[
     for path in PAGES:
         for width, scheme in ((1280, "light"), (390, "dark")):
             page.set_viewport_size({"width": width, "height": 900})
-            page.emulate_media(color_scheme=scheme)
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # no colours on their way to others
             if scheme == "light":
                 assert page.goto(f"{server.url}/owner{path}").status == 200
             found = axe.run(page).response["violations"]

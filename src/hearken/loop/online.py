@@ -185,8 +185,9 @@ class Refits:
             values = {"seed": project.config.seed} | project.config.stages.get("reward", {})
             options = stage.options.parse(values, where="hearken.yaml: stages.reward")
             begun = out / "run" / "request.json"
-            if begun.exists() and json.loads(begun.read_text("utf-8")) != request_of("reward", inputs, options):
-                shutil.rmtree(out)  # labels have come since it was interrupted
+            wanted = request_of("reward", inputs, options)
+            if out.exists() and not (begun.exists() and json.loads(begun.read_text("utf-8")) == wanted):
+                shutil.rmtree(out)  # it had hardly begun, or labels have come since it was interrupted
             with torch.random.fork_rng():
                 run_stage(stage, inputs, options, out)
         self.made += 1
