@@ -42,7 +42,7 @@ def _permutation(size: int, seed: int, epoch: int) -> list[int]:
 
 def budget(tokens: int) -> int:
     """Most real tokens of a microbatch, where 0 means what suits this machine."""
-    return tokens or (2048 if device_of("auto").type == "cpu" else 16384)
+    return tokens or (1024 if device_of("auto").type == "cpu" else 16384)
 
 
 def microbatches(groups: Sequence[Group], tokens: int) -> Iterator[list[int]]:
