@@ -218,7 +218,7 @@ def responses(
     groups = [Group(policy.encoder.prompt(p) or [], [s.tokens]) for p, s in zip(prompts, sampled, strict=True)]
 
     def loglikelihood(scorer: TokenScorer, at: float) -> np.ndarray:
-        found = gather(lambda layout: scorer(layout, temperature=at).logprobs, groups, TOKENS, scorer.device)
+        found = gather(lambda layout: scorer(layout, temperature=at).logprobs, groups, TOKENS, scorer)
         return found.sum(1).double().cpu().numpy()
 
     surprise = -loglikelihood(reference.scorer, 1.0)

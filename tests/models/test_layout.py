@@ -13,6 +13,7 @@ from tiny_models import FALLBACK, PACKED, V, causal, classifier
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hearken.models import layout as layout_module
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import RewardScorer, TokenScorer, ValueScorer, probe
 
@@ -51,9 +52,13 @@ def gradients(model: Any) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("worth", [1, layout_module.WORTH], ids=["many blocks", "one block"])
 @pytest.mark.parametrize("groups", [JOINED, SHARED], ids=["joined", "shared"])
 @pytest.mark.parametrize("name", PACKED + FALLBACK)
-def test_equal_to_one_sequence_at_a_time(name: str, groups: list[Group]) -> None:
+def test_equal_to_one_sequence_at_a_time(
+    name: str, groups: list[Group], worth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout_module, "WORTH", worth)
     model = causal(name)
     own = copy.deepcopy(model)
     scorer = TokenScorer(model)
@@ -65,6 +70,7 @@ def test_equal_to_one_sequence_at_a_time(name: str, groups: list[Group]) -> None
 
     truth = plain_logprobs(own, groups)
     layout = lay_out(groups)
+    assert (len(layout.blocks) > 1) == (worth == 1)
     mine = scorer(layout).logprobs
     assert mine[~layout.mask].abs().sum() == 0
     scale = truth.abs().max().item()
@@ -94,8 +100,10 @@ def test_these_models_look_at_what_is_far_away() -> None:
         assert gap > 1e-2, name
 
 
-def test_a_window_is_respected() -> None:
+@pytest.mark.parametrize("worth", [1, layout_module.WORTH])
+def test_a_window_is_respected(worth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two layers with window 5 see 8 tokens back, in the joined and in the shared form."""
+    monkeypatch.setattr(layout_module, "WORTH", worth)
     scorer = scorer_of(causal("mistral"))
     far = tokens(12)
     near = [far[0] ^ 1, *far[1:]]
@@ -223,6 +231,28 @@ def test_a_layout_holds_every_token_in_its_place(drawn: list[tuple[list[int], li
     whole = [[*g.prompt, *response] for g in groups for response in g.responses]
     assert [i[k.bool()].tolist() for i, k in zip(ids, keep, strict=True)] == whole
     assert torch.equal(ids.flatten()[source], layout.ids)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 40), st.lists(st.integers(1, 90), min_size=1, max_size=3)), min_size=1))
+def test_blocks_hold_every_sequence_once_and_are_of_alike_length(drawn: list[tuple[int, list[int]]]) -> None:
+    layout = lay_out([Group([1] * p, [[2] * n for n in ns]) for p, ns in drawn])
+    shared = layout.prompts is not None
+    before = len(layout.prompts.grid.flat) if layout.prompts else 0
+    assert before + sum(len(b.grid.flat) for b in layout.blocks) == len(layout.ids)
+    lengths = layout.lengths if shared else layout.lengths + layout.prompt_lengths
+    found = []
+    for block in layout.blocks:
+        own = torch.bincount(block.grid.flat // block.grid.width, minlength=block.grid.rows)
+        assert own.max() == block.grid.width
+        # what is shorter is there only where the block would else be too small
+        worth = int((own >= layout_module.ALIKE * own.max()).sum()) * block.grid.width >= layout_module.WORTH
+        assert not worth or own.min() >= layout_module.ALIKE * own.max()
+        if block.parent is not None:
+            assert torch.equal(block.context, torch.tensor([drawn[i][0] for i in block.parent.tolist()]))
+            assert block.reach == block.context.max()
+        found += own.tolist()
+    assert found == sorted(lengths.tolist(), reverse=True)
 
 
 def test_prompts_alone_and_what_is_refused() -> None:

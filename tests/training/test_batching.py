@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from hearken.models.layout import Group
-from hearken.training.batching import Order, microbatches
+from hearken.models.scorers import TokenScorer
+from hearken.training.batching import GPU, Order, budget, microbatches
 from hearken.training.forward import gather, rows_of
 
 groups = st.lists(
@@ -46,10 +49,22 @@ def test_seeds_and_epochs_shuffle_anew() -> None:
     assert len({tuple(Order(30, 30, seed).rows(step)) for seed in (0, 1) for step in (0, 1)}) == 4
 
 
+def scorer_of(width: int) -> TokenScorer:
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8, "intermediate_size": 8}
+    return TokenScorer(LlamaForCausalLM(LlamaConfig(hidden_size=width, **shape)))
+
+
+def test_the_budget_follows_the_width_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [budget(0, scorer_of(width)) for width in (64, 128, 256, 512)] == [4096, 2048, 1024, 1024]
+    assert budget(300, scorer_of(64)) == 300, "as asked for"
+    monkeypatch.setattr(TokenScorer, "device", torch.device("cuda"))
+    assert budget(0, scorer_of(64)) == GPU
+
+
 @settings(max_examples=50, deadline=None)
 @given(groups, st.integers(1, 60))
 def test_microbatches_hold_all_and_keep_the_budget(drawn: list[Group], tokens: int) -> None:
-    parts = list(microbatches(drawn, tokens))
+    parts = list(microbatches(drawn, tokens, scorer_of(64)))
     assert sorted(i for p in parts for i in p) == list(range(len(drawn)))
     assert all(len(p) == 1 or sum(drawn[i].tokens for i in p) <= tokens for p in parts)
 
@@ -58,12 +73,12 @@ def test_microbatches_hold_all_and_keep_the_budget(drawn: list[Group], tokens: i
 @given(groups, st.integers(1, 60))
 def test_gathered_answers_stand_in_the_order_of_the_responses(drawn: list[Group], tokens: int) -> None:
     lengths = torch.tensor([len(r) for g in drawn for r in g.responses])
-    per_row = gather(lambda layout: layout.lengths, drawn, tokens, torch.device("cpu"))
+    per_row = gather(lambda layout: layout.lengths, drawn, tokens, scorer_of(64))
     assert torch.equal(per_row, lengths.float())
-    per_token = gather(lambda layout: layout.mask * layout.lengths[:, None], drawn, tokens, torch.device("cpu"))
+    per_token = gather(lambda layout: layout.mask * layout.lengths[:, None], drawn, tokens, scorer_of(64))
     mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     assert torch.equal(per_token, mask * lengths[:, None].float())
-    both = gather(lambda layout: torch.stack([layout.mask, 2 * layout.mask], -1), drawn, tokens, torch.device("cpu"))
+    both = gather(lambda layout: torch.stack([layout.mask, 2 * layout.mask], -1), drawn, tokens, scorer_of(64))
     assert torch.equal(both[..., 0], mask.float()) and torch.equal(both[..., 1], 2.0 * mask)
 
 

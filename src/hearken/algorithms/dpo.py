@@ -136,7 +136,7 @@ def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
         weight = sum(j.weight for j in batch) or 1.0
         figures = Figures()
         with run.guard():
-            for part in microbatches(run.batch, options.tokens):
+            for part in microbatches(run.batch, options.tokens, scorer):
                 some = [batch[i] for i in part]
                 with run.autocast():
                     found = losses(scorer, some, reference.of([chosen[i] for i in part]), options)
@@ -279,7 +279,7 @@ def evaluate(
     groups = [j.group for j in held_out]
     scores = torch.zeros(sum(len(g.responses) for g in groups))
     total = 0.0
-    for part in microbatches(groups, options.tokens):
+    for part in microbatches(groups, options.tokens, scorer):
         batch = [held_out[i] for i in part]
         with run.autocast():
             found = losses(scorer, batch, reference.of(part), options)

@@ -45,7 +45,10 @@ def _sft(inputs: Inputs, options: Any) -> dict[str, Any]:
         "steps": steps,
         "tokens": tokens,
         **_memory(
-            modules, trial, min(budget(options.tokens), _largest(ready.data, options.batch)), _vocabulary(scorer)
+            modules,
+            trial,
+            min(budget(options.tokens, scorer), _largest(ready.data, options.batch)),
+            _vocabulary(scorer),
         ),
         "seconds": tokens * trial.seconds / trial.tokens,
     }
@@ -71,7 +74,7 @@ def _reward(inputs: Inputs, options: Any) -> dict[str, Any]:
         **_lengths(groups),
         "steps": steps,
         "tokens": tokens,
-        **_memory(modules, trial, min(budget(options.tokens), _largest(groups, options.batch)), 0),
+        **_memory(modules, trial, min(budget(options.tokens, ready.scorer), _largest(groups, options.batch)), 0),
         "seconds": tokens * trial.seconds / trial.tokens,
     }
 
@@ -108,7 +111,9 @@ def _likelihood(ready: Any, groups: Sequence[Group], options: Any) -> dict[str, 
         **_lengths(groups),
         "steps": steps,
         "tokens": tokens,
-        **_memory(modules, trial, min(budget(options.tokens), _largest(groups, options.batch)), _vocabulary(scorer)),
+        **_memory(
+            modules, trial, min(budget(options.tokens, scorer), _largest(groups, options.batch)), _vocabulary(scorer)
+        ),
         "seconds": (tokens * trial.seconds + _tokens(groups) * again * trial.forward_seconds) / trial.tokens,
     }
 
@@ -180,7 +185,9 @@ def _rollouts(
         pretraining = updates * pieces * each * 0.5 * trial.seconds / trial.tokens
     width = max(map(len, ready.prompts)) + options.max_new_tokens
     cache = _cache_bytes(policy.model.config, min(rows, options.batch), width)
-    memory = _memory(modules, trial, min(budget(options.tokens), iteration_tokens), _vocabulary(policy), kv_cache=cache)
+    memory = _memory(
+        modules, trial, min(budget(options.tokens, policy), iteration_tokens), _vocabulary(policy), kv_cache=cache
+    )
     return {
         **ready.facts,
         "prompt_tokens": {"mean": mean_prompt, "longest": max(map(len, ready.prompts))},

@@ -96,7 +96,7 @@ def run(inputs: Inputs, options: ILQLOptions, out: Path) -> Artifact:
         tokens = sum(len(group.responses[0]) for group in run.batch)
         sums = dict.fromkeys(ILQLLoss._fields, 0.0)
         with run.guard():
-            for part in microbatches(run.batch, options.tokens):
+            for part in microbatches(run.batch, options.tokens, scorer):
                 with run.autocast():
                     found = losses(scorer, [batch[i] for i in part], tokens, options)
                 run.backward(found.total)

@@ -158,7 +158,7 @@ def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
             z0 = kto_reference_point(
                 logprob_sums(scorer, [o.mismatched for o in batch], options.tokens, run.autocast) - ref_mismatched
             )
-            for part in microbatches(groups, options.tokens):
+            for part in microbatches(groups, options.tokens, scorer):
                 layout = lay_out([groups[i] for i in part], scorer.device)
                 with run.autocast():
                     ratio = sequence_logprobs(scorer(layout).logprobs, layout.mask) - ref[part]

@@ -50,7 +50,7 @@ def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
                 batch = [telling[i] for i in part]
                 run.batch = [groups[i] for i in batch]
                 figures = Figures()
-                for some in microbatches(run.batch, options.tokens):
+                for some in microbatches(run.batch, options.tokens, scorer):
                     rows = torch.tensor(rows_of(groups, [batch[i] for i in some]), device=scorer.device)
                     judged = [ranked[batch[i]] for i in some]
                     with run.autocast():

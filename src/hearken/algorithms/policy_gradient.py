@@ -167,7 +167,7 @@ def learn(
     every = torch.tensor(rows_of(batch.groups, chosen), device=scorer.device)
     count = {"responses": len(every), "tokens": int(batch.mask[every].sum()), "longest": options.max_new_tokens}
     sums = dict.fromkeys(("policy_loss", "kl_loss", "approx_kl", "clip_fraction"), 0.0)
-    for part in microbatches(groups, options.tokens):
+    for part in microbatches(groups, options.tokens, scorer):
         layout = lay_out([groups[i] for i in part], scorer.device)
         rows = torch.tensor(rows_of(batch.groups, [chosen[i] for i in part]), device=scorer.device)
         mask, width = layout.mask, layout.mask.shape[1]

@@ -276,7 +276,7 @@ def collect(
 ) -> Rollout:  # fmt: skip
     """Sample, score, and compute what stays fixed during the updates."""
     found = roll_out(policy, models.reference, models.reward, sampler, chosen, step, run, options)
-    values = gather(models.value, found.groups, options.tokens, models.policy.device, run.autocast)
+    values = gather(models.value, found.groups, options.tokens, models.policy, run.autocast)
     rewards = token_rewards(found.scores, found.old_logprobs, found.ref_logprobs, found.mask, beta)
     if options.whiten_rewards:
         rewards = whiten(rewards, found.mask, keep_mean=True)
@@ -296,7 +296,7 @@ def learn(
     tokens = rollout.mask[whole].sum().item()
     sums = dict.fromkeys(("policy_loss", "value_loss", "approx_kl", "clip_fraction", "value_clip_fraction"), 0.0)
     farthest = 0.0
-    for part in microbatches(groups, options.tokens):
+    for part in microbatches(groups, options.tokens, models.policy):
         layout = lay_out([groups[i] for i in part], models.policy.device)
         rows = torch.tensor(rows_of(rollout.groups, [batch[i] for i in part]), device=whole.device)
         mask, width = layout.mask, layout.mask.shape[1]
@@ -321,7 +321,7 @@ def learn(
     if ptx:
         sums["ptx_loss"] = 0.0
         count = sum(len(r) for g in ptx for r in g.responses)
-        for part in microbatches(ptx, options.tokens):
+        for part in microbatches(ptx, options.tokens, models.policy):
             layout = lay_out([ptx[i] for i in part], models.policy.device)
             with run.autocast():
                 share = nll(models.policy(layout).logprobs, layout.trained).sum() / count

@@ -197,7 +197,7 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ou
         weight = sum(j.weight for judged in batch for j in judged) or 1.0
         loss = 0.0
         with run.guard():
-            for part in microbatches(run.batch, options.tokens):
+            for part in microbatches(run.batch, options.tokens, scorer):
                 with run.autocast():
                     share = losses(scorer, [j for i in part for j in batch[i]], options).sum() / weight
                 run.backward(share)
@@ -341,7 +341,7 @@ def correlations(scorer: RewardScorer, rated: Sequence[Judged], tokens: int) -> 
     def alone(layout: Layout) -> Tensor:
         return scorer.heads(layout)[:, None]  # one response a group: (R, 1, A)
 
-    heads = gather(alone, [j.group for j in rated], tokens, scorer.device)[:, 0].cpu()
+    heads = gather(alone, [j.group for j in rated], tokens, scorer)[:, 0].cpu()
     for column, name in enumerate(scorer.attributes):
         rows = [i for i, j in enumerate(rated) if name in j.ratings]
         both = torch.stack([heads[rows, column], torch.tensor([rated[i].ratings[name] for i in rows])])

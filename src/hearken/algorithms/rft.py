@@ -45,7 +45,7 @@ def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
                 run.batch = batch = [kept[i] for i in part]
                 tokens = sum(trained_tokens(g) for g in batch)
                 loss = 0.0
-                for some in microbatches(batch, options.tokens):
+                for some in microbatches(batch, options.tokens, scorer):
                     with run.autocast():
                         share = summed_nll(scorer, [batch[i] for i in some]) / tokens
                     run.backward(share)

@@ -161,13 +161,13 @@ def roll_out(
         return reference(layout, temperature=options.temperature).logprobs
 
     device = scorer.device
-    old, entropy = gather(with_entropy, groups, options.tokens, device, run.autocast).unbind(-1)
+    old, entropy = gather(with_entropy, groups, options.tokens, scorer, run.autocast).unbind(-1)
     lengths = torch.tensor([len(s.tokens) for s in samples], device=device)
     mask = torch.arange(old.shape[1], device=device)[None] < lengths[:, None]
     sampled = torch.zeros_like(old).masked_scatter(
         mask, torch.tensor([x for s in samples for x in s.logprobs], device=device)
     )
-    ref = gather(referred, groups, options.tokens, device, run.autocast)
+    ref = gather(referred, groups, options.tokens, scorer, run.autocast)
     gap = masked_mean((sampled - old).abs(), mask).item()
     return Batch(groups, samples, scores, mask, old, ref, entropy, gap)
 

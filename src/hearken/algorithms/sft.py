@@ -67,7 +67,7 @@ def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
         tokens = sum(g.weight * trained_tokens(g) for g in batch)
         loss = 0.0
         with run.guard():
-            for part in microbatches(batch, options.tokens):
+            for part in microbatches(batch, options.tokens, scorer):
                 with run.autocast():
                     share = summed_nll(scorer, [batch[i] for i in part]) / tokens
                 run.backward(share)
@@ -105,6 +105,7 @@ def evaluate(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> dict[
     """Mean loss and perplexity per trained token of held-out groups; empty where there are none."""
     if not groups:
         return {}
-    total = sum(summed_nll(scorer, [groups[i] for i in part]).item() for part in microbatches(groups, tokens))
+    parts = microbatches(groups, tokens, scorer)
+    total = sum(summed_nll(scorer, [groups[i] for i in part]).item() for part in parts)
     count = sum(g.weight * trained_tokens(g) for g in groups)
     return {"validation_loss": total / count, "validation_perplexity": perplexity(total, count)}

@@ -132,7 +132,7 @@ def improve(
 
     def over_all(backward: bool) -> tuple[float, float]:
         loss = kl = 0.0
-        for part in microbatches(rollout.groups, options.tokens):
+        for part in microbatches(rollout.groups, options.tokens, scorer):
             layout = lay_out([rollout.groups[i] for i in part], scorer.device)
             rows = torch.tensor(rows_of(rollout.groups, part), device=scorer.device)
             with torch.set_grad_enabled(backward), run.autocast():
@@ -173,7 +173,7 @@ class Fisher:
         self.scorer, self.weights, self.options = scorer, weights, options
         self.start = weights.get()
         self.layouts = [
-            lay_out([groups[i] for i in part], scorer.device) for part in microbatches(groups, options.tokens)
+            lay_out([groups[i] for i in part], scorer.device) for part in microbatches(groups, options.tokens, scorer)
         ]
         self.tokens = sum(int(layout.mask.sum()) for layout in self.layouts)
 
@@ -210,7 +210,7 @@ def fit_values(
     loss = norm = 0.0
     for number in range(options.value_steps):
         loss = 0.0
-        for part in microbatches(rollout.groups, options.tokens):
+        for part in microbatches(rollout.groups, options.tokens, models.policy):
             layout = lay_out([rollout.groups[i] for i in part], models.policy.device)
             rows = torch.tensor(rows_of(rollout.groups, part), device=models.policy.device)
             width = layout.mask.shape[1]

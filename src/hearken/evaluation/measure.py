@@ -135,7 +135,7 @@ def _logprobs(scorer: TokenScorer, groups: Sequence[Group], temperature: float) 
         found = scorer(layout, temperature=temperature, entropy=True)
         return torch.stack([found.logprobs, found.entropy], -1)
 
-    logprobs, entropy = gather(answer, groups, TOKENS, scorer.device).unbind(-1)
+    logprobs, entropy = gather(answer, groups, TOKENS, scorer).unbind(-1)
     return logprobs, entropy
 
 
@@ -153,7 +153,7 @@ def text_nll(name: str, documents: Sequence[str]) -> tuple[float, int]:
     def answer(layout: object) -> Tensor:
         return nll(policy.scorer(layout).logprobs, layout.trained)  # type: ignore[attr-defined]
 
-    total = gather(answer, groups, TOKENS, policy.scorer.device).sum().item()
+    total = gather(answer, groups, TOKENS, policy.scorer).sum().item()
     return total, sum(len(r) for g in groups for r in g.responses)
 
 

@@ -47,24 +47,19 @@ def attend(
 
 def _packed(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int | None, *how: Any) -> Tensor:
     """q, k, v (1, heads, N, d) -> (N, heads, d)."""
-    q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
-    grid = layout.responses
-    if layout.prompts is None:
-        mask = layout.attention_mask(window) if window and window < grid.width else None
-        return grid.gather(attend(grid.spread(q), grid.spread(k), grid.spread(v), mask, *how))
-    n = layout.prompts.flat.shape[0]
-    prompt = layout.prompts
-    kp, vp = prompt.spread(k[:n]), prompt.spread(v[:n])
-    causal = None
-    if window and window < prompt.width:
-        column = torch.arange(prompt.width, device=q.device)
-        distance = column[:, None] - column[None]
-        causal = ((distance >= 0) & (distance < window))[None, None]
-    outputs = [prompt.gather(attend(prompt.spread(q[:n]), kp, vp, causal, *how))]
-    keys = torch.cat([kp[layout.parent], grid.spread(k[n:])], 2)
-    values = torch.cat([vp[layout.parent], grid.spread(v[n:])], 2)
-    mask = layout.attention_mask(window if window and window < prompt.width + grid.width else None)
-    outputs.append(grid.gather(attend(grid.spread(q[n:]), keys, values, mask, *how)))
+    blocks = [layout.prompts, *layout.blocks] if layout.prompts is not None else layout.blocks
+    sizes = [len(block.grid.flat) for block in blocks]
+    outputs, shared = [], None
+    for block, *parts in zip(blocks, *(x[0].transpose(0, 1).split(sizes) for x in (q, k, v)), strict=True):
+        queries, keys, values = (block.grid.spread(x) for x in parts)
+        if block is layout.prompts:
+            shared = keys, values
+        elif shared is not None:
+            keys, values = (
+                torch.cat([prompt[:, :, : block.reach][block.parent], own], 2)
+                for prompt, own in zip(shared, (keys, values), strict=True)
+            )
+        outputs.append(block.grid.gather(attend(queries, keys, values, block.mask(window), *how)))
     return torch.cat(outputs)
 
 
@@ -78,11 +73,11 @@ class KVCache:
         """``layout`` holds the prompts as joined sequences; ``parent`` (rows,) names the prompt of each row."""
         self.layout: Layout | None = layout
         self.parent = parent
-        self.prompt_width = layout.responses.width
+        self.prompt_width = layout.whole.width
         self.capacity = self.prompt_width + new_tokens
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
-        lengths = torch.bincount(layout.responses.flat // self.prompt_width, minlength=layout.responses.rows)[parent]
+        lengths = torch.bincount(layout.whole.flat // self.prompt_width, minlength=layout.whole.rows)[parent]
         column = torch.arange(self.capacity, device=parent.device)
         self.lengths = lengths
         self.ragged = bool((lengths != self.prompt_width).any())
@@ -111,7 +106,7 @@ class KVCache:
     def prefill(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None, *how: Any) -> Tensor:
         """The prompts' pass: attention as in training, keys and values kept."""
         assert self.layout is not None
-        grid = self.layout.responses
+        grid = self.layout.whole
         for store, x in ((self.keys, k), (self.values, v)):
             rows = grid.spread(x[0].transpose(0, 1))
             cells = x.new_zeros(len(self.parent), rows.shape[1], self.capacity, rows.shape[3])

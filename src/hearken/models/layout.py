@@ -3,11 +3,12 @@
 A batch is a list of groups, each a prompt with its K responses. All tokens stand in one row without padding. Where a
 prompt has one response the two are joined into one causal sequence; where it has several, the prompt stands once and
 each response attends to it. Attention sees the row through `Grid`s, everything else is computed on real tokens only.
+The longest stand first, so that attention can go over `Block`s of alike lengths and pad little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -52,10 +53,51 @@ class Grid:
         return x.transpose(1, 2).reshape(self.rows * self.width, x.shape[1], x.shape[3])[self.flat]
 
 
-def _grid(lengths: Sequence[int], device: torch.device) -> Grid:
-    width = max(lengths, default=0)
-    flat = torch.cat([torch.arange(n) + row * width for row, n in enumerate(lengths)]) if lengths else torch.empty(0)
-    return Grid(len(lengths), width, flat.long().to(device))
+def _grid(lengths: Sequence[int], order: Sequence[int], device: torch.device) -> Grid:
+    """Rows of these lengths whose tokens stand in ``order``."""
+    width = max(lengths)
+    flat = torch.cat([torch.arange(lengths[row]) + row * width for row in order])
+    return Grid(len(lengths), width, flat.to(device))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sequences of alike length, which attention takes together.
+
+    Attributes:
+        grid: the cells of their tokens, which stand together in the row.
+        parent: (rows,) the prompt that each goes on from in the shared form; None where sequences are whole.
+        context: (rows,) length of that prompt; of no matter where there is none.
+        reach: the longest of these lengths; 0 where there is none.
+    """
+
+    grid: Grid
+    parent: Tensor | None
+    context: Tensor
+    reach: int
+    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """(rows|1, 1, width, reach + width) of what each token may see: the prompt's columns, then its own sequence's.
+
+        None where that is all that came before. ``window``: sliding-window width, None for all.
+        """
+        width = self.grid.width
+        if window is None or window >= self.reach + width:
+            window = None
+            if self.parent is None:
+                return None
+        if window not in self._masks:
+            column = torch.arange(width, device=self.grid.flat.device)
+            own = column[:, None] - column[None]  # distance from query to key
+            seen = ((own >= 0) & (own < (window or width)))[None]
+            if self.parent is not None:
+                key, context = torch.arange(self.reach, device=column.device), self.context[:, None, None]
+                distance = context + column[:, None] - key
+                near = (key < context) & (distance < (window or self.reach + width))
+                seen = torch.cat([near, seen.expand(self.grid.rows, -1, -1)], 2)
+            self._masks[window] = seen[:, None]
+        return self._masks[window]
 
 
 @dataclass(frozen=True)
@@ -70,8 +112,10 @@ class Layout:
         state: (R, T) index in the row of the token *before* each response token: it predicts that token.
         token: (R, T) index in the row of each response token itself.
         parent: (R,) the group of each response.
-        prompts, responses: the grids of the shared form; in the joined form ``prompts`` is None and ``responses``
-            holds prompt and response together.
+        whole: the grid of all prompts in the shared form, of all sequences (prompt and response) in the joined form.
+        prompts: the prompts of the shared form, else None.
+        blocks: of the shared form the responses, of the joined form the sequences; the longest first. The row is
+            ``prompts``, then these.
         prompt_lengths: (R,) length of the prompt of each response.
     """
 
@@ -83,10 +127,10 @@ class Layout:
     state: Tensor
     token: Tensor
     parent: Tensor
-    prompts: Grid | None
-    responses: Grid
+    whole: Grid
+    prompts: Block | None
+    blocks: list[Block]
     prompt_lengths: Tensor
-    _masks: dict[int | None, Tensor] = field(default_factory=dict)
 
     @property
     def lengths(self) -> Tensor:
@@ -101,26 +145,6 @@ class Layout:
     def grid(self, values: Tensor) -> Tensor:
         """Values of the masked cells, in row-major order, -> (R, T), zeros in the padding."""
         return values.new_zeros(self.mask.shape).masked_scatter(self.mask, values)
-
-    def attention_mask(self, window: int | None) -> Tensor:
-        """(rows, 1, width, keys) of what each response token may see; ``window``: sliding-window width, None for all.
-
-        In the shared form the keys are the prompt's columns, then the response's own.
-        """
-        if window not in self._masks:
-            device = self.ids.device
-            column = torch.arange(self.responses.width, device=device)
-            own = column[:, None] - column[None]  # distance from query to key
-            seen = (own >= 0) & (own < (window or self.responses.width + 1))
-            if self.prompts is None:
-                self._masks[window] = seen[None, None]
-            else:
-                key = torch.arange(self.prompts.width, device=device)
-                distance = (self.prompt_lengths[:, None, None] + column[None, :, None]) - key[None, None]
-                context = key[None, None] < self.prompt_lengths[:, None, None]
-                context = context & (distance < (window or self.prompts.width + self.responses.width + 1))
-                self._masks[window] = torch.cat([context, seen.expand(self.responses.rows, -1, -1)], 2)[:, None]
-        return self._masks[window]
 
     def padded(self) -> tuple[Tensor, Tensor, Tensor]:
         """The same batch as ordinary right-padded sequences, for models that cannot be packed.
@@ -144,6 +168,26 @@ class Layout:
         return ids, keep, source
 
 
+ALIKE, WORTH = 0.8, 256
+"""A block's shortest sequence against its longest; cells that a block needs to be worth calls of its own."""
+
+
+def _alike(lengths: Sequence[int], order: Sequence[int]) -> Iterator[list[int]]:
+    """Rows, the longest first, in blocks of alike length."""
+    block: list[int] = []
+    for row in order:
+        if block and lengths[row] < ALIKE * lengths[block[0]] and len(block) * lengths[block[0]] >= WORTH:
+            yield block
+            block = []
+        block.append(row)
+    yield block
+
+
+def _block(lengths: Sequence[int], parent: Tensor | None, context: Tensor) -> Block:
+    reach = 0 if parent is None else int(context.max())
+    return Block(_grid(lengths, range(len(lengths)), context.device), parent, context, reach)
+
+
 def lay_out(groups: Sequence[Group], device: torch.device | str = "cpu") -> Layout:
     """Lay groups out in one row.
 
@@ -159,30 +203,31 @@ def lay_out(groups: Sequence[Group], device: torch.device | str = "cpu") -> Layo
     if not lengths or min(prompt_lengths) == 0 or (min(lengths) == 0 and not alone):
         raise ValueError("every group needs a prompt and responses of at least one token")
     ids: list[int] = []
+    ends: list[int] = []  # row index of each shared prompt's last token
     positions: list[int] = []
-    begin: list[int] = []  # row index of each response's first token
-    before: list[int] = []  # row index of the prompt token that predicts it
+    begin = [0] * len(lengths)  # row index of each response's first token
+    before = [0] * len(lengths)  # row index of the prompt token that predicts it
+    responses = [r for g in groups for r in g.responses]
+    sequences = lengths if shared else [p + n for p, n in zip(prompt_lengths, lengths, strict=True)]
+    order = sorted(range(len(sequences)), key=lambda row: -sequences[row])
     if shared:
-        ends = []
         for g in groups:
             ids.extend(g.prompt)
             positions.extend(range(len(g.prompt)))
             ends.append(len(ids) - 1)
-        for i, g in enumerate(groups):
-            for r in g.responses:
-                begin.append(len(ids))
-                before.append(ends[i])
-                ids.extend(r)
-                positions.extend(range(len(g.prompt), len(g.prompt) + len(r)))
-    else:
-        for g in groups:
-            ids.extend(g.prompt)
-            begin.append(len(ids))
-            before.append(len(ids) - 1)
-            ids.extend(g.responses[0])
-            positions.extend(range(len(g.prompt) + len(g.responses[0])))
+    for r in order:
+        prompt, response = groups[parents[r]].prompt, responses[r]
+        if not shared:
+            ids.extend(prompt)
+            positions.extend(range(len(prompt)))
+        begin[r], before[r] = len(ids), ends[parents[r]] if shared else len(ids) - 1
+        ids.extend(response)
+        positions.extend(range(len(prompt), len(prompt) + len(response)))
 
     row = torch.tensor(ids)
+    parent = torch.tensor(parents, device=device)
+    before_each = torch.tensor(prompt_lengths, device=device)[parent]
+    whole = _grid(prompt_lengths, range(len(groups)), device) if shared else _grid(sequences, order, device)
     width = max(*lengths, 1)
     column = torch.arange(width)
     mask = column[None] < torch.tensor(lengths)[:, None]
@@ -194,8 +239,6 @@ def lay_out(groups: Sequence[Group], device: torch.device | str = "cpu") -> Layo
         flags = [m for g in groups for m in (g.masks or [[True] * len(r) for r in g.responses])]
         for row_number, flag in enumerate(flags):
             trained[row_number, : len(flag)] &= torch.tensor(flag, dtype=torch.bool)
-    whole = lengths if shared else [p + n for p, n in zip(prompt_lengths, lengths, strict=True)]
-    parent = torch.tensor(parents)
     return Layout(
         ids=row.to(device),
         positions=torch.tensor(positions, device=device),
@@ -204,8 +247,12 @@ def lay_out(groups: Sequence[Group], device: torch.device | str = "cpu") -> Layo
         trained=trained.to(device),
         state=state.to(device),
         token=token.to(device),
-        parent=parent.to(device),
-        prompts=_grid(prompt_lengths, device) if shared else None,
-        responses=_grid(whole, device),
-        prompt_lengths=torch.tensor(prompt_lengths)[parent].to(device),
+        parent=parent,
+        whole=whole,
+        prompts=_block(prompt_lengths, None, before_each) if shared else None,
+        blocks=[
+            _block([sequences[r] for r in rows], parent[rows] if shared else None, before_each[rows])
+            for rows in _alike(sequences, order)
+        ],
+        prompt_lengths=before_each,
     )

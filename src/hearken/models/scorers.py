@@ -56,6 +56,11 @@ class Scorer(nn.Module):
         """Where the parameters are."""
         return next(self.model.parameters()).device
 
+    @property
+    def width(self) -> int:
+        """The size of its hidden states."""
+        return int(self.model.config.get_text_config().hidden_size)
+
     def use(self, path: Path) -> None:
         """Switch the way of computing."""
         if path == "packed" and seq2seq.is_seq2seq(self.model):

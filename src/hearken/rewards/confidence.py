@@ -72,7 +72,7 @@ def last_layer(reward: LearnedReward, groups: Sequence[Group]) -> Tensor:
     """(R, d) features of all responses, of which the score is a linear function."""
     scorer = reward.scorer
     whole: Tensor | None = None
-    for part in microbatches(groups, reward.tokens):
+    for part in microbatches(groups, reward.tokens, scorer):
         layout = lay_out([groups[i] for i in part], scorer.device)
         with reward.autocast():
             hidden = scorer.hidden(layout)

@@ -31,4 +31,4 @@ class LearnedReward:
 
     def __call__(self, groups: Sequence[Group]) -> Tensor:
         """(R,) scores of all responses of all groups, in order."""
-        return gather(self.scorer, groups, self.tokens, self.scorer.device, self.autocast)
+        return gather(self.scorer, groups, self.tokens, self.scorer, self.autocast)

@@ -8,7 +8,11 @@ from functools import lru_cache
 import numpy as np
 
 from hearken.models.layout import Group
-from hearken.training.precision import device_of
+from hearken.models.scorers import Scorer
+
+WIDTH_TIMES_TOKENS, LEAST = 1 << 18, 1024
+"""Of a CPU's microbatch: what its caches hold, and what a call of an operation is worth (docs/performance.md)."""
+GPU = 16384
 
 
 class Order:
@@ -40,17 +44,19 @@ def _permutation(size: int, seed: int, epoch: int) -> list[int]:
     return np.random.default_rng([seed, epoch]).permutation(size).tolist()
 
 
-def budget(tokens: int) -> int:
-    """Most real tokens of a microbatch, where 0 means what suits this machine."""
-    return tokens or (1024 if device_of("auto").type == "cpu" else 16384)
+def budget(tokens: int, scorer: Scorer) -> int:
+    """Most real tokens of a microbatch, where 0 means what suits the device and the width of the model."""
+    if tokens:
+        return tokens
+    return max(WIDTH_TIMES_TOKENS // scorer.width, LEAST) if scorer.device.type == "cpu" else GPU
 
 
-def microbatches(groups: Sequence[Group], tokens: int) -> Iterator[list[int]]:
-    """Indices of groups in microbatches of at most ``budget(tokens)`` real tokens, alike lengths together.
+def microbatches(groups: Sequence[Group], tokens: int, scorer: Scorer) -> Iterator[list[int]]:
+    """Indices of groups in microbatches of at most ``budget(tokens, scorer)`` real tokens, alike lengths together.
 
     A group that is longer stands alone.
     """
-    most = budget(tokens)
+    most = budget(tokens, scorer)
     order = sorted(range(len(groups)), key=lambda i: groups[i].tokens, reverse=True)
     batch: list[int] = []
     used = 0

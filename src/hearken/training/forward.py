@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.scorers import Scorer
 from hearken.training.batching import microbatches
 
 
@@ -22,19 +23,22 @@ def rows_of(groups: Sequence[Group], chosen: Sequence[int]) -> list[int]:
 
 @torch.no_grad()
 def gather(
-    function: Callable[[Layout], Tensor], groups: Sequence[Group], tokens: int, device: torch.device,
+    function: Callable[[Layout], Tensor], groups: Sequence[Group], tokens: int, scorer: Scorer,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:  # fmt: skip
-    """``function``'s answers for microbatches, (r,), (r, t) or (r, t, c), put together as (R,), (R, T) or (R, T, c)."""
+    """``function``'s answers for microbatches, (r,), (r, t) or (r, t, c), put together as (R,), (R, T) or (R, T, c).
+
+    ``scorer`` says how large a microbatch may be, where ``tokens`` is 0, and on which device it lies.
+    """
     lengths = [len(r) for g in groups for r in g.responses]
     whole: Tensor | None = None
-    for part in microbatches(groups, tokens):
+    for part in microbatches(groups, tokens, scorer):
         with autocast():
-            piece = function(lay_out([groups[i] for i in part], device)).float()
+            piece = function(lay_out([groups[i] for i in part], scorer.device)).float()
         if whole is None:
             tokens_wide = (max(lengths), *piece.shape[2:]) if piece.ndim > 1 else ()
             whole = piece.new_zeros(len(lengths), *tokens_wide)
-        rows = torch.tensor(rows_of(groups, part), device=device)
+        rows = torch.tensor(rows_of(groups, part), device=scorer.device)
         if piece.ndim > 1:
             whole[rows, : piece.shape[1]] = piece
         else:

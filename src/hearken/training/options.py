@@ -32,7 +32,7 @@ class TrainingOptions(Options):
     """Gradients are scaled down to this norm."""
     tokens: int = Field(0, ge=0)
     """Real tokens of one microbatch: memory, not mathematics; the loss does not depend on it.
-    0: 1024 where there is only a CPU (its caches hold no more), 16384 where there is a GPU."""
+    0: on a CPU 262,144 over the model's width, but at least 1024 (its caches hold no more); 16384 on a GPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto measures once on this machine whether bf16 is faster and keeps to it."""
     gradient_checkpointing: bool = False

@@ -42,7 +42,7 @@ def logprob_sums(
 ) -> Tensor:
     """Log π(y|x) in nats of every response of every group, in order and without gradient: (R,)."""
     return gather(
-        lambda layout: sequence_logprobs(scorer(layout).logprobs, layout.mask), groups, tokens, scorer.device, autocast
+        lambda layout: sequence_logprobs(scorer(layout).logprobs, layout.mask), groups, tokens, scorer, autocast
     )
 
 
@@ -67,7 +67,7 @@ def reference_sums(
         return load_file(path)["sums"].to(scorer.device)
     sums = torch.zeros(sum(len(g.responses) for g in groups), device=scorer.device)
     with torch.no_grad(), progress("Reference policy", len(groups), "prompt") as bar:
-        for part in microbatches(groups, tokens):
+        for part in microbatches(groups, tokens, scorer):
             layout = lay_out([groups[i] for i in part], scorer.device)
             with autocast():
                 found = sequence_logprobs(scorer(layout).logprobs, layout.mask)
