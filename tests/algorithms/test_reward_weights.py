@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from tiny_models import sentence, write_rows
 
+from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.reward import load
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs, train
+from hearken.domains.text.data import Judged
+from hearken.models.layout import Group
 
 OFF: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch": 8, "epochs": 3}
 
@@ -64,3 +67,25 @@ def test_weights_reach_the_loss_of_training_rows_only(files: tuple[Path, Path], 
         RewardOptions(population={"labeler": {"ana": 1, "bo": 1, "troll": 1}}),
     )
     assert standing.facts["labeler_weights"]["ana"] == pytest.approx(100 / 60)
+
+
+def test_held_out_judgments_count_as_the_population_has_them(files: tuple[Path, Path], world) -> None:
+    data, _ = files
+    shares = {"labeler": {"ana": 0.4, "bo": 0.4, "troll": 0.2}}
+    inputs = Inputs(model=str(world.base), data=(str(data),), validation=(str(data),))
+    ready = load(inputs, RewardOptions(population=shares))
+    assert sorted(j.weight for j in ready.held_out) == sorted(j.weight for j in ready.data)
+    # Of 100 judgments 20, 20 and 60 are theirs.
+    assert {round(j.weight, 3) for j in ready.held_out} == {2.0, 0.333}
+    assert {j.weight for j in load(inputs, RewardOptions()).held_out} == {1.0}
+
+
+def test_accuracy_by_weight() -> None:
+    def judged(key: int, ranks: tuple[int, int], weight: float) -> Judged:
+        return Judged(Group([1], [[2], [2, 3]]), "comparison", ranks, weight=weight, key=str(key))
+
+    rows = [judged(0, (0, 1), 3.0), judged(1, (1, 0), 1.0), judged(2, (1, 0), 0.0)]
+    found = pair_accuracy([1.0, 0.0] * 3, rows)
+    assert found["accuracy"] == pytest.approx(0.75) and found["length_accuracy"] == pytest.approx(0.25)
+    assert found["validation_pairs"] == 2 and 0 <= found["accuracy_low"] <= 0.75 <= found["accuracy_high"] <= 1
+    assert pair_accuracy([1.0, 0.0], rows[:1])["accuracy"] == 1 and pair_accuracy([1.0, 0.0], rows[2:]) == {}

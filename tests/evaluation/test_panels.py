@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from hearken.evaluation import charts, panels
 from hearken.evaluation.findings import about_taste, warnings
+from hearken.evaluation.fooling import fooling
 from hearken.evaluation.report import (
     Audited,
     Learnt,
@@ -64,13 +65,13 @@ def test_the_frontier_takes_the_best_judge_it_has() -> None:
         Policy(name="dpo", kl=2.0, proxy=0.6, win_rate=0.6, method="dpo"),
         Policy(name="unmeasured"),
     ]
-    found = panels.fooling(Report(title="t", baseline="sft", policy="ppo", policies=policies))
+    found = fooling(Report(title="t", baseline="sft", policy="ppo", policies=policies))
     assert found is not None
     chart = found["frontier"]["chart"]
     assert "wins against sft" in found["frontier"]["note"]
     assert {"sft", "ppo", "dpo"} <= set(texts(chart)) and "unmeasured" not in texts(chart)
     only_proxy = [replace(p, win_rate=None) for p in policies]
-    found = panels.fooling(Report(title="t", baseline="sft", policy="ppo", policies=only_proxy))
+    found = fooling(Report(title="t", baseline="sft", policy="ppo", policies=only_proxy))
     assert found is not None and "Only the proxy is known" in found["frontier"]["said"]
 
 
@@ -93,7 +94,7 @@ def test_labels_of_close_points_do_not_overlap() -> None:
 
 def test_a_run_that_is_fooled_is_named_and_one_that_is_not_is_let_off(ppo_rows) -> None:
     runs = [Training(name="honest", rows=ppo_rows()), Training(name="fooled", rows=ppo_rows(peak=0.5))]
-    found = panels.fooling(Report(title="t", training=runs, alarms=["The audited slice fell."]))
+    found = fooling(Report(title="t", training=runs, alarms=["The audited slice fell."]))
     assert found is not None
     assert found["alarms"][0] == "The audited slice fell."
     assert len(found["alarms"]) == 2 and "being fooled in fooled" in found["alarms"][1]
@@ -105,7 +106,7 @@ def test_a_run_that_is_fooled_is_named_and_one_that_is_not_is_let_off(ppo_rows) 
 
 def test_a_judge_that_only_watches_stands_in_for_gold(ppo_rows) -> None:
     rows = [{**row, "judge": row["gold"], "gold": None} for row in ppo_rows(peak=0.5)]
-    found = panels.fooling(Report(title="t", training=[Training(name="watched", rows=rows)]))
+    found = fooling(Report(title="t", training=[Training(name="watched", rows=rows)]))
     assert found is not None
     assert "held-out judge's score falls" in found["alarms"][0]
     assert "judge at its best" in texts(found["charts"][0][2])
@@ -162,7 +163,7 @@ def test_costs_count_people(report: Report) -> None:
 
 
 def test_a_watched_run_shows_each_checkpoint_and_where_it_was_fooled(watched: Training) -> None:
-    found = panels.fooling(Report(title="t", training=[watched]))
+    found = fooling(Report(title="t", training=[watched]))
     assert found is not None and found["fine"] == ""
     assert any("being fooled in r01-ppo" in said and "judge's win rate" in said for said in found["alarms"])
     (_, _, chart), *rest = found["charts"]
@@ -171,7 +172,7 @@ def test_a_watched_run_shows_each_checkpoint_and_where_it_was_fooled(watched: Tr
     fine = replace(
         watched, rows=[row | {"judge": 0.5 + row["step"] / 100} for row in watched.rows], says="All is well."
     )
-    found = panels.fooling(Report(title="t", training=[fine]))
+    found = fooling(Report(title="t", training=[fine]))
     assert found is not None and found["said"] == ["All is well."] and not found["alarms"]
 
 
@@ -179,7 +180,7 @@ def test_a_judge_is_heard_beside_gold(watched: Training) -> None:
     rows = [row | {"gold": row["score"]} for row in watched.rows]
     both = Report(title="t", training=[replace(watched, rows=rows, says="The judge saw it fooled.")])
     assert warnings(both) == ["The judge saw it fooled."], "gold rises with the proxy"
-    found = panels.fooling(both)
+    found = fooling(both)
     assert found is not None and found["alarms"] == ["The judge saw it fooled."] and "the gold reward" in found["fine"]
     assert len(found["charts"]) == 2
 
@@ -190,11 +191,11 @@ def test_an_audit_that_finds_less_truth_is_the_first_alarm() -> None:
         preference=Interval(0.8, 0.7, 0.9), alarm=True, says="ppo is wrong more often.", checked=120,
     )  # fmt: skip
     report = Report(title="t", audit=audit, alarms=["another"])
-    found = panels.fooling(report)
+    found = fooling(report)
     assert found is not None and found["alarms"] == ["ppo is wrong more often.", "another"]
     assert {"sft is right", "ppo is right", "ppo is preferred"} <= set(texts(found["charts"][0][2]))
     assert "ppo is wrong more often." in warnings(report)
-    quiet = panels.fooling(replace(report, audit=replace(audit, alarm=False), alarms=[]))
+    quiet = fooling(replace(report, audit=replace(audit, alarm=False), alarms=[]))
     assert quiet is not None and not quiet["alarms"] and "wrong more often" in quiet["charts"][0][1]
 
 
@@ -202,10 +203,10 @@ def test_a_fallen_likelihood_of_preferred_responses_is_said() -> None:
     dpo = Policy(
         name="dpo", preferred_likelihood=Interval(-2.0, -3.0, -1.0), other_likelihood=Interval(-9.0, -10.0, -8.0)
     )
-    found = panels.fooling(Report(title="t", policies=[dpo]))
+    found = fooling(Report(title="t", policies=[dpo]))
     assert found is not None and "dpo made even the preferred responses less likely" in found["likelihood"]["said"]
     risen = replace(dpo, preferred_likelihood=Interval(0.2, -0.1, 0.5))
-    found = panels.fooling(Report(title="t", policies=[risen]))
+    found = fooling(Report(title="t", policies=[risen]))
     assert found is not None and found["likelihood"]["said"] == "Preferred responses did not become less likely."
 
 

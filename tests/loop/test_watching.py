@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -72,6 +73,28 @@ def test_gold_watches_and_the_next_round_starts_from_the_best(tales: Tales, monk
     assert policy is not None
     with open(policy.manifest["inputs"]["validation"][0], encoding="utf-8") as file:
         assert len(file.readlines()) == len(apart) == 4, "policies are compared on the other two"
+
+
+def test_labels_keep_coming_while_somebody_watches(tales: Tales) -> None:
+    """The reward model is replaced on the way; the judge and the choice of the best checkpoint stay."""
+    stages = {"ppo": STAGES["ppo"] | {"episodes": 24, "batch": 8, "samples": 4}}
+    gold = {"judge": "gold", "every": 1, "prompts": 4}
+    project = tales(**WATCHED, online={"labels": 12, "refit_every": 4}, stages=stages, watch=gold)
+    done = Loop(project).run()
+    found = says(project)
+    policy = project.artifact("r01-ppo")
+    assert policy is not None
+    refits = [name for name in policy.manifest["parents"] if name.startswith("refit ")]
+    assert refits and found["judge_prompts"] == 4 and found["says"]
+    rows = [json.loads(line) for line in (policy.path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    looks = [row for row in rows if "judge" in row]
+    assert [look["step"] for look in looks] == [0, 1, 2, 3] and found["best_step"] in [look["step"] for look in looks]
+    assert looks[0]["judge_proxy"] == 0, "as it begins the policy is the reference, whatever the reward's zero"
+    with project.store() as store:
+        apart = {item.selection for item in store.items(round=1)}
+        assert "evaluation" not in apart, "what gold looked at is no label"
+        assert sum(item.filled for item in store.items(round=1) if item.metadata.get("step", -1) >= 0) == 12
+    assert Loop(project).run() == done
 
 
 def test_people_compare_checkpoints_and_training_waits_for_them(tales: Tales) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import open_chromium
 from people_world import Running, Site, fill, running
 
 from hearken.feedback.store import FeedbackStore
@@ -44,15 +44,8 @@ def site(store: FeedbackStore, tmp_path: Path) -> Site:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, or the one that HEARKEN_CHROMIUM names."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = os.environ.get("HEARKEN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("no Chromium found; install it or set HEARKEN_CHROMIUM")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser
-        browser.close()
+    with open_chromium() as opened:
+        yield opened
 
 
 @pytest.fixture

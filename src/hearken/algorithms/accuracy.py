@@ -13,6 +13,8 @@ from hearken.statistics.intervals import cluster_bootstrap
 def pair_accuracy(scores: Sequence[float], held_out: Sequence[Judged]) -> dict[str, float]:
     """Accuracy on strictly ordered pairs, with an interval by bootstrap over prompts, and of "longer wins".
 
+    A judgment counts by its weight.
+
     Args:
         scores: of all responses of all judgments, in order.
         held_out: the judgments.
@@ -23,20 +25,26 @@ def pair_accuracy(scores: Sequence[float], held_out: Sequence[Judged]) -> dict[s
     right: list[float] = []
     longer: list[float] = []
     prompts: list[str] = []
+    weights: list[float] = []
     at = 0
     for judged in held_out:
         mine = scores[at : (at := at + len(judged.group.responses))]
         lengths = [len(r) for r in judged.group.responses]
-        for i, j in ordered(judged.ranks):
+        for i, j in ordered(judged.ranks) if judged.weight > 0 else ():
             right.append(0.5 + 0.5 * np.sign(mine[i] - mine[j]))
             longer.append(0.5 + 0.5 * np.sign(lengths[i] - lengths[j]))
             prompts.append(repr(judged.key))
+            weights.append(judged.weight)
     if not right:
         return {}
-    found = cluster_bootstrap(np.array(right), np.array(prompts))
+    if min(weights) == max(weights):
+        found = cluster_bootstrap(np.array(right), np.array(prompts))
+    else:
+        rows = np.stack([np.multiply(weights, right), weights], 1)
+        found = cluster_bootstrap(rows, np.array(prompts), lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum())
     return {
         "accuracy": float(found.estimate), "accuracy_low": float(found.low), "accuracy_high": float(found.high),
-        "length_accuracy": float(np.mean(longer)), "validation_pairs": len(right),
+        "length_accuracy": float(np.average(longer, weights=weights)), "validation_pairs": len(right),
     }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from hearken.domains.text.loading import adapt, prepare, text_encoder
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Example, Rating, Thumb
 from hearken.feedback.splits import labeler_value, of_labelers
-from hearken.feedback.weighting import reweight
+from hearken.feedback.weighting import multiply, reweight
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import merge_adapter, new_reward, save, score_head
 from hearken.models.scorers import RewardScorer, probe
@@ -65,6 +65,8 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
         train, kept = of_labelers(train, options.only), of_labelers(kept, options.only) if kept else []
     weighing: dict[str, Any] = {}
     if options.labeler_weights or options.population:
+        if options.population:  # its accuracy is then that among the population, too
+            kept = multiply(kept, reweight(train, population=options.population).by_labeler)
         counted = reweight(train, options.labeler_weights, options.population)
         train, weighing = counted.rows, {"labeler_weights": counted.by_labeler, "effective": counted.effective}
     heads = tastes(train, options.by, options.weights) if options.by else weighted(attributes(train), options.weights)

@@ -100,7 +100,7 @@ class Watch:
         self.theirs: list[Sample] = []
         self.steps: list[int] = []
         self.rises: list[float] = []
-        """Mean reward of the policy's answers at each of `steps`."""
+        """By how much the mean reward of the policy's answers exceeds that of the reference's, at each of `steps`."""
         self.wins: list[float] = []
         """Their win rate."""
         self.best: dict[str, Tensor] = {}
@@ -114,8 +114,8 @@ class Watch:
             return {"judge": self.wins[at], "judge_proxy": self.rises[at]}
         self.theirs = self.theirs or self._sample(run, reference=True)
         mine = self._sample(run)
-        groups = [Group(ids, [sample.tokens]) for ids, sample in zip(self.prompts.ids, mine, strict=True)]
-        proxy = rate(self.proxy, groups, mine, self.options).mean().item()
+        # Against the reference's answers: a reward that is refitted on the way has its zero elsewhere.
+        proxy = self._proxy(mine) - self._proxy(self.theirs)
         decode = self.policy.encoder.decode
         answered = [
             Answered(content, decode(a.tokens), decode(b.tokens), Group(ids, [a.tokens, b.tokens]))
@@ -134,6 +134,10 @@ class Watch:
         self.steps.append(step)
         self.rises.append(proxy)
         self.wins.append(value)
+
+    def _proxy(self, samples: Sequence[Sample]) -> float:
+        groups = [Group(ids, [sample.tokens]) for ids, sample in zip(self.prompts.ids, samples, strict=True)]
+        return rate(self.proxy, groups, samples, self.options).mean().item()
 
     def _sample(self, run: Run, *, reference: bool = False) -> list[Sample]:
         """One answer a prompt, by the same draws whenever it is asked: what changes is the policy."""

@@ -216,8 +216,7 @@ def _help(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if default not in (None, "") and not isinstance(default, bool):
         facts.insert(0, f"default {default:g}" if isinstance(default, float) else f"default {default}")
-    text = f"{field.description or ''} ({', '.join(facts)})" if facts else field.description or ""
-    return text.replace("[", "\\[")  # Rich would take it for markup
+    return f"{field.description or ''} ({', '.join(facts)})" if facts else field.description or ""
 
 
 def _owner(name: str, model: type[Options]) -> type:

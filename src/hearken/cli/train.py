@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+
+class StageCommand(TyperCommand):
+    """Help in plain sections: to draw sixty options in boxes takes longer than all the rest."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """One section a panel."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 class StageGroup(TyperGroup):
@@ -32,10 +46,11 @@ class StageGroup(TyperGroup):
         from hearken.algorithms.stage import find_stage
         from hearken.cli.stages import example, make_command
 
-        maker = typer.Typer(add_completion=False)
+        maker = typer.Typer(add_completion=False, rich_markup_mode=None)
+        plain = {"cls": StageCommand, "context_settings": {"max_content_width": 120}}
         stage = find_stage(cmd_name)
         body = (lambda: None) if self.listing else make_command(stage)
-        maker.command(cmd_name, help=stage.summary, epilog=f"Example:  {example(stage)}")(body)
+        maker.command(cmd_name, **plain, help=stage.summary, epilog=f"Example:  {example(stage)}")(body)
         return typer.main.get_command(maker)
 
 

@@ -1,4 +1,4 @@
-"""The sections of the report that show figures: whether it is better, fooled, for whom, and what it cost.
+"""The sections of the report that show figures: whether it is better, for whom, and what it cost.
 
 Each function takes what is known and returns what the template arranges (sentences and charts), or None where the
 report knows nothing of it.
@@ -6,58 +6,20 @@ report knows nothing of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 from markupsafe import Markup
 
 from hearken.evaluation import charts, findings
-from hearken.evaluation.compare import Divergence, smooth
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
-from hearken.evaluation.report import Figure, Judge, Policy, Report, RewardModel, Training
+from hearken.evaluation.report import Judge, Policy, Report, RewardModel
+from hearken.evaluation.rows import Chart, bars_over, bounds_of, in_words, row_of
 from hearken.statistics.diversity import written
-from hearken.statistics.intervals import Interval, wilson
-
-Chart = tuple[str, str, Markup]
-"""Caption, note, drawing."""
+from hearken.statistics.intervals import Interval
 
 LABELERS_SHOWN = 12
 """More labelers than this stand in the table only."""
-
-APART = 5.0
-"""Proxy and gold whose ranges differ by more than this factor are each drawn on their own scale."""
-
-
-def _said(items: Sequence[charts.Bar]) -> str:
-    return "; ".join(f"{item.label} {item.text}" for item in items) + "."
-
-
-def _bar(label: str, figure: Figure, style: int | None = 0, as_percent: bool = False) -> charts.Bar | None:
-    value = estimate(figure)
-    if value is None or not math.isfinite(value):
-        return None
-    low, high = _bounds(figure)
-    return charts.Bar(label, value, low, high, with_interval(figure, as_percent), style)
-
-
-def _bounds(figure: Figure) -> tuple[float | None, float | None]:
-    if isinstance(figure, Interval) and math.isfinite(figure.low) and math.isfinite(figure.high):
-        return figure.low, figure.high
-    return None, None
-
-
-def _bars_over(report: Report, field: str, title: str, *, as_percent: bool = False, zero: bool = True) -> Markup | None:
-    """One row a policy for one of its figures; None unless some policy has it."""
-    items = [
-        bar
-        for p in report.policies
-        if (bar := _bar(p.name, getattr(p, field), 0 if p.name == report.policy else None, as_percent))
-    ]
-    if not items:
-        return None
-    return Markup(charts.bars(items, title=title, description=_said(items), as_percent=as_percent, dots=not zero))
 
 
 # --- is it better? ---------------------------------------------------------------------------------------------------
@@ -74,13 +36,13 @@ def better(report: Report) -> dict[str, Any] | None:
 
 def _wins(report: Report) -> Chart | None:
     rivals = [p for p in report.policies if p.win_rate is not None and p.name != report.baseline]
-    items = [bar for p in rivals if (bar := _bar(p.name, p.win_rate, 0 if p.name == report.policy else None, True))]
+    items = [bar for p in rivals if (bar := row_of(p.name, p.win_rate, 0 if p.name == report.policy else None, True))]
     if not items:
         return None
     chart = charts.bars(
         items,
         title=f"Win rate against {report.baseline}",
-        description=f"{_said(items)[:-1]}; 50 % is no difference.",
+        description=f"{in_words(items)[:-1]}; 50 % is no difference.",
         references=[charts.Reference(0.5, "no difference")],
         x_range=(0.0, 1.0),
         as_percent=True,
@@ -91,10 +53,10 @@ def _wins(report: Report) -> Chart | None:
 
 def _leaderboard(report: Report) -> Chart | None:
     rows = sorted(report.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
-    items = [bar for s in rows if (bar := _bar(s.name, s.strength, 0 if s.name == report.policy else None))]
+    items = [bar for s in rows if (bar := row_of(s.name, s.strength, 0 if s.name == report.policy else None))]
     if len(items) < 2:
         return None
-    chart = charts.bars(items, title="Leaderboard", description=_said(items), dots=True)
+    chart = charts.bars(items, title="Leaderboard", description=in_words(items), dots=True)
     return "Leaderboard", "Bradley-Terry strength over all comparisons, in log-odds; 0 is the average", Markup(chart)
 
 
@@ -144,7 +106,7 @@ def _rewards(report: Report) -> list[Chart]:
             ("Gold reward", "gold", "the true reward, mean of a response"),
             ("Proxy reward", "proxy", "the reward model's score, mean of a response"),
         )
-        if (found := _bars_over(report, field, title, zero=False))
+        if (found := bars_over(report, field, title, zero=False))
     ]
 
 
@@ -167,7 +129,7 @@ def _rounds(report: Report) -> dict[str, Any] | None:
     known = [(r.number, figure) for r in report.rounds if (figure := getattr(r, field)) is not None]
     chart = None
     if len(known) > 1:
-        bounds = [_bounds(figure) for _, figure in known]
+        bounds = [bounds_of(figure) for _, figure in known]
         complete = all(low is not None for low, _ in bounds)
         chart = charts.line_chart(
             [
@@ -194,243 +156,6 @@ def _rounds(report: Report) -> dict[str, Any] | None:
     }
 
 
-# --- is it fooled? ---------------------------------------------------------------------------------------------------
-
-
-def fooling(report: Report) -> dict[str, Any] | None:
-    """A verdict in words, proxy against gold on each run's way from the start, and all policies over their KL."""
-    over_kl = all(_reached(run) for run in report.training if _held_against(run))
-    runs = [found for run in report.training for found in (_parting(run, over_kl), _watched(run)) if found]
-    frontier, audited, likelihood = _frontier(report), _audited(report), _likelihood(report)
-    if not (runs or frontier or audited or likelihood or report.alarms):
-        return None
-    fine = [run for run in runs if not run["fooled"] and run["enough"]]
-    names = " and ".join(dict.fromkeys(run["name"] for run in fine))
-    truths = " or the ".join(dict.fromkeys(run["truth"] for run in fine))
-    found = [report.audit.says] if report.audit and report.audit.alarm else []
-    return {
-        "alarms": [*found, *report.alarms, *(run["said"] for run in runs if run["fooled"])],
-        "fine": f"No sign of it in {names}: where the reward model's score rose, the {truths} "
-        "did not fall beyond noise."
-        if fine
-        else "",
-        "said": [run["said"] for run in runs if run["tells"] and not run["fooled"]],
-        "charts": [*([audited] if audited else []), *((run["name"], run["note"], run["chart"]) for run in runs)],
-        "likelihood": likelihood,
-        "frontier": frontier,
-    }
-
-
-def _audited(report: Report) -> Chart | None:
-    """Truth before and now beside preference, on answers that somebody checked."""
-    found = report.audit
-    if found is None:
-        return None
-    candidates = (
-        _bar(f"{found.baseline} is right", found.before, None, True),
-        _bar(f"{found.policy} is right", found.after, 0, True),
-        _bar(f"{found.policy} is preferred", found.preference, 1, True),
-    )
-    items = [bar for bar in candidates if bar]
-    chart = charts.bars(
-        items, title="Truth and preference", description=found.says, x_range=(0.0, 1.0), as_percent=True
-    )
-    checked = f"on {found.checked:,} answers that somebody checked" if found.checked else "on answers that were checked"
-    verdict = "" if found.alarm else f"; {found.says}"
-    return "Right, and preferred", checked + verdict, Markup(chart)
-
-
-def _likelihood(report: Report) -> dict[str, Any] | None:
-    """What became of the likelihood of responses that people had compared."""
-    items = []
-    for p in report.policies:
-        for label, figure, style in (
-            (f"{p.name}: preferred", p.preferred_likelihood, 0), (f"{p.name}: the other", p.other_likelihood, None),
-        ):  # fmt: skip
-            if bar := _bar(label, figure, style):
-                items.append(bar)
-    if not items:
-        return None
-    chart = charts.bars(
-        items,
-        title="Change of likelihood of compared responses",
-        description=_said(items),
-        references=[charts.Reference(0.0, "as likely as before")],
-        dots=True,
-        width=520,
-    )
-    return {"said": findings.about_likelihood(report), "chart": Markup(chart)}
-
-
-def _watched(run: Training) -> dict[str, Any] | None:
-    """A judge's win rate over the proxy of the same answers, checkpoint by checkpoint."""
-    known = findings.WATCH
-    if not findings.knows(run, known):
-        return None
-    steps, proxy, wins = (findings.path(run, keys, known) for keys in (findings.STEP_KEYS, known.proxy, known.keys))
-    if len(wins) < 2 or len(steps) != len(wins):
-        return None
-    found = findings.divergence(run, known)
-    fooled = bool(found and found.fooled)
-    at = dict(zip(steps, proxy, strict=True))
-    kept = run.kept if run.kept is not None and run.kept in at else None
-    marks = [] if kept is None else [charts.Reference(at[kept], f"kept: step {kept:,.0f}")]
-    if found and fooled and found.peak != kept:
-        marks.append(charts.Reference(at[found.peak], f"fooled after step {found.peak:,.0f}"))
-    bounds = [wilson(win * run.judged_on, run.judged_on) for win in wins] if run.judged_on else []
-    said = findings.fooled(run, known) or run.says
-    chart = charts.line_chart(
-        [
-            charts.Series(
-                "checkpoint", proxy, wins, low=[b.low for b in bounds], high=[b.high for b in bounds], whiskers=True
-            )
-        ],
-        title=f"Win rate against proxy, {run.name}",
-        description=f"{said} " + "; ".join(
-            f"step {step:,.0f}: proxy {number(x)}, wins {percent(win)}"
-            for step, x, win in zip(steps, proxy, wins, strict=True)
-        ),
-        x_label="proxy reward of the same answers",
-        y_label="win rate",
-        y_percent=True,
-        y_range=(min(0.4, *(b.low for b in bounds), *wins), max(0.6, *(b.high for b in bounds), *wins)),
-        levels=[charts.Reference(0.5, "no difference")],
-        marks=marks,
-        width=440,
-        height=260,
-    )  # fmt: skip
-    return {
-        "name": run.name,
-        "said": said,
-        "tells": bool(run.says),
-        "enough": False,
-        "fooled": fooled,
-        "truth": known.words,
-        "note": "each checkpoint against the reference, by a judge that is not optimised; "
-        "to the right and down is being fooled",
-        "chart": Markup(chart),
-    }
-
-
-def _held_against(run: Training) -> Divergence | None:
-    """The proxy against gold (or a judge's score) on a run's way; None where only a judge's win rate is known."""
-    return findings.divergence(run) if findings.truth(run) != findings.WATCH else None
-
-
-def _reached(run: Training) -> list[float]:
-    """√KL at each point of a run's `divergence`, or the farthest before; empty where it stayed put for most of the run.
-
-    A policy that steps back for a moment would make a line over it run backwards, one that stays put a wall.
-    """
-    found = findings.divergence(run)
-    kl = findings.kl_path(run, len(found.steps)) if found else []
-    reached = [math.sqrt(max(v, 0.0)) for v in accumulate(kl, max)]
-    return reached if len(set(reached)) > len(reached) / 2 else []
-
-
-def _parting(run: Training, over_kl: bool) -> dict[str, Any] | None:
-    found = _held_against(run)
-    if found is None:
-        return None
-    said = findings.fooled(run) or f"No sign of it in {run.name}."
-    keys, truth, _ = findings.truth(run)
-    x = _reached(run) if over_kl else found.steps
-    spans = [max(v) - min(v) for v in (found.proxy, found.gold)]
-    alike = min(spans) > 0 and max(spans) / min(spans) <= APART
-    change = [_change(v, 1.0 if alike else span) for v, span in zip((found.proxy, found.gold), spans, strict=True)]
-    peak = x[found.steps.index(found.peak)]
-    chart = charts.line_chart(
-        [charts.Series("proxy", x, change[0], style=1), charts.Series(keys[0], x, change[1], style=0)],
-        title=f"Proxy and {truth}, {run.name}",
-        description=said,
-        x_label="√KL reached, √nats" if over_kl else "step",
-        y_label="change since the start" + ("" if alike else ", share of own range"),
-        marks=[charts.Reference(peak, f"{keys[0]} at its best")] if found.fooled else [],
-        width=440,
-        height=260,
-    )
-    scale = "smoothed" if alike else "smoothed, each on its own scale"
-    return {
-        "name": run.name,
-        "said": said,
-        "tells": False,
-        "enough": True,
-        "fooled": found.fooled,
-        "truth": truth,
-        "note": f"proxy and {truth} as the policy moves away; {scale}",
-        "chart": Markup(chart),
-    }
-
-
-def _change(values: Sequence[float], unit: float) -> list[float]:
-    return [(v - values[0]) / unit if unit else 0.0 for v in values]
-
-
-def _frontier(report: Report) -> dict[str, Any] | None:
-    """Every policy over its KL to the reference, by the best judge that several of them have."""
-    judged = ((*by, _known(report, by[0])) for by in (
-        ("gold", "gold reward", False),
-        ("win_rate", f"wins against {report.baseline}", True),
-        ("proxy", "proxy reward", False),
-    ))  # fmt: skip
-    found = next((by for by in judged if len(by[3]) > 1), None)
-    if found is None:
-        return None
-    field, title, as_percent, known = found
-    styles = _styles(report)
-    points = []
-    for p in known:
-        figure = 0.5 if field == "win_rate" and p.win_rate is None else getattr(p, field)
-        low, high = _bounds(figure)
-        text = f"{p.name}: KL {with_interval(p.kl)}, {title} {with_interval(figure, as_percent)}"
-        points.append(
-            charts.Point(p.name, estimate(p.kl) or 0.0, estimate(figure) or 0.0, low, high, styles[p.name], text)
-        )
-    trails = []
-    if field == "gold":
-        for run in report.training:
-            kl = findings.kl_path(run)
-            gold = findings.path(run, findings.GOLD_KEYS)
-            if kl and len(kl) == len(gold) and run.name in styles:
-                way = smooth(gold, max(3, len(kl) // 10) | 1)
-                trails.append(charts.Series(run.name, kl, way, faint=True, style=styles[run.name] or 0))
-    chart = charts.frontier(
-        points,
-        trails,
-        title="Reward-KL frontier",
-        description="; ".join(p.text for p in points) + ".",
-        x_label="KL to the reference, nats a response",
-        y_label=title,
-        y_percent=as_percent,
-    )
-    trust = {"gold": "", "win_rate": "", "proxy": " Only the proxy is known: a point far to the right may be fooled."}
-    return {
-        "chart": Markup(chart),
-        "note": f"{title} that each policy reaches, for its distance from the reference; whiskers are 95 % intervals"
-        + (", faint lines the ways they took" if trails else ""),
-        "said": "The dashed line is the most that any policy reached for so much KL." + trust[field],
-    }
-
-
-def _known(report: Report, field: str) -> list[Policy]:
-    """Policies whose KL is known, and this figure; the baseline wins half against itself."""
-    known = [p for p in report.policies if estimate(p.kl) is not None and getattr(p, field) is not None]
-    base = report.find(report.baseline)
-    if field == "win_rate" and known and base not in known and base is not None and estimate(base.kl) is not None:
-        known = [base, *known]
-    return known
-
-
-def _styles(report: Report) -> dict[str, int | None]:
-    """A colour and marker for each policy: the reported one first, the baseline quiet, others by their method."""
-    styles: dict[str, int | None] = {report.baseline: None, report.policy: 0}
-    methods: dict[str, int] = {}
-    for p in report.policies:
-        if p.name not in styles:
-            styles[p.name] = 1 + methods.setdefault(p.method or p.name, len(methods)) % (charts.SERIES_STYLES - 1)
-    return styles
-
-
 # --- the reward model ------------------------------------------------------------------------------------------------
 
 
@@ -439,19 +164,19 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
     if model is None or model.accuracy is None:
         return None
     candidates = (
-        _bar("reward model", model.accuracy, 0, True),
-        _bar("longer wins", model.longer_wins, None, True),
-        _bar("labelers agree", model.agreement, None, True),
-        _bar("ceiling", model.ceiling, None, True),
-        _bar("uniform slice", model.uniform, 0, True),
-        _bar("selected slice", model.selected, 0, True),
+        row_of("reward model", model.accuracy, 0, True),
+        row_of("longer wins", model.longer_wins, None, True),
+        row_of("labelers agree", model.agreement, None, True),
+        row_of("ceiling", model.ceiling, None, True),
+        row_of("uniform slice", model.uniform, 0, True),
+        row_of("selected slice", model.selected, 0, True),
     )
     items = [bar for bar in candidates if bar]
     shown: list[Chart] = []
     accuracy = charts.bars(
         items,
         title="Accuracy on held-out comparisons",
-        description=f"{_said(items)[:-1]}; chance is 50 %.",
+        description=f"{in_words(items)[:-1]}; chance is 50 %.",
         references=[charts.Reference(0.5, "chance")],
         x_range=(0.0, 1.0),
         as_percent=True,
@@ -503,14 +228,14 @@ def _slices(model: RewardModel) -> list[Chart]:
     found = []
     for by in dict.fromkeys(s.by for s in model.slices):
         rows = [s for s in model.slices if s.by == by]
-        items = [bar for s in rows if (bar := _bar(s.name, s.accuracy, 0, True))]
+        items = [bar for s in rows if (bar := row_of(s.name, s.accuracy, 0, True))]
         if len(items) < 2:
             continue
         overall = estimate(model.accuracy)
         chart = charts.bars(
             items,
             title=f"Accuracy by {by}",
-            description=_said(items),
+            description=in_words(items),
             references=[charts.Reference(overall, "all")] if overall is not None else [],
             as_percent=True,
             dots=True,
@@ -529,7 +254,7 @@ def _learning(model: RewardModel) -> Chart | None:
         points = sorted((p for p in model.learning if (p.parameters or 0) == size), key=lambda p: p.labels)
         if len(points) < 2:
             continue
-        bounds = [_bounds(p.accuracy) for p in points]
+        bounds = [bounds_of(p.accuracy) for p in points]
         complete = len(sizes) == 1 and all(low is not None for low, _ in bounds)
         lines.append(
             charts.Series(
@@ -576,12 +301,12 @@ def taste(report: Report) -> dict[str, Any] | None:
     tastes = [t for t in report.tastes if t.win_rate is not None or t.accuracy is not None]
     policy = report.find(report.policy)
     groups = {t.name for t in tastes if t.win_rate is not None}
-    wins = [bar for t in tastes if (bar := _bar(t.name, t.win_rate, 0, True))]
+    wins = [bar for t in tastes if (bar := row_of(t.name, t.win_rate, 0, True))]
     if policy is not None:
         wins += [
-            bar for name, rate in policy.by_group.items() if name not in groups and (bar := _bar(name, rate, 0, True))
+            bar for name, rate in policy.by_group.items() if name not in groups and (bar := row_of(name, rate, 0, True))
         ]
-    learnt = [bar for t in tastes if (bar := _bar(t.name, t.accuracy, 2, True))]
+    learnt = [bar for t in tastes if (bar := row_of(t.name, t.accuracy, 2, True))]
     shown: list[Chart] = []
     if wins:
         overall = estimate(policy.win_rate) if policy else None
@@ -590,7 +315,7 @@ def taste(report: Report) -> dict[str, Any] | None:
         chart = charts.bars(
             wins,
             title=f"Wins of {report.policy} by each group's taste",
-            description=_said(wins),
+            description=in_words(wins),
             references=levels,
             x_range=(0.0, 1.0),
             as_percent=True,
@@ -601,7 +326,7 @@ def taste(report: Report) -> dict[str, Any] | None:
         chart = charts.bars(
             learnt,
             title="Accuracy of the reward model on each group's comparisons",
-            description=_said(learnt),
+            description=in_words(learnt),
             references=[charts.Reference(0.5, "chance")],
             x_range=(0.0, 1.0),
             as_percent=True,
@@ -634,12 +359,12 @@ def judging(judges: Sequence[Judge]) -> dict[str, Any] | None:
         ("Preferred the response shown first", "first_shown", "no side bias"),
         ("Preferred the longer response", "longer", "length ignored"),
     ):
-        items = [bar for j in judges if (bar := _bar(j.name, getattr(j, field), as_percent=True))]
+        items = [bar for j in judges if (bar := row_of(j.name, getattr(j, field), as_percent=True))]
         if items and len(items) <= LABELERS_SHOWN:
             chart = charts.bars(
                 items,
                 title=title,
-                description=_said(items),
+                description=in_words(items),
                 references=[charts.Reference(0.5, reference)],
                 as_percent=True,
                 dots=True,
@@ -675,12 +400,12 @@ def drift(report: Report) -> dict[str, Any] | None:
     shown = [
         (title, note, chart)
         for title, field, note, as_percent in DRIFT
-        if not _all_alike(report.policies, field) and (chart := _bars_over(report, field, title, as_percent=as_percent))
+        if not _all_alike(report.policies, field) and (chart := bars_over(report, field, title, as_percent=as_percent))
     ]
     for task in dict.fromkeys(name for p in report.policies for name in p.tasks):
         rows = [(p, p.tasks[task]) for p in report.policies if task in p.tasks]
-        items = [bar for p, f in rows if (bar := _bar(p.name, f, 0 if p.name == report.policy else None, True))]
-        bars = charts.bars(items, title=task, description=_said(items), as_percent=True, x_range=(0.0, 1.0))
+        items = [bar for p, f in rows if (bar := row_of(p.name, f, 0 if p.name == report.policy else None, True))]
+        bars = charts.bars(items, title=task, description=in_words(items), as_percent=True, x_range=(0.0, 1.0))
         shown.append((task, "accuracy on a task that nobody trained for", Markup(bars)))
     policy = report.find(report.policy)
     phrases = [(written(p.text), percent(p.share), percent(p.before)) for p in policy.phrases] if policy else []
@@ -694,7 +419,7 @@ def _longer(report: Report) -> str:
     value = estimate(change)
     if value is None:
         return ""
-    low, high = _bounds(change)
+    low, high = bounds_of(change)
     if low is not None and high is not None and low <= 0 <= high:
         return f"Answers of {report.policy} are not shown to be longer or shorter ({with_interval(change)} words)."
     rule = "longer" if value > 0 else "shorter"
@@ -747,5 +472,6 @@ def costs(report: Report) -> dict[str, Any] | None:
     chart = None
     if len(timed) > 1:
         items = [charts.Bar(s.name, s.seconds or 0.0, text=duration(s.seconds)) for s in timed]
-        chart = Markup(charts.bars(items, title="Time of each step", description=_said(items), axis=False, width=720))
+        told = in_words(items)
+        chart = Markup(charts.bars(items, title="Time of each step", description=told, axis=False, width=720))
     return {"figures": figures, "chart": chart} if figures or chart else None

@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 
 from hearken.evaluation import charts, findings, panels, tables, taste
 from hearken.evaluation.compare import smooth
+from hearken.evaluation.fooling import fooling
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
 from hearken.evaluation.report import Pair, Report, Step, Training
 from hearken.feedback.examples import Content
@@ -121,7 +122,7 @@ def page(report: Report) -> str:
         pairs_open=PAIRS_OPEN,
         curves_open=CURVES_OPEN,
         better=panels.better(report),
-        fooling=panels.fooling(report),
+        fooling=fooling(report),
         reward_model=panels.reward_model(report.reward_model),
         yours=taste.view(report.taste),
         taste=panels.taste(report),

@@ -56,12 +56,17 @@ def reweight(rows: Sequence[Example], by: str = "", population: Target | None = 
     if population:
         standing = _standing(judged, counts, population)
         weights = {name: weight * standing[name] for name, weight in weights.items()}
-    kept: list[Example] = [
-        replace(row, weight=row.weight * weights.get(labeler_value(row, "labeler") or "", 1.0))
+    kept = multiply(rows, weights)
+    return Weighted(kept, weights, effective_size([getattr(row, "weight", 1.0) for row in kept]))
+
+
+def multiply(rows: Sequence[Example], by_labeler: Mapping[str, float]) -> list[Example]:
+    """The judgments with their weights multiplied by their labelers'; by 1 where a labeler has none."""
+    return [
+        replace(row, weight=row.weight * by_labeler.get(labeler_value(row, "labeler") or "", 1.0))
         if isinstance(row, Comparison | Rating | Thumb) else row
         for row in rows
     ]  # fmt: skip
-    return Weighted(kept, weights, effective_size([getattr(row, "weight", 1.0) for row in kept]))
 
 
 def reliability(rows: Sequence[Example]) -> dict[str, float]:

@@ -1,0 +1,254 @@
+"""Is the reward fooled? Proxy against gold on each run's way, all policies over their KL, likelihoods, the audit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from markupsafe import Markup
+
+from hearken.evaluation import charts, findings
+from hearken.evaluation.compare import Divergence, smooth
+from hearken.evaluation.numbers import estimate, number, percent, with_interval
+from hearken.evaluation.report import Policy, Report, Training
+from hearken.evaluation.rows import Chart, bounds_of, in_words, row_of
+from hearken.statistics.intervals import wilson
+
+APART = 5.0
+"""Proxy and gold whose ranges differ by more than this factor are each drawn on their own scale."""
+
+
+def fooling(report: Report) -> dict[str, Any] | None:
+    """A verdict in words, proxy against gold on each run's way from the start, and all policies over their KL."""
+    over_kl = all(_reached(run) for run in report.training if _held_against(run))
+    runs = [found for run in report.training for found in (_parting(run, over_kl), _watched(run)) if found]
+    frontier, audited, likelihood = _frontier(report), _audited(report), _likelihood(report)
+    if not (runs or frontier or audited or likelihood or report.alarms):
+        return None
+    fine = [run for run in runs if not run["fooled"] and run["enough"]]
+    names = " and ".join(dict.fromkeys(run["name"] for run in fine))
+    truths = " or the ".join(dict.fromkeys(run["truth"] for run in fine))
+    found = [report.audit.says] if report.audit and report.audit.alarm else []
+    return {
+        "alarms": [*found, *report.alarms, *(run["said"] for run in runs if run["fooled"])],
+        "fine": f"No sign of it in {names}: where the reward model's score rose, the {truths} "
+        "did not fall beyond noise."
+        if fine
+        else "",
+        "said": [run["said"] for run in runs if run["tells"] and not run["fooled"]],
+        "charts": [*([audited] if audited else []), *((run["name"], run["note"], run["chart"]) for run in runs)],
+        "likelihood": likelihood,
+        "frontier": frontier,
+    }
+
+
+def _audited(report: Report) -> Chart | None:
+    """Truth before and now beside preference, on answers that somebody checked."""
+    found = report.audit
+    if found is None:
+        return None
+    candidates = (
+        row_of(f"{found.baseline} is right", found.before, None, True),
+        row_of(f"{found.policy} is right", found.after, 0, True),
+        row_of(f"{found.policy} is preferred", found.preference, 1, True),
+    )
+    items = [bar for bar in candidates if bar]
+    chart = charts.bars(
+        items, title="Truth and preference", description=found.says, x_range=(0.0, 1.0), as_percent=True
+    )
+    checked = f"on {found.checked:,} answers that somebody checked" if found.checked else "on answers that were checked"
+    verdict = "" if found.alarm else f"; {found.says}"
+    return "Right, and preferred", checked + verdict, Markup(chart)
+
+
+def _likelihood(report: Report) -> dict[str, Any] | None:
+    """What became of the likelihood of responses that people had compared."""
+    items = []
+    for p in report.policies:
+        for label, figure, style in (
+            (f"{p.name}: preferred", p.preferred_likelihood, 0), (f"{p.name}: the other", p.other_likelihood, None),
+        ):  # fmt: skip
+            if bar := row_of(label, figure, style):
+                items.append(bar)
+    if not items:
+        return None
+    chart = charts.bars(
+        items,
+        title="Change of likelihood of compared responses",
+        description=in_words(items),
+        references=[charts.Reference(0.0, "as likely as before")],
+        dots=True,
+        width=520,
+    )
+    return {"said": findings.about_likelihood(report), "chart": Markup(chart)}
+
+
+def _watched(run: Training) -> dict[str, Any] | None:
+    """A judge's win rate over the proxy of the same answers, checkpoint by checkpoint."""
+    known = findings.WATCH
+    if not findings.knows(run, known):
+        return None
+    steps, proxy, wins = (findings.path(run, keys, known) for keys in (findings.STEP_KEYS, known.proxy, known.keys))
+    if len(wins) < 2 or len(steps) != len(wins):
+        return None
+    found = findings.divergence(run, known)
+    fooled = bool(found and found.fooled)
+    at = dict(zip(steps, proxy, strict=True))
+    kept = run.kept if run.kept is not None and run.kept in at else None
+    marks = [] if kept is None else [charts.Reference(at[kept], f"kept: step {kept:,.0f}")]
+    if found and fooled and found.peak != kept:
+        marks.append(charts.Reference(at[found.peak], f"fooled after step {found.peak:,.0f}"))
+    bounds = [wilson(win * run.judged_on, run.judged_on) for win in wins] if run.judged_on else []
+    said = findings.fooled(run, known) or run.says
+    chart = charts.line_chart(
+        [
+            charts.Series(
+                "checkpoint", proxy, wins, low=[b.low for b in bounds], high=[b.high for b in bounds], whiskers=True
+            )
+        ],
+        title=f"Win rate against proxy, {run.name}",
+        description=f"{said} " + "; ".join(
+            f"step {step:,.0f}: proxy {number(x)}, wins {percent(win)}"
+            for step, x, win in zip(steps, proxy, wins, strict=True)
+        ),
+        x_label="proxy reward of the same answers",
+        y_label="win rate",
+        y_percent=True,
+        y_range=(min(0.4, *(b.low for b in bounds), *wins), max(0.6, *(b.high for b in bounds), *wins)),
+        levels=[charts.Reference(0.5, "no difference")],
+        marks=marks,
+        width=440,
+        height=260,
+    )  # fmt: skip
+    return {
+        "name": run.name,
+        "said": said,
+        "tells": bool(run.says),
+        "enough": False,
+        "fooled": fooled,
+        "truth": known.words,
+        "note": "each checkpoint against the reference, by a judge that is not optimised; "
+        "to the right and down is being fooled",
+        "chart": Markup(chart),
+    }
+
+
+def _held_against(run: Training) -> Divergence | None:
+    """The proxy against gold (or a judge's score) on a run's way; None where only a judge's win rate is known."""
+    return findings.divergence(run) if findings.truth(run) != findings.WATCH else None
+
+
+def _reached(run: Training) -> list[float]:
+    """√KL at each point of a run's `divergence`, or the farthest before; empty where it stayed put for most of the run.
+
+    A policy that steps back for a moment would make a line over it run backwards, one that stays put a wall.
+    """
+    found = findings.divergence(run)
+    kl = findings.kl_path(run, len(found.steps)) if found else []
+    reached = [math.sqrt(max(v, 0.0)) for v in accumulate(kl, max)]
+    return reached if len(set(reached)) > len(reached) / 2 else []
+
+
+def _parting(run: Training, over_kl: bool) -> dict[str, Any] | None:
+    found = _held_against(run)
+    if found is None:
+        return None
+    said = findings.fooled(run) or f"No sign of it in {run.name}."
+    keys, truth, _ = findings.truth(run)
+    x = _reached(run) if over_kl else found.steps
+    spans = [max(v) - min(v) for v in (found.proxy, found.gold)]
+    alike = min(spans) > 0 and max(spans) / min(spans) <= APART
+    change = [_change(v, 1.0 if alike else span) for v, span in zip((found.proxy, found.gold), spans, strict=True)]
+    peak = x[found.steps.index(found.peak)]
+    chart = charts.line_chart(
+        [charts.Series("proxy", x, change[0], style=1), charts.Series(keys[0], x, change[1], style=0)],
+        title=f"Proxy and {truth}, {run.name}",
+        description=said,
+        x_label="√KL reached, √nats" if over_kl else "step",
+        y_label="change since the start" + ("" if alike else ", share of own range"),
+        marks=[charts.Reference(peak, f"{keys[0]} at its best")] if found.fooled else [],
+        width=440,
+        height=260,
+    )
+    scale = "smoothed" if alike else "smoothed, each on its own scale"
+    return {
+        "name": run.name,
+        "said": said,
+        "tells": False,
+        "enough": True,
+        "fooled": found.fooled,
+        "truth": truth,
+        "note": f"proxy and {truth} as the policy moves away; {scale}",
+        "chart": Markup(chart),
+    }
+
+
+def _change(values: Sequence[float], unit: float) -> list[float]:
+    return [(v - values[0]) / unit if unit else 0.0 for v in values]
+
+
+def _frontier(report: Report) -> dict[str, Any] | None:
+    """Every policy over its KL to the reference, by the best judge that several of them have."""
+    judged = ((*by, _known(report, by[0])) for by in (
+        ("gold", "gold reward", False),
+        ("win_rate", f"wins against {report.baseline}", True),
+        ("proxy", "proxy reward", False),
+    ))  # fmt: skip
+    found = next((by for by in judged if len(by[3]) > 1), None)
+    if found is None:
+        return None
+    field, title, as_percent, known = found
+    styles = _styles(report)
+    points = []
+    for p in known:
+        figure = 0.5 if field == "win_rate" and p.win_rate is None else getattr(p, field)
+        low, high = bounds_of(figure)
+        text = f"{p.name}: KL {with_interval(p.kl)}, {title} {with_interval(figure, as_percent)}"
+        points.append(
+            charts.Point(p.name, estimate(p.kl) or 0.0, estimate(figure) or 0.0, low, high, styles[p.name], text)
+        )
+    trails = []
+    if field == "gold":
+        for run in report.training:
+            kl = findings.kl_path(run)
+            gold = findings.path(run, findings.GOLD_KEYS)
+            if kl and len(kl) == len(gold) and run.name in styles:
+                way = smooth(gold, max(3, len(kl) // 10) | 1)
+                trails.append(charts.Series(run.name, kl, way, faint=True, style=styles[run.name] or 0))
+    chart = charts.frontier(
+        points,
+        trails,
+        title="Reward-KL frontier",
+        description="; ".join(p.text for p in points) + ".",
+        x_label="KL to the reference, nats a response",
+        y_label=title,
+        y_percent=as_percent,
+    )
+    trust = {"gold": "", "win_rate": "", "proxy": " Only the proxy is known: a point far to the right may be fooled."}
+    return {
+        "chart": Markup(chart),
+        "note": f"{title} that each policy reaches, for its distance from the reference; whiskers are 95 % intervals"
+        + (", faint lines the ways they took" if trails else ""),
+        "said": "The dashed line is the most that any policy reached for so much KL." + trust[field],
+    }
+
+
+def _known(report: Report, field: str) -> list[Policy]:
+    """Policies whose KL is known, and this figure; the baseline wins half against itself."""
+    known = [p for p in report.policies if estimate(p.kl) is not None and getattr(p, field) is not None]
+    base = report.find(report.baseline)
+    if field == "win_rate" and known and base not in known and base is not None and estimate(base.kl) is not None:
+        known = [base, *known]
+    return known
+
+
+def _styles(report: Report) -> dict[str, int | None]:
+    """A colour and marker for each policy: the reported one first, the baseline quiet, others by their method."""
+    styles: dict[str, int | None] = {report.baseline: None, report.policy: 0}
+    methods: dict[str, int] = {}
+    for p in report.policies:
+        if p.name not in styles:
+            styles[p.name] = 1 + methods.setdefault(p.method or p.name, len(methods)) % (charts.SERIES_STYLES - 1)
+    return styles

@@ -1,0 +1,24 @@
+"""Debian's Chromium, or the one that HEARKEN_CHROMIUM names, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+
+@contextmanager
+def open_chromium() -> Iterator[Any]:
+    """A browser without a window; the test is skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = os.environ.get("HEARKEN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium found; install it or set HEARKEN_CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
