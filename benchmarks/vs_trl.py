@@ -320,12 +320,11 @@ def equal_losses(contest: Contest, kind: str, python: str) -> dict[str, Any]:
 
 def scaling(contest: Contest) -> dict[str, Any]:
     """How our cost grows, one thing changed at a time: points (x, tokens a second, share of the matmul rate)."""
-    rate = contest.rate()
 
     def points(row: Row, tasks: Iterable[tuple[float, Row, Task]]) -> list[dict[str, float]]:
         found = []
         for x, one, task in tasks:
-            result = contest.side(task)
+            rate, result = contest.rate(), contest.side(task)
             seconds = sum(result["laps"])
             found.append({"x": x, "per_second": units(one, task, result) / seconds,
                           "share": needed(one, task, result) / seconds / rate})  # fmt: skip
