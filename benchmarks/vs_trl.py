@@ -338,7 +338,6 @@ def scaling(contest: Contest) -> dict[str, Any]:
     fans = (2, 4) if contest.fast else (2, 3, 4, 6, 8)
     count = contest.few(96, 8)
     return {
-        "rate": rate,
         "tokens": points(sft, ((n, sft, replace(tuned, setting={"tokens": n})) for n in sizes)),
         "length": points(
             sampling, ((n, sampling, replace(contest.task(sampling), new_tokens=n, steps=1)) for n in limits)
