@@ -80,9 +80,8 @@ def tables(figures: dict[str, Any]) -> dict[str, str]:
     if figures.get("startup"):
         found["startup"] = markdown(("command", "seconds"), [(k, f"{v:.2f}") for k, v in figures["startup"].items()])
     for axis, points in (figures.get("scaling") or {}).items():
-        if axis != "rate":
-            lines = [(f"{p['x']:g}", f"{p['per_second']:,.4g}", f"{p['share']:.0%}") for p in points]
-            found[f"scaling-{axis}"] = markdown((AXES[axis][0], "tokens/s", "matmul share"), lines)
+        lines = [(f"{p['x']:g}", f"{p['per_second']:,.4g}", f"{p['share']:.0%}") for p in points]
+        found[f"scaling-{axis}"] = markdown((AXES[axis][0], "tokens/s", "matmul share"), lines)
     return found
 
 
@@ -98,18 +97,15 @@ def write_docs(figures: dict[str, Any], page: Path) -> None:
         text = re.sub(pattern, lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL)
     page.write_text(text, "utf-8")
     for axis, points in (figures.get("scaling") or {}).items():
-        if axis != "rate":
-            page.with_name(f"performance-{axis}.svg").write_text(
-                chart(axis, points, figures["scaling"]["rate"]), "utf-8"
-            )
+        page.with_name(f"performance-{axis}.svg").write_text(chart(axis, points), "utf-8")
 
 
-def chart(axis: str, points: Sequence[dict[str, float]], rate: float) -> str:
+def chart(axis: str, points: Sequence[dict[str, float]]) -> str:
     """Tokens a second over ``axis`` as an SVG file, marked where nine tenths of the best share are reached."""
     label, what = AXES[axis]
     best = max(p["share"] for p in points)
     limit = next(p for p in points if p["share"] >= 0.9 * best)
-    mark = Reference(math.log2(limit["x"]), f"{limit['x']:g}: {limit['share']:.0%} of {rate / 1e9:.0f} GFLOP/s")
+    mark = Reference(math.log2(limit["x"]), f"{limit['x']:g}: {limit['share']:.0%} of the matmul rate")
     svg = line_chart(
         [Series("Hearken", [math.log2(p["x"]) for p in points], [p["per_second"] for p in points])],
         title=what, x_label=f"log2 of {label}", y_label="tokens/s", marks=[mark],
