@@ -69,14 +69,15 @@ def test_weights_reach_the_loss_of_training_rows_only(files: tuple[Path, Path], 
     assert standing.facts["labeler_weights"]["ana"] == pytest.approx(100 / 60)
 
 
-def test_held_out_judgments_count_as_the_population_has_them(files: tuple[Path, Path], world) -> None:
+def test_held_out_judgments_count_as_the_population_has_them(files: tuple[Path, Path], world, tmp_path: Path) -> None:
     data, _ = files
     shares = {"labeler": {"ana": 0.4, "bo": 0.4, "troll": 0.2}}
-    inputs = Inputs(model=str(world.base), data=(str(data),), validation=(str(data),))
+    r, judges = random.Random(1), ["ana", "troll", "troll", "somebody else"]
+    kept = write_rows(tmp_path / "kept.jsonl", [pair(r, 200 + i, name, True) for i, name in enumerate(judges)])
+    inputs = Inputs(model=str(world.base), data=(str(data),), validation=(str(kept),))
     ready = load(inputs, RewardOptions(population=shares))
-    assert sorted(j.weight for j in ready.held_out) == sorted(j.weight for j in ready.data)
-    # Of 100 judgments 20, 20 and 60 are theirs.
-    assert {round(j.weight, 3) for j in ready.held_out} == {2.0, 0.333}
+    # Of 100 judgments to train on 20, 20 and 60 are theirs.
+    assert sorted(round(j.weight, 3) for j in ready.held_out) == [0.333, 0.333, 1.0, 2.0]
     assert {j.weight for j in load(inputs, RewardOptions()).held_out} == {1.0}
 
 

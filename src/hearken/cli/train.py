@@ -47,7 +47,7 @@ class StageGroup(TyperGroup):
         from hearken.cli.stages import example, make_command
 
         maker = typer.Typer(add_completion=False, rich_markup_mode=None)
-        plain = {"cls": StageCommand, "context_settings": {"max_content_width": 120}}
+        plain: dict[str, Any] = {"cls": StageCommand, "context_settings": {"max_content_width": 120}}
         stage = find_stage(cmd_name)
         body = (lambda: None) if self.listing else make_command(stage)
         maker.command(cmd_name, **plain, help=stage.summary, epilog=f"Example:  {example(stage)}")(body)
