@@ -40,7 +40,7 @@ METHODS: dict[str, tuple[dict[str, Any], str, Sequence[float]]] = {
     "online_dpo": (ONLINE | {"samples": 2}, "beta", (0.5, 0.2, 0.05)),
     "rft": (ONLINE | {"lr": 1e-3}, "episodes", (640, 1280, 2560)),
     "dpo": (COMMON | {"lr": 2e-4, "batch": 32, "epochs": 1.0, "validation": 0.0}, "beta", (0.5, 0.2, 0.05)),
-    "ilql": (COMMON | {"lr": 5e-4, "batch": 64, "epochs": 2.0}, "beta", (0.5, 1.0, 2.0)),
+    "ilql": (COMMON | {"lr": 5e-4, "batch": 64, "epochs": 2.0, "polyak": 0.005}, "beta", (0.5, 1.0, 2.0)),
 }
 """Of each method: options, what holds it back, and the values of that."""
 OFFLINE = {"dpo": "rankings", "ilql": "ratings"}

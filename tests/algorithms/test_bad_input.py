@@ -86,6 +86,7 @@ CASES: dict[str, tuple[str, Callable[[Any, Path], dict[str, Any]], str]] = {
     "attribute of a plain reward": ("ppo", lambda w, t: {"reward": f"{w.reward}#kind"}, "It has one score alone"),
     "half an attribute": ("ppo", lambda w, t: {"reward": "#kind"}, "is not model#attribute"),
     "leakage": ("sft", lambda w, t: {"validation": w.demonstrations}, "validation data .* are in the training data"),
+    "held out for nobody": ("ppo", lambda w, t: {"validation": w.prompts}, "prompts for a judge, and there is none"),
     "encoding": ("sft", lambda w, t: {"data": cp1252(t)}, "cp1252"),
 }  # fmt: skip
 

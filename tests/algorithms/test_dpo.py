@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 import hearken.algorithms.dpo as dpo
 import hearken.training.reference as reference
-from hearken.algorithms.dpo_options import DPOOptions
+from hearken.algorithms.dpo_options import DPOOptions, ORPOOptions
+from hearken.algorithms.online_dpo_options import OnlineDPOOptions
 from hearken.algorithms.stage import Inputs, estimate, find_stage, train
 from hearken.domains.text.data import Judged
 from hearken.errors import UserError
@@ -96,6 +97,36 @@ def test_strengths_votes_and_weights_reach_the_loss(world) -> None:
     assert loss(judged((0, 1), weight=3.0)) == pytest.approx(3 * math.log(2), abs=1e-5)
     assert loss(judged((0, 1), share=0.25), loss="ipo", beta=0.5) == pytest.approx(1.0, abs=1e-5)
     assert loss(judged((0, 0)), loss="hinge") == pytest.approx(1.0, abs=1e-5)
+
+
+def test_orpo_is_odds_and_imitation_by_any_door(world) -> None:
+    """Mean negative log-likelihood of the best responses (of several tied ones, their mean) + β x the odds' loss."""
+    scorer = TokenScorer(load_policy(str(world.sft)))
+
+    def loss(one: Judged, **options: Any) -> float:
+        return dpo.losses(scorer, [one], None, DPOOptions(loss="orpo", **options)).loss.item()
+
+    layout = lay_out([judged((0, 1, 2)).group])
+    mean = dpo.direct.sequence_logprobs(scorer(layout).logprobs, layout.mask, average=True).detach()
+    odds = [math.log(p / (1 - p)) for p in mean.double().exp().tolist()]
+    apart = 0.1 * math.log1p(math.exp(odds[1] - odds[0]))
+    assert loss(judged((0, 1, -1))) == pytest.approx(apart - mean[0].item(), rel=1e-4)
+    assert loss(judged((0, 1, -1)), sft_coef=0) == pytest.approx(apart, rel=1e-4), "β stays where nothing is imitated"
+    tied = judged((0, 1, 0))
+    imitated = loss(tied) - loss(tied, sft_coef=0)
+    assert imitated == pytest.approx(-(mean[0] + mean[2]).item() / 2, rel=1e-4)
+    assert [o.imitation for o in (DPOOptions(), ORPOOptions(), OnlineDPOOptions(loss="orpo"))] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("loss", sorted(dpo.WITHOUT_REFERENCE))
+def test_no_reference_is_opened_or_read_where_the_loss_has_none(world, loss: str) -> None:
+    inputs = Inputs(model=str(world.sft), data=(str(world.pairs),), ref=str(world.base))
+    with pytest.warns(UserWarning, match="has no reference policy: --ref is not read"):
+        ready = dpo.load(inputs, DPOOptions(loss=loss, cache_reference=False))
+    assert ready.reference is None
+    options, some = DPOOptions(loss=loss), ready.data[:3]
+    alone, beside = (dpo.losses(ready.policy.scorer, some, ref, options).loss for ref in (None, torch.zeros(6)))
+    assert torch.equal(alone, beside)
 
 
 def test_microbatches_change_nothing(world, tmp_path: Path) -> None:

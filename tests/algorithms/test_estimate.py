@@ -62,6 +62,29 @@ def test_ppo_with_and_without_adapters(world) -> None:
     assert set(full["seconds_of"]) == {"sampling", "scoring", "learning"}
 
 
+def test_ilql(world) -> None:
+    found = dry("ilql", {"model": str(world.base), "data": (str(world.pairs),)}, batch=8, epochs=2)
+    assert found["responses"] == 48 and found["steps"] == 2 * 6
+    assert found["memory"]["weights_of_policy"] > (world.base / "model.safetensors").stat().st_size, "heads"
+    assert found["parameters"]["frozen"] > 0, "the lagging heads"
+    assert found["seconds"] > 0
+
+
+def test_what_samples_counts_the_networks_it_has(world) -> None:
+    inputs = {"model": str(world.sft), "data": (str(world.prompts),), "reward": str(world.reward)}
+    small = {"batch": 8, "episodes": 80, "max_new_tokens": 8}
+    ppo, nlpo, rft = (dry(s, inputs, **small) for s in ("ppo", "nlpo", "rft"))
+    assert nlpo["memory"]["weights_of_policy"] == 2 * ppo["memory"]["weights_of_policy"], "the mask policy"
+    assert nlpo["memory"]["gradients"] == ppo["memory"]["gradients"]
+    assert "weights_of_reference" not in rft["memory"] and rft["memory"]["weights_of_reward"] > 0
+
+
+def test_a_loss_without_a_reference_has_none_in_its_estimate(world) -> None:
+    inputs = {"model": str(world.sft), "data": (str(world.pairs),)}
+    dpo, simpo = (dry(s, inputs, cache_reference=False) for s in ("dpo", "simpo"))
+    assert dpo["memory"]["weights_of_reference"] > 0 and "weights_of_reference" not in simpo["memory"]
+
+
 def test_a_stage_from_elsewhere_says_that_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     from hearken.algorithms.estimate import estimate as measure
 

@@ -10,7 +10,8 @@ import torch
 from tiny_models import write_rows
 from transformers import AutoModelForCausalLM
 
-from hearken.algorithms.ilql import scored
+from hearken.algorithms.ilql import losses, scored, weighted_tokens
+from hearken.algorithms.ilql_options import ILQLOptions
 from hearken.algorithms.stage import train
 from hearken.domains.text.data import Judged
 from hearken.domains.text.respond import respond
@@ -104,12 +105,34 @@ def test_every_judgment_has_a_score() -> None:
     found = scored(
         [
             Judged(group, "comparison", (2, 0, 1)), Judged(group, "comparison", (0, -1, 0)),
-            Judged(Group([1], [[5]]), "rating", target=0.5), Judged(Group([1], [[5]]), "thumb", target=0.0),
+            Judged(Group([1], [[5]]), "rating", target=0.5), Judged(Group([1], [[5]]), "thumb", target=0.0, weight=2.0),
+            Judged(group, "comparison", (0, 1, -1), weight=0.5), Judged(group, "comparison", (0, 1, 2), weight=0.0),
         ]
     )  # fmt: skip
-    assert [score for _, score in found] == [-1, 1, 0, 0, 0, 0.5, -1]
+    assert [score for _, score in found] == [-1, 1, 0, 0, 0, 0.5, -1, 1, -1]
+    assert [group.weight for group, _ in found] == [1, 1, 1, 1, 1, 1, 2, 0.5, 0.5]
+
+
+def test_a_judgment_counts_by_its_weight(world) -> None:
+    """Fresh heads say 0: each of the two errs by the score, on the last token alone."""
+    scorer = GuidedScorer(load_policy(str(world.sft)), beta=1.0)
+    good, bad = Group([5, 6], [[8, 9]]), Group([5, 7], [[10]])
+
+    def found(*batch: tuple[Group, float]) -> list[float]:
+        tokens = weighted_tokens([group for group, _ in batch])
+        return [x.item() for x in losses(scorer, batch, tokens, ILQLOptions())]
+
+    weighted = found((Group([5, 6], [[8, 9]], weight=3.0), 1.0), (bad, -0.5))
+    assert weighted == pytest.approx(found((good, 1.0), (good, 1.0), (good, 1.0), (bad, -0.5)), rel=1e-5)
+    assert weighted[1] == pytest.approx(2 * (3 * 1 + 0.25) / (3 * 2 + 1), rel=1e-5)
 
 
 def test_equal_scores_are_refused(world, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="every response has the same score"):
         train("ilql", model=world.sft, data=data(tmp_path, bad=0), out=tmp_path / "out", **SMALL)
+
+
+def test_models_whose_logits_are_not_a_heads_are_refused(world, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("hearken.domains.text.loading.probe", lambda scorer, _: scorer.use("full"))
+    with pytest.raises(UserError, match="ILQL cannot guide a LlamaForCausalLM"):
+        train("ilql", model=world.sft, data=data(tmp_path), out=tmp_path / "out", **SMALL)

@@ -77,7 +77,7 @@ def test_every_prompt_gets_anothers_response() -> None:
     rows = [
         Judged(Group([i], [[10 + i, 1]]), "thumb", target=float(i % 2), weight=1.0) for i in range(5)
     ]  # fmt: skip
-    made = opinions(rows, 0, 10)
+    made, _ = opinions(rows, 0, 10)
     assert sorted(tuple(o.mismatched.responses[0]) for o in made) == [(10 + i, 1) for i in range(5)]
     assert all(o.mismatched.prompt == o.group.prompt for o in made)
     assert all(o.mismatched.responses[0] != o.group.responses[0] for o in made)
@@ -87,6 +87,20 @@ def test_comparisons_are_converted_and_said(world, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"23 comparisons were made thumbs.*hearken train dpo"):
         artifact = fit(world, tmp_path / "out", world.pairs, epochs=1)
     assert artifact.manifest["data"]["thumbs_up"] == artifact.manifest["data"]["thumbs_down"] == 23
+
+
+def test_what_says_nothing_is_counted(world, tmp_path: Path) -> None:
+    """Ties, and what a ranking says of the responses between its ends."""
+    responses = [" fox home", " owl sleeps", " bear sings"]
+    rows = [{"prompt": f"tell {i} the", "responses": responses, "ranks": [2, 0, 1]} for i in range(4)]
+    tie = {"prompt": "tell 9 the", "responses": responses[:2], "ranks": [0, 0]}
+    data = write_rows(tmp_path / "a.jsonl", [*rows, tie])
+    with pytest.warns(UserWarning, match=r"comparisons without a preference: 1; ranked responses beside .*: 4"):
+        artifact = fit(world, tmp_path / "out", data, validation=0, epochs=1)
+    facts = artifact.manifest["data"]
+    assert list(facts["left_out"].values()) == [1, 4] and facts["thumbs_up"] == facts["thumbs_down"] == 4
+    with pytest.raises(UserError, match=r"holds nothing good or bad.*comparisons without a preference: 1"):
+        fit(world, tmp_path / "ties", write_rows(tmp_path / "b.jsonl", [tie]), validation=0)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import hearken.algorithms.policy_gradient as pg
-from hearken.algorithms import rft
+from hearken.algorithms import dpo, online_dpo, rft
+from hearken.algorithms.dpo_options import DPOOptions
 from hearken.algorithms.online_dpo import ranks
 from hearken.algorithms.stage import train
 from hearken.errors import UserError
+from hearken.evaluation import rollouts
 from hearken.models.layout import Group
+from hearken.models.loading import load_policy
+from hearken.models.scorers import TokenScorer
 
 SMALL: dict[str, Any] = {
     "batch": 16, "samples": 4, "episodes": 32, "max_new_tokens": 8, "lr": 3e-3, "trackers": "none",
@@ -59,8 +63,34 @@ def test_every_stage_runs(world, tmp_path: Path, stage: str) -> None:
     assert all(math.isfinite(v) for row in rows for v in row.values())
     before = weights(world.sft)
     assert any(not torch.equal(w, before[n]) for n, w in weights(artifact.path).items())
+    kept = rollouts.read(artifact.path / "run" / "rollouts.jsonl")
+    assert [r.step for r in kept] == [0] * 16 + [1] * 16
+    last = kept[16:]
+    assert sum(r.reward for r in last) / 16 == pytest.approx(rows[1]["score"], abs=1e-4)
     if stage != "rft":
         assert rows[0]["kl"] == pytest.approx(0, abs=1e-5) and rows[1]["kl"] != 0
+        assert sum(r.kl for r in last) / 16 == pytest.approx(rows[1]["kl"], abs=1e-4)
+    assert rollouts.browse(rollouts.find(artifact.path), top=2).total == 32
+
+
+@pytest.mark.parametrize("loss", sorted(dpo.WITHOUT_REFERENCE))
+def test_losses_without_a_reference_are_the_same_online(
+    world, tmp_path: Path, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first update's value is that of the recorded responses, as `train dpo` computes it."""
+    seen: list[tuple[Any, Tensor]] = []
+
+    def spy(scorer: Any, batch: Any, reference: Any, options: Any) -> Any:
+        found = dpo.losses(scorer, batch, reference, options)
+        seen.append((batch, found.loss.detach()))
+        return found
+
+    monkeypatch.setattr(online_dpo, "losses", spy)
+    improve(world, tmp_path / "out", "online_dpo", loss=loss, episodes=16)
+    start = TokenScorer(load_policy(str(world.sft)))
+    assert seen
+    for batch, found in seen:
+        torch.testing.assert_close(found, dpo.losses(start, batch, None, DPOOptions(loss=loss)).loss)
 
 
 @pytest.mark.parametrize("stage", ["rloo", "grpo", "reinforce", "a2c", "online_dpo", "rft"])
@@ -94,6 +124,12 @@ def test_groups_that_agree_are_skipped_and_counted(world, tmp_path: Path, module
         assert artifact.metrics["equal_groups"] == 1
         before = weights(world.sft)
         assert all(torch.equal(w, before[n]) for n, w in weights(artifact.path).items()), "nothing to learn from"
+
+
+def test_held_out_data_is_refused_where_nobody_reads_it(world, tmp_path: Path) -> None:
+    for stage in ("rloo", "online_dpo", "rft", "trpo"):
+        with pytest.raises(UserError, match=f"train {stage} does not read --validation"):
+            improve(world, tmp_path / stage, stage, validation=world.prompts)
 
 
 def test_one_response_a_prompt(world, tmp_path: Path) -> None:

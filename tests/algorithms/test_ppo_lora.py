@@ -10,7 +10,9 @@ import torch
 from test_ppo import SMALL, improve, metrics, spy, weights
 from transformers import AutoModelForCausalLM
 
+import hearken.algorithms.policy_gradient as pg
 import hearken.algorithms.ppo as ppo
+from hearken.algorithms.policy_gradient_options import ReinforceOptions
 from hearken.algorithms.ppo_options import PPOOptions
 from hearken.algorithms.stage import Inputs, find_stage, train
 from hearken.models.layout import lay_out
@@ -47,6 +49,20 @@ def test_reference_is_the_policy_without_its_adapter(world, tmp_path: Path, monk
             again = models.reference(lay_out(rollout.groups)).logprobs
         torch.testing.assert_close(rollout.ref_logprobs[0, :n], want, rtol=0, atol=1e-5)
         torch.testing.assert_close(again, rollout.ref_logprobs, rtol=0, atol=1e-6)
+
+
+def test_a_reference_that_is_the_start_costs_nothing(world) -> None:
+    """A project always names it."""
+    options = {"lora": 2, "batch": 8, "max_new_tokens": 8}
+    for ref, shared in ((None, True), (world.sft, True), (world.base, False)):
+        inputs = Inputs(
+            model=str(world.sft), data=(str(world.prompts),), reward=str(world.reward), ref=ref and str(ref)
+        )  # fmt: skip
+        models = ppo.load(inputs, PPOOptions(**options)).models
+        ready = pg.load(inputs, ReinforceOptions(**options))
+        assert (models.reference.model is models.policy.model) == shared
+        assert (ready.reference.model is ready.policy.scorer.model) == shared
+        assert models.reference.adapter != models.policy.adapter
 
 
 def test_the_value_model_learns_and_the_reward_model_does_not(world, tmp_path: Path, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from torch import nn
 
 from hearken.algorithms.trpo import Fisher, Weights
 from hearken.algorithms.trpo_options import TRPOOptions
+from hearken.errors import UserError
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_policy
 from hearken.models.scorers import TokenScorer
+from hearken.objectives.kl import adapt_kl
 from hearken.objectives.trust_region import flatten
 
 
@@ -70,3 +73,23 @@ def test_lora_and_one_step_only(world, tmp_path: Path) -> None:
     assert (artifact.path / "adapter_config.json").exists()
     with pytest.raises(Exception, match="epochs"):
         improve(world, tmp_path / "no", "trpo", epochs=2)
+
+
+def test_beta_adapts_to_the_target(world, tmp_path: Path) -> None:
+    more = {"episodes": 48, "kl_target": 0.01, "kl_horizon": 50, "max_kl": 0.1}
+    rows = metrics(improve(world, tmp_path / "out", "trpo", **more).path)
+    assert rows[0]["beta"] == 0.05 and len(rows) == 3
+    for before, after in pairwise(rows):
+        assert after["beta"] == pytest.approx(adapt_kl(before["beta"], before["kl"], 0.01, 16, 50), abs=1e-5)
+
+
+@pytest.mark.parametrize("option", ["clip", "vf_coef", "ptx_coef", "ptx_batch", "value_lr", "judge_every"])
+def test_what_it_cannot_use_is_not_offered(option: str) -> None:
+    with pytest.raises(UserError, match=f"unknown key '{option}'"):
+        TRPOOptions.parse({option: 1})
+
+
+def test_models_whose_logits_are_not_a_heads_are_refused(world, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("hearken.domains.text.loading.probe", lambda scorer, _: scorer.use("full"))
+    with pytest.raises(UserError, match="TRPO cannot measure the step of a LlamaForCausalLM"):
+        improve(world, tmp_path / "out", "trpo")

@@ -24,6 +24,14 @@ def test_options_come_from_the_model(hearken: Run, toy) -> None:
     assert "Example:  hearken train toy --model my-model --data data.jsonl --out my-toy" in text
 
 
+def test_what_held_out_data_is_for_is_said_by_stage(hearken: Run) -> None:
+    means = {"sft": "(-o validation=0.05)", "dpo": "(-o validation=0.1)", "a2c": "prompts for --judge;"}
+    for stage, said in means.items():
+        assert said in " ".join(hearken("train", stage, "--help").stdout.split()), stage
+    for stage in ("rloo", "grpo", "reinforce", "online_dpo", "rft", "ilql", "trpo"):
+        assert "--validation" not in hearken("train", stage, "--help").stdout, stage
+
+
 def test_stages_are_listed(hearken: Run, toy) -> None:
     text = hearken("train", "--help").stdout
     for name in ("sft", "reward", "ppo", "toy"):

@@ -73,6 +73,17 @@ def test_older_files_count_words_and_broken_lines_are_named(tmp_path: Path) -> N
         rollouts.read(file)
 
 
+def test_a_run_without_a_reference_has_no_kl(run: Path) -> None:
+    file = run / "run" / "rollouts.jsonl"
+    rows = [{k: v for k, v in row(i, float(i), f"word {i}").items() if k != "kl"} for i in range(4)]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = rollouts.browse(file)
+    assert set(found.spreads) == {"reward", "length"} and found.reward_kl is None and found.top[0].kl is None
+    assert rollouts.page(found, file).count("<svg") == 3
+    with pytest.raises(UserError, match="does not say the kl"):
+        rollouts.browse(file, sort="kl")
+
+
 def test_the_page_shows_hostile_responses_as_text(run: Path) -> None:
     file = run / "run" / "rollouts.jsonl"
     bad = row(3, 99.0, "<script>alert(1)</script> {{ 7 * 7 }}\x1b[31m", tokens=4)

@@ -195,9 +195,11 @@ def test_kto_reference_point_is_that_of_all_ranks(tmp_path: Path) -> None:
 # -- exact check 1: the tabular optimum ----------------------------------------------------------------------------
 
 
-def minimise(loss: Callable[[Tensor], Tensor], size: int, steps: int = 1500, lr: float = 0.05) -> Tensor:
-    """Probabilities of a softmax policy that minimises ``loss`` of its log-probabilities."""
-    logits = torch.zeros(size, dtype=torch.float64, requires_grad=True)
+def minimise(
+    loss: Callable[[Tensor], Tensor], size: int, steps: int = 1500, lr: float = 0.05, start: Tensor | None = None
+) -> Tensor:
+    """Probabilities of a softmax policy that minimises ``loss`` of its log-probabilities, from ``start`` or uniform."""
+    logits = (torch.zeros(size, dtype=torch.float64) if start is None else start.clone()).requires_grad_()
     optimiser = torch.optim.Adam([logits], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
@@ -301,8 +303,10 @@ def test_dpo_collapses_where_ipo_does_not(tau: float) -> None:
 
 
 def test_both_are_uniform_on_a_cycle() -> None:
+    start = 2 * torch.randn(3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert (torch.softmax(start, -1) - 1 / 3).abs().max() > 0.1
     for loss in (ipo, dpo):
-        found = minimise(pairs_loss(lambda h, f=loss: f(h, 0.5), CYCLE), 3)
+        found = minimise(pairs_loss(lambda h, f=loss: f(h, 0.5), CYCLE), 3, start=start)
         assert (found - 1 / 3).abs().max() < 1e-3
 
 

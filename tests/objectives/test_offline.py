@@ -63,6 +63,20 @@ def test_losses_against_plain_python() -> None:
     assert (values.grad[1, 1:] == 0).all() and (logits.grad[1, 1:] == 0).all()
 
 
+def test_weights_count_in_every_term() -> None:
+    """A token of weight 2 is two tokens."""
+    torch.manual_seed(0)
+    q, values, logits = (torch.randn(2, 4),), torch.randn(2), torch.randn(2, 4)
+    late, actions, goals = torch.randn(2), torch.tensor([1, 3]), torch.randn(2)
+
+    def losses(rows: list[int], weights: torch.Tensor | None = None) -> list[float]:
+        some = ((q[0][rows],), late[rows], values[rows], logits[rows], actions[rows], goals[rows])
+        return [x.item() for x in ilql(*some, torch.ones(len(rows)), beta=0.3, weights=weights)]
+
+    assert losses([0, 1], torch.tensor([2.0, 1.0])) == pytest.approx(losses([0, 0, 1]))
+    assert losses([0, 1]) != pytest.approx(losses([0, 0, 1]))
+
+
 def test_a_small_chain_is_solved() -> None:
     """Two tokens; the data hold good and bad ends: V goes to the best one, and decoding finds it."""
     actions = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).repeat(8, 1)

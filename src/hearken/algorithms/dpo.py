@@ -21,11 +21,11 @@ from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.dpo_options import DPOOptions, PairOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
-from hearken.domains.text.loading import TextPolicy, open_policy
+from hearken.domains.text.loading import TextPolicy, open_policy, open_reference
 from hearken.errors import UserError
 from hearken.models.layout import Group, Layout, lay_out
-from hearken.models.loading import load_policy, save, switch_adapter
-from hearken.models.scorers import TokenScorer, probe
+from hearken.models.loading import save, switch_adapter
+from hearken.models.scorers import TokenScorer
 from hearken.objectives import direct
 from hearken.objectives.preference import ordered_pairs, plackett_luce
 from hearken.training.artifact import Artifact, finish
@@ -43,8 +43,9 @@ class Ready:
     """Everything that is read and checked before the first step."""
 
     policy: TextPolicy
-    reference: TokenScorer
-    """The policy itself where it is not another model and not an adapter: its weights before the first step."""
+    reference: TokenScorer | None
+    """The policy itself where it is not another model and not an adapter: its weights before the first step. None where
+    the loss has no reference."""
     data: list[Judged]
     held_out: list[Judged]
     facts: dict[str, Any]
@@ -66,24 +67,21 @@ def load(inputs: Inputs, options: DPOOptions) -> Ready:
         warnings.warn(f"left out: {said(left_out)}", stacklevel=2)
     more = {"judgments": len(data), "left_out": left_out, "skipped": reader.skipped}
     facts = rows.facts | more | {"truncation": policy.encoder.truncation.say()}
-    return Ready(policy, open_reference(inputs, policy, in_step=not options.cache_reference), data, held_out, facts)
+    without = options.loss in WITHOUT_REFERENCE
+    if without and inputs.ref not in (None, inputs.model):
+        warnings.warn(f"loss={options.loss} has no reference policy: --ref is not read", stacklevel=2)
+    reference = None if without else fixed_reference(inputs, policy, in_step=not options.cache_reference)
+    return Ready(policy, reference, data, held_out, facts)
 
 
-def open_reference(inputs: Inputs, policy: TextPolicy, *, in_step: bool) -> TokenScorer:
+def fixed_reference(inputs: Inputs, policy: TextPolicy, *, in_step: bool) -> TokenScorer:
     """The model named, the policy without its adapter, or the policy as it stands before its first step.
 
     Only a reference that is asked during training (``in_step``) needs weights of its own beside a full policy.
     """
-    if inputs.ref in (None, inputs.model):
-        without = policy.reference()
-        if without is not None:
-            return without
-        if not in_step:
-            return policy.scorer
-    reference = TokenScorer(load_policy(inputs.ref or inputs.model, device=policy.scorer.device), adapter="default")
-    reference.requires_grad_(False)
-    probe(reference, policy.encoder.max_length)
-    return reference
+    if not in_step and inputs.ref in (None, inputs.model) and policy.reference() is None:
+        return policy.scorer
+    return open_reference(inputs.model, inputs.ref, policy)
 
 
 def comparisons(found: Sequence[Judged], options: DPOOptions) -> tuple[list[Judged], dict[str, int]]:
@@ -160,16 +158,15 @@ def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
 class Reference:
     """Log π_ref(y|x) of the responses of some groups: known beforehand, computed when asked for, or not needed."""
 
-    def __init__(self, scorer: TokenScorer, groups: Sequence[Group], run: Run, options: DPOOptions) -> None:
+    def __init__(self, scorer: TokenScorer | None, groups: Sequence[Group], run: Run, options: DPOOptions) -> None:
         self.scorer, self.groups, self.run = scorer, groups, run
-        self.needed = options.loss not in WITHOUT_REFERENCE
         self.sums: Tensor | None = None
-        if self.needed and options.cache_reference and groups:
+        if scorer is not None and options.cache_reference and groups:
             self.sums = reference_sums(scorer, groups, options.tokens, run.precision, run.autocast)
 
     def of(self, chosen: Sequence[int]) -> Tensor | None:
         """(r,) of the responses of the groups ``chosen``, or None."""
-        if not self.needed:
+        if self.scorer is None:
             return None
         if self.sums is not None:
             return self.sums[torch.tensor(rows_of(self.groups, chosen), device=self.sums.device)]
@@ -188,24 +185,27 @@ class Losses:
 
 
 def losses(scorer: TokenScorer, batch: Sequence[Judged], reference: Tensor | None, options: PairOptions) -> Losses:
-    """One forward pass and the objective on it. ``reference`` (r,) holds the responses' reference log-probabilities."""
+    """One forward pass and the objective on it.
+
+    ``reference`` (r,) holds the responses' reference log-probabilities; the losses `WITHOUT_REFERENCE` do not read it.
+    """
     layout = lay_out([j.group for j in batch], scorer.device)
     logprobs = scorer(layout).logprobs
     scores, ranks = in_grid(score(logprobs, layout, reference, options), batch)
     found = objective(scores, ranks, batch, options)
-    if options.sft_coef:
+    if options.imitation:
         likelihood, _ = in_grid(direct.sequence_logprobs(logprobs, layout.mask, average=True), batch)
-        best = torch.where(ranks >= 0, ranks, torch.iinfo(ranks.dtype).max).argmin(-1, keepdim=True)
-        found = found * (options.beta if options.loss == "orpo" else 1.0)
-        found = found - options.sft_coef * likelihood.gather(-1, best)[:, 0]
+        best = ranks == torch.where(ranks >= 0, ranks, torch.iinfo(ranks.dtype).max).amin(-1, keepdim=True)
+        found = found - options.imitation * (likelihood * best).sum(-1) / best.sum(-1)
     return Losses(found * found.new_tensor([j.weight for j in batch]), scores, ranks)
 
 
 def score(logprobs: Tensor, layout: Layout, reference: Tensor | None, options: PairOptions) -> Tensor:
     """(R,) what the leads are differences of."""
-    if reference is None:
+    if options.loss in WITHOUT_REFERENCE:
         mean = direct.sequence_logprobs(logprobs, layout.mask, average=True)
         return direct.log_odds(mean) if options.loss == "orpo" else mean
+    assert reference is not None
     ratio = direct.sequence_logprobs(logprobs, layout.mask) - reference
     return ratio / layout.lengths if options.log_ratio == "mean" else ratio
 
@@ -237,7 +237,7 @@ def objective(scores: Tensor, ranks: Tensor, batch: Sequence[Judged], options: P
             case "simpo":
                 return direct.simpo(lead, beta, options.gamma)
             case "orpo":
-                return direct.orpo(lead)
+                return beta * direct.orpo(lead)
             case _:
                 return direct.dpo(lead, beta, offset=offset)
 

@@ -24,15 +24,22 @@ class PairOptions(Options):
     rankings: Literal["plackett_luce", "pairs"] = "plackett_luce"
     """Of more than two responses, with loss=dpo: the likelihood of the whole ranking, or the mean over its pairs."""
     ties: Literal["half", "drop"] = "half"
-    """A tied pair is half a vote for either, or is left out."""
+    """A tied pair is half a vote for either, or is left out. Not where rankings=plackett_luce reads more than two
+    responses: its ties are Efron's, and stay."""
     margin: float = Field(0.0, ge=0)
     """With loss=dpo: lead in implicit reward asked of the better of a pair, times its strength (ODPO)."""
     epsilon: float = Field(0.1, ge=0, lt=0.5)
     """With cdpo and robust: the chance that a label is wrong."""
     gamma: float = Field(1.0, ge=0)
     """With simpo: lead asked of the better response; half of beta is a good start."""
-    sft_coef: float = Field(0.0, ge=0)
-    """Weight of the better response's mean negative log-likelihood per token; ORPO's is 1."""
+    sft_coef: float | None = Field(None, ge=0)
+    """Weight of the best response's mean negative log-likelihood per token (of several tied ones, their mean); none: 1
+    with orpo, whose loss it is a part of, else 0."""
+
+    @property
+    def imitation(self) -> float:
+        """``sft_coef``, or what the loss has of its own."""
+        return float(self.loss == "orpo") if self.sft_coef is None else self.sft_coef
 
 
 class DPOOptions(PairOptions, TrainingOptions, TextOptions):
@@ -83,5 +90,3 @@ class ORPOOptions(DPOOptions):
     """See `hearken train dpo --help`."""
     lr: float = Field(8e-6, gt=0)
     """Peak learning rate."""
-    sft_coef: float = Field(1.0, ge=0)
-    """Weight of the better response's mean negative log-likelihood per token."""

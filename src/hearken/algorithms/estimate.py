@@ -6,13 +6,14 @@ The stage's own ``load`` opens and checks every input, so a dry run finds the mi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group, lay_out
+from hearken.models.scorers import Scorer, TokenScorer
 from hearken.training.batching import Order, budget
 from hearken.training.estimate import SAMPLE_TOKENS, Trial, parameters, sample_of, try_out, weight_bytes
 
@@ -23,9 +24,10 @@ def estimate(stage: str, inputs: Inputs, options: Any) -> dict[str, Any]:
     Seconds come from one microbatch (for PPO also a few sampled responses) on this machine in fp32; evaluation, loading
     and saving are not in them. A stage from outside the package gets its inputs checked by name only.
     """
-    known = {"sft": _sft, "reward": _reward, "ppo": _ppo, "kto": _kto}
+    known = {"sft": _sft, "reward": _reward, "ilql": _ilql, "kto": _kto, "rft": _rft}
     known |= dict.fromkeys(("dpo", "ipo", "simpo", "orpo"), _direct)
-    known |= {"a2c": _ppo, "trpo": _ppo} | dict.fromkeys(("rloo", "grpo", "reinforce", "online_dpo", "rft"), _sampled)
+    known |= {"ppo": _ppo, "a2c": _ppo, "nlpo": _nlpo, "trpo": _trpo}
+    known |= dict.fromkeys(("rloo", "grpo", "reinforce", "online_dpo"), _sampled)
     return known[stage](inputs, options) if stage in known else {"note": f"{stage} has no estimate"}
 
 
@@ -34,24 +36,7 @@ def _sft(inputs: Inputs, options: Any) -> dict[str, Any]:
 
     ready = load(inputs, options)
     scorer = ready.policy.scorer
-    small = sample_of(ready.data, SAMPLE_TOKENS)
-    modules = {"policy": scorer}
-    trial = try_out(lambda: summed_nll(scorer, small), _tokens(small), parameters(modules), scorer.device)
-    steps = max(round(options.epochs * Order(len(ready.data), options.batch, 0).steps_per_epoch), 1)
-    tokens = round(_tokens(ready.data) * options.epochs)
-    return {
-        **ready.facts,
-        **_lengths(ready.data),
-        "steps": steps,
-        "tokens": tokens,
-        **_memory(
-            modules,
-            trial,
-            min(budget(options.tokens, scorer), _largest(ready.data, options.batch)),
-            _vocabulary(scorer),
-        ),
-        "seconds": tokens * trial.seconds / trial.tokens,
-    }
+    return _recorded(ready, {"policy": scorer}, ready.data, lambda n: summed_nll(scorer, ready.data[:n]), options)
 
 
 def _reward(inputs: Inputs, options: Any) -> dict[str, Any]:
@@ -59,24 +44,21 @@ def _reward(inputs: Inputs, options: Any) -> dict[str, Any]:
 
     ready = load(inputs, options)
     groups = [j.group for j in ready.data]
-    small = ready.data[: len(sample_of(groups, SAMPLE_TOKENS))]
-    modules = {"reward": ready.scorer}
-    trial = try_out(
-        lambda: losses(ready.scorer, small, options).sum(),
-        _tokens([j.group for j in small]),
-        parameters(modules),
-        ready.scorer.device,
-    )
-    steps = max(round(options.epochs * Order(len(groups), options.batch, 0).steps_per_epoch), 1)
-    tokens = round(_tokens(groups) * options.epochs)
-    return {
-        **ready.facts,
-        **_lengths(groups),
-        "steps": steps,
-        "tokens": tokens,
-        **_memory(modules, trial, min(budget(options.tokens, ready.scorer), _largest(groups, options.batch)), 0),
-        "seconds": tokens * trial.seconds / trial.tokens,
-    }
+    return _recorded(
+        ready, {"reward": ready.scorer}, groups,
+        lambda n: losses(ready.scorer, ready.data[:n], options).sum(), options,
+    )  # fmt: skip
+
+
+def _ilql(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.ilql import load, losses, weighted_tokens
+
+    ready = load(inputs, options)
+    groups = [group for group, _ in ready.data]
+    return _recorded(
+        ready, {"policy": ready.scorer}, groups,
+        lambda n: losses(ready.scorer, ready.data[:n], weighted_tokens(groups[:n]), options).total, options,
+    )  # fmt: skip
 
 
 def _direct(inputs: Inputs, options: Any) -> dict[str, Any]:
@@ -95,25 +77,44 @@ def _kto(inputs: Inputs, options: Any) -> dict[str, Any]:
 
 
 def _likelihood(ready: Any, groups: Sequence[Group], options: Any) -> dict[str, Any]:
-    """Stages whose step is a forward and backward pass of the policy and, at first, one forward of the reference."""
+    """Stages that compare likelihoods, most of them with a reference's: its forward pass is made once, or each time."""
     scorer = ready.policy.scorer
+    modules: dict[str, Scorer] = {"policy": scorer}
+    again = 0.0
+    if ready.reference is not None:
+        modules["reference"] = ready.reference
+        again = 1 if options.cache_reference else options.epochs
+    return _recorded(
+        ready, modules, groups, lambda n: scorer(lay_out(groups[:n], scorer.device)).logprobs.sum(), options, again
+    )
+
+
+def _recorded(
+    ready: Any, modules: Mapping[str, Scorer], groups: Sequence[Group], loss: Callable[[int], Tensor], options: Any,
+    again: float = 0.0,
+) -> dict[str, Any]:  # fmt: skip
+    """Stages whose step is a forward and backward pass over recorded responses.
+
+    Args:
+        ready: with the facts of the data.
+        modules: the network that is trained, then others.
+        groups: the data.
+        loss: of the first so many of them.
+        options: of the stage.
+        again: passes over the data that are forward only.
+    """
+    scorer = next(iter(modules.values()))
     small = sample_of(groups, SAMPLE_TOKENS)
-    modules: dict[str, nn.Module] = {"policy": scorer, "reference": ready.reference}
-    trial = try_out(
-        lambda: scorer(lay_out(small, scorer.device)).logprobs.sum(),
-        _tokens(small), parameters({"policy": scorer}), scorer.device,
-    )  # fmt: skip
+    trial = try_out(lambda: loss(len(small)), _tokens(small), parameters({"trained": scorer}), scorer.device)
     steps = max(round(options.epochs * Order(len(groups), options.batch, 0).steps_per_epoch), 1)
     tokens = round(_tokens(groups) * options.epochs)
-    again = 1 if options.cache_reference else options.epochs
+    most = min(budget(options.tokens, scorer), _largest(groups, options.batch))
     return {
         **ready.facts,
         **_lengths(groups),
         "steps": steps,
         "tokens": tokens,
-        **_memory(
-            modules, trial, min(budget(options.tokens, scorer), _largest(groups, options.batch)), _vocabulary(scorer)
-        ),
+        **_memory(modules, trial, most, _vocabulary(scorer)),
         "seconds": (tokens * trial.seconds + _tokens(groups) * again * trial.forward_seconds) / trial.tokens,
     }
 
@@ -121,7 +122,22 @@ def _likelihood(ready: Any, groups: Sequence[Group], options: Any) -> dict[str, 
 def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.ppo import load
 
-    ready = load(inputs, options)
+    return _with_critic(load(inputs, options), options)
+
+
+def _nlpo(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.nlpo import load
+
+    return _with_critic(load(inputs, options), options)
+
+
+def _trpo(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.trpo import load
+
+    return _with_critic(load(inputs, options), options)
+
+
+def _with_critic(ready: Any, options: Any) -> dict[str, Any]:
     models = ready.models
     trained: dict[str, Any] = {"policy": models.policy, "value": models.value}
     found = _rollouts(ready, trained, {"reference": models.reference}, models.reward, options, ready.ptx)
@@ -136,6 +152,13 @@ def _sampled(inputs: Inputs, options: Any) -> dict[str, Any]:
 
     ready = load(inputs, options)
     return _rollouts(ready, {"policy": ready.policy.scorer}, {"reference": ready.reference}, ready.reward, options, [])
+
+
+def _rft(inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.policy_gradient import load
+
+    ready = load(inputs, options, with_reference=False)
+    return _rollouts(ready, {"policy": ready.policy.scorer}, {}, ready.reward, options, [])
 
 
 def _rollouts(
@@ -215,7 +238,8 @@ def _largest(groups: Sequence[Group], batch: int) -> int:
 
 
 def _vocabulary(scorer: Any) -> int:
-    return int(scorer.model.get_output_embeddings().weight.shape[0])
+    """How wide the logits are; 0 of a reward model, which has none."""
+    return int(scorer.model.get_output_embeddings().weight.shape[0]) if isinstance(scorer, TokenScorer) else 0
 
 
 def _lengths(groups: Sequence[Group]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ repeat, over minibatches:
     Q(s_t, y_t) towards r_t + γ V(s_{t+1}), for two Q heads
     V(s_t) towards an upper expectile of the smaller of the lagging Q(s_t, y_t)
     + cql x cross-entropy of softmax(Q) with the data + awac x negative log-likelihood of the data
+    (each a mean over tokens, weighted by their judgments)
     lagging heads follow
 decoding draws from softmax(log π + β(Q - V))
 """
@@ -12,7 +13,7 @@ decoding draws from softmax(log π + β(Q - V))
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,11 @@ def load(inputs: Inputs, options: ILQLOptions) -> Ready:
     """Open the policy, give it heads, and encode the responses with their scores.
 
     Raises:
-        UserError: every response has the same score.
+        UserError: every response has the same score; an architecture whose logits come from its own forward pass alone.
     """
     policy = open_policy(inputs.model, options, options)
+    if policy.scorer.path == "full":
+        raise UserError(f"ILQL cannot guide a {type(policy.scorer.model).__name__}", "Use dpo, or reward and then rloo")
     torch.manual_seed(options.seed)
     scorer = GuidedScorer(policy.scorer.model, options.beta, policy.scorer.adapter)
     scorer.use(policy.scorer.path)
@@ -66,16 +69,23 @@ def load(inputs: Inputs, options: ILQLOptions) -> Ready:
 
 
 def scored(found: Sequence[Judged]) -> list[tuple[Group, float]]:
-    """Responses with scores on -1..1: a rating as it is, a thumb 1 or -1, a ranking from 1 (best) to -1 (worst)."""
+    """Responses with scores on -1..1: a rating as it is, a thumb 1 or -1, a ranking from 1 (best) to -1 (worst).
+
+    Each group has its judgment's weight; those without any are left out.
+    """
     made = []
     for judged in found:
+        if judged.weight <= 0:
+            continue
         if judged.kind == "comparison":
             worst = max(judged.ranks)
             for response, rank in zip(judged.group.responses, judged.ranks, strict=True):
                 if rank >= 0:
-                    made.append((Group(judged.group.prompt, [response]), 1 - 2 * rank / worst if worst else 0.0))
+                    one = Group(judged.group.prompt, [response], weight=judged.weight)
+                    made.append((one, 1 - 2 * rank / worst if worst else 0.0))
         elif judged.target is not None:
-            made.append((judged.group, judged.target if judged.kind == "rating" else 2 * judged.target - 1))
+            score = judged.target if judged.kind == "rating" else 2 * judged.target - 1
+            made.append((replace(judged.group, weight=judged.weight), score))
     return made
 
 
@@ -93,7 +103,7 @@ def run(inputs: Inputs, options: ILQLOptions, out: Path) -> Artifact:
     for step in run.steps(total):
         batch = [data[i] for i in order.rows(step)]
         run.batch = [group for group, _ in batch]
-        tokens = sum(len(group.responses[0]) for group in run.batch)
+        tokens = weighted_tokens(run.batch)
         sums = dict.fromkeys(ILQLLoss._fields, 0.0)
         with run.guard():
             for part in microbatches(run.batch, options.tokens, scorer):
@@ -132,10 +142,16 @@ class Target:
         self.scorer.target.load_state_dict(state)
 
 
+def weighted_tokens(groups: Sequence[Group]) -> float:
+    """Response tokens, each counted by its group's weight: what the losses of a batch are divided by."""
+    return sum(group.weight * len(group.responses[0]) for group in groups)
+
+
 def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: float, options: ILQLOptions) -> ILQLLoss:
-    """A microbatch's share of the losses of a batch with so many ``tokens``."""
+    """A microbatch's share of the losses of a batch with so many `weighted_tokens`."""
     layout: Layout = lay_out([group for group, _ in batch], scorer.device)
     scores = torch.tensor([score for _, score in batch], device=scorer.device)
+    weights = torch.tensor([group.weight for group, _ in batch], device=scorer.device)
     states = scorer.hidden(layout)[layout.state[layout.mask]]
     actions = layout.targets[layout.mask]
     found = scorer.estimates(states)
@@ -144,5 +160,6 @@ def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: f
     late = torch.minimum(*(head.gather(-1, actions[:, None])[:, 0] for head in found.target_q))
     return ilql(
         found.q, late, found.values, scorer.policy_logits(states).float(), actions, goals, torch.ones_like(goals),
-        tau=options.tau, cql=options.cql, awac=options.awac, beta=options.awac_beta, count=tokens,
+        tau=options.tau, cql=options.cql, awac=options.awac, beta=options.awac_beta,
+        weights=weights[:, None].expand_as(layout.mask)[layout.mask], count=tokens,
     )  # fmt: skip

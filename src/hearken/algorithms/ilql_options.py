@@ -30,7 +30,8 @@ class ILQLOptions(TrainingOptions, TextOptions):
     """Weight of imitating the data."""
     awac_beta: float = Field(0.0, ge=0)
     """How much more of tokens with an advantage: weights e^(awac_beta(Q - V)); 0 imitates all alike."""
-    polyak: float = Field(0.005, gt=0, le=1)
-    """How fast the target heads follow, each step."""
+    polyak: float = Field(0.001, gt=0, le=1)
+    """How fast the lagging heads, which guide decoding, follow the trained ones each step (trlX's alpha); a run of some
+    hundred steps needs more."""
     beta: float = Field(1.0, ge=0)
     """Weight of Q - V in decoding: log π + beta(Q - V). Saved with the policy, and used wherever it is sampled."""

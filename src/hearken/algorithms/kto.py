@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hearken.algorithms.dpo import open_reference
+from hearken.algorithms.dpo import fixed_reference
 from hearken.algorithms.kto_options import KTOOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
@@ -35,6 +35,9 @@ from hearken.training.batching import Order, microbatches
 from hearken.training.optimiser import Optimiser
 from hearken.training.reference import logprob_sums, reference_sums
 from hearken.training.run import Run
+
+UNDECIDED, BETWEEN = "comparisons without a preference", "ranked responses beside the best and the worst"
+"""What opinions are not made of."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,16 @@ def load(inputs: Inputs, options: KTOOptions) -> Ready:
     reader = Reader(options)
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
     length = policy.encoder.max_length
-    data = opinions(judgments(rows.train, policy.encoder), options.seed, length)
-    held_out = opinions(judgments(rows.validation, policy.encoder), options.seed, length, quiet=True)
+    (data, left_out), (held_out, _) = (
+        opinions(judgments(part, policy.encoder), options.seed, length, quiet=part is rows.validation)
+        for part in (rows.train, rows.validation)
+    )
     if not data:
+        if any(left_out.values()):
+            raise UserError(f"{', '.join(inputs.data)} holds nothing good or bad", said(left_out))
         raise nothing_fits(inputs.data)
+    if any(left_out.values()):
+        warnings.warn(f"left out: {said(left_out)}", stacklevel=2)
     good = sum(o.label for o in data)
     bad = len(data) - good
     if not good or not bad:
@@ -84,29 +93,38 @@ def load(inputs: Inputs, options: KTOOptions) -> Ready:
             "KTO needs both kinds: add the other, or train on the good responses alone with: hearken train sft",
         )
     weights = (options.desirable or max(bad / good, 1.0), options.undesirable or max(good / bad, 1.0))
-    more = {"thumbs_up": good, "thumbs_down": bad, "desirable": weights[0], "undesirable": weights[1]}
+    more: dict[str, Any] = {"thumbs_up": good, "thumbs_down": bad, "left_out": left_out}
+    more |= {"desirable": weights[0], "undesirable": weights[1]}
     facts = rows.facts | more | {"skipped": reader.skipped, "truncation": policy.encoder.truncation.say()}
-    reference = open_reference(inputs, policy, in_step=not options.cache_reference)
+    reference = fixed_reference(inputs, policy, in_step=not options.cache_reference)
     return Ready(policy, reference, data, held_out, weights, facts)
 
 
-def opinions(found: Sequence[Judged], seed: int, max_length: int, *, quiet: bool = False) -> list[Opinion]:
-    """Thumbs with their mismatched pairs; a comparison becomes a thumb up for its best response, down for its worst.
+def opinions(
+    found: Sequence[Judged], seed: int, max_length: int, *, quiet: bool = False
+) -> tuple[list[Opinion], dict[str, int]]:
+    """Thumbs with their mismatched pairs, and how much was left out, by what it is.
+
+    A comparison becomes a thumb up for its best response, down for its worst.
 
     Raises:
         UserError: a rating, which is neither good nor bad.
     """
     thumbs: list[tuple[Group, bool, float]] = []
     converted = 0
+    left_out = dict.fromkeys((UNDECIDED, BETWEEN), 0)
     for number, judged in enumerate(found, 1):
         if judged.kind == "thumb":
             thumbs.append((judged.group, bool(judged.target), judged.weight))
         elif judged.kind == "comparison":
             ranked = sorted((rank, i) for i, rank in enumerate(judged.ranks) if rank >= 0)
-            if len(ranked) > 1 and ranked[0][0] < ranked[-1][0]:
-                converted += 1
-                for (_, i), label in ((ranked[0], True), (ranked[-1], False)):
-                    thumbs.append((Group(judged.group.prompt, [judged.group.responses[i]]), label, judged.weight))
+            if len(ranked) < 2 or ranked[0][0] == ranked[-1][0]:
+                left_out[UNDECIDED] += 1
+                continue
+            converted += 1
+            left_out[BETWEEN] += len(ranked) - 2
+            for (_, i), label in ((ranked[0], True), (ranked[-1], False)):
+                thumbs.append((Group(judged.group.prompt, [judged.group.responses[i]]), label, judged.weight))
         else:
             raise UserError(f"judgment {number} is a {judged.kind}, not a thumb", "Ratings train: hearken train reward")
     if converted and not quiet:
@@ -120,7 +138,12 @@ def opinions(found: Sequence[Judged], seed: int, max_length: int, *, quiet: bool
     for i, (group, label, weight) in enumerate(thumbs):
         room = max(max_length - len(group.prompt), 1)
         made.append(Opinion(group, Group(group.prompt, [thumbs[after[i]][0].responses[0][:room]]), label, weight))
-    return made
+    return made, left_out
+
+
+def said(left_out: dict[str, int]) -> str:
+    """Counts of what was left out, in words."""
+    return "; ".join(f"{what}: {count}" for what, count in left_out.items() if count)
 
 
 def partners(count: int, seed: int) -> list[int]:

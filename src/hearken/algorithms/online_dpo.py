@@ -16,7 +16,7 @@ from torch import Tensor
 from hearken.algorithms.dpo import Figures, losses
 from hearken.algorithms.online_dpo_options import OnlineDPOOptions
 from hearken.algorithms.policy_gradient import load, mean
-from hearken.algorithms.rollouts import draw, minibatches, rate, set_up
+from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged
 from hearken.models.loading import save, switch_adapter
@@ -36,14 +36,14 @@ def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
 
     for step in run.steps(loop.iterations):
         with run.guard():
-            chosen = [ids[i] for i in loop.order.endless(step)]
-            groups, samples = draw(policy, loop.sampler, chosen, step, run, options)
+            chosen = loop.order.endless(step)
+            groups, samples = draw(policy, loop.sampler, [ids[i] for i in chosen], step, run, options)
             run.batch = groups
             scores = rate(ready.reward, groups, samples, options)
             table = scores.view(len(groups), options.samples)
             telling = informative(table).nonzero()[:, 0].tolist()
             reference = logprob_sums(ready.reference, groups, options.tokens, run.autocast)
-            kl = (logprob_sums(scorer, groups, options.tokens, run.autocast) - reference).mean().item()
+            kls = logprob_sums(scorer, groups, options.tokens, run.autocast) - reference
             ranked = [Judged(g, "comparison", ranks(row)) for g, row in zip(groups, table, strict=True)]
             stats: list[dict[str, float]] = []
             for update, part in enumerate(minibatches(len(telling), step, options) if telling else []):
@@ -59,9 +59,11 @@ def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
                     figures.add(found, judged, len(batch))
                 stats.append(figures.means() | loop.optimiser.step(step * loop.updates + update))
         run.log(
-            score=scores.mean().item(), kl=kl, equal_groups=1 - len(telling) / len(groups),
+            score=scores.mean().item(), kl=kls.mean().item(), equal_groups=1 - len(telling) / len(groups),
             eos_share=sum(s.finish_reason == "stop" for s in samples) / len(samples), **mean(stats),
         )  # fmt: skip
+        if options.save_rollouts:
+            run.record(ROLLOUTS, described(policy, samples, [ready.contents[i] for i in chosen], scores, kls))
 
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "kl", "equal_groups", "eos_share")} | {"steps": loop.iterations}

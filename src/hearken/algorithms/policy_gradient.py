@@ -24,17 +24,15 @@ from hearken.algorithms.rollout_options import RolloutOptions
 from hearken.algorithms.rollouts import (
     ROLLOUTS,
     Batch,
-    check_batches,
     described,
     minibatches,
-    open_reference,
+    open_prompts,
     roll_out,
     sampling_figures,
     set_up,
 )
 from hearken.algorithms.stage import Inputs
-from hearken.domains.text.data import Reader, nothing_fits, prompts
-from hearken.domains.text.loading import TextPolicy, open_policy
+from hearken.domains.text.loading import TextPolicy, open_reference
 from hearken.domains.text.rewarding import open_reward, prompt_facts
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
@@ -90,25 +88,19 @@ def load(inputs: Inputs, options: RolloutOptions, *, with_reference: bool = True
     """Open policy, reference and reward, and encode the prompts."""
     if isinstance(options, PolicyGradientOptions):
         settle(options)
-    check_batches(options)
-    policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
-    reader = Reader(options)
-    rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
-    contents, ids = prompts(rows.train, policy.encoder)
-    if not ids:
-        raise nothing_fits(inputs.data)
+    opened = open_prompts(inputs, options)
+    policy, contents, ids = opened.policy, opened.contents, opened.ids
     assert inputs.reward is not None  # `check_inputs`
-    reward = open_reward(inputs.reward, policy, prompt_facts(rows.train, contents, ids), options)
-    more = {"prompts": len(ids), "skipped": reader.skipped, "truncation": policy.encoder.truncation.say()}
+    reward = open_reward(inputs.reward, policy, prompt_facts(opened.rows.train, contents, ids), options)
     reference = open_reference(inputs.model, inputs.ref, policy) if with_reference else policy.scorer
-    return Ready(policy, reference, reward, contents, ids, rows.facts | more)
+    return Ready(policy, reference, reward, contents, ids, opened.facts())
 
 
 def run(inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
     ready = load(inputs, options)
     policy, ids = ready.policy, ready.prompts
-    loop = set_up(policy, ids, options, out, label=options.stage.upper(), records=[ROLLOUTS])
+    loop = set_up(policy, ids, options, out, label=options.stage.upper())
     run = loop.run
 
     for step in run.steps(loop.iterations):
@@ -126,7 +118,8 @@ def run(inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
         skipped = len(batch.groups) - len(telling)
         run.log(**sampling_figures(batch), equal_groups=skipped / len(batch.groups), **mean(stats))
         if options.save_rollouts:
-            run.record(ROLLOUTS, described(policy, batch, [ready.contents[i] for i in chosen]))
+            contents = [ready.contents[i] for i in chosen]
+            run.record(ROLLOUTS, described(policy, batch.samples, contents, batch.scores, batch.kls()))
 
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "kl", "entropy", "length", "eos_share", "equal_groups")}

@@ -21,22 +21,21 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.ppo_options import CriticOptions, PPOOptions
 from hearken.algorithms.rollouts import (
     ROLLOUTS,
     Batch,
-    check_batches,
     described,
     minibatches,
-    open_reference,
+    open_prompts,
     roll_out,
     sampling_figures,
     trial,
 )
 from hearken.algorithms.stage import Inputs
 from hearken.algorithms.watch import ASKED, NO_PROMPTS, ByScore, Judge, Prompts, Watch, set_apart
-from hearken.domains.text.data import Reader, demonstrations, nothing_fits, prompts
-from hearken.domains.text.loading import TextPolicy, adapt, open_policy, prepare
+from hearken.domains.text.data import demonstrations, prompts
+from hearken.domains.text.loading import TextPolicy, adapt, open_reference, prepare
 from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
@@ -73,6 +72,11 @@ class KLControl:
     """β, fixed or adapted; part of the checkpoint."""
 
     beta: float
+
+    def adapt(self, batch: Batch, options: CriticOptions) -> None:
+        """Move β towards the KL target, where there is one."""
+        if options.kl_target:
+            self.beta = adapt_kl(self.beta, batch.kl(), options.kl_target, len(batch.samples), options.kl_horizon)
 
     def state_dict(self) -> dict[str, Any]:
         return {"beta": self.beta}
@@ -121,12 +125,13 @@ def load(inputs: Inputs, options: PPOOptions, judge: Judge | None = None) -> Rea
         options: of the stage.
         judge: who watches; by default what ``options.judge`` names.
     """
-    check_batches(options)
     if options.stop_when and not options.judge:
         raise UserError(
             f"stop_when={options.stop_when} needs someone to ask",
             "Add --judge: another reward model or module:function",
         )
+    if inputs.validation and not options.judge:
+        raise UserError("--validation holds prompts for a judge, and there is none", "Add --judge, or leave it out")
     looks = -(-max(options.episodes // options.batch, 1) // options.judge_every)
     if options.stop_when and looks < FEWEST:
         warnings.warn(
@@ -139,13 +144,9 @@ def load(inputs: Inputs, options: PPOOptions, judge: Judge | None = None) -> Rea
             f"judge={options.judge}: they can be asked in a project's rounds",
             f"Set loop.watch.judge to {options.judge} in hearken.yaml and run: hearken loop",
         )
-    policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
-    reader = Reader(options)
-    rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
-    contents, ids = prompts(rows.train, policy.encoder)
-    if not ids:
-        raise nothing_fits(inputs.data)
-    ptx = demonstrations(reader.read(inputs.ptx), policy.encoder)
+    opened = open_prompts(inputs, options)
+    policy, rows, contents, ids = opened.policy, opened.rows, opened.contents, opened.ids
+    ptx = demonstrations(opened.reader.read(inputs.ptx), policy.encoder)
     known = prompt_facts(rows.train, contents, ids)
     held = NO_PROMPTS
     if options.judge:
@@ -161,12 +162,11 @@ def load(inputs: Inputs, options: PPOOptions, judge: Judge | None = None) -> Rea
             raise UserError("no prompt is left for the judge", "Give --validation, or more prompts")
         plainly = options.model_copy(update={"pessimism": 0.0, "trust_reward": True})
         judge = judge or ByScore(open_reward(options.judge, policy, known, plainly))
-    more = {"prompts": len(ids), "ptx_pieces": len(ptx), "skipped": reader.skipped, "judge_prompts": len(held.ids)}
-    facts = rows.facts | more | {"truncation": policy.encoder.truncation.say()}
+    facts = opened.facts() | {"prompts": len(ids), "ptx_pieces": len(ptx), "judge_prompts": len(held.ids)}
     return Ready(policy, open_models(inputs, options, policy, known), contents, ids, ptx, facts, judge, held)
 
 
-def open_models(inputs: Inputs, options: PPOOptions, policy: TextPolicy, known: Known) -> Models:
+def open_models(inputs: Inputs, options: CriticOptions, policy: TextPolicy, known: Known) -> Models:
     """Reference, reward and value model beside the policy.
 
     The value model starts from the (first) reward model; where the reward is a function, from the policy with a fresh
@@ -244,12 +244,11 @@ def improve(
                 extra = [ptx[i] for i in pretraining.endless(step * updates + update)] if pretraining else []
                 run.batch = [rollout.groups[i] for i in batch]
                 stats.append(learn(models, actor, critic, rollout, batch, extra, step * updates + update, run, options))
-        kl = rollout.kl()
         run.log(**summary(rollout, stats, control.beta), **judged)
         if options.save_rollouts:
-            run.record(ROLLOUTS, described(policy, rollout, [ready.contents[i] for i in chosen]))
-        if options.kl_target:
-            control.beta = adapt_kl(control.beta, kl, options.kl_target, len(rollout.samples), options.kl_horizon)
+            contents = [ready.contents[i] for i in chosen]
+            run.record(ROLLOUTS, described(policy, rollout.samples, contents, rollout.scores, rollout.kls()))
+        control.adapt(rollout, options)
         after(step)
 
     last = next(row for row in reversed(run.history) if "score" in row)
@@ -272,7 +271,7 @@ def improve(
 
 def collect(
     policy: TextPolicy, models: Models, sampler: NativeSampler, chosen: Sequence[list[int]], step: int, beta: float,
-    run: Run, options: PPOOptions,
+    run: Run, options: CriticOptions,
 ) -> Rollout:  # fmt: skip
     """Sample, score, and compute what stays fixed during the updates."""
     found = roll_out(policy, models.reference, models.reward, sampler, chosen, step, run, options)

@@ -1,4 +1,4 @@
-"""Options of PPO."""
+"""Options of PPO, and what it shares with other methods that train a value model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ from pydantic import Field
 from hearken.algorithms.rollout_options import RolloutOptions
 
 
-class PPOOptions(RolloutOptions):
-    """PPO with a KL penalty against a reference policy."""
+class CriticOptions(RolloutOptions):
+    """Advantages from a value model, and a KL coefficient that may adapt."""
 
-    stage: ClassVar[str] = "ppo"
-
-    lr: float = Field(3e-6, gt=0)
-    """Peak learning rate of the policy."""
-    value_lr: float = Field(0.0, ge=0)
-    """Peak learning rate of the value model; 0 takes the policy's."""
-    epochs: int = Field(4, ge=1)
-    """Passes over each batch."""
     beta: float = Field(0.05, ge=0)
     """KL coefficient (at the start, where it adapts)."""
     kl_target: float = Field(0.0, ge=0)
@@ -30,16 +22,29 @@ class PPOOptions(RolloutOptions):
     """Discount per token."""
     lam: float = Field(0.95, ge=0, le=1)
     """GAE's lambda."""
-    clip: float = Field(0.2, gt=0)
-    """Bound of the policy's probability ratio."""
     value_clip: float = Field(0.2, ge=0)
     """Bound of the value's change; 0 for the plain squared error."""
-    vf_coef: float = Field(0.1, ge=0)
-    """Weight of the value loss."""
     whiten_rewards: bool = False
     """Scale the per-token rewards of a batch to unit variance, keeping their mean."""
     whiten_advantages: bool = True
     """Scale the advantages of a batch to mean 0 and variance 1."""
+
+
+class PPOOptions(CriticOptions):
+    """PPO with a KL penalty against a reference policy."""
+
+    stage: ClassVar[str] = "ppo"
+
+    lr: float = Field(3e-6, gt=0)
+    """Peak learning rate of the policy."""
+    value_lr: float = Field(0.0, ge=0)
+    """Peak learning rate of the value model; 0 takes the policy's."""
+    epochs: int = Field(4, ge=1)
+    """Passes over each batch."""
+    clip: float = Field(0.2, gt=0)
+    """Bound of the policy's probability ratio."""
+    vf_coef: float = Field(0.1, ge=0)
+    """Weight of the value loss."""
     ptx_coef: float = Field(1.0, ge=0)
     """Weight of the pretraining loss where --ptx is given; both are means per token (InstructGPT's 27.8 is not)."""
     ptx_batch: int = Field(0, ge=0)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hearken.algorithms.policy_gradient import load, mean
 from hearken.algorithms.rft_options import RFTOptions
-from hearken.algorithms.rollouts import draw, minibatches, rate, set_up
+from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up
 from hearken.algorithms.sft import summed_nll, trained_tokens
 from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group
@@ -35,11 +35,12 @@ def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
 
     for step in run.steps(loop.iterations):
         with run.guard():
-            chosen = [ids[i] for i in loop.order.endless(step)]
-            groups, samples = draw(policy, loop.sampler, chosen, step, run, options)
+            chosen = loop.order.endless(step)
+            groups, samples = draw(policy, loop.sampler, [ids[i] for i in chosen], step, run, options)
             run.batch = groups
-            scores = rate(ready.reward, groups, samples, options).view(len(groups), options.samples)
-            kept = select(groups, scores, percentile(step, loop.iterations, options))
+            scores = rate(ready.reward, groups, samples, options)
+            table = scores.view(len(groups), options.samples)
+            kept = select(groups, table, percentile(step, loop.iterations, options))
             stats: list[dict[str, float]] = []
             for update, part in enumerate(minibatches(len(kept), step, options) if kept else []):
                 run.batch = batch = [kept[i] for i in part]
@@ -52,10 +53,12 @@ def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
                     loss += share.item()
                 stats.append({"loss": loss} | loop.optimiser.step(step * loop.updates + update))
         run.log(
-            score=scores.mean().item(), best=scores.max(-1).values.mean().item(),
+            score=scores.mean().item(), best=table.max(-1).values.mean().item(),
             kept=sum(len(g.responses) for g in kept) / len(samples), equal_groups=1 - len(kept) / len(groups),
             eos_share=sum(s.finish_reason == "stop" for s in samples) / len(samples), **mean(stats),
         )  # fmt: skip
+        if options.save_rollouts:
+            run.record(ROLLOUTS, described(policy, samples, [ready.contents[i] for i in chosen], scores, None))
 
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "best", "kept", "equal_groups")} | {"steps": loop.iterations}

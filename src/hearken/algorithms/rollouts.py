@@ -6,19 +6,20 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hearken.algorithms.rollout_options import RolloutOptions
-from hearken.domains.text.loading import TextPolicy
+from hearken.algorithms.stage import Inputs
+from hearken.domains.text.data import Reader, Rows, nothing_fits, prompts
+from hearken.domains.text.loading import TextPolicy, open_policy
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
 from hearken.models.layout import Group, Layout, lay_out
-from hearken.models.loading import load_policy
-from hearken.models.scorers import TokenScorer, probe
+from hearken.models.scorers import TokenScorer
 from hearken.objectives.kl import sequence_kl
 from hearken.objectives.reduce import masked_mean
 from hearken.rewards.learned import Reward
@@ -30,6 +31,22 @@ from hearken.training.optimiser import NonFiniteGradient, Optimiser
 from hearken.training.run import Run
 
 ROLLOUTS = "rollouts.jsonl"
+
+
+class Opened(NamedTuple):
+    """A policy with the prompts that it is to answer."""
+
+    policy: TextPolicy
+    reader: Reader
+    rows: Rows
+    contents: list[Content]
+    ids: list[list[int]]
+    """Tokens of ``contents``."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of the data."""
+        more = {"prompts": len(self.ids), "skipped": self.reader.skipped}
+        return self.rows.facts | more | {"truncation": self.policy.encoder.truncation.say()}
 
 
 @dataclass
@@ -53,9 +70,13 @@ class Batch:
     entropy: Tensor
     gap: float
 
+    def kls(self) -> Tensor:
+        """(R,) KL to the reference in nats, of each sample."""
+        return sequence_kl(self.old_logprobs, self.ref_logprobs, self.mask)
+
     def kl(self) -> float:
         """KL to the reference in nats per response, estimated from these samples."""
-        return sequence_kl(self.old_logprobs, self.ref_logprobs, self.mask).mean().item()
+        return self.kls().mean().item()
 
 
 @dataclass(frozen=True)
@@ -71,14 +92,27 @@ class Loop:
     sampler: NativeSampler
 
 
-def set_up(
-    policy: TextPolicy, ids: Sequence[list[int]], options: RolloutOptions, out: Path, *, label: str,
-    records: Sequence[str] = (),
-) -> Loop:  # fmt: skip
+def open_prompts(inputs: Inputs, options: RolloutOptions) -> Opened:
+    """Open the policy and encode the prompts, with room for the responses.
+
+    Raises:
+        UserError: a minibatch would cut a prompt's responses apart; no prompt fits.
+    """
+    check_batches(options)
+    policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
+    reader = Reader(options)
+    rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
+    contents, ids = prompts(rows.train, policy.encoder)
+    if not ids:
+        raise nothing_fits(inputs.data)
+    return Opened(policy, reader, rows, contents, ids)
+
+
+def set_up(policy: TextPolicy, ids: Sequence[list[int]], options: RolloutOptions, out: Path, *, label: str) -> Loop:
     """The loop of a method that samples responses to the prompts ``ids`` and trains the policy alone."""
     iterations, updates = max(options.episodes // options.batch, 1), options.epochs * options.minibatches
     optimiser = Optimiser([policy.scorer], options, iterations * updates)
-    run = Run(out, options, {"policy": optimiser}, label=label, records=records)
+    run = Run(out, options, {"policy": optimiser}, label=label, records=[ROLLOUTS])
     run.choose_precision(lambda: trial(policy.scorer, ids, options).backward())
     optimiser.adam.zero_grad()
     order = Order(len(ids), options.batch // options.samples, options.seed)
@@ -99,16 +133,6 @@ def check_batches(options: RolloutOptions) -> None:
             f"batch {options.batch} is not a multiple of samples x minibatches ({whole})",
             "Choose batch so that every minibatch holds whole prompts",
         )
-
-
-def open_reference(model: str, ref: str | None, policy: TextPolicy) -> TokenScorer:
-    """The model ``ref``, else the policy without its adapter, else ``model`` once more."""
-    reference = None if ref else policy.reference()
-    if reference is None:
-        reference = TokenScorer(load_policy(ref or model, device=policy.scorer.device), adapter="default")
-        reference.requires_grad_(False)
-        probe(reference, policy.encoder.max_length)
-    return reference
 
 
 def draw(
@@ -208,16 +232,21 @@ def sampling_figures(batch: Batch) -> dict[str, float]:
     }
 
 
-def described(policy: TextPolicy, batch: Batch, contents: Sequence[Content]) -> Iterator[dict[str, Any]]:
-    """The batch's responses with their figures, as run/rollouts.jsonl holds them."""
-    kls = sequence_kl(batch.old_logprobs, batch.ref_logprobs, batch.mask).tolist()
-    for sample, score, kl in zip(batch.samples, batch.scores.tolist(), kls, strict=True):
+def described(
+    policy: TextPolicy, samples: Sequence[Sample], contents: Sequence[Content], scores: Tensor, kls: Tensor | None
+) -> Iterator[dict[str, Any]]:
+    """Responses with their figures, as run/rollouts.jsonl holds them; ``scores`` and ``kls`` (R,) in their order.
+
+    ``kls`` is None where the method has no reference: its rows then say nothing of the KL.
+    """
+    spent = [None] * len(samples) if kls is None else kls.tolist()
+    for sample, score, kl in zip(samples, scores.tolist(), spent, strict=True):
         prompt = contents[sample.prompt]
         yield {
             "prompt": prompt if isinstance(prompt, str) else [asdict(message) for message in prompt],
             "completion": policy.encoder.decode(sample.tokens),
             "score": round(score, 4),
-            "kl": round(kl, 4),
+            **({} if kl is None else {"kl": round(kl, 4)}),
             "tokens": len(sample.tokens),
             "finish_reason": sample.finish_reason,
         }

@@ -79,14 +79,12 @@ def _builtin(name: str, summary: str, options: str, module: str = "", **more: An
     return Stage(name, summary, f"{here}_options:{options}", f"{here}:run", **more)
 
 
-def _direct(name: str, summary: str, options: str) -> Stage:
-    return _builtin(name, summary, options, "dpo", takes=("validation", "ref"), reads=("comparison",))
+def _direct(name: str, summary: str, options: str, *more: str) -> Stage:
+    return _builtin(name, summary, options, "dpo", takes=("validation", *more), reads=("comparison",))
 
 
 def _online(name: str, summary: str, options: str, module: str, *more: str) -> Stage:
-    return _builtin(
-        name, summary, options, module, needs=("model", "data", "reward"), takes=("validation", "ref", *more)
-    )
+    return _builtin(name, summary, options, module, needs=("model", "data", "reward"), takes=("ref", *more))
 
 
 BUILTIN = (
@@ -96,8 +94,8 @@ BUILTIN = (
              takes=("validation", "references"), reads=("comparison", "rating", "thumb")),
     _builtin("ppo", "PPO with a KL penalty against a reference policy, optionally with a pretraining term (PPO-ptx)",
              "PPOOptions", needs=("model", "data", "reward"), takes=("validation", "ref", "ptx")),
-    _direct("dpo", "DPO: a policy from comparisons and rankings, without a reward model", "DPOOptions"),
-    _direct("ipo", "IPO: as DPO, for preferences that are nearly certain", "IPOOptions"),
+    _direct("dpo", "DPO: a policy from comparisons and rankings, without a reward model", "DPOOptions", "ref"),
+    _direct("ipo", "IPO: as DPO, for preferences that are nearly certain", "IPOOptions", "ref"),
     _direct("simpo", "SimPO: as DPO, without a reference policy", "SimPOOptions"),
     _direct("orpo", "ORPO: fine-tuning and preference in one step, without a reference policy", "ORPOOptions"),
     _builtin("kto", "KTO: a policy from thumbs, good or bad", "KTOOptions", takes=("validation", "ref"),
@@ -108,11 +106,11 @@ BUILTIN = (
     _online("online_dpo", "Online DPO: the policy's own responses, ranked by the reward", "OnlineDPOOptions",
             "online_dpo"),
     _builtin("rft", "Rejection sampling: fine-tuning on the best of the policy's own responses; expert iteration",
-             "RFTOptions", needs=("model", "data", "reward")),
+             "RFTOptions", needs=("model", "data", "reward"), takes=()),
     _builtin("ilql", "ILQL: offline, values for every token from recorded responses with scores", "ILQLOptions",
-             reads=("rating", "thumb", "comparison")),
+             takes=(), reads=("rating", "thumb", "comparison")),
     _online("nlpo", "NLPO: PPO among the tokens that a lagging copy of the policy finds likely", "NLPOOptions", "nlpo",
-            "ptx"),
+            "validation", "ptx"),
     _online("trpo", "TRPO: natural-gradient steps within a trust region", "TRPOOptions", "trpo"),
     Stage("a2c", "A2C: as PPO, one unclipped step on each batch", "hearken.algorithms.a2c_options:A2COptions",
           "hearken.algorithms.ppo:run", ("model", "data", "reward"), ("validation", "ref", "ptx")),

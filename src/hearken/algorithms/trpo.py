@@ -5,9 +5,11 @@ repeat:
     g = gradient of the surrogate A·π/π_old;  s = F⁻¹ g by conjugate gradients
     step of length √(2δ / sᵀFs), halved until the surrogate gains and the KL per token is within δ
     some steps of the value model
+    adapt β to the KL target, where there is one
 
 F·v is Jᵀ H J v with J the Jacobian of the logits and H the softmax's own metric, known in closed form: J v by central
-differences of two forward passes, Jᵀ by one backward pass. Nothing is differentiated twice, so any model will do.
+differences of two forward passes, Jᵀ by one backward pass. Nothing is differentiated twice, so any model
+will do whose logits are a head's of its hidden states.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hearken.algorithms.ppo import Models, Rollout, collect, load
-from hearken.algorithms.rollouts import ROLLOUTS, described, sampling_figures, trial
+from hearken.algorithms.ppo import KLControl, Models, Ready, Rollout, collect, open_models
+from hearken.algorithms.rollouts import ROLLOUTS, described, open_prompts, sampling_figures, trial
 from hearken.algorithms.stage import Inputs
 from hearken.algorithms.trpo_options import TRPOOptions
+from hearken.domains.text.rewarding import prompt_facts
 from hearken.errors import UserError
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import save, switch_adapter
@@ -42,7 +45,7 @@ from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.forward import rows_of
 from hearken.training.optimiser import NonFiniteGradient, Optimiser
-from hearken.training.run import Run
+from hearken.training.run import Run, Stateful
 
 
 class Weights:
@@ -79,17 +82,30 @@ class Weights:
         self.set(state["weights"])
 
 
+def load(inputs: Inputs, options: TRPOOptions) -> Ready:
+    """Open the four networks and encode the prompts.
+
+    Raises:
+        UserError: an architecture whose logits come from its own forward pass alone.
+    """
+    opened = open_prompts(inputs, options)
+    policy, contents, ids = opened.policy, opened.contents, opened.ids
+    if policy.scorer.path == "full":  # the Fisher matrix is taken through the hidden states and the head
+        raise UserError(f"TRPO cannot measure the step of a {type(policy.scorer.model).__name__}", "Use ppo")
+    models = open_models(inputs, options, policy, prompt_facts(opened.rows.train, contents, ids))
+    return Ready(policy, models, contents, ids, [], opened.facts())
+
+
 def run(inputs: Inputs, options: TRPOOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
-    if options.judge:
-        raise UserError("trpo does not ask a judge on its way", "Leave --judge out, or train ppo")
     ready = load(inputs, options)
     policy, models, ids = ready.policy, ready.models, ready.prompts
     iterations = max(options.episodes // options.batch, 1)
     order = Order(len(ids), options.batch // options.samples, options.seed)
-    weights = Weights(models.policy)
+    weights, control = Weights(models.policy), KLControl(options.beta)
     critic = Optimiser([models.value], options, iterations * options.value_steps)
-    run = Run(out, options, {"policy": weights, "value": critic}, label="TRPO", records=[ROLLOUTS])
+    states: dict[str, Stateful] = {"policy": weights, "value": critic, "control": control}
+    run = Run(out, options, states, label="TRPO", records=[ROLLOUTS])
     sampler = NativeSampler(models.policy, policy.stop)
     run.choose_precision(lambda: trial(models.policy, ids, options).backward())
     weights.gradient()
@@ -97,16 +113,19 @@ def run(inputs: Inputs, options: TRPOOptions, out: Path) -> Artifact:
     for step in run.steps(iterations):
         chosen = order.endless(step)
         with run.guard():
-            rollout = collect(policy, models, sampler, [ids[i] for i in chosen], step, options.beta, run, options)
+            rollout = collect(policy, models, sampler, [ids[i] for i in chosen], step, control.beta, run, options)
             stats = improve(models.policy, weights, rollout, run, options)
             stats |= fit_values(models, critic, rollout, step, run, options)
         variance = explained_variance(rollout.values, rollout.returns, rollout.mask).item()
-        run.log(**sampling_figures(rollout), explained_variance=variance, **stats)
+        run.log(**sampling_figures(rollout), beta=control.beta, explained_variance=variance, **stats)
         if options.save_rollouts:
-            run.record(ROLLOUTS, described(policy, rollout, [ready.contents[i] for i in chosen]))
+            contents = [ready.contents[i] for i in chosen]
+            run.record(ROLLOUTS, described(policy, rollout.samples, contents, rollout.scores, rollout.kls()))
+        control.adapt(rollout, options)
 
     last = run.history[-1]
-    metrics = {key: last[key] for key in ("score", "kl", "entropy", "length", "eos_share")} | {"steps": iterations}
+    metrics = {key: last[key] for key in ("score", "kl", "beta", "entropy", "length", "eos_share")}
+    metrics["steps"] = iterations
     switch_adapter(policy.scorer.model, "policy")
     save(policy.scorer.model, policy.tokenizer, out)
     artifact = finish(

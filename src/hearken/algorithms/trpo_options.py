@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.ppo_options import CriticOptions
 
 
-class TRPOOptions(PPOOptions):
+class TRPOOptions(CriticOptions):
     """Trust-region policy optimisation: a natural-gradient step of a given length in KL, checked by a line search."""
 
     stage: ClassVar[str] = "trpo"

@@ -242,9 +242,10 @@ def _rollout(row: Rollout, console: Console) -> None:
     from rich.text import Text
 
     ended = "" if row.finish_reason in ("stop", "") else "  did not end"
+    spent = () if row.kl is None else (("  KL ", "dim"), f"{row.kl:.2f}")
     console.print(
         Text.assemble(
-            ("reward ", "dim"), (f"{row.reward:.2f}", "bold"), ("  KL ", "dim"), f"{row.kl:.2f}", ("  length ", "dim"),
+            ("reward ", "dim"), (f"{row.reward:.2f}", "bold"), *spent, ("  length ", "dim"),
             str(row.length), ("  step ", "dim"), str(row.step), ("  line ", "dim"), str(row.line), (ended, "bold red"),
         )
     )  # fmt: skip

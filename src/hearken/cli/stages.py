@@ -22,7 +22,7 @@ from hearken.errors import UserError
 INPUTS = {
     "model": "The model to start from: a folder or a Hub name.",
     "data": "What to train on: a file, a folder or a Hub name; may be repeated.",
-    "validation": "Held-out data; without it, some prompts of --data are set aside.",
+    "validation": "Held-out data.",
     "reward": "The reward model: a folder or a Hub name.",
     "ref": "The reference policy of the KL penalty; without it, --model as it was at the start.",
     "ptx": "Text for the pretraining term (PPO-ptx); may be repeated.",
@@ -178,10 +178,21 @@ _COMMON = (
 
 
 def _input_parameter(name: str, stage: Stage) -> inspect.Parameter:
-    text = INPUTS[name] + (" (required)" if name in stage.needs else "")
+    text = _held_out(stage.options) if name == "validation" else INPUTS[name]
+    text += " (required)" if name in stage.needs else ""
     metavar = "MODEL" if name in _MODELS else "PATH"
     option = typer.Option(f"--{name}", metavar=metavar, help=text, rich_help_panel=_FILES)
     return _parameter(name, Annotated[list[str] | None if name in MANY else str | None, option])
+
+
+def _held_out(model: type[Options]) -> str:
+    """What ``--validation`` is to a stage, and what takes its place."""
+    if "validation" in model.model_fields:
+        share = model.model_fields["validation"].default
+        return f"Held-out data; without it, a share of --data's prompts is held out (-o validation={share:g})."
+    if "judge" in model.model_fields:
+        return "Held-out prompts for --judge; without them, some of --data's are set aside for it."
+    return INPUTS["validation"]
 
 
 def _option_parameter(name: str, field: FieldInfo, model: type[Options]) -> inspect.Parameter:

@@ -31,8 +31,8 @@ class Rollout:
     completion: str
     reward: float
     """Score of the reward, before the KL penalty."""
-    kl: float
-    """Nats to the reference policy, of this one sample; it may be negative."""
+    kl: float | None
+    """Nats to the reference policy, of this one sample; it may be negative. None where the run had no reference."""
     length: int
     """Tokens; words in files that hold no tokens."""
     finish_reason: str = ""
@@ -61,7 +61,7 @@ class Browsed:
     matching: int
     """Of which are of the steps and texts asked for."""
     spreads: dict[str, Spread]
-    """Of the matching ones, by measure."""
+    """Of the matching ones, by measure; without the KL where it is not known."""
     reward_length: float | None
     """Correlation of reward and length; None where one does not vary."""
     reward_kl: float | None
@@ -97,10 +97,10 @@ def read(path: Path) -> list[Rollout]:
             prompt: Content = (
                 row["prompt"] if isinstance(row["prompt"], str) else tuple(Message(**turn) for turn in row["prompt"])
             )
-            text = str(row["completion"])
+            text, kl = str(row["completion"]), row.get("kl")
             found.append(
                 Rollout(
-                    number, int(row["step"]), prompt, text, float(row["score"]), float(row.get("kl", 0.0)),
+                    number, int(row["step"]), prompt, text, float(row["score"]), None if kl is None else float(kl),
                     int(row.get("tokens", len(text.split()))), str(row.get("finish_reason", "")),
                 )
             )  # fmt: skip
@@ -132,7 +132,7 @@ def browse(
         bins: of the distributions.
 
     Raises:
-        UserError: the file is malformed, ``steps`` cannot be read, or nothing matches.
+        UserError: the file is malformed, ``steps`` cannot be read, or nothing matches; the measure is not known.
     """
     rows = read(path)
     first, last = _steps(steps, max(r.step for r in rows))
@@ -146,10 +146,12 @@ def browse(
     ]
     if not kept:
         raise UserError(f"none of the {len(rows):,} rollouts in {path} is as asked for", "Widen --steps, or the words")
+    values = {m: _values(kept, m) for m in MEASURES if _known(kept, m)}
+    if sort not in values:
+        raise UserError(f"{path} does not say the {sort} of its rollouts", "Sort by reward or by length")
     order = sorted(kept, key=lambda r: getattr(r, sort))
     low = order[:bottom]
     high = [r for r in reversed(order) if r not in low][:top] if top else []
-    values = {m: [float(getattr(r, m)) for r in kept] for m in MEASURES}
     return Browsed(
         source=str(path),
         sort=sort,
@@ -157,11 +159,19 @@ def browse(
         matching=len(kept),
         spreads={m: spread(v, bins) for m, v in values.items()},
         reward_length=_correlation(values["reward"], values["length"]),
-        reward_kl=_correlation(values["reward"], values["kl"]),
+        reward_kl=_correlation(values["reward"], values["kl"]) if "kl" in values else None,
         unfinished=sum(r.finish_reason != "stop" for r in kept) / len(kept),
         top=tuple(high),
         bottom=tuple(low),
     )
+
+
+def _known(rows: Sequence[Rollout], measure: str) -> bool:
+    return all(getattr(r, measure) is not None for r in rows)
+
+
+def _values(rows: Sequence[Rollout], measure: str) -> list[float]:
+    return [float(getattr(r, measure)) for r in rows]
 
 
 def _plain(prompt: Content) -> str:
@@ -208,16 +218,19 @@ def page(found: Browsed, path: Path) -> str:
         [r for r in rows if keep(r.step)] for keep in (lambda s: s <= newest / 4, lambda s: s > 0.75 * newest)
     )
     names = {"reward": "Reward", "kl": "KL, nats a response", "length": "Length, tokens"}
+    names = {measure: label for measure, label in names.items() if _known(rows, measure)}
     drawn = []
     for measure, label in names.items():
-        groups: dict[str, Sequence[float]] = {"first quarter": [float(getattr(r, measure)) for r in early]}
+        groups: dict[str, Sequence[float]] = {"first quarter": _values(early, measure)}
         if newest:
-            groups["last quarter"] = [float(getattr(r, measure)) for r in late]
+            groups["last quarter"] = _values(late, measure)
         svg = charts.histogram(groups, title=label, description=f"Distribution of {label}.", x_label=label)
         drawn.append((label.partition(",")[0], "shares of the run's first and last quarter of steps", svg))
     for measure, name in (("length", "length"), ("kl", "KL")):
+        if measure not in names:
+            continue
         svg = charts.scatter(
-            [float(getattr(r, measure)) for r in rows], [r.reward for r in rows],
+            _values(rows, measure), _values(rows, "reward"),
             title=f"Reward over {measure}", description=f"All {len(rows):,} rollouts.",
             x_label=names[measure], y_label="reward",
         )  # fmt: skip

@@ -450,7 +450,8 @@ class Loop:
             given["data"] = (str(project.snapshot_path("train", kinds=("prompt",), as_of=as_of)),)
         else:
             given["data"] = (str(project.snapshot_path("train", **faded)),)
-            given["validation"] = self._stored("comparison", as_of, "validation")
+            if "validation" in stage.takes:
+                given["validation"] = self._stored("comparison", as_of, "validation")
             given["parents"] = self._judged(number, None)
         if "reward" in stage.needs:
             given["reward"] = self.reward_path(number)
@@ -474,7 +475,7 @@ class Loop:
                 self._make_once(given["data"][0], "prompt", as_of)
             elif not config.data:
                 project.snapshot("train", **faded)
-                if given["validation"]:
+                if given.get("validation"):
                     project.snapshot("validation", as_of=as_of)
             if config.watch.judge:
                 from hearken.loop.watching import hold_out

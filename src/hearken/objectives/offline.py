@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hearken.objectives.policy import last_token
-from hearken.objectives.reduce import masked_mean
+from hearken.objectives.reduce import masked_mean, masked_sum
 
 
 class ILQLLoss(NamedTuple):
@@ -50,7 +50,7 @@ def bellman_targets(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float 
 def ilql(
     q: tuple[Tensor, ...], target_q: Tensor, values: Tensor, logits: Tensor, actions: Tensor, goals: Tensor,
     mask: Tensor, *, tau: float = 0.7, cql: float = 0.1, awac: float = 1.0, beta: float = 0.0,
-    count: float | None = None,
+    weights: Tensor | None = None, count: float | None = None,
 ) -> ILQLLoss:  # fmt: skip
     """Q by squared Bellman error, V by expectile regression on the target Q, CQL and AWAC beside (Snell et al. 2022).
 
@@ -66,22 +66,29 @@ def ilql(
         cql: weight of the conservative term, the cross-entropy of softmax(Q) with the action taken.
         awac: weight of behaviour cloning.
         beta: temperature of its advantage weights e^(β(Q - V)), at most 20; 0 weighs all tokens alike.
-        count: the divisor, by default the tokens of the mask; pass the whole batch's for a microbatch.
+        weights: (...) what each token counts in every term; by default 1.
+        count: the divisor, by default the sum of the mask's weights; pass the whole batch's for a microbatch.
 
     Returns:
         Scalars.
     """
+    weights = torch.ones_like(values) if weights is None else weights
+    divisor = masked_sum(weights, mask).clamp(min=1e-12) if count is None else count
     taken = [head.gather(-1, actions.unsqueeze(-1)).squeeze(-1) for head in q]
-    q_loss = torch.stack([masked_mean((x - goals) ** 2, mask, count) for x in taken]).sum()
-    v_loss = masked_mean(expectile(target_q.detach() - values, tau), mask, count)
+
+    def mean(x: Tensor) -> Tensor:
+        return masked_mean(weights * x, mask, divisor)
+
+    q_loss = torch.stack([mean((x - goals) ** 2) for x in taken]).sum()
+    v_loss = mean(expectile(target_q.detach() - values, tau))
 
     def surprise(scores: Tensor) -> Tensor:
         flat = cross_entropy(scores.flatten(0, -2), actions.flatten(), reduction="none")
         return flat.view_as(actions)
 
-    cql_loss = torch.stack([masked_mean(surprise(head), mask, count) for head in q]).sum()
-    weight = torch.exp(beta * (target_q - values)).detach().clamp(max=20)
-    awac_loss = masked_mean(weight * surprise(logits), mask, count)
+    cql_loss = torch.stack([mean(surprise(head)) for head in q]).sum()
+    lead = torch.exp(beta * (target_q - values)).detach().clamp(max=20)
+    awac_loss = mean(lead * surprise(logits))
     return ILQLLoss(q_loss + v_loss + cql * cql_loss + awac * awac_loss, q_loss, v_loss, cql_loss, awac_loss)
 
 

@@ -93,6 +93,19 @@ def open_policy(name: str, options: TrainingOptions, text: TextOptions, *, reser
     return TextPolicy(scorer, tokenizer, encoder, base)
 
 
+def open_reference(model: str, ref: str | None, policy: TextPolicy) -> TokenScorer:
+    """The frozen reference ``ref``, by default ``model`` as it was before training.
+
+    Where that is what ``policy`` started from, the policy without its adapter serves; else its own weights are loaded.
+    """
+    if ref in (None, model) and (without := policy.reference()) is not None:
+        return without
+    reference = TokenScorer(load_policy(ref or model, device=policy.scorer.device), adapter="default")
+    reference.requires_grad_(False)
+    probe(reference, policy.encoder.max_length)
+    return reference
+
+
 def adapt(model: PreTrainedModel, name: str, options: TrainingOptions) -> None:
     """Add the LoRA adapter that the options describe."""
     add_adapter(model, name, options.lora, alpha=options.lora_alpha, targets=options.lora_targets, seed=options.seed)
