@@ -217,6 +217,8 @@ class Audited:
     """Of the policy's."""
     preference: Figure
     """How often the policy is preferred to the baseline."""
+    judge: str = ""
+    """By whom: ``people``, ``the gold reward``."""
     alarm: bool
     """Truth has fallen, beyond noise."""
     says: str
