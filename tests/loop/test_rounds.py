@@ -17,7 +17,8 @@ from hearken.errors import UserError
 from hearken.evaluation.report import render
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
-from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, QueueItem
+from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
+from hearken.loop.cards import project_card
 from hearken.loop.project import Project
 from hearken.loop.reporting import compose
 from hearken.loop.rounds import Loop, plan
@@ -234,6 +235,12 @@ def test_caution_reaches_the_policy(tales: Tales) -> None:
     assert policy.manifest["inputs"]["reward"].count("r01-reward") == 2
     behind = {parent["name"] for parent in trace("r01-ppo", project).to_json()["parents"]}
     assert {"r01-reward", "r01-reward-2"} <= behind
+    first = project.artifacts / "r01-reward"
+    assert project.reward() == str(first) and (first / "card.json").exists(), "not the second, which has no card"
+    evaluation = project.artifact("r01-evaluation")
+    assert evaluation is not None and Path(evaluation.manifest["parents"]["reward"]).name == "r01-reward"
+    card = project_card(project)
+    assert card is not None and card.reward == "r01-reward" and card.ensemble is not None
 
 
 def test_one_loop_at_a_time(tales: Tales) -> None:
@@ -262,6 +269,11 @@ def test_labels_arrive_while_the_policy_trains(tales: Tales) -> None:
     first = project.artifact("r01-reward")
     assert refit is not None and first is not None
     assert refit.manifest["data"]["rows"] > first.manifest["data"]["rows"]
+    newest = project.artifacts / f"r01-refit-{len(refits)}"
+    assert project.reward() == str(newest) and (newest / "card.json").exists(), "what improved the policy in the end"
+    evaluation = project.artifact("r01-evaluation")
+    assert evaluation is not None and Path(evaluation.manifest["parents"]["reward"]).name == newest.name
+    assert json.loads((project.path / "evaluation.json").read_text("utf-8"))["reward"] == newest.name
     assert Path(policy.manifest["parents"]["ref"]).name == "model", "the KL reference stays"
     before = made(project)
     assert Loop(Project(project.path)).run() == done and made(project) == before

@@ -51,7 +51,7 @@ def sample(
         int, typer.Option(min=1, metavar="N", help="Draw N for each response and keep the best by the reward.")
     ] = 1,
     reward: Annotated[
-        str | None, typer.Option(metavar="REWARD", help="For --best-of.", show_default="the newest reward model")
+        str | None, typer.Option(metavar="REWARD", help="For --best-of.", show_default="the one in use")
     ] = None,
     seed: SeedOption = None,
     project: ProjectOption = Path(),
@@ -166,7 +166,7 @@ def evaluate(
         typer.Option(metavar="FILE", help="Prompts from a file, for --card comparisons; no project is needed then."),
     ] = None,
     reward: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The reward model.", show_default="the newest")
+        str | None, typer.Option(metavar="MODEL", help="The reward model.", show_default="the one in use")
     ] = None,
     plan: Annotated[
         float | None,

@@ -26,13 +26,12 @@ def assess(
         policies: paths or Hub names; ``best-of-8@NAME`` is the best of eight responses by the reward model.
         prompts: held-out ones.
         seed: of the samples.
-        reward: the proxy; by default the project's newest reward model.
+        reward: the proxy; by default the project's reward model in use.
 
     Returns:
         JSON: ``prompts``, ``judge`` (who decided), and per policy figures as [estimate, low, high] with its responses.
     """
-    rewards = [str(a.path) for a in project.finished().values() if a.kind == "reward"]
-    reward = reward or (rewards[-1] if rewards else None)
+    reward = reward or (project.reward() if project.rewards() else None)
     how = project.config.sample.parameters
     proxy = Judge(reward) if reward else None
     world = None

@@ -268,7 +268,7 @@ def project_card(
     project: Project, reward: str | None = None, *, learning_curve: bool = False, larger: str = "",
     held_out_labelers: bool = False, announce: Callable[[str], None] = lambda _: None,
 ) -> Card | None:  # fmt: skip
-    """The card of a project's reward model, by default the newest; None where it has none, or nothing was held out.
+    """The card of a project's reward model, by default the one in use; None without one, or where nothing is held out.
 
     Further reward models of the project trained on the same data are its ensemble; the responses of the last
     evaluation are what it scores now.
@@ -276,7 +276,7 @@ def project_card(
     made = {a.path.name: a for a in project.finished().values() if a.kind == "reward"}
     if not made:
         return None
-    name = reward or list(made)[-1]
+    name = reward or Path(project.reward()).name
     if name not in made:
         raise UserError(f"{project.path} has no reward model '{name}'", f"Known: {', '.join(made)}")
     with project.store() as store:

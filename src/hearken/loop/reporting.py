@@ -72,7 +72,7 @@ def compose(project: Project) -> page.Report:
     age = {name: i for i, name in enumerate(artifacts)}
     policies.sort(key=lambda p: (age.get(p.name.rpartition("@")[2], -1), "@" in p.name))  # best of n after its source
     baseline, ours = found["baseline"], newest(found)
-    rewards = [a for a in artifacts.values() if a.kind == "reward"]
+    rewards = project.rewards()
     held_out = reckoning.held_out(project, rewards[-1]) if rewards else []
     ours_by_group = next((p.by_group for p in policies if p.name == ours), {})
     steps = _steps(project, every, counted)
@@ -93,14 +93,14 @@ def compose(project: Project) -> page.Report:
         leaderboard=_leaderboard(found),
         seeds=[_spread(name, figures) for name, figures in (found.get("seeds") or {}).items()],
         audit=auditing.load(project.path),
-        rounds=_rounds(every, policies, counted),
+        rounds=_rounds(every, rewards, policies, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.get("ceiling")) if rewards else None,
         tastes=reckoning.tastes(counted, held_out, ours_by_group),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
         judges=reckoning.judges(counted),
         costs=_costs(project, artifacts, counted, steps),
         taste=taste.load(project.path),
-        recipe=_recipe(project, artifacts, counted),
+        recipe=_recipe(project, artifacts, rewards, counted),
         lineage=_lineage(every, counted),
     )
 
@@ -249,16 +249,17 @@ _MEASURED = ("win_rate", "gold", "proxy", "kl")
 
 
 def _rounds(
-    artifacts: Mapping[str, Artifact], policies: list[page.Policy], counted: reckoning.Tally
+    artifacts: Mapping[str, Artifact], rewards: list[Artifact], policies: list[page.Policy], counted: reckoning.Tally
 ) -> list[page.Round]:
     """What each round used and reached; a policy stands for its round if it is the first that was measured."""
     rounds: dict[int, dict[str, Any]] = {}
-    for name, artifact in artifacts.items():
-        number = round_of(name)
-        if number and artifact.kind == "reward" and "accuracy" in artifact.metrics:
-            m = artifact.metrics
+    for reward in rewards:  # the last of a round is the one that its policy was improved by
+        number, m = round_of(reward.path.name), reward.metrics
+        if number and "accuracy" in m:
             low, high = m.get("accuracy_low", float("nan")), m.get("accuracy_high", float("nan"))
             rounds.setdefault(number, {})["accuracy"] = Interval(m["accuracy"], low, high)
+    for name, artifact in artifacts.items():
+        number = round_of(name)
         if number and artifact.kind == "evaluation":
             measured = {
                 k: reckoning.figure(artifact.metrics[k]) for k in _MEASURED if artifact.metrics.get(k) is not None
@@ -406,14 +407,15 @@ def _costs(
     )
 
 
-def _recipe(project: Project, artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> page.Recipe:
+def _recipe(
+    project: Project, artifacts: Mapping[str, Artifact], rewards: list[Artifact], counted: reckoning.Tally
+) -> page.Recipe:
     newest = list(artifacts.values())[-1].manifest if artifacts else {}
-    reward = [a for a in artifacts.values() if a.kind == "reward"]
     return page.Recipe(
         commands=_commands(project, artifacts, counted),
         by_step=[said for name, a in artifacts.items() if (said := recipes.command(name, a.manifest, project.path))],
         seed=project.config.seed,
-        data_hash=str(reward[-1].manifest.get("data", {}).get("hash") or "") if reward else "",
+        data_hash=str(rewards[-1].manifest.get("data", {}).get("hash") or "") if rewards else "",
         versions=newest.get("versions", {}),
         machine=f"{platform.system()}, {platform.machine()}, {os.cpu_count()} cores",
         configuration=(project.path / "hearken.yaml").read_text("utf-8"),

@@ -177,6 +177,8 @@ class Loop:
         with project.timed(f"{self.config.improve.upper()}, round {number}"):
             new = not (Path(self.policy(number)) / MANIFEST).is_file()
             improved = self.improve(number, judgments).metrics
+            if self.config.online.labels:  # what improved it last is what the next policy would be improved by
+                self._measure(Path(self.reward_in_use(number)))
         if new and improved.get("says"):
             self.announce(f"{Path(self.policy(number)).name}: {improved['says']}")
         yield self.config.improve
@@ -202,6 +204,16 @@ class Loop:
     def reward_path(self, number: int, member: int = 0) -> str:
         """The reward model of a round; the ensemble's others have numbers from 2."""
         return str(self.project.artifacts / f"r{number:02d}-reward{f'-{member + 1}' if member else ''}")
+
+    def refit_path(self, number: int, refit: int) -> str:
+        """A reward model refitted while the round's policy trained, from 1."""
+        return str(self.project.artifacts / f"r{number:02d}-refit-{refit}")
+
+    def reward_in_use(self, number: int) -> str:
+        """The reward model that the round's policy was improved by in the end: its newest refit, if there was one."""
+        policy = self.project.artifact(Path(self.policy(number)).name)
+        refits = sum(role.startswith("refit ") for role in policy.manifest["parents"]) if policy else 0
+        return self.refit_path(number, refits) if refits else self.reward_path(number)
 
     # Samples
 
@@ -399,13 +411,8 @@ class Loop:
         Raises:
             UserError: it fails, and the owner has not said that it is trusted.
         """
-        from hearken.loop.cards import project_card
-
         path, config = Path(self.reward_path(number)), self.config
-        if not (path / CARD).is_file():
-            made = project_card(self.project, path.name)
-            if made is not None and made.passes:
-                self.announce(f"{path.name}: its card passes ({made.accuracy.estimate:.0%} of {made.pairs} pairs)")
+        self._measure(path)
         stage, values = find_stage(config.improve), self.project.config.stages.get(config.improve, {})
         improved = (Path(self.policy(number)) / MANIFEST).is_file()
         if "reward" not in stage.needs or improved or config.trust_reward or values.get("trust_reward"):
@@ -416,6 +423,16 @@ class Loop:
                 "Have more answers judged (hearken sample, serve, import) or change stages.reward, and run: "
                 "hearken loop --redo. Or go on all the same: hearken loop -o loop.trust_reward=true",
             )
+
+    def _measure(self, reward: Path) -> None:
+        """Make a reward model's card, where it has none yet."""
+        from hearken.loop.cards import project_card
+
+        if (reward / CARD).is_file():
+            return
+        made = project_card(self.project, reward.name)
+        if made is not None and made.passes:
+            self.announce(f"{reward.name}: its card passes ({made.accuracy.estimate:.0%} of {made.pairs} pairs)")
 
     def _judged(self, number: int, only: int | None) -> dict[str, str]:
         rounds = [number] if only else range(1, number + 1)
@@ -531,7 +548,7 @@ class Loop:
         policies = [self.policy(n) for n in range(number + 1)]
         parents = {f"policy {n}": path for n, path in enumerate(policies)}
         if self.needs_reward:
-            parents["reward"] = self.reward_path(number)
+            parents["reward"] = self.reward_in_use(number)
 
         def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             from hearken.loop.contest import contest
