@@ -193,6 +193,7 @@ def test_what_cannot_work_is_said_first(tales: Tales) -> None:
         ({"labelers": {}}, "somebody"),
         ({"stop_when": "fooled"}, "somebody to ask"),
         ({"pessimism": 1.0, "width": "models"}, "ensemble"),
+        ({"pessimism": 1.0, "width": "models", "ensemble": 2, "online": {"labels": 5}}, "models that stay"),
     ):
         with pytest.raises(UserError, match=what):
             tales(name="x", **more)
