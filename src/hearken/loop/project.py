@@ -205,14 +205,19 @@ class Project:
     def _first_kind(self, split: str, kinds: Sequence[str]) -> str:
         """The first kind of example that the database holds, else the first of all."""
         with self.store() as store:
-            return next((k for k in kinds if next(inline_examples(store, (k,), split, None), None)), kinds[0])
+            return next((k for k in kinds if self._some(store, k, split)), kinds[0])
 
     def _optional(self, split: str, kind: str) -> tuple[str, ...]:
         """A snapshot, or nothing where the database has no such examples."""
         with self.store() as store:
-            if next(inline_examples(store, (kind,), split, None), None) is None:
+            if not self._some(store, kind, split):
                 return ()
         return (self.snapshot(split, kinds=(kind,)),)
+
+    @staticmethod
+    def _some(store: FeedbackStore, kind: str, split: str) -> bool:
+        """Whether a snapshot of this kind would hold anything."""
+        return next(inline_examples(store, (kind,), split, None, evaluations=False), None) is not None
 
     # The steps of a round
 

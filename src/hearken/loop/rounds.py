@@ -444,7 +444,7 @@ class Loop:
         if path.exists():
             return (str(path),)
         with self.project.store() as store:
-            some = next(inline_examples(store, (kind,), split, as_of), None)
+            some = next(inline_examples(store, (kind,), split, as_of, evaluations=False), None)
         return (str(path),) if some is not None else ()
 
     def _make_once(self, path: str, kind: str, as_of: int) -> None:
