@@ -142,7 +142,10 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The policy to compare with.", show_default="the first policy")
     ] = None,
-    prompts: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many held-out prompts.")] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Only so many held-out prompts.", show_default="loop.evaluate"),
+    ] = None,
     judge: Annotated[
         Literal["auto", "gold", "reward", "people", "ai", "simulated"],
         typer.Option(help="Who decides; auto: gold where a world knows it, else the reward model."),

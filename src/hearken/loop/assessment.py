@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,7 @@ def assess(
     return {
         "baseline": base, "judge": judge, "prompts": [_plain(p) for p in prompts], "policies": found,
         "artifacts": {label_of(name): name for name in policies}, "reward": Path(reward).name if reward else None,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
 

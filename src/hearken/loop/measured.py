@@ -20,15 +20,40 @@ def last_evaluation(project: Project) -> dict[str, Any]:
     Raises:
         UserError: the file was damaged.
     """
-    found = _read(project.path / "evaluation.json")
+    found = read_evaluation(project.path / "evaluation.json")
     for file in sorted(project.artifacts.glob("*/evaluation.json"), reverse=True):
-        before = _read(file)
-        if before["prompts"] and all(before[key] == found[key] for key in ("prompts", "baseline", "judge")):
-            found["policies"] = {**before["policies"], **found["policies"]}
+        join(found, read_evaluation(file))
     return found
 
 
-def _read(file: Path) -> dict[str, Any]:
+def join(found: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Add the policies of an earlier evaluation to a newer one, if prompts, baseline and judge are the same.
+
+    A score by another reward model is no figure beside the newer one's: it is left out, and where that model was the
+    judge, so is everything.
+
+    Returns:
+        Whether they were added.
+    """
+    if not before["prompts"] or any(before[key] != found[key] for key in ("prompts", "baseline", "judge")):
+        return False
+    other = before.get("reward") != found.get("reward")
+    if other and "reward model" in found["judge"]:
+        return False
+    earlier = {
+        name: {key: value for key, value in figures.items() if not (other and key in ("proxy", "scores"))}
+        for name, figures in before["policies"].items()
+    }
+    found["policies"] = earlier | found["policies"]
+    return True
+
+
+def read_evaluation(file: Path) -> dict[str, Any]:
+    """What an ``evaluation.json`` holds; one without policies where there is no such file.
+
+    Raises:
+        UserError: the file was damaged.
+    """
     empty = {"policies": {}, "baseline": "", "judge": "", "prompts": []}
     if not file.exists():
         return empty
