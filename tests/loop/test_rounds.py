@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rounds_world import QUICK, STAGES, change
 
@@ -21,7 +23,8 @@ from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Promp
 from hearken.loop.cards import project_card
 from hearken.loop.project import Project
 from hearken.loop.reporting import compose
-from hearken.loop.rounds import Loop, plan
+from hearken.loop.rounds import Loop, SamplesOptions, plan
+from hearken.loop.rounds_options import Selection
 from hearken.loop.trace import trace
 
 Tales = Callable[..., Project]
@@ -133,6 +136,54 @@ def test_prompts_are_chosen_and_a_part_stays_uniform(tales: Tales, rule: str) ->
     assert all(0 < (item.propensity or 0) <= 1 for item in chosen)
     assert {item.selection for item in items_of(project, 1)} == {"uniform"}
     assert (project.artifacts / "r01-reward-2").exists()
+
+
+@pytest.mark.parametrize("rule", ["disputed", "low-score"])
+def test_the_uniform_part_is_of_all_training_prompts(
+    tales: Tales, monkeypatch: pytest.MonkeyPatch, rule: Selection
+) -> None:
+    """Also of those that the rule would never choose; with the chances that the items say."""
+
+    def answers(self: Loop, store: Any, prompts: list[Prompt], *_: Any) -> dict[str, list[Response]]:
+        return {p.id: [Response(prompt_id=p.id, text=text) for text in "ab"] for p in prompts}
+
+    monkeypatch.setattr(Loop, "_answers", answers)
+    monkeypatch.setattr(Loop, "_weights", staticmethod(lambda rule, rewards, prompts, answers: np.ones(len(prompts))))
+    project, seeds = tales(), 120
+    with project.store() as store:
+        train = sorted(p.id for p in store.prompts(split="train"))
+        asked, fought_over = train[:9], train[:7]
+        for name in ("ana", "bo"):
+            store.add_labeler(Labeler(id=name, name=name))
+        for prompt in asked:
+            pair = [Response(prompt_id=prompt, text=text) for text in "xy"]
+            store.add_responses(pair)
+            ids = tuple(r.id for r in pair)
+            store.enqueue([QueueItem(prompt_id=prompt, response_ids=ids, round=1)])
+            for name, ranks in (("ana", (0, 1)), ("bo", (1, 0)))[: 2 if prompt in fought_over else 1]:
+                payload = ComparisonPayload(response_ids=ids, ranks=ranks)
+                store.submit(Judgment(prompt_id=prompt, labeler_id=name, payload=payload, round=1))
+        eligible = set(fought_over) if rule == "disputed" else set(train) - set(asked)
+        uniform: Counter[str] = Counter()
+        chosen: Counter[str] = Counter()
+        for seed in range(seeds):
+            options = SamplesOptions(
+                k=2, seed=seed, prompts=5, held_out=1, labelers={"simulated": 1.0}, select=rule, uniform=0.4,
+                candidates=1.5,
+            )  # fmt: skip
+            items = Loop(project)._train_items(store, 2, "policy", options, ["reward"])
+            at_random = {i.prompt_id for i in items if i.selection == "uniform"}
+            by_rule = {i.prompt_id for i in items if i.selection == rule}
+            assert (len(at_random), len(by_rule)) == (2, 3) and not at_random & by_rule and by_rule <= eligible
+            left = len(eligible - at_random)
+            said = {(i.selection, round(i.propensity or 0, 9)) for i in items}
+            assert said == {("uniform", 2 / 16), (rule, round(3 / left, 9))}
+            uniform.update(at_random)
+            chosen.update(by_rule)
+    assert set(uniform) == set(train) and set(chosen) == eligible
+    spread = 5 * (seeds * 2 / 16 * 14 / 16) ** 0.5
+    assert all(abs(count - seeds * 2 / 16) < spread for count in uniform.values())
+    assert max(chosen.values()) - min(chosen.values()) < seeds * 0.25, "the weights are equal"
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from hearken.algorithms.stage import Inputs, Stage, find_stage, run_stage
 from hearken.config import Options
 from hearken.errors import UserError
 from hearken.feedback.records import Prompt, QueueItem, Response, hash_id
-from hearken.feedback.selection import SelectionPolicy, select
+from hearken.feedback.selection import SelectionPolicy, by_weight
 from hearken.feedback.snapshot import inline_examples
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.answering import verdicts
@@ -271,41 +271,48 @@ class Loop:
     def _train_items(
         self, store: FeedbackStore, number: int, policy: str, options: SamplesOptions, rewards: Sequence[str]
     ) -> list[QueueItem]:
-        """Items on training prompts: first on those never asked about, chosen by the rule, a part at random."""
+        """Items on training prompts, those first that were never asked about; a rule leaves a part to chance.
+
+        That part is drawn before the rule's, and from all training prompts: figures from it are then of all of them.
+        """
         prompts = {p.id: p for p in store.prompts(split="train", domain="text")}
         if not prompts:
             raise UserError("no training prompts in the database", "Bring some in: hearken import prompts.jsonl")
-        rule: SelectionPolicy = options.select
-        wanted = min(options.prompts or len(prompts), len(prompts))
-        weights: dict[str, float] = {}
-        if rule == "disputed":
-            weights = disputed(store, number)
-            eligible = sorted(set(weights) & set(prompts))
-        else:
-            asked = {item.prompt_id for item in store.items() if (item.round or 0) < number}
-            eligible = sorted(set(prompts) - asked)
-            if len(eligible) < wanted:
-                eligible = sorted(prompts)
+        every, by_rule = sorted(prompts), options.select != "uniform"
+        wanted = min(options.prompts or len(every), len(every))
+        asked = {item.prompt_id for item in store.items() if (item.round or 0) < number}
         rng = np.random.default_rng([options.seed, 1])
-        drawn = [eligible[i] for i in rng.permutation(len(eligible))]
-        pool = drawn if rule == "disputed" else drawn[: math.ceil(wanted * (options.candidates if rewards else 1))]
-        chance = len(pool) / len(eligible)
-        if rule == "disputed":
-            choices = select(np.array([weights[p] for p in pool]), wanted, rng, policy=rule, uniform=options.uniform)
-            pool, picked = [pool[c.index] for c in choices], choices
-            answers = self._answers(store, [prompts[p] for p in pool], number, policy, options)
-        else:
-            answers = self._answers(store, [prompts[p] for p in pool], number, policy, options)
-            pool = [p for p in pool if len({r.text for r in answers[p]}) > 1]
-            if rewards and pool:
-                found = self._weights(rule, rewards, [prompts[p] for p in pool], [answers[p] for p in pool])
-                picked = select(found, wanted, rng, policy=rule, uniform=options.uniform)
+
+        def unasked(some: list[str], enough: int) -> list[str]:
+            new = [p for p in some if p not in asked]
+            return new if len(new) >= enough else some
+
+        first = math.ceil(options.uniform * wanted) if by_rule else wanted
+        source = every if by_rule else unasked(every, wanted)
+        chosen: dict[str, tuple[SelectionPolicy, float]] = {
+            source[i]: ("uniform", first / len(source)) for i in rng.permutation(len(source))[:first]
+        }
+        if by_rule and first < wanted:
+            rest = [p for p in every if p not in chosen]
+            if options.select == "disputed":
+                weights = disputed(store, number)
+                pool = [p for p in rest if p in weights]
+                chance, worth = 1.0, np.array([weights[p] for p in pool])
             else:
-                picked = select(None, wanted, rng, count=len(pool))
-            pool = [pool[c.index] for c in picked]
+                eligible = unasked(rest, wanted - first)
+                size = math.ceil((wanted - first) * options.candidates)
+                pool = [eligible[i] for i in rng.permutation(len(eligible))[:size]]
+                chance = len(pool) / len(eligible)
+                answers = self._answers(store, [prompts[p] for p in pool], number, policy, options)
+                pool = [p for p in pool if len({r.text for r in answers[p]}) > 1]
+                scored = [prompts[p] for p in pool], [answers[p] for p in pool]
+                worth = self._weights(options.select, rewards, *scored) if pool else np.array([])
+            for choice in by_weight(worth, wanted - first, rng, options.select):
+                chosen[pool[choice.index]] = (choice.selection, choice.propensity * chance)
+        answers = self._answers(store, [prompts[p] for p in chosen], number, policy, options)
         items = []
-        for prompt, choice in zip(pool, picked, strict=True):
-            more = {"selection": choice.selection, "propensity": choice.propensity * chance}
+        for prompt, (selection, propensity) in chosen.items():
+            more = {"selection": selection, "propensity": propensity}
             items += as_items(answers[prompt], options.k, number, options.overlap, **more)
         return items
 
