@@ -148,6 +148,8 @@ class RewardModel:
     accuracy: Figure
     ceiling: Figure = None
     """Accuracy of the exact vote probability on the same rows, known only in simulation."""
+    agreement_ceiling: tuple[float, float] | None = None
+    """Bounds of the accuracy that anyone can reach against single labelers, from how often two of them agree."""
     longer_wins: Figure = None
     """Accuracy of preferring the longer response."""
     trained_on: int | None = None

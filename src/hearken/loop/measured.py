@@ -13,6 +13,9 @@ from hearken.feedback.examples import Content, Message
 if TYPE_CHECKING:
     from hearken.loop.project import Project
 
+TASK_RATES = ("acc", "acc_norm", "exact_match")
+"""Of a task's figures, those that are accuracies; the first that is there is the one that is read."""
+
 
 def last_evaluation(project: Project) -> dict[str, Any]:
     """The last evaluation, with the policies that rounds measured before on the same prompts; else one without any.
@@ -74,6 +77,11 @@ def newest(found: dict[str, Any]) -> str:
     names = [n for n, figures in found["policies"].items() if n != found["baseline"] and "win_rate" in figures]
     names = names or [n for n, f in found["policies"].items() if n != found["baseline"] and "responses" in f]
     return max(names, key=lambda n: (round_of(n) or 0, -names.index(n)), default=found["baseline"])
+
+
+def task_rate(scores: dict[str, Any]) -> Any:
+    """The accuracy on a task, of what `capability.run_tasks` found; None where it has none (a perplexity alone)."""
+    return next((scores[key] for key in TASK_RATES if scores.get(key) is not None), None)
 
 
 def content_of(prompt: Any) -> Content:

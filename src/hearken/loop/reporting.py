@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hearken.algorithms.stage import find_stage, stages
 from hearken.errors import UserError
@@ -23,12 +23,10 @@ from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
-from hearken.loop.measured import content_of, last_evaluation, newest, round_of
+from hearken.loop.measured import content_of, last_evaluation, newest, round_of, task_rate
+from hearken.loop.project import CONFIG, Project, ProjectConfig
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact
-
-if TYPE_CHECKING:
-    from hearken.loop.project import Project
 
 SHOWN = 8  # pairs of responses side by side
 LOSSES = 2  # of those on which the policy lost most
@@ -149,7 +147,11 @@ def _policy(project: Project, found: dict[str, Any], name: str, artifacts: Mappi
         method="best of n" if name.startswith("best-of-") else artifacts[name].kind if name in artifacts else "",
         round=round_of(name),
         ended=reckoning.figure(figures.get("eos_share")),
-        tasks={task: rate for task, scores in figures.get("tasks", {}).items() if (rate := _rate(scores)) is not None},
+        tasks={
+            task: reckoning.figure(rate)
+            for task, scores in figures.get("tasks", {}).items()
+            if (rate := task_rate(scores)) is not None
+        },
         length_change=reckoning.figure(moved["length_drift"]) if name != found["baseline"] else None,
         phrases=[page.Phrase(**phrase) for phrase in moved["phrases"] or []],
         preferred_likelihood=reckoning.figure(likelihood.get("preferred")),
@@ -184,14 +186,6 @@ def _likelihood(project: Project, artifact: Artifact | None) -> dict[str, list[f
         return reckoning.remembered(project, f"likelihood-{artifact.path.name}", artifact, make)
     except UserError:
         return {}  # a model behind it is not there any more
-
-
-def _rate(scores: Any) -> Any:
-    """The figure of a task that is read first."""
-    if isinstance(scores, dict):
-        key = next((k for k in ("accuracy", "exact_match") if scores.get(k) is not None), None)
-        return reckoning.figure(scores[key]) if key else None
-    return reckoning.figure(scores)
 
 
 def _leaderboard(found: dict[str, Any]) -> list[page.Standing]:
@@ -418,7 +412,7 @@ def _recipe(
         data_hash=str(rewards[-1].manifest.get("data", {}).get("hash") or "") if rewards else "",
         versions=newest.get("versions", {}),
         machine=f"{platform.system()}, {platform.machine()}, {os.cpu_count()} cores",
-        configuration=(project.path / "hearken.yaml").read_text("utf-8"),
+        configuration=(project.path / CONFIG).read_text("utf-8"),
     )
 
 
@@ -428,19 +422,22 @@ _JUDGED = {"simulated": "label --with simulated", "ai": "label --with ai --judge
 
 def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> list[str]:
     """What a person types to have it all again."""
-    config = project.config
+    config, folder = project.config, project.path.resolve().name
     if config.world and "r00-base" in artifacts:
         from hearken.loop.quickstart import FAST
 
         fast = " --fast" if config.stages.get("ppo") == FAST.ppo else ""
         fast += " --human" if human.record(project) else ""
-        return [f"hearken quickstart {project.path.resolve().name} --seed {config.seed}{fast}"]
-    where = f"-C {project.path.resolve().name}"
+        return [f"hearken quickstart {folder} --seed {config.seed}{fast}"]
+    where = f"-C {folder}"
     model, prompts = (recipes.relative(n, None) for n in (config.model, config.prompts or "prompts.jsonl"))
-    first = f"hearken init {project.path.resolve().name} --model {model} --prompts {prompts} --seed {config.seed}"
+    first = [f"hearken init {folder} --model {model} --prompts {prompts} --seed {config.seed}"]
+    if config != ProjectConfig(model=config.model, prompts=config.prompts, seed=config.seed):
+        text = (project.path / CONFIG).read_text("utf-8").rstrip("\n")
+        first.append(f"cat > {folder}/{CONFIG} <<'END'\n{text}\nEND")  # what init does not know: who judges, and how
     rounds = [round_of(path.name) or 0 for path in project.artifacts.glob("r*-samples")]
     if rounds:
-        return [first, f"hearken loop --rounds {max(rounds)} {where}", f"hearken report {where}"]
+        return [*first, f"hearken loop --rounds {max(rounds)} {where}", f"hearken report {where}"]
     known = {stage.name for stage in stages()}
     made = [kind for kind in dict.fromkeys(a.kind for a in artifacts.values()) if kind in known]
     judged = [_JUDGED[kind] for kind in counted.kinds if kind in _JUDGED]
@@ -452,7 +449,7 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reck
         "evaluate",
         "report",
     ]
-    return [first, f"cd {project.path.resolve().name}", *(f"hearken {step}" for step in steps)]
+    return [*first, f"cd {folder}", *(f"hearken {step}" for step in steps)]
 
 
 def _lineage(artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> list[page.Made]:
