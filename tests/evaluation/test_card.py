@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,22 @@ def test_parts_of_the_card() -> None:
     assert card.ensemble is not None and card.ensemble.models == 2 and len(card.ensemble.by_third) == 3
     ruler = {p.name: p.value for p in make_card("rm", rows(200), length).probes}
     assert ruler["score against length"].estimate == pytest.approx(1.0)
+
+
+def test_judgments_count_by_their_weight() -> None:
+    """Of two labelers who always disagree, the one that the model follows stands for three quarters of the people."""
+    judged = [
+        Comparison(f"prompt {i}", ("good", "bad bad"), ranks, weight=weight, metadata={"labeler": who})
+        for i in range(40)
+        for who, ranks, weight in (("l0", (0, 1), 3.0), ("l1", (1, 0), 1.0))
+    ]
+    card = make_card("rm", judged, true)
+    assert card.accuracy.estimate == pytest.approx(0.75) and card.longer_wins.estimate == pytest.approx(0.25)
+    assert card.accuracy.low < 0.75 < card.accuracy.high
+    plain = make_card("rm", [replace(row, weight=2.0) for row in judged], true)
+    assert plain.accuracy == make_card("rm", [replace(row, weight=1.0) for row in judged], true).accuracy
+    assert plain.accuracy.estimate == 0.5
+    assert {s.name: s.accuracy.estimate for s in card.slices if s.by == "labeler"} == {"l0": 1.0, "l1": 0.0}
 
 
 def test_disagreement_tells_errors_where_models_err_on_their_own() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hearken.feedback.selection import (
     Choice,
+    by_weight,
     d_optimal,
     disagreement,
     duel_probabilities,
@@ -50,6 +51,18 @@ def test_less_than_a_fifth_is_refused() -> None:
         select(np.ones(3), 2, rng, uniform=0.1)
     with pytest.raises(ValueError, match="20%"):
         thompson([np.ones((2, 2))], rng, uniform=0.0)
+
+
+def test_the_part_of_a_rule_alone() -> None:
+    rng, hits = np.random.default_rng(0), np.zeros(4)
+    for _ in range(500):
+        choices = by_weight(np.array([1.0, 2.0, 3.0, 4.0]), 2, rng, "disputed")
+        assert len(choices) == 2 and {choice.selection for choice in choices} == {"disputed"}
+        assert all(choice.propensity == pytest.approx((choice.index + 1) / 5) for choice in choices)
+        hits[[choice.index for choice in choices]] += 1
+    np.testing.assert_allclose(hits / 500, [0.2, 0.4, 0.6, 0.8], atol=0.07)
+    assert by_weight(np.ones(3), 0, rng, "disputed") == by_weight(np.array([]), 2, rng, "disputed") == []
+    assert len(by_weight(np.ones(3), 9, rng, "disputed")) == 3
 
 
 def test_inclusion_is_proportional_up_to_certainty() -> None:

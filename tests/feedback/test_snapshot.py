@@ -155,6 +155,20 @@ def test_a_snapshot_is_frozen(db: FeedbackStore, tmp_path: Path) -> None:
     assert examples[0].metadata == {"labeler": "ann", "judgment": "1", "item": None}
 
 
+def test_judgments_about_policies_are_in_no_snapshot(db: FeedbackStore, tmp_path: Path) -> None:
+    asked = QueueItem(prompt_id=PROMPT.id, response_ids=(A.id, B.id))
+    compared = QueueItem(prompt_id=PROMPT.id, response_ids=(A.id, C.id), selection="evaluation")
+    db.enqueue([asked, compared])
+    say(db, "1", rank(0, 1), item_id=asked.id)
+    say(db, "2", ComparisonPayload(response_ids=(A.id, C.id), ranks=(0, 1)), item_id=compared.id)
+    say(db, "3", rank(1, 0), "bob")  # of no item: imported
+    assert len(found(db, "comparison")) == 3, "an export has them"
+    snapshot(db, ["comparison"], "train", None, tmp_path / "s.parquet")
+    rows = read_examples(tmp_path / "s.parquet")
+    assert {row.metadata["judgment"] for row in rows} == {"1", "3"}
+    assert [item.id for item in db.items(selection="evaluation")] == [compared.id]
+
+
 def test_a_snapshot_of_nothing(db: FeedbackStore, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no comparison in the split 'train' .* as of judgment 0"):
         snapshot(db, ["comparison"], "train", None, tmp_path / "s.parquet")

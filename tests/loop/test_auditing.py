@@ -29,6 +29,11 @@ def project(tmp_path: Path) -> Project:
     return found
 
 
+def judged_by(project: Project, judge: str) -> None:
+    file = project.path / "evaluation.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"judge": judge}), "utf-8")
+
+
 def read(sheet: Path) -> list[dict[str, Any]]:
     return [row for source in sources(sheet) for _, row in read_rows(source) if not isinstance(row, UserError)]
 
@@ -53,11 +58,21 @@ def test_truth_that_falls_while_preference_rises_raises_the_alarm(project: Proje
     assert any("user: Why?" in r["prompt"] for r in rows)
     found = take_in(project, filled(sheet, {"r00-sft": 0.8, "r01-ppo": 0.4}))
     assert found.alarm and found.checked == 80 and found.before.estimate == 0.8  # type: ignore[union-attr]
-    assert "while labelers prefer it in 80 %" in found.says
+    assert "while it wins 80 % of comparisons judged by people" in found.says and found.judge == "people"
     assert load(project.path) == found
     assert "r01-ppo is wrong more often" in render(compose(project))
     calm = take_in(project, filled(sheet, {"r00-sft": 0.8, "r01-ppo": 0.75}))
     assert not calm.alarm and "No change in truth" in calm.says
+
+
+def test_an_audit_names_who_preferred(project: Project, tmp_path: Path) -> None:
+    """Who judges later has no part in what was drawn."""
+    judged_by(project, "the reward model (a proxy: ask people before you believe it)")
+    draw_sheet(project, tmp_path / "audit.csv", 40)
+    judged_by(project, "people")
+    found = take_in(project, filled(tmp_path / "audit.csv", {"r00-sft": 0.8, "r01-ppo": 0.4}))
+    assert "judged by the reward model: do not trust" in found.says and "labelers" not in found.says
+    assert "r01-ppo is preferred by the reward model" in render(compose(project))
 
 
 def test_what_cannot_be_audited_is_said(project: Project, tmp_path: Path) -> None:

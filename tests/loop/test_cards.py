@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,28 @@ def test_what_training_held_out_and_what_it_saw(made) -> None:
         seen = json.loads((folder / "manifest.json").read_text())["inputs"]["data"][0]
         with pytest.raises(UserError, match="training data"):
             evaluate_reward(folder, [seen])
+
+
+def test_a_card_among_the_population_that_the_model_was_fitted_to(made, tmp_path) -> None:
+    folder, pairs = made
+    rows = [
+        Comparison(
+            p["prompt"], (p["chosen"], p["rejected"]), (1, 0) if p["labeler"] == "l1" else (0, 1), metadata=who(p)
+        )
+        for p in pairs
+    ]
+    weights = {"l0": 2.0, "l1": 0.5, "l2": 1.0, "l3": 0.0}
+    fitted = tmp_path / "fitted"
+    shutil.copytree(folder, fitted, ignore=shutil.ignore_patterns("learning", "card.json"))
+    manifest = json.loads((fitted / "manifest.json").read_text())
+    manifest["options"]["population"] = {"labeler": {"l0": 4, "l1": 1, "l2": 2}}
+    manifest["data"]["labeler_weights"] = weights
+    (fitted / "manifest.json").write_text(json.dumps(manifest))
+    with quiet():
+        card, plain = evaluate_reward(fitted, rows), evaluate_reward(folder, rows)
+        weighed = evaluate_reward(folder, [replace(r, weight=weights[r.metadata["labeler"]]) for r in rows])
+    assert card.accuracy == weighed.accuracy and card.pairs == 30, "l3 stands for nobody"
+    assert card.accuracy.estimate > plain.accuracy.estimate + 0.05
 
 
 def test_the_command(made, tmp_path) -> None:

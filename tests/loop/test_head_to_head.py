@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from hearken.feedback.formats import write_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
 from hearken.loop import contest as contests
 from hearken.loop.asking import Waiting
+from hearken.loop.cards import judged_rows
 from hearken.loop.contest import contest
 from hearken.loop.evaluating import Bare, evaluate
 from hearken.loop.project import Project, ProjectConfig
@@ -34,7 +36,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     def assess(project: Any, policies: Any, prompts: Any, seed: int, reward: Any = None) -> dict[str, Any]:
         golds = {GOOD: 1.0, BAD: 0.0}
         figures = {n: {"responses": said[n], "golds": [golds[t] for t in said[n]], "scores": None} for n in policies}
-        return {"baseline": policies[0], "judge": "", "prompts": list(prompts), "policies": figures, "reward": None}
+        return {"baseline": policies[0], "judge": "", "prompts": list(prompts), "policies": figures, "reward": None,
+                "created": "2026-01-01T00:00:00+00:00"}  # fmt: skip
 
     monkeypatch.setattr(contests, "assess", assess)
     return said
@@ -70,27 +73,82 @@ def test_people_are_shown_both_without_names(tales: Tales, answers: dict[str, li
                 )
     found = contest(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
     ours = found["policies"]["ours"]
-    assert found["judge"] == "people" and ours["comparisons"] == 11
+    assert found["judge"] == "people" and ours["comparisons"] == 6, "each prompt once, however many judged it"
     assert ours["win_rate"].estimate == 0.5
     groups = {group: rate.estimate for group, rate in ours["win_rate_by_group"].items()}
-    assert groups == {"ana": 1.0, "bo": 0.0}
+    assert groups == pytest.approx({"ana": 5.5 / 6, "bo": 0.5 / 6}), "the equal answers are a tie to everyone"
     again = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
-    assert again["policies"]["ours"]["comparisons"] == 11, "what was said before counts again"
+    assert again["policies"]["ours"]["comparisons"] == 6, "what was said before counts again"
+    with project.store() as store:
+        assert judged_rows(store, "validation") == [], "no card rests on answers that were optimised"
+    assert project._optional("validation", "comparison") == (), "nor a data set"
+
+
+def test_a_prompt_counts_once_and_equal_answers_as_their_share(tales: Tales, answers: dict[str, list[str]]) -> None:
+    """Ana judges all five different answers, bo one of them the other way."""
+    project = tales(enough=0.6)
+    arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
+    with pytest.raises(Waiting):
+        contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    with project.store() as store:
+        for name, prefers, count in (("ana", GOOD, 5), ("bo", BAD, 1)):
+            store.add_labeler(Labeler(id=name, name=name, attributes={"group": name}))
+            for claim in store.claim(name, n=count):
+                ranks = tuple(int(r.text != prefers) for r in claim.responses)
+                payload = ComparisonPayload(response_ids=claim.item.response_ids, ranks=ranks)
+                store.submit(
+                    Judgment(prompt_id=claim.prompt.id, labeler_id=name, item_id=claim.item.id, payload=payload)
+                )
+    found = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    ours = found["policies"]["ours"]
+    assert ours["win_rate"].estimate == pytest.approx((4 + 0.5 + 0.5) / 6)
+    groups = {group: rate.estimate for group, rate in ours["win_rate_by_group"].items()}
+    assert groups == pytest.approx({"ana": 5.5 / 6, "bo": 0.1 / 1.2}), "bo judged a fifth of what is not equal"
+    first = found["leaderboard"][0]
+    assert first["policy"] == "ours" and (first["wins"], first["ties"], first["losses"]) == pytest.approx((4.5, 1, 0.5))
 
 
 def test_simulated_labelers_judge(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales()
     found = contest(project, ["sft", "ours"], project.held_out(), 0, judge="simulated", loop=project.config.loop)
-    assert found["policies"]["ours"]["comparisons"] == 11
+    assert found["policies"]["ours"]["comparisons"] == 6
     assert set(found["policies"]["ours"]["win_rate_by_group"]) <= set(TaleWorld.groups)
 
 
 def test_seeds_are_told_with_their_spread(tales: Tales, answers: dict[str, list[str]]) -> None:
-    project = tales()
-    found = contest(project, ["sft", "ours", "same"], project.held_out(), 0, loop=project.config.loop, seeds=True)
+    project = tales(evaluate=6)
+    answers["best-of-4@sft"] = [GOOD] * 6
+    found = evaluate(project, ["ours", "same"], against="sft", best_of=[4], seeds=True)
     spread = found["seeds"]["win_rate"]
     assert spread["seeds"] == 2 and spread["mean"].estimate == pytest.approx((5.5 / 6 + 0.5) / 2)
     assert spread["lowest"] == 0.5 < spread["highest"]
+    with pytest.raises(UserError, match="two seeds or more"):
+        evaluate(project, ["ours"], against="sft", best_of=[4], seeds=True)
+
+
+def test_what_was_compared_before_stays(
+    tales: Tales, answers: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tales()
+    saved = project.path / "evaluation.json"
+    saved.write_text(json.dumps({"ceiling": 0.8, "summary": {"seed": 1}, "policies": {}}))
+
+    def known(*policies: str, **more: Any) -> dict[str, Any]:
+        evaluate(project, policies, against="sft", judge="gold", **more)
+        return json.loads(saved.read_text("utf-8"))
+
+    first = known("ours")
+    assert len(first["prompts"]) == project.config.loop.evaluate == 4, "as many as after a round"
+    assert (first["ceiling"], first["summary"]) == (0.8, {"seed": 1})
+    second = known("same")
+    assert set(second["policies"]) == {"sft", "ours", "same"}
+    assert second["policies"]["ours"]["win_rate"] == first["policies"]["ours"]["win_rate"]
+    assert second["leaderboard"][0]["policy"] == "ours" and len(second["leaderboard"]) == 3
+    anew = Artifact(Path("ours"), "ppo", {"created": "2026-02-01T00:00:00+00:00"})
+    with monkeypatch.context() as patched:
+        patched.setattr(Project, "finished", lambda self, **_: {"ours": anew})
+        assert set(known("same")["policies"]) == {"sft", "same"}, "ours was trained again since"
+    assert set(known("ours", prompts=3)["policies"]) == {"sft", "ours"}, "on other prompts"
 
 
 def test_direct_methods_say_how_likely_became_what_was_preferred(

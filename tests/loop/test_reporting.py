@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hearken.errors import UserError
+from hearken.evaluation.capability import load_task, run_tasks
 from hearken.evaluation.report import render
 from hearken.feedback.records import (
     ComparisonPayload,
@@ -19,8 +21,11 @@ from hearken.feedback.records import (
     Response,
     SkipPayload,
 )
+from hearken.loop.measured import join, task_rate
 from hearken.loop.project import Project, ProjectConfig
+from hearken.loop.publishing import model_card
 from hearken.loop.reporting import compose, round_of, write_report
+from hearken.training.artifact import Artifact, write_json
 
 PROMPTS = [f"Tell tale {i}." for i in range(12)]
 
@@ -75,7 +80,7 @@ def evaluated(project: Project, **more: Any) -> None:
             "eos_share": [1.0, 1.0, 1.0],
         } | figures  # fmt: skip
 
-    worse = policy(1.0, win_rate=[0.6, 0.52, 0.68], tasks={"sums": {"accuracy": [0.5, 0.4, 0.6], "rows": 80}})
+    worse = policy(1.0, win_rate=[0.6, 0.52, 0.68], tasks={"sums": {"acc": [0.5, 0.4, 0.6], "rows": 80}})
     worse["scores"][10] = -9.0
     found = {
         "baseline": "r00-sft", "judge": "the reward model", "prompts": PROMPTS,
@@ -241,7 +246,7 @@ def test_what_the_loop_and_the_card_leave_is_read(project: Project) -> None:
         "passes": False, "reasons": ["It cannot be told from a coin."],
         "accuracy": {"estimate": 0.51, "low": 0.4, "high": 0.6},
         "slices": [clear], "probes": [{"name": "equal length", "value": half, "says": "what is left"}],
-        "learning": [{"labels": 10, "accuracy": half, "parameters": None}],
+        "learning": [{"labels": 10, "accuracy": half, "parameters": None}], "ceiling": [0.6, 0.72],
     }  # fmt: skip
     (reward / "card.json").write_text(json.dumps(card))
     judged(project, "simulated")
@@ -258,8 +263,78 @@ def test_what_the_loop_and_the_card_leave_is_read(project: Project) -> None:
     model = found.reward_model
     assert model is not None and model.passes is False and model.accuracy.estimate == 0.51  # type: ignore[union-attr]
     assert model.slices[0].count == 30 and model.probes[0].name == "equal length"
+    assert model.agreement_ceiling == (0.6, 0.72)
     html = render(found)
+    assert "the best that anyone could reach lies between 60\u202f% and 72\u202f%" in html
     assert "Its card fails" in html and "what is left" in html and "nan" not in html.lower().replace("finance", "")
+
+
+def test_task_figures_reach_the_report_and_the_model_card(project: Project, tiny_model: Path, tmp_path: Path) -> None:
+    """Under the names that they are measured by."""
+    rows = [{"q": f"tale {i}", "choices": ["fox", "owl"], "answer": i % 2, "word": "fox"} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    common = {"dataset_path": "rows.jsonl", "doc_to_text": "{{q}}"}
+    choose = {"task": "choose", "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}"}
+    normed = choose | {"task": "normed", "metric_list": [{"metric": "acc_norm"}]}
+    say = {"output_type": "generate_until", "doc_to_target": "word", "generation_kwargs": {"max_gen_toks": 2}}
+    for name, task in (("choose", choose), ("normed", normed), ("say", say)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(common | task))
+    measured = run_tasks(str(tiny_model), [load_task(tmp_path / f"{n}.yaml") for n in ("choose", "normed", "say")])
+    folder = artifact(project, "r02-dpo", "dpo", 1)
+    evaluated(project)
+    saved = project.path / "evaluation.json"
+    content = json.loads(saved.read_text())
+    content["policies"]["r02-dpo"]["tasks"] = measured
+    write_json(saved, content)
+    policy = compose(project).find("r02-dpo")
+    assert policy is not None
+    wanted = {"choose": "acc", "normed": "acc_norm", "say": "exact_match"}
+    assert policy.tasks == {task: measured[task][key] for task, key in wanted.items()}
+    card = model_card(Artifact.load(folder))
+    assert all(f"accuracy on {task}" in card for task in wanted)
+    assert task_rate({"perplexity": 3.0, "rows": 4}) is None
+
+
+def test_the_reward_model_of_a_report_is_the_one_that_was_optimised(project: Project) -> None:
+    def reward(name: str, second: int, data: str, accuracy: float) -> Path:
+        inputs = {"model": "some/model", "data": [data], "validation": []}
+        return artifact(project, name, "reward", second, inputs=inputs, metrics={"accuracy": accuracy})
+
+    first = reward("r01-reward", 1, "one.parquet", 0.7)
+    (first / "card.json").write_text(json.dumps({"passes": False, "reasons": ["A coin."], "accuracy": None}))
+    reward("r01-reward-2", 2, "one.parquet", 0.6)
+    found = compose(project)
+    assert project.reward() == str(first), "the other one of the ensemble is optimised by nobody"
+    assert found.reward_model is not None and found.reward_model.passes is False
+    assert found.rounds[0].accuracy.estimate == 0.7  # type: ignore[union-attr]
+    refit = reward("r01-refit-1", 3, "two.parquet", 0.8)
+    found = compose(project)
+    assert project.reward() == str(refit) and found.reward_model is not None
+    assert found.reward_model.passes is None and found.rounds[0].accuracy.estimate == 0.8  # type: ignore[union-attr]
+
+
+def test_what_init_does_not_know_is_copied(tmp_path: Path) -> None:
+    config = ProjectConfig.parse({"model": "some/model", "world": "tales", "loop": {"labelers": "simulated"}})
+    project = Project.create(tmp_path / "p", config)
+    artifact(project, "r01-samples", "samples", 1)
+    recipe = compose(project).recipe
+    assert recipe is not None
+    first, block, loop, report = recipe.commands
+    assert first.startswith("hearken init p ") and loop.startswith("hearken loop ") and report == "hearken report -C p"
+    assert block.startswith("cat > p/hearken.yaml <<'END'\n") and block.endswith("\nEND")
+    assert ProjectConfig.parse(yaml.safe_load(block.partition("\n")[2].removesuffix("END"))) == config
+
+
+def test_scores_of_another_reward_model_are_not_mixed() -> None:
+    figures = {"win_rate": [0.6, 0.5, 0.7], "proxy": [1.0, 0.9, 1.1], "scores": [1.0], "responses": ["a"]}
+    both = {"prompts": ["p"], "baseline": "sft"}
+    before = both | {"judge": "people", "reward": "r01-reward", "policies": {"dpo": figures}}
+    now = both | {"judge": "people", "reward": "r02-reward", "policies": {"ipo": figures}}
+    assert join(now, before) and now["policies"]["dpo"].keys() == {"win_rate", "responses"}
+    by_proxy = both | {"judge": "the reward model (a proxy)", "policies": {"dpo": figures}}
+    assert not join(by_proxy | {"reward": "r02-reward"}, by_proxy | {"reward": "r01-reward"})
+    assert join(by_proxy | {"reward": "r01-reward"}, by_proxy | {"reward": "r01-reward"})
+    assert not join(now, before | {"prompts": ["q"]})
 
 
 def test_a_broken_evaluation_is_named(project: Project) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rounds_world import QUICK, STAGES, change
 
@@ -17,10 +19,12 @@ from hearken.errors import UserError
 from hearken.evaluation.report import render
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
-from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, QueueItem
+from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
+from hearken.loop.cards import project_card
 from hearken.loop.project import Project
 from hearken.loop.reporting import compose
-from hearken.loop.rounds import Loop, plan
+from hearken.loop.rounds import Loop, SamplesOptions, plan
+from hearken.loop.rounds_options import Selection
 from hearken.loop.trace import trace
 
 Tales = Callable[..., Project]
@@ -134,6 +138,54 @@ def test_prompts_are_chosen_and_a_part_stays_uniform(tales: Tales, rule: str) ->
     assert (project.artifacts / "r01-reward-2").exists()
 
 
+@pytest.mark.parametrize("rule", ["disputed", "low-score"])
+def test_the_uniform_part_is_of_all_training_prompts(
+    tales: Tales, monkeypatch: pytest.MonkeyPatch, rule: Selection
+) -> None:
+    """Also of those that the rule would never choose; with the chances that the items say."""
+
+    def answers(self: Loop, store: Any, prompts: list[Prompt], *_: Any) -> dict[str, list[Response]]:
+        return {p.id: [Response(prompt_id=p.id, text=text) for text in "ab"] for p in prompts}
+
+    monkeypatch.setattr(Loop, "_answers", answers)
+    monkeypatch.setattr(Loop, "_weights", staticmethod(lambda rule, rewards, prompts, answers: np.ones(len(prompts))))
+    project, seeds = tales(), 120
+    with project.store() as store:
+        train = sorted(p.id for p in store.prompts(split="train"))
+        asked, fought_over = train[:9], train[:7]
+        for name in ("ana", "bo"):
+            store.add_labeler(Labeler(id=name, name=name))
+        for prompt in asked:
+            pair = [Response(prompt_id=prompt, text=text) for text in "xy"]
+            store.add_responses(pair)
+            ids = tuple(r.id for r in pair)
+            store.enqueue([QueueItem(prompt_id=prompt, response_ids=ids, round=1)])
+            for name, ranks in (("ana", (0, 1)), ("bo", (1, 0)))[: 2 if prompt in fought_over else 1]:
+                payload = ComparisonPayload(response_ids=ids, ranks=ranks)
+                store.submit(Judgment(prompt_id=prompt, labeler_id=name, payload=payload, round=1))
+        eligible = set(fought_over) if rule == "disputed" else set(train) - set(asked)
+        uniform: Counter[str] = Counter()
+        chosen: Counter[str] = Counter()
+        for seed in range(seeds):
+            options = SamplesOptions(
+                k=2, seed=seed, prompts=5, held_out=1, labelers={"simulated": 1.0}, select=rule, uniform=0.4,
+                candidates=1.5,
+            )  # fmt: skip
+            items = Loop(project)._train_items(store, 2, "policy", options, ["reward"])
+            at_random = {i.prompt_id for i in items if i.selection == "uniform"}
+            by_rule = {i.prompt_id for i in items if i.selection == rule}
+            assert (len(at_random), len(by_rule)) == (2, 3) and not at_random & by_rule and by_rule <= eligible
+            left = len(eligible - at_random)
+            said = {(i.selection, round(i.propensity or 0, 9)) for i in items}
+            assert said == {("uniform", 2 / 16), (rule, round(3 / left, 9))}
+            uniform.update(at_random)
+            chosen.update(by_rule)
+    assert set(uniform) == set(train) and set(chosen) == eligible
+    spread = 5 * (seeds * 2 / 16 * 14 / 16) ** 0.5
+    assert all(abs(count - seeds * 2 / 16) < spread for count in uniform.values())
+    assert max(chosen.values()) - min(chosen.values()) < seeds * 0.25, "the weights are equal"
+
+
 @pytest.mark.slow
 def test_earlier_rounds_can_weigh_less_and_models_can_go_on(tales: Tales) -> None:
     project = tales(decay=0.5, reward_start="last", policy_start="last", reference="last")
@@ -192,6 +244,7 @@ def test_what_cannot_work_is_said_first(tales: Tales) -> None:
         ({"labelers": {}}, "somebody"),
         ({"stop_when": "fooled"}, "somebody to ask"),
         ({"pessimism": 1.0, "width": "models"}, "ensemble"),
+        ({"pessimism": 1.0, "width": "models", "ensemble": 2, "online": {"labels": 5}}, "models that stay"),
     ):
         with pytest.raises(UserError, match=what):
             tales(name="x", **more)
@@ -234,6 +287,12 @@ def test_caution_reaches_the_policy(tales: Tales) -> None:
     assert policy.manifest["inputs"]["reward"].count("r01-reward") == 2
     behind = {parent["name"] for parent in trace("r01-ppo", project).to_json()["parents"]}
     assert {"r01-reward", "r01-reward-2"} <= behind
+    first = project.artifacts / "r01-reward"
+    assert project.reward() == str(first) and (first / "card.json").exists(), "not the second, which has no card"
+    evaluation = project.artifact("r01-evaluation")
+    assert evaluation is not None and Path(evaluation.manifest["parents"]["reward"]).name == "r01-reward"
+    card = project_card(project)
+    assert card is not None and card.reward == "r01-reward" and card.ensemble is not None
 
 
 def test_one_loop_at_a_time(tales: Tales) -> None:
@@ -262,6 +321,11 @@ def test_labels_arrive_while_the_policy_trains(tales: Tales) -> None:
     first = project.artifact("r01-reward")
     assert refit is not None and first is not None
     assert refit.manifest["data"]["rows"] > first.manifest["data"]["rows"]
+    newest = project.artifacts / f"r01-refit-{len(refits)}"
+    assert project.reward() == str(newest) and (newest / "card.json").exists(), "what improved the policy in the end"
+    evaluation = project.artifact("r01-evaluation")
+    assert evaluation is not None and Path(evaluation.manifest["parents"]["reward"]).name == newest.name
+    assert json.loads((project.path / "evaluation.json").read_text("utf-8"))["reward"] == newest.name
     assert Path(policy.manifest["parents"]["ref"]).name == "model", "the KL reference stays"
     before = made(project)
     assert Loop(Project(project.path)).run() == done and made(project) == before

@@ -12,6 +12,9 @@ def test_preferred_and_wrong() -> None:
     found = audit([1] * 30 + [0] * 10, [1] * 14 + [0] * 26, [1] * 80 + [0] * 20, name="r02-ppo")
     assert found.alarm and found.change.high < 0 and found.change.estimate == pytest.approx(-0.4)
     assert found.says.startswith("r02-ppo is wrong more often (75 % before, 35 % now") and "80 %" in found.says
+    assert "judged by labelers" in found.says
+    gold = audit([1] * 30 + [0] * 10, [1] * 14 + [0] * 26, [1] * 80 + [0] * 20, judge="the gold reward")
+    assert "wins 80 % of comparisons judged by the gold reward" in gold.says
     better = audit([1] * 14 + [0] * 26, [1] * 30 + [0] * 10, [1, 0])
     assert not better.alarm and "right more often" in better.says
     same = audit([1, 0] * 6, [1, 0] * 6, [1, 0])

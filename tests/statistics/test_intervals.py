@@ -102,6 +102,19 @@ def test_wrong_input() -> None:
             wilson(successes, n)
 
 
+def test_weights_count_as_copies_would() -> None:
+    once = cluster_bootstrap([1.0, 0.0, 1.0], ["a", "b", "c"], weights=[2, 1, 1])
+    assert once == cluster_bootstrap([1.0, 1.0, 0.0, 1.0], ["a", "a", "b", "c"])
+    with pytest.raises(ValueError, match="another statistic"):
+        cluster_bootstrap([1.0], statistic=lambda x: float(x.max()), weights=[1.0])
+    rows = np.array([1.0, 0, 1, 1, 0, 1])
+    assert clustered_wilson(rows, weights=np.full(6, 3.0)) == pytest.approx(clustered_wilson(rows))
+    found = clustered_wilson(rows, weights=[5, 1, 1, 1, 1, 1])
+    assert found == pytest.approx(wilson(0.8 * 100 / 30, 100 / 30)), "of (Σw)²/Σw² trials"
+    pairs = np.repeat(np.arange(3), 2)
+    assert clustered_wilson(rows, pairs, weights=np.full(6, 0.5)) == pytest.approx(clustered_wilson(rows, pairs))
+
+
 def test_reads_well() -> None:
     assert str(Interval(0.8123, 0.77, 0.8512)) == "0.812 [0.77, 0.851]"
 

@@ -37,11 +37,7 @@ def pair_accuracy(scores: Sequence[float], held_out: Sequence[Judged]) -> dict[s
             weights.append(judged.weight)
     if not right:
         return {}
-    if min(weights) == max(weights):
-        found = cluster_bootstrap(np.array(right), np.array(prompts))
-    else:
-        rows = np.stack([np.multiply(weights, right), weights], 1)
-        found = cluster_bootstrap(rows, np.array(prompts), lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum())
+    found = cluster_bootstrap(np.array(right), np.array(prompts), weights=weights)
     return {
         "accuracy": float(found.estimate), "accuracy_low": float(found.low), "accuracy_high": float(found.high),
         "length_accuracy": float(np.average(longer, weights=weights)), "validation_pairs": len(right),

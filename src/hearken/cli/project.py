@@ -51,7 +51,7 @@ def sample(
         int, typer.Option(min=1, metavar="N", help="Draw N for each response and keep the best by the reward.")
     ] = 1,
     reward: Annotated[
-        str | None, typer.Option(metavar="REWARD", help="For --best-of.", show_default="the newest reward model")
+        str | None, typer.Option(metavar="REWARD", help="For --best-of.", show_default="the one in use")
     ] = None,
     seed: SeedOption = None,
     project: ProjectOption = Path(),
@@ -142,7 +142,10 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The policy to compare with.", show_default="the first policy")
     ] = None,
-    prompts: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many held-out prompts.")] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Only so many held-out prompts.", show_default="loop.evaluate"),
+    ] = None,
     judge: Annotated[
         Literal["auto", "gold", "reward", "people", "ai", "simulated"],
         typer.Option(help="Who decides; auto: gold where a world knows it, else the reward model."),
@@ -166,7 +169,7 @@ def evaluate(
         typer.Option(metavar="FILE", help="Prompts from a file, for --card comparisons; no project is needed then."),
     ] = None,
     reward: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The reward model.", show_default="the newest")
+        str | None, typer.Option(metavar="MODEL", help="The reward model.", show_default="the one in use")
     ] = None,
     plan: Annotated[
         float | None,

@@ -185,6 +185,7 @@ def make_card(
 
     Of the rows' metadata it reads, where they are there: ``labeler``, ``attributes`` (``group`` in them), ``round``,
     ``selection`` ("uniform" is the untouched slice), ``tags``, ``order`` (in which the responses were shown).
+    Where the rows' weights differ, they count in the accuracy and in what length alone gives; a slice is as it is.
 
     Args:
         reward: its name.
@@ -207,9 +208,10 @@ def make_card(
         raise UserError("no held-out comparison orders two responses", "Give --data with judgments that prefer one")
     keys = [p.prompt for p in pairs]
     right = np.array([p.right for p in pairs])
-    accuracy = _rate(right, keys)
+    weights = [p.judgment.weight for p in pairs]
+    accuracy = _rate(right, keys, weights)
     words = np.array([p.words for p in pairs], dtype=float)
-    longer = _rate(0.5 + 0.5 * np.sign(words[:, 0] - words[:, 1]), keys)
+    longer = _rate(0.5 + 0.5 * np.sign(words[:, 0] - words[:, 1]), keys, weights)
     baseline = max(longer.estimate, 1 - longer.estimate)
     agreement, ceiling = agreement_ceiling(rows)
     uniform, selected = _by_selection(pairs, right, keys)
@@ -319,8 +321,11 @@ def _pairs(rows: Sequence[Comparison], scored: Sequence[Sequence[float]]) -> lis
     return found
 
 
-def _rate(hits: NDArray[np.float64], keys: Sequence[str]) -> Interval:
-    return clustered_wilson(hits, keys) if len(set(keys)) > 1 else Interval(float(np.mean(hits)), math.nan, math.nan)
+def _rate(hits: NDArray[np.float64], keys: Sequence[str], weights: Sequence[float] = ()) -> Interval:
+    counted = weights if len(set(weights)) > 1 else None
+    if len(set(keys)) > 1:
+        return clustered_wilson(hits, keys, weights=counted)
+    return Interval(float(np.average(hits, weights=counted)), math.nan, math.nan)
 
 
 def _calibrated(pairs: Sequence[_Pair]) -> Calibration:

@@ -49,10 +49,11 @@ def _audited(report: Report) -> Chart | None:
     found = report.audit
     if found is None:
         return None
+    by = f" by {found.judge}" if found.judge else ""
     candidates = (
         row_of(f"{found.baseline} is right", found.before, None, True),
         row_of(f"{found.policy} is right", found.after, 0, True),
-        row_of(f"{found.policy} is preferred", found.preference, 1, True),
+        row_of(f"{found.policy} is preferred{by}", found.preference, 1, True),
     )
     items = [bar for bar in candidates if bar]
     chart = charts.bars(

@@ -168,6 +168,7 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
         row_of("longer wins", model.longer_wins, None, True),
         row_of("labelers agree", model.agreement, None, True),
         row_of("ceiling", model.ceiling, None, True),
+        row_of("at most, by agreement", model.agreement_ceiling[1] if model.agreement_ceiling else None, None, True),
         row_of("uniform slice", model.uniform, 0, True),
         row_of("selected slice", model.selected, 0, True),
     )
@@ -286,6 +287,9 @@ def _said_of(model: RewardModel) -> str:
         gap = 100 * (ceiling - accuracy)
         where = f"{fixed(abs(gap), 1)} points {'below' if gap >= 0 else 'above'}"
         parts[0] += f"; that is {where} the {percent(ceiling)} that knowing the exact vote would reach"
+    if model.agreement_ceiling is not None:
+        low, high = map(percent, model.agreement_ceiling)
+        parts.append(f"By how often two labelers agree, the best that anyone could reach lies between {low} and {high}")
     if model.reference_mean is not None:
         value = estimate(model.reference_mean)
         text = with_interval(model.reference_mean) if isinstance(model.reference_mean, Interval) else fixed(value, 2)

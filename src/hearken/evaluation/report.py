@@ -148,6 +148,8 @@ class RewardModel:
     accuracy: Figure
     ceiling: Figure = None
     """Accuracy of the exact vote probability on the same rows, known only in simulation."""
+    agreement_ceiling: tuple[float, float] | None = None
+    """Bounds of the accuracy that anyone can reach against single labelers, from how often two of them agree."""
     longer_wins: Figure = None
     """Accuracy of preferring the longer response."""
     trained_on: int | None = None
@@ -217,6 +219,8 @@ class Audited:
     """Of the policy's."""
     preference: Figure
     """How often the policy is preferred to the baseline."""
+    judge: str = ""
+    """By whom: ``people``, ``the gold reward``."""
     alarm: bool
     """Truth has fallen, beyond noise."""
     says: str

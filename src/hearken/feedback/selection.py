@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -73,9 +73,28 @@ def select(
     if weights is None or first == budget:
         return choices
     rest = np.setdiff1d(np.arange(total), drawn)
-    probabilities = inclusion(weights[rest], budget - first)
-    picked = systematic(probabilities, rng)
-    return choices + [Choice(int(rest[i]), policy, float(probabilities[i])) for i in picked]
+    picked = by_weight(weights[rest], budget - first, rng, policy)
+    return choices + [replace(choice, index=int(rest[choice.index])) for choice in picked]
+
+
+def by_weight(weights: Array, budget: int, rng: np.random.Generator, policy: SelectionPolicy) -> list[Choice]:
+    """The part of a budget that a rule chooses: with probabilities proportional to ``weights``, see `inclusion`.
+
+    For candidates of which the uniform part was drawn before, perhaps from more than these.
+
+    Args:
+        weights: (N,) ≥ 0.
+        budget: how many to choose; at most all.
+        rng: the source of chance.
+        policy: what the weights are, for the tag.
+
+    Raises:
+        ValueError: weights that are negative or not finite.
+    """
+    if not len(weights) or budget <= 0:
+        return []
+    probabilities = inclusion(weights, budget)
+    return [Choice(int(i), policy, float(probabilities[i])) for i in systematic(probabilities, rng)]
 
 
 def inclusion(weights: Array, size: int) -> Array:

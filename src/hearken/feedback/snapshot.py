@@ -61,6 +61,7 @@ def inline_examples(
     attributes: bool = False,
     weights: Mapping[str, float] | None = None,
     round_weights: Mapping[int, float] | None = None,
+    evaluations: bool = True,
 ) -> Iterator[Example]:
     """The judgments in force as self-contained examples, in the order they were given.
 
@@ -79,6 +80,7 @@ def inline_examples(
         attributes: put what labelers said about themselves there too.
         weights: by labeler, multiplied onto the judgments' own; a labeler who is not named keeps theirs.
         round_weights: by round, multiplied on too; a judgment without a round counts as of round 0.
+        evaluations: with judgments that were asked for to compare policies.
 
     Raises:
         UserError: an unknown kind.
@@ -96,7 +98,10 @@ def inline_examples(
         return
     texts = {response.id: _text(response) for response in store.responses(split=split)}
     labelers = {labeler.id: labeler.attributes for labeler in store.labelers()} if attributes else {}
+    left_out = set() if evaluations else {item.id for item in store.items(selection="evaluation")}
     for judgment in store.judgments(as_of=as_of, kinds=sources, split=split, round=round):
+        if judgment.item_id in left_out:
+            continue
         metadata = dict(judgment.metadata)
         if provenance:
             metadata |= {"labeler": judgment.labeler_id, "judgment": judgment.id, "item": judgment.item_id}
@@ -121,8 +126,9 @@ def snapshot(
     attributes: bool = False,
     round_weights: Mapping[int, float] | None = None,
 ) -> Snapshot:
-    """Freeze what `inline_examples` finds in the Parquet file ``out``.
+    """Freeze what `inline_examples` finds in the Parquet file ``out``, without judgments that compared policies.
 
+    Those speak of answers that were optimised against a reward model, which a data set shall fit or judge.
     Doing it again with the same result changes nothing.
 
     Args:
@@ -141,7 +147,9 @@ def snapshot(
     if Path(out).suffix != ".parquet":
         raise UserError(f"{out}: a snapshot is a Parquet file", "Give a name that ends in .parquet")
     as_of = store.last_seq() if as_of is None else as_of
-    found = inline_examples(store, kinds, split, as_of, round=round, attributes=attributes, round_weights=round_weights)
+    found = inline_examples(
+        store, kinds, split, as_of, round=round, attributes=attributes, round_weights=round_weights, evaluations=False
+    )
     examples = list(found)
     if not examples:
         where = f"the split '{split}' of {store.name}" if split else store.name

@@ -429,9 +429,12 @@ class FeedbackStore:
             rows = connection.execute(select(Labelers).where(*where).order_by(Labelers.c.created, Labelers.c.id))
             return [from_row(Labeler, row) for row in rows.mappings()]
 
-    def items(self, *, round: int | None = None, done: bool | None = None) -> Iterator[QueueItem]:
+    def items(
+        self, *, round: int | None = None, done: bool | None = None, selection: str | None = None
+    ) -> Iterator[QueueItem]:
         """Queue items in the order they were added."""
         where = [] if round is None else [Items.c.round == round]
+        where += [] if selection is None else [Items.c.selection == selection]
         where += [] if done is None else [Items.c.done > 0 if done else queue.is_open()]
         return (queue.item_record(row) for row in self._pages(select(Items).where(*where), Items.c.seq))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,12 @@ def assess(
         policies: paths or Hub names; ``best-of-8@NAME`` is the best of eight responses by the reward model.
         prompts: held-out ones.
         seed: of the samples.
-        reward: the proxy; by default the project's newest reward model.
+        reward: the proxy; by default the project's reward model in use.
 
     Returns:
         JSON: ``prompts``, ``judge`` (who decided), and per policy figures as [estimate, low, high] with its responses.
     """
-    rewards = [str(a.path) for a in project.finished().values() if a.kind == "reward"]
-    reward = reward or (rewards[-1] if rewards else None)
+    reward = reward or (project.reward() if project.rewards() else None)
     how = project.config.sample.parameters
     proxy = Judge(reward) if reward else None
     world = None
@@ -88,6 +88,7 @@ def assess(
     return {
         "baseline": base, "judge": judge, "prompts": [_plain(p) for p in prompts], "policies": found,
         "artifacts": {label_of(name): name for name in policies}, "reward": Path(reward).name if reward else None,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
 

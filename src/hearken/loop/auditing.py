@@ -63,7 +63,8 @@ def draw_sheet(project: Project, out: Path, count: int = 60, *, policy: str = ""
             rows.append({"id": key, "prompt": _text(found["prompts"][i]), "response": answers[i], "right": ""})
     write_rows([rows[i] for i in random.permutation(len(rows))], out)
     rate = found["policies"][name].get("win_rate")
-    write_json(_kept(project), {"policy": name, "baseline": base, "win_rate": rate, "rows": owners})
+    kept = {"policy": name, "baseline": base, "win_rate": rate, "judge": found["judge"], "rows": owners}
+    write_json(_kept(project), kept)
     return {"sheet": str(out), "answers": len(rows), "policies": [base, name]}
 
 
@@ -92,10 +93,11 @@ def take_in(project: Project, sheet: Path) -> Audited:
     if not before or not after:
         raise UserError(f"{sheet}: {len(before)} and {len(after)} answers are marked", "Mark some of both policies")
     liked = reckoning.figure(drawn["win_rate"]) or Interval(0.5, 0.0, 1.0)
-    told = audit(before, after, liked, name=drawn["policy"])
+    judge = str(drawn.get("judge") or "whoever evaluated").partition(" (")[0]  # without what is added: (a proxy)
+    told = audit(before, after, liked, name=drawn["policy"], judge=judge)
     found = Audited(
         policy=drawn["policy"], baseline=drawn["baseline"], before=told.before, after=told.after,
-        preference=told.preference if drawn["win_rate"] else None, alarm=told.alarm, says=told.says,
+        preference=told.preference if drawn["win_rate"] else None, judge=judge, alarm=told.alarm, says=told.says,
         checked=len(before) + len(after),
     )  # fmt: skip
     (project.path / "audit.json").write_bytes(_adapter().dump_json(found, indent=1))

@@ -26,6 +26,7 @@ from hearken.evaluation.people import Discovered, Strangers, discover, strangers
 from hearken.feedback.examples import Comparison, Content, Document, content_key
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.splits import check_leakage, labeler_value, split_by_labeler
+from hearken.feedback.weighting import multiply, reweight
 from hearken.statistics.intervals import clustered_wilson
 from hearken.training.artifact import MANIFEST, Artifact
 
@@ -73,7 +74,7 @@ def evaluate_reward(
     from hearken.evaluation.measure import Judge
 
     reward = Path(reward)
-    rows = _held_out(reward, data)
+    rows = [row for row in _among(reward, _held_out(reward, data)) if row.weight > 0]
     judge = Judge(str(reward))
     shift = _shift(reward, judge, now) if now else None
     again = _Again(reward) if learning_curve or larger or held_out_labelers else None
@@ -112,6 +113,20 @@ def _held_out(reward: Path, data: Sequence[Any]) -> list[Comparison]:
             f"no held-out comparison for {reward}", "Give some: --data FILE, or hold some out when training"
         )
     return found
+
+
+def _among(reward: Path, rows: list[Comparison]) -> list[Comparison]:
+    """Held-out rows weighted to the population that the reward model was fitted to, if one was named."""
+    from hearken.domains.text.rewarding import trained_on
+
+    manifest = Artifact.load(reward).manifest if (reward / MANIFEST).is_file() else {"options": {}}
+    options = manifest["options"]
+    if not (population := options.get("population")):
+        return rows
+    by_labeler = manifest["data"]["labeler_weights"]
+    if options.get("labeler_weights"):  # those hold the labelers' reliability as well
+        by_labeler = reweight(trained_on(str(reward)), population=population).by_labeler
+    return [row for row in multiply(rows, by_labeler) if isinstance(row, Comparison)]
 
 
 def _shift(reward: Path, judge: Any, now: Sequence[tuple[Content, str]]) -> Shift | None:
@@ -268,7 +283,7 @@ def project_card(
     project: Project, reward: str | None = None, *, learning_curve: bool = False, larger: str = "",
     held_out_labelers: bool = False, announce: Callable[[str], None] = lambda _: None,
 ) -> Card | None:  # fmt: skip
-    """The card of a project's reward model, by default the newest; None where it has none, or nothing was held out.
+    """The card of a project's reward model, by default the one in use; None without one, or where nothing is held out.
 
     Further reward models of the project trained on the same data are its ensemble; the responses of the last
     evaluation are what it scores now.
@@ -276,7 +291,7 @@ def project_card(
     made = {a.path.name: a for a in project.finished().values() if a.kind == "reward"}
     if not made:
         return None
-    name = reward or list(made)[-1]
+    name = reward or Path(project.reward()).name
     if name not in made:
         raise UserError(f"{project.path} has no reward model '{name}'", f"Known: {', '.join(made)}")
     with project.store() as store:
@@ -292,14 +307,17 @@ def project_card(
 
 
 def judged_rows(store: FeedbackStore, split: str | None) -> list[Comparison]:
-    """The comparisons of a split with everything that a card divides them by in their metadata."""
+    """The comparisons of a split with everything that a card divides them by in their metadata.
+
+    Without those of policies: their answers were optimised against the reward model that is to be judged.
+    """
     from hearken.feedback.snapshot import inline_examples
 
     items = {item.id: item for item in store.items()}
     prompts = {prompt.content: prompt.metadata for prompt in store.prompts(split=split)}
     judgments = {j.id: j for j in store.judgments(kinds=("comparison",), split=split)}
     found = []
-    for row in inline_examples(store, ("comparison",), split, attributes=True):
+    for row in inline_examples(store, ("comparison",), split, attributes=True, evaluations=False):
         if not isinstance(row, Comparison):
             continue
         judgment, item = judgments.get(row.metadata.get("judgment", "")), items.get(row.metadata.get("item") or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from hearken.loop.asking import ask, judgments_of
 from hearken.loop.assessment import assess
 from hearken.loop.rounds_options import Judge, LoopOptions, Who
 from hearken.statistics.bradley_terry import leaderboard, length_lead
+from hearken.statistics.intervals import Interval
 from hearken.statistics.power import over_seeds
 from hearken.statistics.winrate import win_rate
 
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
 Row = tuple[str, str, float, str, float]
 """One comparison: two policies, the first one's outcome, the prompt, how many words longer the first answer is."""
+Weighted = tuple[Row, float]
+"""A comparison and what it counts: see `_weigh`."""
 
+GOLD = "the gold reward"
 NAMES: dict[Who, str] = {"people": "people", "ai": "an AI labeler", "simulated": "simulated labelers"}
 
 
@@ -42,12 +47,13 @@ def contest(
     announce: Callable[[str], None] = lambda _: None,
     perplexity: Sequence[str] = (),
     tasks: Sequence[str] = (),
-    seeds: bool = False,
+    seeds: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compare policies on the same held-out prompts; the first is the baseline.
 
     People, AI and simulated labelers are shown the answers of all policies to a prompt as one item, in random order and
     without names; equal answers are shown once and count as ties. Judgments given before on the same answers count.
+    Every prompt counts once, however many judged it.
 
     Args:
         project: whose store is asked and whose world knows the gold reward.
@@ -56,12 +62,12 @@ def contest(
         seed: of the samples.
         judge: who decides; auto takes gold where it is known, else the reward model.
         loop: how long to wait for people, and the AI labeler.
-        reward: the proxy; by default the newest.
+        reward: the proxy; by default the one in use.
         wait: for people; else raise `asking.Waiting`.
         announce: takes lines for the person at the terminal.
         perplexity: files of text on which each policy is measured.
         tasks: task files on which each policy is tried.
-        seeds: all policies but the first come from the same training with different seeds: say how they spread.
+        seeds: those of the policies that come from the same training with different seeds: say how they spread.
 
     Returns:
         What `assess` does, with ``leaderboard`` (best first) and ``length_effect``; win rates are the judge's.
@@ -80,12 +86,10 @@ def contest(
     answers = {name: found["policies"][name]["responses"] for name in found["policies"]}
     keys = [content_key(p) for p in prompts]
     if decides in ("gold", "reward"):
-        column = "golds" if decides == "gold" else "scores"
-        scores = {name: found["policies"][name][column] for name in answers}
-        rows = list(_by_score(answers, scores, keys))
-        found["judge"] = "the gold reward" if decides == "gold" else found["judge"]
+        found["judge"] = GOLD if decides == "gold" else found["judge"]
         if decides == "reward" and world:
             found["judge"] = "the reward model (a proxy)"
+        rank_by_score(found, keys)
     else:
         who: Who = decides  # type: ignore[assignment]
         items, shown = _items(project, answers, prompts, seed, who)
@@ -96,13 +100,27 @@ def contest(
         with project.store() as store:
             groups = {labeler.id: str(labeler.attributes.get("group", "")) for labeler in store.labelers()}
             told = list(_by_judgment(store, who, shown))
-        rows = [row for row, _ in told] + list(_alike(answers, keys))
+        alike = list(_alike(answers, keys))
+        rows = _weigh([row for row, _ in told], alike, len(keys))
         found["judge"] = NAMES[who]
-        _regroup(found, told, groups)
-    _rank(found, rows)
+        _regroup(found, told, alike, groups)
+        _rank(found, rows)
     if seeds:
-        found["seeds"] = _seeds(found)
+        found["seeds"] = _seeds([found["policies"][label_of(name)] for name in dict.fromkeys(seeds)])
     return _capability(found, policies, perplexity, asked)
+
+
+def rank_by_score(found: dict[str, Any], keys: Sequence[str]) -> None:
+    """Win rates and the leaderboard of the policies that the gold reward or the reward model scored, as it judges.
+
+    Args:
+        found: what `contest` returns; its judge must be one of the two.
+        keys: the prompts', in the order of the answers.
+    """
+    column = "golds" if found["judge"] == GOLD else "scores"
+    scored = {name: f for name, f in found["policies"].items() if f.get("responses") and f.get(column)}
+    answers, scores = ({name: f[part] for name, f in scored.items()} for part in ("responses", column))
+    _rank(found, [(row, 1.0) for row in _by_score(answers, scores, keys)])
 
 
 def _by_score(answers: dict[str, list[str]], scores: dict[str, list[float]], keys: Sequence[str]) -> Iterator[Row]:
@@ -174,8 +192,31 @@ def _alike(answers: dict[str, list[str]], keys: Sequence[str]) -> Iterator[Row]:
                 yield a, b, 0.5, key, 0.0
 
 
-def _regroup(found: dict[str, Any], told: Sequence[tuple[Row, str]], groups: dict[str, str]) -> None:
-    """Win rates within each group of the labelers who judged."""
+def _weigh(told: Sequence[Row], alike: Sequence[Row], prompts: int) -> list[Weighted]:
+    """Rows with their weights: a prompt counts once in each pair of policies, the mean over its judgments.
+
+    Equal answers count as much beside what was judged as they would if all ``prompts`` had been.
+    """
+
+    def pair(row: Row) -> tuple[str, ...]:
+        return tuple(sorted(row[:2]))
+
+    times = Counter((pair(row), row[3]) for row in told)
+    judged = Counter(both for both, _ in times)
+    equal = Counter(pair(row) for row in alike)
+    found = [(row, 1 / times[pair(row), row[3]]) for row in told]
+    for row in alike:
+        others = prompts - equal[pair(row)]
+        if share := judged[pair(row)] / others if others else 1.0:
+            found.append((row, share))
+    return found
+
+
+def _regroup(
+    found: dict[str, Any], told: Sequence[tuple[Row, str]], alike: Sequence[Row], groups: dict[str, str]
+) -> None:
+    """Win rates within each group of the labelers who judged, equal answers included."""
+    prompts = len(found["prompts"])
     for name in found["policies"]:
         found["policies"][name].pop("win_rate", None)
         found["policies"][name].pop("win_rate_by_group", None)
@@ -183,31 +224,42 @@ def _regroup(found: dict[str, Any], told: Sequence[tuple[Row, str]], groups: dic
             continue
         by_group = {}
         for group in sorted({groups.get(labeler, "") for _, labeler in told} - {""}):
-            mine = _against([row for row, labeler in told if groups.get(labeler) == group], name, found["baseline"])
-            if mine:
-                by_group[group] = win_rate([o for o, _ in mine], [k for _, k in mine])
+            rows = _weigh([row for row, labeler in told if groups.get(labeler) == group], alike, prompts)
+            if mine := _against(rows, name, found["baseline"]):
+                by_group[group] = _rate(mine)
         if by_group:
             found["policies"][name]["win_rate_by_group"] = by_group
 
 
-def _against(rows: Sequence[Row], name: str, base: str) -> list[tuple[float, str]]:
-    """Outcomes of ``name`` against ``base``, with their prompts."""
-    turned = [(b, a, 1 - o, key) for a, b, o, key, _ in rows]
-    return [(o, key) for a, b, o, key in [*((a, b, o, k) for a, b, o, k, _ in rows), *turned] if (a, b) == (name, base)]
+def _against(rows: Sequence[Weighted], name: str, base: str) -> list[tuple[float, str, float]]:
+    """Outcomes of ``name`` against ``base``, with their prompts and weights."""
+    found = []
+    for (a, b, outcome, key, _), weight in rows:
+        if (a, b) == (name, base):
+            found.append((outcome, key, weight))
+        elif (b, a) == (name, base):
+            found.append((1 - outcome, key, weight))
+    return found
 
 
-def _rank(found: dict[str, Any], rows: Sequence[Row]) -> None:
+def _rate(against: Sequence[tuple[float, str, float]]) -> Interval:
+    outcomes, keys, weights = zip(*against, strict=True)
+    return win_rate(outcomes, keys, weights=weights)
+
+
+def _rank(found: dict[str, Any], rows: Sequence[Weighted]) -> None:
     """Win rates against the baseline, and the leaderboard of all with and without control for length."""
     for name, figures in found["policies"].items():
         if mine := _against(rows, name, found["baseline"]):
-            figures["win_rate"] = win_rate([o for o, _ in mine], [key for _, key in mine])
-            figures["comparisons"] = len(mine)
+            figures["win_rate"] = _rate(mine)
+            figures["comparisons"] = len({key for _, key, _ in mine})
     found["leaderboard"] = []
     if len(found["policies"]) < 2 or not rows:
         return
-    first, second, outcomes, keys, longer = zip(*rows, strict=True)
-    plain = leaderboard(first, second, outcomes, list(keys))
-    level = leaderboard(first, second, outcomes, list(keys), covariate=length_lead(longer, [0.0] * len(longer)))
+    first, second, outcomes, keys, longer = zip(*(row for row, _ in rows), strict=True)
+    each: dict[str, Any] = {"prompts": list(keys), "weights": [weight for _, weight in rows]}
+    plain = leaderboard(first, second, outcomes, **each)
+    level = leaderboard(first, second, outcomes, **each, covariate=length_lead(longer, [0.0] * len(longer)))
     at_length = {s.name: s.strength for s in level.standings}
     found["length_effect"] = level.covariate
     for standing in plain.standings:
@@ -222,13 +274,12 @@ def _rank(found: dict[str, Any], rows: Sequence[Row]) -> None:
         )  # fmt: skip
 
 
-def _seeds(found: dict[str, Any]) -> dict[str, Any]:
-    """The spread of each figure over the policies beside the baseline."""
-    others = [figures for name, figures in found["policies"].items() if name != found["baseline"]]
+def _seeds(policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The spread of each figure over policies."""
     spread: dict[str, Any] = {}
     for key in ("win_rate", "gold", "proxy", "kl", "length"):
-        values = [f[key][0] for f in others if f.get(key) is not None and math.isfinite(f[key][0])]
-        if len(values) == len(others) and values:
+        values = [f[key][0] for f in policies if f.get(key) is not None and math.isfinite(f[key][0])]
+        if len(values) == len(policies) and values:
             over = over_seeds(values)
             spread[key] = {
                 "mean": over.mean, "deviation": over.deviation, "lowest": over.lowest, "highest": over.highest,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hearken.errors import UserError
 from hearken.evaluation.capability import load_task, perplexities, run_tasks
 from hearken.evaluation.measure import label_of
-from hearken.feedback.examples import Content, Document
+from hearken.feedback.examples import Content, Document, content_key
 from hearken.feedback.formats import read_examples
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.contest import contest
+from hearken.loop.contest import NAMES, contest, rank_by_score
+from hearken.loop.measured import content_of, join, read_evaluation
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.rounds_options import Judge
 from hearken.training.artifact import Artifact, write_json
@@ -77,9 +77,9 @@ def evaluate(
         project: or a `Bare` stand-in.
         policies: artifacts, folders or Hub names; by default the newest policy.
         against: the baseline; by default the first policy.
-        prompts: only so many held-out prompts.
+        prompts: only so many held-out prompts; by default as many as after a round of the loop, or all of ``data``.
         data: files of prompts instead of the database's held-out ones.
-        reward: a reward model instead of the newest.
+        reward: a reward model instead of the one in use.
         judge: who decides.
         everything: all policies of the project.
         best_of: of how many of the baseline's responses the best by the reward model, as further baselines.
@@ -91,7 +91,8 @@ def evaluate(
         announce: takes lines for the person at the terminal.
 
     Returns:
-        See `contest.contest`; where there are no prompts to answer, only perplexities and tasks by policy.
+        See `contest.contest`, in a project with the policies that were compared before on the same prompts, with the
+        same baseline and judge; where there are no prompts to answer, only perplexities and tasks by policy.
     """
     base = project.policy(against) if against else project.first_policy()
     named = [_named(project, name) for name in policies]
@@ -109,23 +110,24 @@ def evaluate(
         return {"policies": capability([*([base] if against else []), *named], perplexity, tasks)}
     extra = [f"best-of-{n}@{base}" for n in best_of]
     every = list(dict.fromkeys([base, *extra, *named]))
-    if seeds and len(every) < 3:
+    alike = [name for name in dict.fromkeys(named) if name != base] if seeds else []
+    if seeds and len(alike) < 2:
         raise UserError("a spread needs two seeds or more", "Name each: --policy r01-ppo --policy r01-ppo-seed-1")
     if len({label_of(name) for name in every}) < len(every):
         raise UserError("two policies have the same name", "Rename one of the folders: they are told apart by name")
-    held_out = prompts_of(data)[:prompts] if data else project.held_out(prompts)
+    held_out = prompts_of(data)[:prompts] if data else project.held_out(prompts or config.loop.evaluate)
     if data and judge in ("people", "ai", "simulated"):
         _bring_in(project, held_out)
     found = contest(
         project, every, held_out, config.seed + 1 if seed is None else seed, judge=judge, loop=config.loop,
         reward=project.policy(reward) if reward else None, wait=wait, announce=announce, perplexity=perplexity,
-        tasks=tasks, seeds=seeds,
+        tasks=tasks, seeds=alike,
     )  # fmt: skip
     if not isinstance(project, Bare):
         _likelihoods(project, found)
         saved = project.path / "evaluation.json"
         if saved.exists():
-            found = _kept(saved) | found
+            found = _with_earlier(project, found, saved)
         write_json(saved, found)
     return found
 
@@ -150,13 +152,21 @@ def _likelihoods(project: Project, found: dict[str, Any]) -> None:
             found["policies"][name]["likelihood"] = {"preferred": better, "other": worse}
 
 
-def _kept(saved: Path) -> dict[str, Any]:
-    """What the last evaluation knew of the judgments, not of policies."""
-    import json
+def _with_earlier(project: Project, found: dict[str, Any], saved: Path) -> dict[str, Any]:
+    """``found`` with what quickstart knew besides, and with earlier policies that were compared in the same way.
 
-    with suppress(ValueError):
-        return {key: value for key, value in json.loads(saved.read_text("utf-8")).items() if key == "ceiling"}
-    return {}
+    A leaderboard by scores is made anew with all of them; one by labelers holds those who were asked about together.
+    """
+    try:
+        before = read_evaluation(saved)
+    except UserError:
+        return found
+    measured = before.get("created") or ""
+    anew = {name for name, a in project.finished().items() if measured and str(a.manifest["created"]) > measured}
+    before["policies"] = {n: f for n, f in before["policies"].items() if n.rpartition("@")[2] not in anew}
+    if found["baseline"] not in anew and join(found, before) and found["judge"] not in NAMES.values():
+        rank_by_score(found, [content_key(content_of(prompt)) for prompt in found["prompts"]])
+    return {key: before[key] for key in ("ceiling", "summary") if key in before} | found
 
 
 def _named(project: Project, name: str) -> str:

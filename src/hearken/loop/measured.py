@@ -13,6 +13,9 @@ from hearken.feedback.examples import Content, Message
 if TYPE_CHECKING:
     from hearken.loop.project import Project
 
+TASK_RATES = ("acc", "acc_norm", "exact_match")
+"""Of a task's figures, those that are accuracies; the first that is there is the one that is read."""
+
 
 def last_evaluation(project: Project) -> dict[str, Any]:
     """The last evaluation, with the policies that rounds measured before on the same prompts; else one without any.
@@ -20,15 +23,40 @@ def last_evaluation(project: Project) -> dict[str, Any]:
     Raises:
         UserError: the file was damaged.
     """
-    found = _read(project.path / "evaluation.json")
+    found = read_evaluation(project.path / "evaluation.json")
     for file in sorted(project.artifacts.glob("*/evaluation.json"), reverse=True):
-        before = _read(file)
-        if before["prompts"] and all(before[key] == found[key] for key in ("prompts", "baseline", "judge")):
-            found["policies"] = {**before["policies"], **found["policies"]}
+        join(found, read_evaluation(file))
     return found
 
 
-def _read(file: Path) -> dict[str, Any]:
+def join(found: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Add the policies of an earlier evaluation to a newer one, if prompts, baseline and judge are the same.
+
+    A score by another reward model is no figure beside the newer one's: it is left out, and where that model was the
+    judge, so is everything.
+
+    Returns:
+        Whether they were added.
+    """
+    if not before["prompts"] or any(before[key] != found[key] for key in ("prompts", "baseline", "judge")):
+        return False
+    other = before.get("reward") != found.get("reward")
+    if other and "reward model" in found["judge"]:
+        return False
+    earlier = {
+        name: {key: value for key, value in figures.items() if not (other and key in ("proxy", "scores"))}
+        for name, figures in before["policies"].items()
+    }
+    found["policies"] = earlier | found["policies"]
+    return True
+
+
+def read_evaluation(file: Path) -> dict[str, Any]:
+    """What an ``evaluation.json`` holds; one without policies where there is no such file.
+
+    Raises:
+        UserError: the file was damaged.
+    """
     empty = {"policies": {}, "baseline": "", "judge": "", "prompts": []}
     if not file.exists():
         return empty
@@ -49,6 +77,11 @@ def newest(found: dict[str, Any]) -> str:
     names = [n for n, figures in found["policies"].items() if n != found["baseline"] and "win_rate" in figures]
     names = names or [n for n, f in found["policies"].items() if n != found["baseline"] and "responses" in f]
     return max(names, key=lambda n: (round_of(n) or 0, -names.index(n)), default=found["baseline"])
+
+
+def task_rate(scores: dict[str, Any]) -> Any:
+    """The accuracy on a task, of what `capability.run_tasks` found; None where it has none (a perplexity alone)."""
+    return next((scores[key] for key in TASK_RATES if scores.get(key) is not None), None)
 
 
 def content_of(prompt: Any) -> Content:

@@ -93,7 +93,7 @@ class Refits:
 
     def path(self, number: int) -> Path:
         """Where a refitted reward model is."""
-        return self.loop.project.artifacts / f"r{self.number:02d}-refit-{number}"
+        return Path(self.loop.refit_path(self.number, number))
 
     def _use(self, path: Path) -> None:
         self.current.reward = open_reward(str(path), self.policy, {}, self.options)

@@ -7,6 +7,7 @@ artifacts are not made again; unfinished ones are resumed.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -155,10 +156,17 @@ class Project:
         made = [a for a in self.finished().values() if a.kind not in ("reward", "scratch")]
         return str(made[-1].path) if made else self.config.model
 
+    def rewards(self) -> list[Artifact]:
+        """The reward models that policies are improved by, the one in use last.
+
+        Of an ensemble that is its first; where labels arrive while a policy trains, the newest refit of its round.
+        """
+        made = {name: a for name, a in self.finished().items() if a.kind == "reward"}
+        return [a for name, a in made.items() if not _same_data(a, made.get(re.sub(r"-\d+$", "", name)))]
+
     def reward(self) -> str:
-        """Path of the newest reward model."""
-        made = [a for a in self.finished().values() if a.kind == "reward"]
-        if not made:
+        """Path of the reward model in use."""
+        if not (made := self.rewards()):
             raise UserError("this project has no reward model yet", "Run: hearken train reward (after labelling)")
         return str(made[-1].path)
 
@@ -197,14 +205,19 @@ class Project:
     def _first_kind(self, split: str, kinds: Sequence[str]) -> str:
         """The first kind of example that the database holds, else the first of all."""
         with self.store() as store:
-            return next((k for k in kinds if next(inline_examples(store, (k,), split, None), None)), kinds[0])
+            return next((k for k in kinds if self._some(store, k, split)), kinds[0])
 
     def _optional(self, split: str, kind: str) -> tuple[str, ...]:
         """A snapshot, or nothing where the database has no such examples."""
         with self.store() as store:
-            if next(inline_examples(store, (kind,), split, None), None) is None:
+            if not self._some(store, kind, split):
                 return ()
         return (self.snapshot(split, kinds=(kind,)),)
+
+    @staticmethod
+    def _some(store: FeedbackStore, kind: str, split: str) -> bool:
+        """Whether a snapshot of this kind would hold anything."""
+        return next(inline_examples(store, (kind,), split, None, evaluations=False), None) is not None
 
     # The steps of a round
 
@@ -214,7 +227,7 @@ class Project:
     ) -> dict[str, Any]:  # fmt: skip
         """Responses of a policy into the database, queued for judgment. Prompts that have theirs are left alone.
 
-        With ``best_of`` each is the best of so many by ``reward``, by default the newest reward model; they are kept as
+        With ``best_of`` each is the best of so many by ``reward``, by default the one in use; they are kept as
         those of a policy of its own, NAME-best-of-N.
         """
         from hearken.domains.text.sampling import best_of as best
@@ -456,6 +469,13 @@ class Project:
         """Seconds spent in each step so far."""
         record = self.path / "runs" / "steps.json"
         return json.loads(record.read_text()) if record.exists() else {}
+
+
+def _same_data(artifact: Artifact, first: Artifact | None) -> bool:
+    """Whether a reward model is a further one of the ensemble of ``first``."""
+    if first is None or first == artifact:
+        return False
+    return bool(artifact.manifest["inputs"]["data"] == first.manifest["inputs"]["data"])
 
 
 def _absolute(name: str) -> str:

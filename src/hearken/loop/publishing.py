@@ -15,6 +15,7 @@ import yaml
 
 from hearken.errors import UserError
 from hearken.loop import auditing, recipes
+from hearken.loop.measured import task_rate
 from hearken.training.artifact import MANIFEST, Artifact
 
 LEFT_OUT = ("run", MANIFEST, "README.md", "hearken.json")
@@ -294,7 +295,7 @@ def _measured(artifact: Artifact, figures: Mapping[str, Any]) -> str:
         if figures.get(key) is not None:
             rows.append((label.format(baseline=figures["_baseline"]), show(figures[key], as_percent)))
     for task, scores in (figures.get("tasks") or {}).items():
-        if (rate := scores.get("accuracy") if isinstance(scores, dict) else scores) is not None:
+        if (rate := task_rate(scores)) is not None:
             rows.append((f"accuracy on {task}", show(rate, True)))
     if artifact.kind == "reward":
         rows += _by_its_card(artifact.path)

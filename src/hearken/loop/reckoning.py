@@ -257,6 +257,8 @@ def _card(folder: Path) -> dict[str, Any]:
     for key in ("accuracy", "longer_wins", "agreement", "uniform", "selected"):
         if card.get(key) is not None:
             found[key] = figure(card[key])
+    if bounds := card.get("ceiling"):
+        found["agreement_ceiling"] = (bounds[0], bounds[1])
     found["slices"] = [
         page.Slice(by=s["by"], name=s["name"], accuracy=figure(s["accuracy"]), count=s.get("count"))
         for s in card.get("slices") or []

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hearken.algorithms.stage import find_stage, stages
 from hearken.errors import UserError
@@ -23,12 +23,10 @@ from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
-from hearken.loop.measured import content_of, last_evaluation, newest, round_of
+from hearken.loop.measured import content_of, last_evaluation, newest, round_of, task_rate
+from hearken.loop.project import CONFIG, Project, ProjectConfig
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact
-
-if TYPE_CHECKING:
-    from hearken.loop.project import Project
 
 SHOWN = 8  # pairs of responses side by side
 LOSSES = 2  # of those on which the policy lost most
@@ -72,7 +70,7 @@ def compose(project: Project) -> page.Report:
     age = {name: i for i, name in enumerate(artifacts)}
     policies.sort(key=lambda p: (age.get(p.name.rpartition("@")[2], -1), "@" in p.name))  # best of n after its source
     baseline, ours = found["baseline"], newest(found)
-    rewards = [a for a in artifacts.values() if a.kind == "reward"]
+    rewards = project.rewards()
     held_out = reckoning.held_out(project, rewards[-1]) if rewards else []
     ours_by_group = next((p.by_group for p in policies if p.name == ours), {})
     steps = _steps(project, every, counted)
@@ -93,14 +91,14 @@ def compose(project: Project) -> page.Report:
         leaderboard=_leaderboard(found),
         seeds=[_spread(name, figures) for name, figures in (found.get("seeds") or {}).items()],
         audit=auditing.load(project.path),
-        rounds=_rounds(every, policies, counted),
+        rounds=_rounds(every, rewards, policies, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.get("ceiling")) if rewards else None,
         tastes=reckoning.tastes(counted, held_out, ours_by_group),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
         judges=reckoning.judges(counted),
         costs=_costs(project, artifacts, counted, steps),
         taste=taste.load(project.path),
-        recipe=_recipe(project, artifacts, counted),
+        recipe=_recipe(project, artifacts, rewards, counted),
         lineage=_lineage(every, counted),
     )
 
@@ -149,7 +147,11 @@ def _policy(project: Project, found: dict[str, Any], name: str, artifacts: Mappi
         method="best of n" if name.startswith("best-of-") else artifacts[name].kind if name in artifacts else "",
         round=round_of(name),
         ended=reckoning.figure(figures.get("eos_share")),
-        tasks={task: rate for task, scores in figures.get("tasks", {}).items() if (rate := _rate(scores)) is not None},
+        tasks={
+            task: reckoning.figure(rate)
+            for task, scores in figures.get("tasks", {}).items()
+            if (rate := task_rate(scores)) is not None
+        },
         length_change=reckoning.figure(moved["length_drift"]) if name != found["baseline"] else None,
         phrases=[page.Phrase(**phrase) for phrase in moved["phrases"] or []],
         preferred_likelihood=reckoning.figure(likelihood.get("preferred")),
@@ -184,14 +186,6 @@ def _likelihood(project: Project, artifact: Artifact | None) -> dict[str, list[f
         return reckoning.remembered(project, f"likelihood-{artifact.path.name}", artifact, make)
     except UserError:
         return {}  # a model behind it is not there any more
-
-
-def _rate(scores: Any) -> Any:
-    """The figure of a task that is read first."""
-    if isinstance(scores, dict):
-        key = next((k for k in ("accuracy", "exact_match") if scores.get(k) is not None), None)
-        return reckoning.figure(scores[key]) if key else None
-    return reckoning.figure(scores)
 
 
 def _leaderboard(found: dict[str, Any]) -> list[page.Standing]:
@@ -249,16 +243,17 @@ _MEASURED = ("win_rate", "gold", "proxy", "kl")
 
 
 def _rounds(
-    artifacts: Mapping[str, Artifact], policies: list[page.Policy], counted: reckoning.Tally
+    artifacts: Mapping[str, Artifact], rewards: list[Artifact], policies: list[page.Policy], counted: reckoning.Tally
 ) -> list[page.Round]:
     """What each round used and reached; a policy stands for its round if it is the first that was measured."""
     rounds: dict[int, dict[str, Any]] = {}
-    for name, artifact in artifacts.items():
-        number = round_of(name)
-        if number and artifact.kind == "reward" and "accuracy" in artifact.metrics:
-            m = artifact.metrics
+    for reward in rewards:  # the last of a round is the one that its policy was improved by
+        number, m = round_of(reward.path.name), reward.metrics
+        if number and "accuracy" in m:
             low, high = m.get("accuracy_low", float("nan")), m.get("accuracy_high", float("nan"))
             rounds.setdefault(number, {})["accuracy"] = Interval(m["accuracy"], low, high)
+    for name, artifact in artifacts.items():
+        number = round_of(name)
         if number and artifact.kind == "evaluation":
             measured = {
                 k: reckoning.figure(artifact.metrics[k]) for k in _MEASURED if artifact.metrics.get(k) is not None
@@ -406,17 +401,18 @@ def _costs(
     )
 
 
-def _recipe(project: Project, artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> page.Recipe:
+def _recipe(
+    project: Project, artifacts: Mapping[str, Artifact], rewards: list[Artifact], counted: reckoning.Tally
+) -> page.Recipe:
     newest = list(artifacts.values())[-1].manifest if artifacts else {}
-    reward = [a for a in artifacts.values() if a.kind == "reward"]
     return page.Recipe(
         commands=_commands(project, artifacts, counted),
         by_step=[said for name, a in artifacts.items() if (said := recipes.command(name, a.manifest, project.path))],
         seed=project.config.seed,
-        data_hash=str(reward[-1].manifest.get("data", {}).get("hash") or "") if reward else "",
+        data_hash=str(rewards[-1].manifest.get("data", {}).get("hash") or "") if rewards else "",
         versions=newest.get("versions", {}),
         machine=f"{platform.system()}, {platform.machine()}, {os.cpu_count()} cores",
-        configuration=(project.path / "hearken.yaml").read_text("utf-8"),
+        configuration=(project.path / CONFIG).read_text("utf-8"),
     )
 
 
@@ -426,19 +422,22 @@ _JUDGED = {"simulated": "label --with simulated", "ai": "label --with ai --judge
 
 def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> list[str]:
     """What a person types to have it all again."""
-    config = project.config
+    config, folder = project.config, project.path.resolve().name
     if config.world and "r00-base" in artifacts:
         from hearken.loop.quickstart import FAST
 
         fast = " --fast" if config.stages.get("ppo") == FAST.ppo else ""
         fast += " --human" if human.record(project) else ""
-        return [f"hearken quickstart {project.path.resolve().name} --seed {config.seed}{fast}"]
-    where = f"-C {project.path.resolve().name}"
+        return [f"hearken quickstart {folder} --seed {config.seed}{fast}"]
+    where = f"-C {folder}"
     model, prompts = (recipes.relative(n, None) for n in (config.model, config.prompts or "prompts.jsonl"))
-    first = f"hearken init {project.path.resolve().name} --model {model} --prompts {prompts} --seed {config.seed}"
+    first = [f"hearken init {folder} --model {model} --prompts {prompts} --seed {config.seed}"]
+    if config != ProjectConfig(model=config.model, prompts=config.prompts, seed=config.seed):
+        text = (project.path / CONFIG).read_text("utf-8").rstrip("\n")
+        first.append(f"cat > {folder}/{CONFIG} <<'END'\n{text}\nEND")  # what init does not know: who judges, and how
     rounds = [round_of(path.name) or 0 for path in project.artifacts.glob("r*-samples")]
     if rounds:
-        return [first, f"hearken loop --rounds {max(rounds)} {where}", f"hearken report {where}"]
+        return [*first, f"hearken loop --rounds {max(rounds)} {where}", f"hearken report {where}"]
     known = {stage.name for stage in stages()}
     made = [kind for kind in dict.fromkeys(a.kind for a in artifacts.values()) if kind in known]
     judged = [_JUDGED[kind] for kind in counted.kinds if kind in _JUDGED]
@@ -450,7 +449,7 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reck
         "evaluate",
         "report",
     ]
-    return [first, f"cd {project.path.resolve().name}", *(f"hearken {step}" for step in steps)]
+    return [*first, f"cd {folder}", *(f"hearken {step}" for step in steps)]
 
 
 def _lineage(artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> list[page.Made]:

@@ -25,7 +25,7 @@ from hearken.algorithms.stage import Inputs, Stage, find_stage, run_stage
 from hearken.config import Options
 from hearken.errors import UserError
 from hearken.feedback.records import Prompt, QueueItem, Response, hash_id
-from hearken.feedback.selection import SelectionPolicy, select
+from hearken.feedback.selection import SelectionPolicy, by_weight
 from hearken.feedback.snapshot import inline_examples
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.answering import verdicts
@@ -177,6 +177,8 @@ class Loop:
         with project.timed(f"{self.config.improve.upper()}, round {number}"):
             new = not (Path(self.policy(number)) / MANIFEST).is_file()
             improved = self.improve(number, judgments).metrics
+            if self.config.online.labels:  # what improved it last is what the next policy would be improved by
+                self._measure(Path(self.reward_in_use(number)))
         if new and improved.get("says"):
             self.announce(f"{Path(self.policy(number)).name}: {improved['says']}")
         yield self.config.improve
@@ -202,6 +204,16 @@ class Loop:
     def reward_path(self, number: int, member: int = 0) -> str:
         """The reward model of a round; the ensemble's others have numbers from 2."""
         return str(self.project.artifacts / f"r{number:02d}-reward{f'-{member + 1}' if member else ''}")
+
+    def refit_path(self, number: int, refit: int) -> str:
+        """A reward model refitted while the round's policy trained, from 1."""
+        return str(self.project.artifacts / f"r{number:02d}-refit-{refit}")
+
+    def reward_in_use(self, number: int) -> str:
+        """The reward model that the round's policy was improved by in the end: its newest refit, if there was one."""
+        policy = self.project.artifact(Path(self.policy(number)).name)
+        refits = sum(role.startswith("refit ") for role in policy.manifest["parents"]) if policy else 0
+        return self.refit_path(number, refits) if refits else self.reward_path(number)
 
     # Samples
 
@@ -259,41 +271,48 @@ class Loop:
     def _train_items(
         self, store: FeedbackStore, number: int, policy: str, options: SamplesOptions, rewards: Sequence[str]
     ) -> list[QueueItem]:
-        """Items on training prompts: first on those never asked about, chosen by the rule, a part at random."""
+        """Items on training prompts, those first that were never asked about; a rule leaves a part to chance.
+
+        That part is drawn before the rule's, and from all training prompts: figures from it are then of all of them.
+        """
         prompts = {p.id: p for p in store.prompts(split="train", domain="text")}
         if not prompts:
             raise UserError("no training prompts in the database", "Bring some in: hearken import prompts.jsonl")
-        rule: SelectionPolicy = options.select
-        wanted = min(options.prompts or len(prompts), len(prompts))
-        weights: dict[str, float] = {}
-        if rule == "disputed":
-            weights = disputed(store, number)
-            eligible = sorted(set(weights) & set(prompts))
-        else:
-            asked = {item.prompt_id for item in store.items() if (item.round or 0) < number}
-            eligible = sorted(set(prompts) - asked)
-            if len(eligible) < wanted:
-                eligible = sorted(prompts)
+        every, by_rule = sorted(prompts), options.select != "uniform"
+        wanted = min(options.prompts or len(every), len(every))
+        asked = {item.prompt_id for item in store.items() if (item.round or 0) < number}
         rng = np.random.default_rng([options.seed, 1])
-        drawn = [eligible[i] for i in rng.permutation(len(eligible))]
-        pool = drawn if rule == "disputed" else drawn[: math.ceil(wanted * (options.candidates if rewards else 1))]
-        chance = len(pool) / len(eligible)
-        if rule == "disputed":
-            choices = select(np.array([weights[p] for p in pool]), wanted, rng, policy=rule, uniform=options.uniform)
-            pool, picked = [pool[c.index] for c in choices], choices
-            answers = self._answers(store, [prompts[p] for p in pool], number, policy, options)
-        else:
-            answers = self._answers(store, [prompts[p] for p in pool], number, policy, options)
-            pool = [p for p in pool if len({r.text for r in answers[p]}) > 1]
-            if rewards and pool:
-                found = self._weights(rule, rewards, [prompts[p] for p in pool], [answers[p] for p in pool])
-                picked = select(found, wanted, rng, policy=rule, uniform=options.uniform)
+
+        def unasked(some: list[str], enough: int) -> list[str]:
+            new = [p for p in some if p not in asked]
+            return new if len(new) >= enough else some
+
+        first = math.ceil(options.uniform * wanted) if by_rule else wanted
+        source = every if by_rule else unasked(every, wanted)
+        chosen: dict[str, tuple[SelectionPolicy, float]] = {
+            source[i]: ("uniform", first / len(source)) for i in rng.permutation(len(source))[:first]
+        }
+        if by_rule and first < wanted:
+            rest = [p for p in every if p not in chosen]
+            if options.select == "disputed":
+                weights = disputed(store, number)
+                pool = [p for p in rest if p in weights]
+                chance, worth = 1.0, np.array([weights[p] for p in pool])
             else:
-                picked = select(None, wanted, rng, count=len(pool))
-            pool = [pool[c.index] for c in picked]
+                eligible = unasked(rest, wanted - first)
+                size = math.ceil((wanted - first) * options.candidates)
+                pool = [eligible[i] for i in rng.permutation(len(eligible))[:size]]
+                chance = len(pool) / len(eligible)
+                answers = self._answers(store, [prompts[p] for p in pool], number, policy, options)
+                pool = [p for p in pool if len({r.text for r in answers[p]}) > 1]
+                scored = [prompts[p] for p in pool], [answers[p] for p in pool]
+                worth = self._weights(options.select, rewards, *scored) if pool else np.array([])
+            for choice in by_weight(worth, wanted - first, rng, options.select):
+                chosen[pool[choice.index]] = (choice.selection, choice.propensity * chance)
+        answers = self._answers(store, [prompts[p] for p in chosen], number, policy, options)
         items = []
-        for prompt, choice in zip(pool, picked, strict=True):
-            more = {"selection": choice.selection, "propensity": choice.propensity * chance}
+        for prompt, (selection, propensity) in chosen.items():
+            more = {"selection": selection, "propensity": propensity}
             items += as_items(answers[prompt], options.k, number, options.overlap, **more)
         return items
 
@@ -399,13 +418,8 @@ class Loop:
         Raises:
             UserError: it fails, and the owner has not said that it is trusted.
         """
-        from hearken.loop.cards import project_card
-
         path, config = Path(self.reward_path(number)), self.config
-        if not (path / CARD).is_file():
-            made = project_card(self.project, path.name)
-            if made is not None and made.passes:
-                self.announce(f"{path.name}: its card passes ({made.accuracy.estimate:.0%} of {made.pairs} pairs)")
+        self._measure(path)
         stage, values = find_stage(config.improve), self.project.config.stages.get(config.improve, {})
         improved = (Path(self.policy(number)) / MANIFEST).is_file()
         if "reward" not in stage.needs or improved or config.trust_reward or values.get("trust_reward"):
@@ -417,6 +431,16 @@ class Loop:
                 "hearken loop --redo. Or go on all the same: hearken loop -o loop.trust_reward=true",
             )
 
+    def _measure(self, reward: Path) -> None:
+        """Make a reward model's card, where it has none yet."""
+        from hearken.loop.cards import project_card
+
+        if (reward / CARD).is_file():
+            return
+        made = project_card(self.project, reward.name)
+        if made is not None and made.passes:
+            self.announce(f"{reward.name}: its card passes ({made.accuracy.estimate:.0%} of {made.pairs} pairs)")
+
     def _judged(self, number: int, only: int | None) -> dict[str, str]:
         rounds = [number] if only else range(1, number + 1)
         return {f"judgments {n}": str(self.project.artifacts / f"r{n:02d}-judgments") for n in rounds}
@@ -427,7 +451,7 @@ class Loop:
         if path.exists():
             return (str(path),)
         with self.project.store() as store:
-            some = next(inline_examples(store, (kind,), split, as_of), None)
+            some = next(inline_examples(store, (kind,), split, as_of, evaluations=False), None)
         return (str(path),) if some is not None else ()
 
     def _make_once(self, path: str, kind: str, as_of: int) -> None:
@@ -532,7 +556,7 @@ class Loop:
         policies = [self.policy(n) for n in range(number + 1)]
         parents = {f"policy {n}": path for n, path in enumerate(policies)}
         if self.needs_reward:
-            parents["reward"] = self.reward_path(number)
+            parents["reward"] = self.reward_in_use(number)
 
         def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             from hearken.loop.contest import contest

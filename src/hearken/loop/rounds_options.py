@@ -141,6 +141,8 @@ class LoopOptions(Options):
             raise ValueError("select: disagreement needs an ensemble of 2 or more")
         if self.pessimism and self.width == "models" and self.ensemble < 2:
             raise ValueError("width: models needs an ensemble of 2 or more")
+        if self.pessimism and self.width == "models" and self.online.labels:
+            raise ValueError("width: models needs models that stay, and online.labels refits one: take linear or heads")
         if self.stop_when and not self.watch.judge:
             raise ValueError("stop_when: fooled needs somebody to ask: set loop.watch.judge")
         return self

@@ -23,16 +23,17 @@ class Audit:
     change: Interval
     """After minus before."""
     preference: Interval
-    """How often labelers prefer the policy now."""
+    """How often the judge prefers the policy now."""
     alarm: bool
     """Truth has fallen, beyond noise."""
     says: str
 
 
 def audit(
-    before: ArrayLike, after: ArrayLike, preferred: ArrayLike | Interval, level: float = 0.95, name: str = "the policy"
-) -> Audit:
-    """Compare what labelers prefer with what is true.
+    before: ArrayLike, after: ArrayLike, preferred: ArrayLike | Interval, level: float = 0.95, name: str = "the policy",
+    judge: str = "labelers",
+) -> Audit:  # fmt: skip
+    """Compare what is preferred with what is true.
 
     The interval of the change is Newcombe's (1998) from the two Wilson intervals, which holds for slices of a dozen.
     Preference may rise while truth falls where labelers overlook errors in answers that sound sure: only answers that
@@ -41,9 +42,10 @@ def audit(
     Args:
         before: (N,) 1 right, 0 wrong: audited answers of the policy one started from.
         after: (M,) of the policy now, to prompts drawn alike.
-        preferred: (K,) 1 where a labeler preferred the policy now, 0.5 a tie, 0 else; or the rate itself.
+        preferred: (K,) 1 where the judge preferred the policy now, 0.5 a tie, 0 else; or the rate itself.
         level: of confidence.
         name: of the policy, for the sentence.
+        judge: who preferred it, for the sentence.
 
     Raises:
         ValueError: a side is empty.
@@ -56,7 +58,8 @@ def audit(
     change = Interval(difference, low, high)
     numbers = f"{100 * then.estimate:.0f} % before, {100 * now.estimate:.0f} % now"
     if high < 0:
-        more = f" while labelers prefer it in {100 * liked.estimate:.0f} % of comparisons" if liked.low > 0.5 else ""
+        liking = f", while it wins {100 * liked.estimate:.0f} % of comparisons judged by {judge}"
+        more = liking if liked.low > 0.5 else ""
         says = f"{name} is wrong more often ({numbers} right in the audited slice){more}: do not trust the preference."
     elif low > 0:
         says = f"{name} is right more often ({numbers} in the audited slice)."

@@ -32,6 +32,7 @@ def cluster_bootstrap(
     n: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    weights: ArrayLike | None = None,
 ) -> Interval:
     """Percentile interval of a statistic, by resampling whole clusters with replacement (Efron and Tibshirani 1993).
 
@@ -44,27 +45,32 @@ def cluster_bootstrap(
         n: resamples.
         seed: of the resampling.
         level: of confidence.
+        weights: (N,) above 0, of the values in their mean; None is 1 each.
 
     Returns:
         The statistic of the values themselves, and the interval.
 
     Raises:
-        ValueError: no values, or another number of clusters than of values.
+        ValueError: no values, another number of clusters than of values, or weights beside a statistic.
     """
     rows = np.asarray(values, dtype=np.float64)
     if rows.shape[0] == 0:
         raise ValueError("no values to bootstrap")
+    if weights is not None and statistic is not None:
+        raise ValueError("weights are of the mean; another statistic weighs its rows itself")
     index = cluster_index(clusters, rows.shape[0])
     size = np.bincount(index)
-    estimate = float(rows.mean() if statistic is None else statistic(rows))
+    weight = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
+    estimate = float(np.average(rows, weights=weight) if statistic is None else statistic(rows))
     if len(size) == 1:
         return Interval(estimate, math.nan, math.nan)
 
     random = np.random.default_rng(seed)
     if statistic is None:
-        total = np.zeros(len(size))
-        np.add.at(total, index, rows)
-        resampled = _resampled_means(total, size, n, random)
+        total, counted = np.zeros(len(size)), np.zeros(len(size))
+        np.add.at(total, index, weight * rows)
+        np.add.at(counted, index, weight)
+        resampled = _resampled_means(total, counted, n, random)
     else:
         members = np.split(np.argsort(index, kind="stable"), np.cumsum(size)[:-1])
         draws = (random.integers(len(size), size=len(size)) for _ in range(n))
@@ -74,9 +80,9 @@ def cluster_bootstrap(
 
 
 def _resampled_means(
-    total: NDArray[np.float64], size: NDArray[np.int64], n: int, random: np.random.Generator
+    total: NDArray[np.float64], size: NDArray[np.float64], n: int, random: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means of ``n`` resamples, from each cluster's sum and size: (C,), (C,) to (n,)."""
+    """Means of ``n`` resamples, from each cluster's weighted sum and its weight: (C,), (C,) to (n,)."""
     clusters = len(size)
     means = []
     for start in range(0, n, step := max(1, _CHUNK // clusters)):
@@ -122,37 +128,43 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
 
 
 def clustered_wilson(
-    hits: ArrayLike, clusters: Sequence[Hashable] | NDArray[np.generic] | None = None, level: float = 0.95
+    hits: ArrayLike,
+    clusters: Sequence[Hashable] | NDArray[np.generic] | None = None,
+    level: float = 0.95,
+    weights: ArrayLike | None = None,
 ) -> Interval:
     """`wilson` for trials that come in clusters, e.g. the pairs of one ranking: it counts n over the design effect.
 
     The design effect is the variance of the rate with whole clusters as the unit, over that of independent trials,
     and never below 1 (Korn and Graubard 1998). Where every trial is the same it cannot be known: each cluster counts
     as one trial. With clusters of one trial this is `wilson`; unlike a bootstrap it holds with few clusters, and at 0
-    and 1.
+    and 1. Weighted trials are worth (Σw)²/Σw² (Kish 1965).
 
     Args:
         hits: (N,) 1 or 0, or between.
         clusters: N labels; None treats each trial as its own cluster.
         level: of confidence.
+        weights: (N,) above 0; None is 1 each.
 
     Raises:
         ValueError: no trials, or another number of clusters than of trials.
     """
     rows = np.asarray(hits, dtype=np.float64)
     index = cluster_index(clusters, len(rows))
-    total, size = np.bincount(index, weights=rows), np.bincount(index)
     if len(rows) == 0:
         raise ValueError("no trials make no rate")
-    rate, count = float(rows.mean()), len(size)
-    independent = rate * (1 - rate) / len(rows)
+    weight = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
+    total, size = np.bincount(index, weights=weight * rows), np.bincount(index, weights=weight)
+    every, count = float(size.sum()), len(size)
+    rate, worth = float(total.sum()) / every, every**2 / float(np.sum(weight**2))
+    independent = rate * (1 - rate) / worth
     if len(rows) == count:
-        trials: float = count
+        trials = worth
     elif independent == 0 or count == 1:
-        trials = count
+        trials = min(float(count), worth)
     else:
-        between = count / (count - 1) * float(np.sum((total - rate * size) ** 2)) / len(rows) ** 2
-        trials = max(len(rows) / max(between / independent, 1.0), 1.0)
+        between = count / (count - 1) * float(np.sum((total - rate * size) ** 2)) / every**2
+        trials = max(worth / max(between / independent, 1.0), 1.0)
     return wilson(rate * trials, trials, level)
 
 

@@ -22,6 +22,7 @@ def win_rate(
     n: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    weights: ArrayLike | None = None,
 ) -> Interval:
     """Share of comparisons won, ties counting half, with an interval by bootstrap over prompts.
 
@@ -31,6 +32,7 @@ def win_rate(
         n: resamples.
         seed: of the resampling.
         level: of confidence.
+        weights: (N,) above 0, of the comparisons; None is 1 each.
 
     Returns:
         The rate over all comparisons.
@@ -41,4 +43,4 @@ def win_rate(
     won = np.asarray(outcomes, dtype=np.float64)
     if not np.all((won >= 0) & (won <= 1)):
         raise ValueError("an outcome is a number from 0 (lost) to 1 (won)")
-    return cluster_bootstrap(won, prompts, n=n, seed=seed, level=level)
+    return cluster_bootstrap(won, prompts, n=n, seed=seed, level=level, weights=weights)
