@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -55,11 +55,6 @@ def make_command(stage: Stage) -> Any:
         as_json: bool,
         **given: Any,
     ) -> None:
-        request: dict[str, Any] = {"inputs": {}, "options": {}}
-        if out is not None and resume:
-            request = _saved_request(out, stage)
-        elif out is None:
-            out, request = _project_request(stage)
         written = read_yaml(config) if config else {}
         for words in override or []:
             assign(written, words)
@@ -69,7 +64,13 @@ def make_command(stage: Stage) -> Any:
         for name in inputs:
             if given[name]:
                 written[name] = given[name]
-        request["inputs"] |= {n: written.pop(n) for n in inputs if isinstance(written.get(n), str | list)}
+        named = {n: written.pop(n) for n in inputs if isinstance(written.get(n), str | list)}
+        request: dict[str, Any] = {"inputs": {}, "options": {}}
+        if out is not None and resume:
+            request = _saved_request(out, stage)
+        elif out is None:
+            out, request = _project_request(stage, named)
+        request["inputs"] |= named
         request["options"] |= written
         with clean_stdout():
             result = _run(stage, request, out, dry_run=dry_run, overwrite=overwrite)
@@ -99,14 +100,14 @@ def _saved_request(out: Path, stage: Stage) -> dict[str, Any]:
     return request
 
 
-def _project_request(stage: Stage) -> tuple[Path, dict[str, Any]]:
-    """Inside a project, its configuration and database say what to train on and where to."""
+def _project_request(stage: Stage, named: Collection[str]) -> tuple[Path, dict[str, Any]]:
+    """Inside a project, its configuration and database say where to, and what to train on beyond what is named."""
     if not Path("hearken.yaml").is_file():
         raise UserError("--out is missing", "Name the folder that the result shall go to, or run this inside a project")
     from hearken.loop.project import Project
 
     project = Project(Path())
-    name, inputs, options = project.request(stage.name)
+    name, inputs, options = project.request(stage.name, named)
     given = {field: value for field in INPUTS if (value := getattr(inputs, field))}
     return project.artifacts / name, {"inputs": given, "options": options}
 
@@ -120,10 +121,21 @@ def _run(stage: Stage, request: dict[str, Any], out: Path, *, dry_run: bool, ove
             "stage": stage.name,
             "inputs": {name: value for name in INPUTS if (value := getattr(inputs, name))},
             "options": options.model_dump(mode="json"),
-            "estimate": estimate(stage, inputs, options),
+            "estimate": estimate(stage, inputs, options) | ({"judge_requests": asked} if asked else {}),
         }
+    if asked:
+        typer.echo(f"labeler:ai: at most {asked:,} requests, less what was asked before", err=True)
     artifact = run_stage(stage, inputs, options, out, overwrite=overwrite)
     return {"out": str(artifact.path), "kind": artifact.kind, "metrics": artifact.metrics}
+
+
+def _asked(inputs: Inputs, options: Options) -> int:
+    """Requests to a model that judges in place of a reward model; 0 where none does."""
+    if "labeler:" not in (inputs.reward or "") or not hasattr(options, "samples"):
+        return 0
+    from hearken.labelers.rewards import requests
+
+    return requests(str(inputs.reward), options)
 
 
 def _as_yaml(dry: dict[str, Any]) -> str:
