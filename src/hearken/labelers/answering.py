@@ -104,13 +104,8 @@ def _people(store: FeedbackStore) -> set[str]:
 
 def register(store: FeedbackStore, labeler: AILabeler) -> str:
     """The labeler's id in the database, where it is entered once."""
-    found = next((r for r in store.labelers(kind="ai") if r.name == labeler.name), None)
-    if found is None:
-        attributes = dict(labeler.attributes)
-        found = store.add_labeler(
-            LabelerRecord(name=labeler.name, kind="ai", id=f"ai-{hash_id(labeler.name)[:12]}", attributes=attributes)
-        )
-    return found.id
+    record = LabelerRecord(name=labeler.name, kind="ai", id=labeler.id, attributes=dict(labeler.attributes))
+    return store.add_labeler(record).id
 
 
 @dataclass

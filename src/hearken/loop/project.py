@@ -271,9 +271,7 @@ class Project:
             found = {r.name: r for r in store.labelers(kind="simulated")}
             for one in panel.labelers:
                 if one.name not in found:
-                    record = LabelerRecord(
-                        name=one.name, kind="simulated", id=f"simulated-{one.name}", attributes=dict(one.attributes)
-                    )
+                    record = LabelerRecord(name=one.name, kind="simulated", id=one.id, attributes=dict(one.attributes))
                     found[one.name] = store.add_labeler(record)
             turns = _after_last(store, [(one, found[one.name].id) for one in panel.labelers])
             open_items = store.items(round=round, done=False)
@@ -301,9 +299,10 @@ class Project:
         """
         from hearken.labelers import answering
         from hearken.labelers.constitution import load_constitution
+        from hearken.labelers.judges import CHOICE_TOKENS
 
         load_constitution(constitution)  # a wrong name is said before anything is counted
-        out = MAX_TOKENS if reasoning else 4
+        out = MAX_TOKENS if reasoning else CHOICE_TOKENS
         seed = self.config.seed if seed is None else seed
         with self.store() as store:
             prices: dict[str, Any] = {"round": round, "price_in": price_in, "price_out": price_out}
