@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -81,19 +81,42 @@ def estimate(
             continue
         texts = texts or {r.id: r for r in store.responses(round=round)}
         lengths = [len(texts[i].text) if i in texts else 400 for i in item.response_ids]
+        asked.append((length(store.prompt(item.prompt_id).content), lengths))
+    return cost_of(asked, tokens_out, price_in, price_out)
+
+
+def cost_of(
+    asked: Sequence[tuple[int, Sequence[int]]],
+    tokens_out: int,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
+    *,
+    items: int | None = None,
+) -> Cost:
+    """What comparisons will take.
+
+    Args:
+        asked: of each, the characters of its prompt and of its responses.
+        tokens_out: see `estimate`, as are the prices.
+        price_in: likewise.
+        price_out: likewise.
+        items: how many there are in all, where ``asked`` is a sample of them.
+    """
+    requests = inside = 0
+    for prompt, lengths in asked:
         pairs = len(lengths) * (len(lengths) - 1)  # in both orders
-        characters = (len(lengths) - 1) * 2 * sum(lengths) + pairs * _size(store, item.prompt_id)
-        items, requests = items + 1, requests + pairs
+        characters = (len(lengths) - 1) * 2 * sum(lengths) + pairs * prompt
+        requests += pairs
         inside += math.ceil(characters / CHARACTERS_PER_TOKEN) + pairs * OVERHEAD_TOKENS
+    if items is not None:
+        requests, inside = (round(n * items / len(asked)) for n in (requests, inside))
     outside = requests * tokens_out
-    return Cost(items, requests, inside, outside, (inside * price_in + outside * price_out) / 1e6)
+    price = (inside * price_in + outside * price_out) / 1e6
+    return Cost(len(asked) if items is None else items, requests, inside, outside, price)
 
 
-def _size(store: FeedbackStore, prompt_id: str) -> int:
-    return _length(store.prompt(prompt_id).content)
-
-
-def _length(content: Content) -> int:
+def length(content: Content) -> int:
+    """Characters of a prompt."""
     return len(content) if isinstance(content, str) else sum(len(m.content) for m in content)
 
 
@@ -249,7 +272,7 @@ def estimate_revisions(
     todo = drafts(store, round=round)
     requests = inside = 0
     for draft in todo:
-        size = math.ceil((_length(draft.prompt) + len(draft.response.text)) / CHARACTERS_PER_TOKEN) + OVERHEAD_TOKENS
+        size = math.ceil((length(draft.prompt) + len(draft.response.text)) / CHARACTERS_PER_TOKEN) + OVERHEAD_TOKENS
         if draft.critiques:
             requests, inside = requests + 1, inside + size + math.ceil(sum(map(len, draft.critiques)) / 4)
         else:  # asked for a critique first, which is then read again
