@@ -74,7 +74,7 @@ def estimate(
         price_out: of a million tokens written.
         only: the items that are asked; None means all that are open.
     """
-    items = requests = inside = 0
+    asked: list[tuple[int, list[int]]] = []
     texts: dict[str, Response] = {}
     for item in store.items(round=round, done=False):
         if item.kind != "comparison" or (only is not None and item.id not in only):
@@ -292,7 +292,7 @@ def revise(
 
     Returns:
         Figures: revisions made, how many of them heed people's critiques, responses for which the judge gave none, and
-        revisions that changed nothing.
+        revisions that changed nothing; and the labeler's agreement with people on pairs, where it has judged any.
     """
     labeler_id = register(store, labeler)
     counts = {"revisions": 0, "heeded": 0, "no_answer": 0, "unchanged": 0}
@@ -318,7 +318,7 @@ def revise(
                 counts["heeded"] += bool(draft.critiques) and found is not None and not unchanged
                 bar.advance(1)
                 patience.count("" if found is None else None)
-    return {"labeler": labeler.name} | counts
+    return {"labeler": labeler.name} | counts | agreement(store, labeler_id)
 
 
 def _revision_id(kind: str, response: Response, labeler_id: str) -> str:

@@ -320,6 +320,7 @@ class Project:
             else:
                 found = answering.answer_queue(store, labeler, **how, only=only)
         write_json(self.path / "runs" / "ai-labels.json", found)
+        announce(answering.say(found))
         return found
 
     def ai_labeler(
