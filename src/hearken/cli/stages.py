@@ -23,13 +23,14 @@ INPUTS = {
     "model": "The model to start from: a folder or a Hub name.",
     "data": "What to train on: a file, a folder or a Hub name; may be repeated.",
     "validation": "Held-out data; without it, some prompts of --data are set aside.",
-    "reward": "The reward model: a folder or a Hub name.",
+    "reward": "What is optimised: a reward model (a folder or a Hub name), rule:NAME, metric:NAME, labeler:ai, your "
+    "module:function, or several with weights, such as my-reward,rule:length*0.5.",
     "ref": "The reference policy of the KL penalty; without it, --model as it was at the start.",
     "ptx": "Text for the pretraining term (PPO-ptx); may be repeated.",
     "references": "Responses whose mean score is set to zero; may be repeated.",
 }
 MANY = ("data", "validation", "ptx", "references")
-_MODELS = ("model", "reward", "ref")
+_METAVARS = {"model": "MODEL", "ref": "MODEL", "reward": "REWARD"}
 _FILES = "Inputs and output"
 
 
@@ -116,6 +117,7 @@ def _run(stage: Stage, request: dict[str, Any], out: Path, *, dry_run: bool, ove
     options = stage.options.parse(request["options"], where=f"train {stage.name}")
     given: dict[str, Any] = {n: _paths(value) if n in MANY else value for n, value in request["inputs"].items()}
     inputs = Inputs(**given)
+    asked = _asked(inputs, options)
     if dry_run:
         return {
             "stage": stage.name,
@@ -191,8 +193,7 @@ _COMMON = (
 
 def _input_parameter(name: str, stage: Stage) -> inspect.Parameter:
     text = INPUTS[name] + (" (required)" if name in stage.needs else "")
-    metavar = "MODEL" if name in _MODELS else "PATH"
-    option = typer.Option(f"--{name}", metavar=metavar, help=text, rich_help_panel=_FILES)
+    option = typer.Option(f"--{name}", metavar=_METAVARS.get(name, "PATH"), help=text, rich_help_panel=_FILES)
     return _parameter(name, Annotated[list[str] | None if name in MANY else str | None, option])
 
 
