@@ -7,7 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 Answer = Callable[[dict[str, Any]], tuple[int, Any]]
 """A request's body to a status and a body (or raw bytes)."""
@@ -20,6 +24,26 @@ def reply(text: str, choices: dict[str, float] | None = None) -> dict[str, Any]:
         "choices": [{"message": {"role": "assistant", "content": text}, "logprobs": logprobs}],
         "usage": {"prompt_tokens": 50, "completion_tokens": 1},
     }
+
+
+def over(folder: Path) -> Answer:
+    """What a causal language model says: greedily, with the likeliest first tokens where they are asked for."""
+    model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        ids = tok(written(body["messages"]), return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            said = model.generate(ids, max_new_tokens=body["max_tokens"], do_sample=False)[0, ids.shape[1] :]
+            top = torch.log_softmax(model(ids).logits[0, -1], -1).topk(body.get("top_logprobs", 1))
+        choices = {tok.decode([i]): value for i, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)}
+        return 200, reply(tok.decode(said), choices if body.get("logprobs") else None)
+
+    return answer
+
+
+def written(messages: list[dict[str, str]]) -> str:
+    """A dialogue as text, up to where the answer begins."""
+    return "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
 
 
 @contextmanager

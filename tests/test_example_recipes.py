@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,21 @@ def oasst(path: Path) -> dict[str, Path]:
 
 
 def tldr(path: Path) -> dict[str, Path]:
+    """The columns of the data sets that the recipe names."""
+    asked = [f"POST: {words} today.\n\nTL;DR:" for words in WORDS]
+    return {
+        "posts": write(
+            path / "posts.jsonl", [{"prompt": p, "completion": f" {w}"} for p, w in zip(asked, WORDS, strict=True)]
+        ),
+        "choices": write(
+            path / "choices.jsonl",
+            [{"prompt": p, "chosen": f" {w}", "rejected": " nothing"} for p, w in zip(asked, WORDS, strict=True)],
+        ),
+    }
+
+
+def openai(path: Path) -> dict[str, Path]:
+    """OpenAI's own columns, which the recipe's comments offer."""
     posts = [{"id": str(i), "subreddit": "pets", "title": w, "post": f"{w} today."} for i, w in enumerate(WORDS)]
     choices = [
         {"info": post, "summaries": [{"text": post["title"]}, {"text": "nothing"}], "choice": 0, "worker": "w"}
@@ -64,7 +80,7 @@ def tldr(path: Path) -> dict[str, Path]:
     }
 
 
-RECIPES = {"dialogue_hh": hh, "dialogue_oasst": oasst, "summaries_tldr": tldr}
+RECIPES = (("dialogue_hh", hh), ("dialogue_oasst", oasst), ("summaries_tldr", tldr), ("summaries_tldr", openai))
 
 
 def run(recipe: str, data: dict[str, Path], folder: Path, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -83,13 +99,13 @@ def run(recipe: str, data: dict[str, Path], folder: Path, **more: Any) -> subpro
 
 
 def test_every_recipe_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == set(RECIPES)
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {recipe for recipe, _ in RECIPES}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_runs(recipe: str, tmp_path: Path) -> None:
-    data = RECIPES[recipe](tmp_path)
+@pytest.mark.parametrize(("recipe", "columns"), RECIPES)
+def test_a_recipe_runs(recipe: str, columns: Callable[[Path], dict[str, Path]], tmp_path: Path) -> None:
+    data = columns(tmp_path)
     done = run(recipe, data, tmp_path)
     assert done.returncode == 0, done.stderr
     stages = list(read_yaml(EXAMPLES / f"{recipe}.yaml")["stages"])

@@ -67,6 +67,33 @@ def test_sample_and_label(hearken: Run, project: Path, tmp_path: Path) -> None:
     assert told(hearken("export", "out.jsonl", "--as", "rankings", "-C", "p", "--json"))["rows"] == first["queued"]
 
 
+QUICK = ("--batch", 4, "--precision", "fp32", "--trackers", "none", "--json")
+
+
+def test_a_named_reward_needs_no_reward_model(hearken: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    words = ("train", "rloo", "--episodes", 8, "--samples", 2, "--max-new-tokens", 4, *QUICK)
+    refused = hearken(*words)
+    assert refused.exit_code == 2 and "no reward model yet" in refused.stderr
+    done = told(hearken(*words, "--reward", "rule:distinct"))
+    assert done["out"] == "artifacts/r01-rloo"
+    inputs = json.loads((project / done["out"] / "manifest.json").read_text())["inputs"]
+    assert inputs["reward"] == "rule:distinct" and inputs["data"][0].startswith("snapshots/prompt-train")
+    assert Path(inputs["model"]).name == Path(inputs["ref"]).name == "model"
+
+
+def test_named_data_need_none_in_the_database(
+    hearken: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_examples([Comparison(prompt, ("good", "bad"), (0, 1)) for prompt in PROMPTS], tmp_path / "pairs.jsonl")
+    monkeypatch.chdir(project)
+    refused = hearken("train", "dpo", *QUICK)
+    assert refused.exit_code == 2 and "no comparison in the split 'train'" in refused.stderr
+    done = told(hearken("train", "dpo", *QUICK, "--data", "../pairs.jsonl"))
+    manifest = json.loads((project / done["out"] / "manifest.json").read_text())
+    assert manifest["inputs"]["data"] == ["../pairs.jsonl"] and manifest["data"]["rows"] > 0
+
+
 @pytest.mark.parametrize("command", ["import x.jsonl", "export x.jsonl", "sample", "label", "evaluate", "report"])
 def test_outside_a_project(hearken: Run, command: str, tmp_path: Path) -> None:
     done = hearken(*command.split())

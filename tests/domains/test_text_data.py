@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tiny_models import tokenizer, write_rows
 
 from hearken.domains.text.data import Reader, best, demonstrations, judgments, prompts
 from hearken.domains.text.encoder import TextEncoder
+from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Message, PromptOnly, Rating, Thumb
 from hearken.training.options import TextOptions
@@ -32,6 +35,26 @@ def test_rows_are_split_by_prompt_and_counted(tmp_path: Path) -> None:
     assert [r.prompt for r in again.train] == [r.prompt for r in found.train]
     with pytest.raises(UserError, match="in the training data"):
         reader().rows([str(path)], [str(path)], 0, 0)
+
+
+def test_rows_that_contradict_each_other_are_refused_where_a_function_reads_them(tmp_path: Path) -> None:
+    rows = [{"prompt": "one", "answer": 1, "id": 1}, {"prompt": "two", "answer": 2}, {"prompt": "two", "answer": 2}]
+    first = write_rows(tmp_path / "a.jsonl", rows)
+    second = write_rows(tmp_path / "b.jsonl", [{"prompt": "new"}, {"prompt": "one", "answer": 3, "id": 1}])
+    policy: Any = SimpleNamespace(encoder=ENCODER, scorer=SimpleNamespace(device="cpu"))
+    options = SimpleNamespace(trust_reward=False, pessimism=0.0, width="linear", combine="sum")
+
+    def known(*paths: Path) -> Known:
+        found = reader().rows([str(path) for path in paths], [], 0, 0).train
+        return prompt_facts(found, *prompts(found, ENCODER))
+
+    alone, both = known(first), known(first, second)
+    assert [facts for _, facts in alone.values()] == [{"answer": 1, "id": 1}, {"answer": 2}]
+    assert callable(open_reward("rule:answer", policy, alone, options))
+    told = r"a\.jsonl, row 1 and .*b\.jsonl, row 2 have the same prompt, but not the same answer\. .*keep the right row"
+    with pytest.raises(UserError, match=told):
+        open_reward("rule:answer", policy, both, options)
+    assert next(facts for _, facts in both.values()) == {"answer": 1, "id": 1}, "a reward model does not mind"
 
 
 def test_the_best_response_is_a_demonstration() -> None:

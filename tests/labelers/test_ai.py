@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from judge_server import reply, serve
+from judge_server import over, reply, serve, written
 from tiny_models import write_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from hearken.cli.main import app
@@ -27,7 +29,7 @@ from hearken.feedback.records import (
 )
 from hearken.feedback.snapshot import inline_examples
 from hearken.feedback.store import FeedbackStore
-from hearken.labelers.ai import AILabeler, Nonsense, spoken
+from hearken.labelers.ai import AILabeler, Nonsense, question, spoken
 from hearken.labelers.answering import agreement, answer_queue, estimate, estimate_revisions, revise
 from hearken.labelers.constitution import Constitution, Principle, load_constitution
 from hearken.labelers.judges import LocalJudge, Reply, ServerJudge
@@ -54,7 +56,7 @@ def foxes(body: str) -> tuple[int, int]:
 class Scripted:
     """Counts foxes; leans to the first response by ``side``; tells log-probabilities, or words alone."""
 
-    name = "scripted"
+    name = identity = "scripted"
 
     def __init__(self, side: float = 0.0, words: bool = False) -> None:
         self.side, self.words = side, words
@@ -182,6 +184,36 @@ def test_a_server_answers_the_queue(store: FeedbackStore) -> None:
     assert len(principles) > 2, "drawn anew for each item"
 
 
+def test_a_model_behind_a_server_answers_the_queue(store: FeedbackStore, tmp_path: Path) -> None:
+    """Nothing is scripted: a language model of 28,000 weights, whose head says A or B by what it has read."""
+    folder = write_base(tmp_path / "judge", context=1024, tie_word_embeddings=False)
+    model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+    def read(*texts: str) -> torch.Tensor:
+        asked = [question(f"tell {n}", *texts, ONE.principles[0], reasoning=False) for n in range(12)]
+        prompts = [written([{"role": m.role, "content": m.content} for m in dialogue]) for dialogue in asked]
+        with torch.no_grad():
+            return torch.cat(
+                [model.model(tok(p, return_tensors="pt")["input_ids"]).last_hidden_state[:, -1] for p in prompts]
+            )
+
+    for letter, seen_by_it in (("A", read("fox fox fox", "fox home")), ("B", read("fox", "fox fox fox home"))):
+        model.lm_head.weight.data[tok.convert_tokens_to_ids(letter)] = seen_by_it.mean(0)
+    model.save_pretrained(folder)
+    with serve(over(folder)) as (url, seen):
+        done = answer_queue(store, AILabeler(ServerJudge(url, "tiny"), ONE), workers=2)
+        text = ServerJudge(url, "tiny").ask((Message("user", "A or B?"),), 3).text
+    assert (done["judgments"], done["skipped"], len(seen)) == (12, 0, 25) and text
+    head = model.lm_head.weight.detach()
+    a, b = (head[tok.convert_tokens_to_ids(letter)] for letter in "AB")
+    first = next(store.judgments())
+    texts = [store.response(one).text for one in first.payload.response_ids]  # type: ignore[union-attr]
+    which = int(str(store.prompt(first.prompt_id).content).split()[1])
+    for order, (i, j) in {"0,1": (0, 1), "1,0": (1, 0)}.items():
+        hidden = read(texts[i], texts[j])[which]
+        assert first.metadata["log_odds"][order] == pytest.approx(float(hidden @ (a - b)), abs=1e-3)
+
+
 def test_nonsense_is_refused_and_what_was_judged_stays(store: FeedbackStore) -> None:
     count = iter(range(1000))
     told = pytest.raises(UserError, match=r"answered \d+ of \d+ questions with neither A nor B.*turtles")
@@ -193,7 +225,9 @@ def test_nonsense_is_refused_and_what_was_judged_stays(store: FeedbackStore) -> 
 
 def test_critiques_become_revisions(store: FeedbackStore) -> None:
     done = revise(store, AILabeler(Scripted(), ONE))
-    assert done == {"labeler": "scripted/one", "revisions": 12, "heeded": 0, "no_answer": 0, "unchanged": 0}
+    assert done == {
+        "labeler": "scripted/one", "revisions": 12, "heeded": 0, "no_answer": 0, "unchanged": 0, "overlap": 0,
+    }  # fmt: skip
     kinds = [j.kind for j in store.judgments()]
     assert kinds.count("critique") == kinds.count("edit") == 12
     demonstrations = list(inline_examples(store, ("demonstration",)))

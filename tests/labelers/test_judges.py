@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Message
+from hearken.labelers.ai import AILabeler
+from hearken.labelers.constitution import load_constitution
 from hearken.labelers.judges import CachedJudge, LocalJudge, Reply, ServerJudge, best_of_each, open_judge
 
 ASK = (Message("user", "A or B?"),)
@@ -77,6 +80,25 @@ def test_replies_are_remembered(tmp_path: Path) -> None:
             assert judge.ask(ASK, 5).text == "A"
         CachedJudge(ServerJudge(url, "other"), tmp_path).ask(ASK, 5)
     assert len(seen) == 3
+
+
+def test_namesakes_are_told_apart(tmp_path: Path) -> None:
+    """Of two models of one name, and of one retrained, neither is given the other's replies or judgments."""
+    first, second = write_base(tmp_path / "a" / "final"), write_base(tmp_path / "b" / "final", initializer_range=0.2)
+    one, other = LocalJudge(str(first)), LocalJudge(str(second))
+    assert one.name == other.name == "final" and one.identity != other.identity
+    for judge in (one, other, one):
+        CachedJudge(judge, tmp_path / "cache").choose(ASK, ("A", "B"))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    labelers = [AILabeler(judge, load_constitution("general")) for judge in (one, other)]
+    assert labelers[0].name == labelers[1].name and labelers[0].id != labelers[1].id
+    shutil.copytree(first, tmp_path / "copy")
+    (first / "manifest.json").write_text("{}")
+    assert LocalJudge(str(first)).identity == LocalJudge(str(tmp_path / "copy")).identity == one.identity
+    write_base(first, initializer_range=0.3)
+    assert LocalJudge(str(first)).identity != one.identity
+    servers = {ServerJudge(url, "m").identity for url in ("http://a/v1", "http://b/v1", "http://a/v1/")}
+    assert len(servers) == 2
 
 
 def test_a_local_model_compares_the_options_themselves(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ import torch
 from judge_server import reply, serve
 from tiny_models import write_base, write_rows
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 import hearken.labelers.rewards as rewards
 from hearken.algorithms.stage import train
+from hearken.cli.main import app
 from hearken.errors import UserError
+from hearken.labelers.judges import Reply
 from hearken.progress import quiet
 
 SHOWN = re.compile(r"Response A:\n(.*?)\n\nResponse B:\n(.*?)\n\nPrinciple", re.DOTALL)
@@ -26,8 +30,9 @@ def prefers_short(body: dict[str, Any]) -> tuple[int, Any]:
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rewards._labeler.cache_clear()
+    monkeypatch.setenv("HEARKEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HEARKEN_JUDGE", "tiny")
 
 
@@ -52,6 +57,61 @@ def test_a_judge_must_be_named_and_make_sense(judged, monkeypatch: pytest.Monkey
     monkeypatch.delenv("HEARKEN_JUDGE")
     with pytest.raises(UserError, match="no judge is named"):
         rewards.ai(["p", "p"], ["a", "b"], [{}, {}])
+
+
+def test_what_was_asked_is_not_asked_again(judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is resumed in another process finds the replies, in a project among those of `hearken label`."""
+
+    def ask() -> list[float]:
+        rewards._labeler.cache_clear()
+        return rewards.ai(["p", "p"], ["b", "ccc"], [{}, {}])
+
+    with serve(prefers_short) as (url, seen):
+        monkeypatch.setenv("HEARKEN_JUDGE_URL", url)
+        assert ask() == ask() and len(seen) == 2
+        assert len(list((tmp_path / "cache/judge").glob("*.json"))) == 2
+        (tmp_path / "hearken.yaml").touch()
+        monkeypatch.chdir(tmp_path)
+        assert ask() == ask() and len(seen) == 4
+        assert len(list((tmp_path / "runs/judge").glob("*.json"))) == 2
+
+
+def test_the_pace_is_the_environment_s(judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARKEN_JUDGE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("HEARKEN_JUDGE_PER_MINUTE", "30")
+    judges: list[Any] = []
+    monkeypatch.setattr(rewards, "CachedJudge", lambda judge, folder: judges.append(judge) or Mute())
+    rewards.ai(["p", "p"], ["b", "ccc"], [{}, {}])
+    assert judges[0].per_minute == 30
+    monkeypatch.setenv("HEARKEN_JUDGE_PER_MINUTE", "often")
+    with pytest.raises(UserError, match="HEARKEN_JUDGE_PER_MINUTE=often is not a number"):
+        rewards.ai(["p", "p"], ["b", "ccc"], [{}, {}])
+
+
+class Mute:
+    name = identity = "mute"
+
+    def choose(self, dialogue: Any, options: Any) -> Reply:
+        return Reply("A", {"A": 0.0, "B": 0.0})
+
+
+def test_the_number_of_requests_is_said_first(judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_base(tmp_path / "base")
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": f"tell {i} the"} for i in range(8)])
+    words = "train rloo --model base --data prompts.jsonl --out out --json --batch 8 --episodes 16 --samples 4"
+    words += " --max-new-tokens 6 --precision fp32 --trackers none --reward labeler:ai"
+    with serve(prefers_short) as (url, seen):
+        monkeypatch.setenv("HEARKEN_JUDGE_URL", url)
+        dry = CliRunner().invoke(app, [*words.split(), "--dry-run"])
+        assert dry.exit_code == 0 and json.loads(dry.stdout)["estimate"]["judge_requests"] == 48 and not seen, (
+            dry.stderr
+        )
+        done = CliRunner().invoke(app, words.split())
+    assert done.exit_code == 0 and "labeler:ai: at most 48 requests" in done.stderr, done.stderr
+    assert 40 <= len(seen) <= 48, "fewer where two responses are one"
+    plain = CliRunner().invoke(app, [*words.replace("labeler:ai", "rule:distinct").split(), "--dry-run"])
+    assert "judge_requests" not in json.loads(plain.stdout)["estimate"]
 
 
 def test_online_dpo_by_a_labeler(judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from hearken.loop.measured import join, task_rate
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.publishing import model_card
 from hearken.loop.reporting import compose, round_of, write_report
+from hearken.loop.rounds import heard
 from hearken.training.artifact import Artifact, write_json
 
 PROMPTS = [f"Tell tale {i}." for i in range(12)]
@@ -87,6 +88,31 @@ def evaluated(project: Project, **more: Any) -> None:
         "policies": {"r00-sft": policy(0.0), "r01-dpo": worse, "r02-dpo": policy(0.5, win_rate=[0.7, 0.6, 0.8])},
     }  # fmt: skip
     (project.path / "evaluation.json").write_text(json.dumps(found | more))
+
+
+def test_how_far_a_model_agrees_with_people_is_kept_and_shown(project: Project) -> None:
+    """A model says what one of two people says, who contradict each other: no better than chance."""
+    judged(project)
+    assert "κ with people" not in render(compose(project))
+    with project.store() as store:
+        store.add_labeler(Labeler(name="tiny/general", id="ai-1", kind="ai"))
+        store.add_labeler(Labeler(name="tiny/stories", id="ai-2", kind="ai"))
+        for said in list(store.judgments(labeler_id="ana", kinds=("comparison",))):
+            again = Judgment(prompt_id=said.prompt_id, labeler_id="ai-1", payload=said.payload, round=1)
+            store.submit(again)
+        alone = Response(prompt_id=said.prompt_id, text="another", policy="r00-sft", round=1)
+        store.add_responses([alone])
+        payload = ComparisonPayload(response_ids=(alone.id, said.payload.response_ids[0]), ranks=(0, 1))  # type: ignore[union-attr]
+        store.submit(Judgment(prompt_id=said.prompt_id, labeler_id="ai-2", payload=payload, round=1))
+        _, metrics = heard(store, 1)
+    assert metrics["ai"]["ai-1"]["overlap"] == 24 and metrics["ai"]["ai-1"]["kappa"] == pytest.approx(0, abs=1e-9)
+    assert metrics["ai"]["ai-2"] == {"overlap": 0}
+    found = compose(project)
+    judges = {j.name: j for j in found.judges}
+    assert judges["tiny/general"].overlap == 24 and judges["tiny/general"].kappa.estimate == pytest.approx(0, abs=1e-9)  # type: ignore[union-attr]
+    assert (judges["tiny/stories"].overlap, judges["tiny/stories"].kappa) == (0, None)
+    assert (judges["ana"].overlap, judges["ana"].kappa) == (None, None)
+    assert "κ with people" in render(found)
 
 
 def test_an_empty_project_says_so(project: Project) -> None:

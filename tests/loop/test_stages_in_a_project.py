@@ -73,10 +73,10 @@ def judge(project: Project, *payloads: Any) -> None:
 
 
 def train(project: Project, stage: str, given: dict[str, str] | None = None, **more: Any) -> Any:
-    name, inputs, options = project.request(stage)
+    name, inputs, options = project.request(stage, given or ())
     inputs = replace(inputs, **given or {})
     found = find_stage(stage)
-    options = options | FAST | more
+    options = options | {key: value for key, value in FAST.items() if key in found.options.model_fields} | more
     return run_stage(found, inputs, found.options.parse(options), project.artifacts / name, overwrite=True)
 
 
@@ -183,14 +183,38 @@ def test_several_attributes(project: Project) -> None:
         train(project, "rft", {"reward": f"{reward.path}#kind"}, **SAMPLED, samples=2)
 
 
-def test_ratings_then_reinforcement(project: Project) -> None:
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ("ppo", "rloo", "grpo", "rft", "online_dpo"),
+        pytest.param(("reinforce", "a2c", "trpo", "nlpo"), marks=pytest.mark.slow),
+    ],
+)
+def test_ratings_then_reinforcement(project: Project, stages: tuple[str, ...]) -> None:
     judge(project, rated("happily", 5), rated("sadly", 1))
     reward = train(project, "reward")
     assert reward.manifest["data"]["judgments"] == 32
-    for stage in ("ppo", "rloo", "grpo", "rft", "online_dpo"):
+    for stage in stages:
         artifact = train(project, stage, **SAMPLED, samples=2)
         assert changed(project, artifact), stage
         assert artifact.manifest["parents"]["reward"] == str(reward.path)
+
+
+def test_recorded_scores_without_sampling(project: Project) -> None:
+    judge(project, rated("happily", 5), rated("sadly", 1))
+    artifact = train(project, "ilql", lr=1e-2)
+    assert artifact.kind == "ilql" and changed(project, artifact)
+
+
+def test_a_score_in_python(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody judges: a function of one's own is what is optimised."""
+    (tmp_path / "merriment.py").write_text(
+        "def score(prompts, responses, metadata):\n    return [*map(len, responses)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    artifact = train(project, "rloo", {"reward": "merriment:score"}, **SAMPLED, samples=2)
+    assert changed(project, artifact) and artifact.metrics["score"] > 0
+    assert artifact.manifest["inputs"]["reward"] == "merriment:score"
 
 
 def test_edits_and_critiques(project: Project) -> None:
@@ -208,7 +232,7 @@ def test_critiques_are_heeded_and_imitated(project: Project, monkeypatch: pytest
     """critique -> revision by an AI labeler who reads it -> SFT, and the revision above the original."""
 
     class Reader:
-        name = "reader"
+        name = identity = "reader"
 
         def ask(self, dialogue: Any, max_tokens: int) -> Reply:
             assert "too sad" in dialogue[-1].content
@@ -219,6 +243,7 @@ def test_critiques_are_heeded_and_imitated(project: Project, monkeypatch: pytest
     said: list[str] = []
     done = project.ai_labels("reader", revise=True, announce=said.append)
     assert done["heeded"] == done["revisions"] == 16 and said[0].startswith("16 responses to revise, 16 requests")
+    assert said[1].startswith("No pair was judged by people too")
     sft = train(project, "sft", lr=1e-2)
     assert sft.manifest["data"]["rows"] == 16 and changed(project, sft)
     assert changed(project, train(project, "dpo"))

@@ -150,12 +150,15 @@ def test_an_ai_judges_rounds_checkpoints_and_policies(tales: Tales) -> None:
     with serve(longer) as (url, seen):
         ai = {"judge": "tiny-judge", "url": url}
         project = tales(**WATCHED, labelers="ai", judge="ai", ai=ai, watch={"judge": "ai", "every": 2, "prompts": 2})
-        done = Loop(project).run()
+        said: list[str] = []
+        done = Loop(project, announce=said.append).run()
+        assert any(line.startswith("No pair was judged by people too") for line in said)
         assert done["policy"] == "r01-ppo" and 0 <= done["figures"][0]["win_rate"][0] <= 1
         asked_for = len(seen)
         assert asked_for and {request["model"] for request in seen} == {"tiny-judge"}
         judgments = project.artifact("r01-judgments")
         assert judgments is not None and set(judgments.metrics["by"]) == {"ai"}
+        assert list(judgments.metrics["ai"].values()) == [{"overlap": 0}]
         assert says(project)["says"]
         found = evaluate(project, ["r01-ppo"], judge="ai", prompts=2)
         assert found["judge"] == "an AI labeler" and len(seen) == asked_for, "what it was asked before it is not again"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from people_world import SECRET_POLICY, Site, Visitor, fill
 
-from hearken.feedback.records import QueueItem
+from hearken.feedback.records import QueueItem, new_id
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
 from hearken.server.tasks import places
@@ -89,6 +89,34 @@ def test_strength_and_both_bad_are_kept(store: FeedbackStore) -> None:
     first, second = store.judgments()
     assert first.payload.strength == 0.75 and first.tags == ("clearer",)  # type: ignore[union-attr]
     assert second.payload.ranks == (0, 0) and second.tags == ("both bad",)  # type: ignore[union-attr]
+
+
+def test_a_share_and_its_grounds_are_stored_for_the_responses(store: FeedbackStore) -> None:
+    """A client speaks of places; what is stored speaks of the item's responses, wherever they stood."""
+    fill(store, slots=4)
+    site = site_of(store, "comparison")
+    grounds = {"principle": "brief", "log_odds": {"0,1": 2.0, "1,0": -1.0}, "reasoning": {"0,1": "It is brief."}}
+    turned = set()
+    for name in ("one", "two", "three", "four"):
+        robot = site.machine(name)
+        for task in robot.post("/api/v1/claims", json={"n": 3}).json()["tasks"]:
+            answer = {"kind": "comparison", "ranks": [0, 1], "share": 0.8}
+            said = {"id": new_id(), "item_id": task["item_id"], "ticket": task["ticket"]}
+            for wrong in ({"share": 0.2}, {"ranks": [1, 0]}):
+                refused = robot.post("/api/v1/judgments", json=said | {"answer": answer | wrong})
+                assert refused.status_code == 422 and "a share is" in refused.json()["error"]
+            far = said | {"answer": answer, "grounds": {"log_odds": {"0,2": 1.0}}}
+            assert robot.post("/api/v1/judgments", json=far).status_code == 422
+            done = robot.post("/api/v1/judgments", json=said | {"answer": answer, "grounds": grounds})
+            assert done.status_code == 200, done.text
+            judgment = store.judgment(said["id"])
+            first = text_at(store, judgment.payload.response_ids[0]) == task["responses"][0]["text"]  # type: ignore[union-attr]
+            assert judgment.payload.share == pytest.approx(0.8 if first else 0.2)  # type: ignore[union-attr]
+            odds = {"0,1": 2.0, "1,0": -1.0} if first else {"1,0": 2.0, "0,1": -1.0}
+            reasoning = {"0,1" if first else "1,0": "It is brief."}
+            assert judgment.metadata == {"via": "api", "principle": "brief", "log_odds": odds, "reasoning": reasoning}
+            turned.add(first)
+    assert turned == {True, False}
 
 
 # -- the other kinds ---------------------------------------------------------------------------------------------

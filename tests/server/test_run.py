@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +26,9 @@ from hearken.errors import UserError
 from hearken.feedback.access import Account
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response, hash_id, new_id
 from hearken.feedback.store import FeedbackStore
-from hearken.labelers.ai import Nonsense
+from hearken.labelers.ai import AILabeler, Nonsense
+from hearken.labelers.constitution import load_constitution
+from hearken.labelers.judges import Reply
 from hearken.labelers.protocol import Ranking
 from hearken.server.client import HearkenClient, label_over_http
 from hearken.server.run import serve
@@ -65,6 +69,10 @@ def started() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], dict[str,
     for server, _ in servers:
         server.kill()
         server.wait()
+
+
+def no_checks(store: FeedbackStore) -> None:
+    store.access.set_settings({"check_share": 0.0})
 
 
 def token_of(store: FeedbackStore, name: str) -> str:
@@ -200,7 +208,7 @@ def test_the_client_does_all_that_a_labeler_does(run_server: Callable[..., Runni
 class Picky:
     """An AI labeler that takes the first response, and cannot judge greetings."""
 
-    name, kind, attributes = "judge@https://example.org/general", "ai", {"judge": "judge"}
+    name, id, kind, attributes = "judge/general", "ai-picky", "ai", {"judge": "judge"}
 
     def judge(self, prompt: Any, responses: Any, seed: int) -> Ranking:
         if "hello" in prompt:
@@ -218,6 +226,87 @@ def test_an_ai_labeler_answers_through_the_api(run_server: Callable[..., Running
     assert labeler.name == Picky.name and sorted(j.kind for j in running.store.judgments()) == [
         "comparison", "comparison", "skip",
     ]  # fmt: skip
+
+
+class Longer:
+    """A judge that prefers the longer response; ``together`` questions are asked at once, or never answered."""
+
+    name = identity = "longer"
+
+    def __init__(self, together: int = 1) -> None:
+        self.barrier = threading.Barrier(together)
+
+    def ask(self, dialogue: Any, max_tokens: int) -> Reply:
+        a, b = SHOWN.search(dialogue[-1].content).groups()  # type: ignore[union-attr]
+        return Reply(f"One has {len(a)} characters, one {len(b)}.\nAnswer: {'A' if len(a) > len(b) else 'B'}")
+
+    def choose(self, dialogue: Any, options: Any) -> Reply:
+        self.barrier.wait(30)
+        a, b = SHOWN.search(dialogue[-1].content).groups()  # type: ignore[union-attr]
+        return Reply("A", {"A": math.copysign(2.0, len(a) - len(b)), "B": 0.0})
+
+
+SHOWN = re.compile(r"Response A:\n(.*?)\n\nResponse B:\n(.*?)\n\nPrinciple", re.DOTALL)
+
+
+def test_what_a_model_says_comes_whole_through_the_api(run_server: Callable[..., Running]) -> None:
+    """Its probability, its principle, its reasoning; the cost is said first, the agreement with people last."""
+    running = run_server(lambda store: (fill(store, slots=3, k=3), fill(store, slots=3), no_checks(store)))
+    store = running.store
+    store.add_labeler(Labeler(id="ann", name="Ann"))
+    for item in store.items():
+        lengths = [len(store.response(one).text) for one in item.response_ids]
+        ranks = tuple(sorted(lengths, reverse=True).index(one) for one in lengths)
+        payload = ComparisonPayload(response_ids=item.response_ids, ranks=ranks)
+        store.submit(Judgment(prompt_id=item.prompt_id, labeler_id="ann", item_id=item.id, payload=payload))
+    said: list[str] = []
+    with HearkenClient(running.url, store.access.add_token("all", ["read", "write"])[0]) as client:
+        thoughtful = AILabeler(Longer(), load_constitution("general"), reasoning=True)
+        done = label_over_http(client, [thoughtful], 0, price_in=1.0, announce=said.append)
+    assert said[0].startswith("At most 6 comparisons, 24 requests: about ") and "out, about 0.00" in said[0]
+    assert (
+        (done["new"], done["skipped"]) == (6, 0) and done["overlap"] == 12 and done["kappa"] == done["agreement"] == 1
+    )
+    assert said[1:] == ["Agreement with people on 12 pairs: kappa 1.00 [1.00, 1.00]"]
+    judgments = list(store.judgments(labeler_id=thoughtful.id))
+    assert {len(j.metadata["log_odds"]) for j in judgments} == {2, 6}
+    for judgment in judgments:
+        assert isinstance(judgment.payload, ComparisonPayload) and judgment.metadata["principle"]
+        lengths = [len(store.response(one).text) for one in judgment.payload.response_ids]
+        for order, odds in judgment.metadata["log_odds"].items():
+            first, second = (lengths[int(i)] for i in order.split(","))
+            assert (odds > 0) == (first > second)
+            assert judgment.metadata["reasoning"][order].startswith(f"One has {first} characters, one {second}.")
+        if len(lengths) == 2:
+            lead = lengths[0] - lengths[1]
+            assert judgment.payload.share == pytest.approx(0.5 if lead == 0 else 0.95 if lead > 0 else 0.05)
+        else:
+            assert judgment.payload.share is None
+
+    said.clear()
+    with HearkenClient(running.url, store.access.add_token("some", ["write"])[0]) as client:
+        done = label_over_http(client, [AILabeler(Longer(), load_constitution("stories"))], 0, announce=said.append)
+    assert done == {"labelers": 1, "new": 6, "skipped": 0}
+    assert said[1:] == [f"How far longer/stories agrees with people stands in {running.url}/owner/agreement"]
+
+
+def test_several_questions_are_asked_at_once(run_server: Callable[..., Running]) -> None:
+    running = run_server(lambda store: (fill(store, prompts=2), no_checks(store)))
+    with HearkenClient(running.url, running.store.access.add_token("some", ["write"])[0]) as client:
+        labeler = AILabeler(Longer(together=2), load_constitution("general"))
+        assert label_over_http(client, [labeler], 0, workers=2)["new"] == 2
+
+
+def test_a_model_that_makes_no_sense_is_refused_through_the_api(run_server: Callable[..., Running]) -> None:
+    class Turtles(Longer):
+        def choose(self, dialogue: Any, options: Any) -> Reply:
+            return Reply("turtles")
+
+    running = run_server(lambda store: ([fill(store, round=n) for n in range(5)], no_checks(store)))
+    refused = pytest.raises(UserError, match="8 of 8 questions with neither A nor B, for example 'turtles'")
+    with HearkenClient(running.url, running.store.access.add_token("some", ["write"])[0]) as client, refused:
+        label_over_http(client, [AILabeler(Turtles(), load_constitution("general"))], 0)
+    assert [j.kind for j in running.store.judgments()] == ["skip"] * 8
 
 
 def test_a_server_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

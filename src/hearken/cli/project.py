@@ -100,6 +100,10 @@ def label(
 
     With --server a running server's queue is answered, through the API that people's pages use.
     """
+
+    def announce(text: str) -> None:
+        typer.echo(text, err=True)
+
     with clean_stdout():
         from hearken.loop.project import Project
 
@@ -114,17 +118,15 @@ def label(
             if labeler == "ai":
                 labelers = [opened.ai_labeler(judge, url, constitution, reasoning, per_minute)]
             with HearkenClient(server, token) as client:
-                done = label_over_http(client, labelers, fixed)
+                done = label_over_http(
+                    client, labelers, fixed, workers=workers, price_in=price_in, price_out=price_out, announce=announce
+                )
         elif labeler == "ai":
             done = opened.ai_labels(
                 judge, url=url, constitution=constitution, reasoning=reasoning, revise=revise, workers=workers,
                 per_minute=per_minute, price_in=price_in, price_out=price_out, seed=seed, dry_run=dry_run,
-                announce=lambda text: typer.echo(text, err=True),
+                announce=announce,
             )  # fmt: skip
-            if "overlap" in done:
-                from hearken.labelers.answering import say
-
-                typer.echo(say(done), err=True)
         else:
             done = opened.label(labeler, seed=seed)
     emit(done, as_json, "Estimated" if dry_run else "Labelled")

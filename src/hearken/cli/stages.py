@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -23,13 +23,14 @@ INPUTS = {
     "model": "The model to start from: a folder or a Hub name.",
     "data": "What to train on: a file, a folder or a Hub name; may be repeated.",
     "validation": "Held-out data.",
-    "reward": "The reward model: a folder or a Hub name.",
+    "reward": "What is optimised: a reward model (a folder or a Hub name), rule:NAME, metric:NAME, labeler:ai, your "
+    "module:function, or several with weights, such as my-reward,rule:length*0.5.",
     "ref": "The reference policy of the KL penalty; without it, --model as it was at the start.",
     "ptx": "Text for the pretraining term (PPO-ptx); may be repeated.",
     "references": "Responses whose mean score is set to zero; may be repeated.",
 }
 MANY = ("data", "validation", "ptx", "references")
-_MODELS = ("model", "reward", "ref")
+_METAVARS = {"model": "MODEL", "ref": "MODEL", "reward": "REWARD"}
 _FILES = "Inputs and output"
 
 
@@ -55,11 +56,6 @@ def make_command(stage: Stage) -> Any:
         as_json: bool,
         **given: Any,
     ) -> None:
-        request: dict[str, Any] = {"inputs": {}, "options": {}}
-        if out is not None and resume:
-            request = _saved_request(out, stage)
-        elif out is None:
-            out, request = _project_request(stage)
         written = read_yaml(config) if config else {}
         for words in override or []:
             assign(written, words)
@@ -69,7 +65,13 @@ def make_command(stage: Stage) -> Any:
         for name in inputs:
             if given[name]:
                 written[name] = given[name]
-        request["inputs"] |= {n: written.pop(n) for n in inputs if isinstance(written.get(n), str | list)}
+        named = {n: written.pop(n) for n in inputs if isinstance(written.get(n), str | list)}
+        request: dict[str, Any] = {"inputs": {}, "options": {}}
+        if out is not None and resume:
+            request = _saved_request(out, stage)
+        elif out is None:
+            out, request = _project_request(stage, named)
+        request["inputs"] |= named
         request["options"] |= written
         with clean_stdout():
             result = _run(stage, request, out, dry_run=dry_run, overwrite=overwrite)
@@ -99,14 +101,14 @@ def _saved_request(out: Path, stage: Stage) -> dict[str, Any]:
     return request
 
 
-def _project_request(stage: Stage) -> tuple[Path, dict[str, Any]]:
-    """Inside a project, its configuration and database say what to train on and where to."""
+def _project_request(stage: Stage, named: Collection[str]) -> tuple[Path, dict[str, Any]]:
+    """Inside a project, its configuration and database say where to, and what to train on beyond what is named."""
     if not Path("hearken.yaml").is_file():
         raise UserError("--out is missing", "Name the folder that the result shall go to, or run this inside a project")
     from hearken.loop.project import Project
 
     project = Project(Path())
-    name, inputs, options = project.request(stage.name)
+    name, inputs, options = project.request(stage.name, named)
     given = {field: value for field in INPUTS if (value := getattr(inputs, field))}
     return project.artifacts / name, {"inputs": given, "options": options}
 
@@ -115,15 +117,27 @@ def _run(stage: Stage, request: dict[str, Any], out: Path, *, dry_run: bool, ove
     options = stage.options.parse(request["options"], where=f"train {stage.name}")
     given: dict[str, Any] = {n: _paths(value) if n in MANY else value for n, value in request["inputs"].items()}
     inputs = Inputs(**given)
+    asked = _asked(inputs, options)
     if dry_run:
         return {
             "stage": stage.name,
             "inputs": {name: value for name in INPUTS if (value := getattr(inputs, name))},
             "options": options.model_dump(mode="json"),
-            "estimate": estimate(stage, inputs, options),
+            "estimate": estimate(stage, inputs, options) | ({"judge_requests": asked} if asked else {}),
         }
+    if asked:
+        typer.echo(f"labeler:ai: at most {asked:,} requests, less what was asked before", err=True)
     artifact = run_stage(stage, inputs, options, out, overwrite=overwrite)
     return {"out": str(artifact.path), "kind": artifact.kind, "metrics": artifact.metrics}
+
+
+def _asked(inputs: Inputs, options: Options) -> int:
+    """Requests to a model that judges in place of a reward model; 0 where none does."""
+    if "labeler:" not in (inputs.reward or "") or not hasattr(options, "samples"):
+        return 0
+    from hearken.labelers.rewards import requests
+
+    return requests(str(inputs.reward), options)
 
 
 def _as_yaml(dry: dict[str, Any]) -> str:
@@ -180,8 +194,7 @@ _COMMON = (
 def _input_parameter(name: str, stage: Stage) -> inspect.Parameter:
     text = _held_out(stage.options) if name == "validation" else INPUTS[name]
     text += " (required)" if name in stage.needs else ""
-    metavar = "MODEL" if name in _MODELS else "PATH"
-    option = typer.Option(f"--{name}", metavar=metavar, help=text, rich_help_panel=_FILES)
+    option = typer.Option(f"--{name}", metavar=_METAVARS.get(name, "PATH"), help=text, rich_help_panel=_FILES)
     return _parameter(name, Annotated[list[str] | None if name in MANY else str | None, option])
 
 

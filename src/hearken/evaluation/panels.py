@@ -379,6 +379,7 @@ def judging(judges: Sequence[Judge]) -> dict[str, Any] | None:
     return {
         "judgments": sum(j.judgments for j in judges),
         "grouped": any(j.group for j in judges),
+        "models": any(j.overlap is not None for j in judges),
         "ties": percent(sum(share * count for share, count in ties) / total) if total else MISSING,
         "bias": bias,
     }

@@ -309,6 +309,10 @@ class Judge:
     """Share of untied pairs won by the response shown first; 0.5 is no side bias."""
     longer: Figure = None
     """Share of untied pairs won by the longer response; 0.5 is no length preference."""
+    kappa: Figure = None
+    """Of a model: Cohen's kappa with the people who judged the same pairs; 1 is agreement, 0 is chance."""
+    overlap: int | None = None
+    """Of a model: those pairs; 0 where people judged none of its pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,9 @@ from typing import Any
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Message, content_key
-from hearken.feedback.records import ComparisonPayload, LabelerKind
+from hearken.feedback.records import ComparisonPayload, LabelerKind, hash_id
 from hearken.labelers.constitution import Constitution, Principle
-from hearken.labelers.judges import Judge
+from hearken.labelers.judges import CHOICE_TOKENS, Judge
 from hearken.labelers.protocol import Ranking, ranks_with_ties
 
 CERTAIN = math.log(0.95 / 0.05)
@@ -85,6 +85,11 @@ class AILabeler:
         return f"{self.model.name}/{self.constitution.name}"
 
     @property
+    def id(self) -> str:
+        """Of the judge's identity, which its name does not tell, and the constitution."""
+        return f"ai-{hash_id(self.model.identity, self.constitution.name)[:12]}"
+
+    @property
     def kind(self) -> LabelerKind:
         """Always ``"ai"``."""
         return "ai"
@@ -93,6 +98,11 @@ class AILabeler:
     def attributes(self) -> Mapping[str, Any]:
         """Judge and constitution."""
         return {"judge": self.model.name, "constitution": self.constitution.name, "reasoning": self.reasoning}
+
+    @property
+    def answer_tokens(self) -> int:
+        """Most tokens of one answer."""
+        return self.max_tokens if self.reasoning else CHOICE_TOKENS
 
     def judge_pair(self, prompt: Content, a: str, b: str, principle: Principle) -> tuple[float, str]:
         """Log-odds that ``a``, shown first, is the better, and the words that led there.

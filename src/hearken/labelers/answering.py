@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -74,26 +74,49 @@ def estimate(
         price_out: of a million tokens written.
         only: the items that are asked; None means all that are open.
     """
-    items = requests = inside = 0
+    asked: list[tuple[int, list[int]]] = []
     texts: dict[str, Response] = {}
     for item in store.items(round=round, done=False):
         if item.kind != "comparison" or (only is not None and item.id not in only):
             continue
         texts = texts or {r.id: r for r in store.responses(round=round)}
         lengths = [len(texts[i].text) if i in texts else 400 for i in item.response_ids]
+        asked.append((length(store.prompt(item.prompt_id).content), lengths))
+    return cost_of(asked, tokens_out, price_in, price_out)
+
+
+def cost_of(
+    asked: Sequence[tuple[int, Sequence[int]]],
+    tokens_out: int,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
+    *,
+    items: int | None = None,
+) -> Cost:
+    """What comparisons will take.
+
+    Args:
+        asked: of each, the characters of its prompt and of its responses.
+        tokens_out: see `estimate`, as are the prices.
+        price_in: likewise.
+        price_out: likewise.
+        items: how many there are in all, where ``asked`` is a sample of them.
+    """
+    requests = inside = 0
+    for prompt, lengths in asked:
         pairs = len(lengths) * (len(lengths) - 1)  # in both orders
-        characters = (len(lengths) - 1) * 2 * sum(lengths) + pairs * _size(store, item.prompt_id)
-        items, requests = items + 1, requests + pairs
+        characters = (len(lengths) - 1) * 2 * sum(lengths) + pairs * prompt
+        requests += pairs
         inside += math.ceil(characters / CHARACTERS_PER_TOKEN) + pairs * OVERHEAD_TOKENS
+    if items is not None:
+        requests, inside = (round(n * items / len(asked)) for n in (requests, inside))
     outside = requests * tokens_out
-    return Cost(items, requests, inside, outside, (inside * price_in + outside * price_out) / 1e6)
+    price = (inside * price_in + outside * price_out) / 1e6
+    return Cost(len(asked) if items is None else items, requests, inside, outside, price)
 
 
-def _size(store: FeedbackStore, prompt_id: str) -> int:
-    return _length(store.prompt(prompt_id).content)
-
-
-def _length(content: Content) -> int:
+def length(content: Content) -> int:
+    """Characters of a prompt."""
     return len(content) if isinstance(content, str) else sum(len(m.content) for m in content)
 
 
@@ -104,13 +127,8 @@ def _people(store: FeedbackStore) -> set[str]:
 
 def register(store: FeedbackStore, labeler: AILabeler) -> str:
     """The labeler's id in the database, where it is entered once."""
-    found = next((r for r in store.labelers(kind="ai") if r.name == labeler.name), None)
-    if found is None:
-        attributes = dict(labeler.attributes)
-        found = store.add_labeler(
-            LabelerRecord(name=labeler.name, kind="ai", id=f"ai-{hash_id(labeler.name)[:12]}", attributes=attributes)
-        )
-    return found.id
+    record = LabelerRecord(name=labeler.name, kind="ai", id=labeler.id, attributes=dict(labeler.attributes))
+    return store.add_labeler(record).id
 
 
 @dataclass
@@ -254,7 +272,7 @@ def estimate_revisions(
     todo = drafts(store, round=round)
     requests = inside = 0
     for draft in todo:
-        size = math.ceil((_length(draft.prompt) + len(draft.response.text)) / CHARACTERS_PER_TOKEN) + OVERHEAD_TOKENS
+        size = math.ceil((length(draft.prompt) + len(draft.response.text)) / CHARACTERS_PER_TOKEN) + OVERHEAD_TOKENS
         if draft.critiques:
             requests, inside = requests + 1, inside + size + math.ceil(sum(map(len, draft.critiques)) / 4)
         else:  # asked for a critique first, which is then read again
@@ -274,7 +292,7 @@ def revise(
 
     Returns:
         Figures: revisions made, how many of them heed people's critiques, responses for which the judge gave none, and
-        revisions that changed nothing.
+        revisions that changed nothing; and the labeler's agreement with people on pairs, where it has judged any.
     """
     labeler_id = register(store, labeler)
     counts = {"revisions": 0, "heeded": 0, "no_answer": 0, "unchanged": 0}
@@ -300,7 +318,7 @@ def revise(
                 counts["heeded"] += bool(draft.critiques) and found is not None and not unchanged
                 bar.advance(1)
                 patience.count("" if found is None else None)
-    return {"labeler": labeler.name} | counts
+    return {"labeler": labeler.name} | counts | agreement(store, labeler_id)
 
 
 def _revision_id(kind: str, response: Response, labeler_id: str) -> str:

@@ -12,11 +12,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Message
+from hearken.training.artifact import hash_files
+
+CHOICE_TOKENS = 4
+"""Most tokens of an answer that is one letter."""
+_READ = (".json", ".jinja", ".model", ".txt", ".safetensors", ".bin")
+_OURS = ("manifest.json", "card.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,12 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """Of the model, for people."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What tells it from every judge that might answer otherwise."""
         ...
 
     def ask(self, dialogue: Sequence[Message], max_tokens: int) -> Reply:
@@ -82,13 +94,18 @@ class ServerJudge:
         """Of the model."""
         return self.model
 
+    @property
+    def identity(self) -> str:
+        """The server's address and the model's name there."""
+        return f"{self.url} {self.model}"
+
     def ask(self, dialogue: Sequence[Message], max_tokens: int) -> Reply:
         """The reply to a dialogue."""
         return self._reply({"max_tokens": max_tokens}, dialogue)
 
     def choose(self, dialogue: Sequence[Message], options: Sequence[str]) -> Reply:
         """A reply of a few tokens, with the first one's log-probabilities where the server tells them."""
-        return self._reply({"max_tokens": 4, "logprobs": True, "top_logprobs": 20}, dialogue)
+        return self._reply({"max_tokens": CHOICE_TOKENS, "logprobs": True, "top_logprobs": 20}, dialogue)
 
     def _reply(self, request: dict[str, Any], dialogue: Sequence[Message]) -> Reply:
         messages = [{"role": m.role, "content": m.content} for m in dialogue]
@@ -162,6 +179,15 @@ class LocalJudge:
         """Of the model."""
         return Path(self._name).name
 
+    @cached_property
+    def identity(self) -> str:
+        """A hash of a folder's weights, configuration and tokenizer; of a Hub model, its name and commit."""
+        folder = Path(self._name)
+        if not folder.is_dir():
+            return f"{self._name}@{getattr(self.policy.scorer.model.config, '_commit_hash', None)}"
+        files = sorted(p for p in folder.iterdir() if p.suffix in _READ and p.name not in _OURS)
+        return str(hash_files(tuple(map(str, files))))
+
     def ask(self, dialogue: Sequence[Message], max_tokens: int) -> Reply:
         """The model's most likely reply."""
         from hearken.domains.text.sampling import sample
@@ -199,6 +225,11 @@ class CachedJudge:
         """Of the model."""
         return self.judge.name
 
+    @property
+    def identity(self) -> str:
+        """The judge's own."""
+        return self.judge.identity
+
     def ask(self, dialogue: Sequence[Message], max_tokens: int) -> Reply:
         """The reply to a dialogue."""
         return self._known(dialogue, ["ask", max_tokens], lambda: self.judge.ask(dialogue, max_tokens))
@@ -208,7 +239,7 @@ class CachedJudge:
         return self._known(dialogue, ["choose", *options], lambda: self.judge.choose(dialogue, options))
 
     def _known(self, dialogue: Sequence[Message], how: list[Any], make: Callable[[], Reply]) -> Reply:
-        words = [self.name, how, [[m.role, m.content] for m in dialogue]]
+        words = [self.identity, how, [[m.role, m.content] for m in dialogue]]
         path = self.folder / f"{hashlib.sha256(json.dumps(words).encode()).hexdigest()}.json"
         if path.is_file():
             kept = json.loads(path.read_text("utf-8"))

@@ -37,6 +37,11 @@ class Labeler(Protocol):
         ...
 
     @property
+    def id(self) -> str:
+        """Its id in feedback databases: another one for whoever might judge otherwise."""
+        ...
+
+    @property
     def kind(self) -> LabelerKind:
         """``"simulated"`` or ``"ai"``."""
         ...

@@ -2,7 +2,9 @@
 
 A response's score is its mean probability of winning against the others to its prompt, each pair asked in both orders:
 what online DPO, RLOO, GRPO and rft need, which compare the responses to one prompt. Settings come from the environment:
-``HEARKEN_JUDGE`` (the model; its server as in `judges.open_judge`) and ``HEARKEN_CONSTITUTION``.
+``HEARKEN_JUDGE`` (the model; its server as in `judges.open_judge`), ``HEARKEN_CONSTITUTION`` and
+``HEARKEN_JUDGE_PER_MINUTE`` (most requests a minute). Replies are kept as those of `hearken label --with ai` are, so
+that a resumed run asks nothing twice: in the project's ``runs/judge``, outside a project in ``HEARKEN_CACHE``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from hearken.errors import UserError
@@ -18,7 +21,9 @@ from hearken.feedback.examples import Content, Message
 from hearken.labelers.ai import AILabeler, Nonsense
 from hearken.labelers.answering import Patience
 from hearken.labelers.constitution import load_constitution
-from hearken.labelers.judges import open_judge
+from hearken.labelers.judges import CachedJudge, open_judge
+from hearken.rewards.terms import parse_terms
+from hearken.training.artifact import cache_folder
 
 WORKERS = 4
 
@@ -29,7 +34,9 @@ def ai(prompts: list[str | list[dict[str, Any]]], responses: list[str], metadata
     Raises:
         UserError: no judge is named, it cannot be reached, it mostly answers nonsense, or a prompt has one response.
     """
-    labeler = _labeler(os.environ.get("HEARKEN_JUDGE", ""), os.environ.get("HEARKEN_CONSTITUTION", "general"))
+    labeler = _labeler(
+        os.environ.get("HEARKEN_JUDGE", ""), os.environ.get("HEARKEN_CONSTITUTION", "general"), _per_minute(), _folder()
+    )
     numbers = [list(same) for _, same in groupby(range(len(prompts)), key=lambda i: repr(prompts[i]))]
     if min(map(len, numbers)) < 2:
         raise UserError("labeler:ai compares the responses to one prompt", "Set samples to 2 or more")
@@ -54,9 +61,36 @@ def ai(prompts: list[str | list[dict[str, Any]]], responses: list[str], metadata
 
 
 @lru_cache(maxsize=1)
-def _labeler(judge: str, constitution: str) -> AILabeler:
+def _labeler(judge: str, constitution: str, per_minute: float, folder: Path) -> AILabeler:
     if not judge:
         raise UserError(
             "labeler:ai: no judge is named", "Set HEARKEN_JUDGE to a model, and OPENAI_BASE_URL to its server"
         )
-    return AILabeler(open_judge(judge), load_constitution(constitution))
+    opened = CachedJudge(open_judge(judge, per_minute=per_minute), folder)
+    return AILabeler(opened, load_constitution(constitution))
+
+
+def _per_minute() -> float:
+    given = os.environ.get("HEARKEN_JUDGE_PER_MINUTE", "0")
+    try:
+        return float(given)
+    except ValueError:
+        raise UserError(f"HEARKEN_JUDGE_PER_MINUTE={given} is not a number", "0 is no limit") from None
+
+
+def _folder() -> Path:
+    """Where replies are kept."""
+    inside = Path("hearken.yaml").is_file()
+    return Path("runs").resolve() / "judge" if inside else cache_folder("judge")
+
+
+def requests(reward: str, options: Any) -> int:
+    """How often a stage that samples will ask the judge at most: every pair of responses to a prompt, in both orders.
+
+    Args:
+        reward: as given to ``--reward``.
+        options: of the stage: ``episodes``, ``batch`` and ``samples``.
+    """
+    asked = sum(term.name == f"{__name__}:ai" for term in parse_terms(reward))
+    episodes = max(options.episodes // options.batch, 1) * options.batch
+    return asked * episodes * (options.samples - 1)

@@ -79,6 +79,11 @@ class SimulatedLabeler:
     reads: Callable[[Content], str] = prompt_text
 
     @property
+    def id(self) -> str:
+        """Of its name."""
+        return f"simulated-{self.name}"
+
+    @property
     def kind(self) -> LabelerKind:
         """Always ``"simulated"``."""
         return "simulated"

@@ -179,27 +179,35 @@ class Project:
         options = found.options.parse(values, where=f"{CONFIG}: stages.{stage}")
         return run_stage(found, inputs, options, self.artifacts / name)
 
-    def request(self, stage: str) -> tuple[str, Inputs, dict[str, Any]]:
+    def request(self, stage: str, named: Collection[str] = ()) -> tuple[str, Inputs, dict[str, Any]]:
         """What ``hearken train STAGE`` means here: the artifact's name, its inputs, and the options of hearken.yaml.
 
+        Args:
+            stage: its name.
+            named: inputs that are given otherwise: they are not looked for here, and left empty.
+
         Raises:
-            UserError: the database holds nothing for this stage yet.
+            UserError: the project holds nothing yet for one of the others.
         """
         values = {"seed": self.config.seed, **self.config.stages.get(stage, {})}
         found = find_stage(stage)
         kind = self._first_kind("train", found.reads)
-        data = (self.snapshot("train", kinds=(kind,)),)
+        model = self.config.model if stage == "sft" else self.first_policy()
+        given: dict[str, Any] = {}
+        if "data" not in named:
+            given["data"] = (self.snapshot("train", kinds=(kind,)),)
+        if "model" not in named:
+            given["model"] = model
         if stage == "sft":
-            return "r00-sft", Inputs(model=self.config.model, data=data), values
-        given: dict[str, Any] = {"model": self.first_policy(), "data": data}
-        if kind != "prompt" and "validation" in found.takes:
+            return "r00-sft", Inputs(**given), values
+        if "validation" in found.takes and "validation" not in named and kind != "prompt":
             given["validation"] = self._optional("validation", kind)
-        if "references" in found.takes:
+        if "references" in found.takes and "references" not in named:
             given["references"] = self._optional("train", "demonstration")
-        if "reward" in found.needs:
+        if "reward" in found.needs and "reward" not in named:
             given["reward"] = self.reward()
-        if "ref" in found.takes:
-            given["ref"] = given["model"]
+        if "ref" in found.takes and "ref" not in named:
+            given["ref"] = model
         return f"r01-{stage}", Inputs(**given), values
 
     def _first_kind(self, split: str, kinds: Sequence[str]) -> str:
@@ -276,9 +284,7 @@ class Project:
             found = {r.name: r for r in store.labelers(kind="simulated")}
             for one in panel.labelers:
                 if one.name not in found:
-                    record = LabelerRecord(
-                        name=one.name, kind="simulated", id=f"simulated-{one.name}", attributes=dict(one.attributes)
-                    )
+                    record = LabelerRecord(name=one.name, kind="simulated", id=one.id, attributes=dict(one.attributes))
                     found[one.name] = store.add_labeler(record)
             turns = _after_last(store, [(one, found[one.name].id) for one in panel.labelers])
             open_items = store.items(round=round, done=False)
@@ -306,9 +312,10 @@ class Project:
         """
         from hearken.labelers import answering
         from hearken.labelers.constitution import load_constitution
+        from hearken.labelers.judges import CHOICE_TOKENS
 
         load_constitution(constitution)  # a wrong name is said before anything is counted
-        out = MAX_TOKENS if reasoning else 4
+        out = MAX_TOKENS if reasoning else CHOICE_TOKENS
         seed = self.config.seed if seed is None else seed
         with self.store() as store:
             prices: dict[str, Any] = {"round": round, "price_in": price_in, "price_out": price_out}
@@ -326,6 +333,7 @@ class Project:
             else:
                 found = answering.answer_queue(store, labeler, **how, only=only)
         write_json(self.path / "runs" / "ai-labels.json", found)
+        announce(answering.say(found))
         return found
 
     def ai_labeler(

@@ -16,6 +16,7 @@ from hearken.evaluation.compare import calibration
 from hearken.feedback.examples import Comparison, content_key
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import ComparisonPayload
+from hearken.labelers.answering import agreement
 from hearken.statistics.intervals import Interval, clustered_wilson
 from hearken.training.artifact import Artifact, write_json
 
@@ -75,6 +76,8 @@ class Tally:
     labeling_seconds: float = 0.0
     sampled_at: dict[int, datetime] = field(default_factory=dict)
     judged_at: dict[int, datetime] = field(default_factory=dict)
+    agreements: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each model among the labelers with people, by its id (`labelers.answering.agreement`)."""
     policies: dict[str, int] = field(default_factory=dict)
     """Policies whose responses were judged, with the number of the first such judgment."""
 
@@ -111,6 +114,9 @@ def tally(project: Project) -> Tally:
             leaning.judgments += 1
             if judgment.kind == "comparison":
                 leaning.add(judgment, texts)
+        found.agreements = {
+            key: agreement(store, key) for key, labeler in found.labelers.items() if labeler.kind == "ai"
+        }
     return found
 
 
@@ -123,12 +129,15 @@ def judges(found: Tally) -> list[page.Judge]:
     rows = []
     for key, row in found.leanings.items():
         labeler = found.labelers[key]
+        agreed = found.agreements.get(key, {})
+        kappa = [agreed[name] for name in ("kappa", "kappa_low", "kappa_high") if name in agreed]
         rows.append(
             page.Judge(
                 name=labeler.name, kind=labeler.kind, judgments=row.judgments,
                 group=str(labeler.attributes.get("group", "")),
                 ties=sum(row.ties) / len(row.ties) if row.ties else None,
                 first_shown=share(row.first, row.of_first), longer=share(row.longer, row.of_longer),
+                kappa=Interval(*kappa) if kappa else None, overlap=agreed.get("overlap"),
             )
         )  # fmt: skip
     return sorted(rows, key=lambda j: (j.kind, j.group, j.name))

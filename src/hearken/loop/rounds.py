@@ -28,7 +28,7 @@ from hearken.feedback.records import Prompt, QueueItem, Response, hash_id
 from hearken.feedback.selection import SelectionPolicy, by_weight
 from hearken.feedback.snapshot import inline_examples
 from hearken.feedback.store import FeedbackStore
-from hearken.labelers.answering import verdicts
+from hearken.labelers.answering import agreement, verdicts
 from hearken.loop.asking import KINDS, Waiting, ask, check_labelers
 from hearken.loop.choosing import disputed, low_score, pair_disagreement, score_all
 from hearken.loop.project import Project, SampleConfig, as_items, as_responses
@@ -675,7 +675,8 @@ def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, 
 
     Returns:
         ``as_of``, ``hash`` over the ids of the judgments, ``labelers``, ``guidelines``; and counts, ties, the
-        labelers' agreement on pairs that several judged (None where there are none), and seconds a judgment.
+        labelers' agreement on pairs that several judged (None where there are none), seconds a judgment, and how far
+        each model among the labelers agrees with people on all that both have judged so far.
     """
     as_of = store.last_seq()
     kinds = {labeler.id: labeler.kind for labeler in store.labelers()}
@@ -689,7 +690,7 @@ def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, 
     every = [verdict for v in votes.values() for verdict in v]
     seconds = sorted(j.seconds for j in found if j.seconds is not None)
     who = [next((w for w, some in KINDS.items() if kinds.get(j.labeler_id) in some), "people") for j in found]
-    data = {
+    data: dict[str, Any] = {
         "round": number, "as_of": as_of, "hash": hash_id(sorted(j.id for j in found)), "judgments": len(found),
         "labelers": sorted({j.labeler_id for j in found}),
         "guidelines": sorted({j.guideline for j in found if j.guideline is not None}),
@@ -700,6 +701,7 @@ def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, 
         "ties": every.count(0) / len(every) if every else None,
         "agreement": sum(alike) / len(alike) if alike else None,
         "seconds_median": seconds[len(seconds) // 2] if seconds else None,
+        "ai": {name: agreement(store, name) for name in data["labelers"] if kinds.get(name) == "ai"},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from hearken.feedback.records import (
     Record,
     Response,
 )
+from hearken.labelers import answering
 from hearken.server.desk import Desk
 from hearken.server.direct import Direct
 from hearken.server.security import (
@@ -183,6 +185,26 @@ def own(request: Request, who: Judge) -> Own:
 def progress(request: Request, who: Reader, round: Annotated[int | None, Query(ge=0, lt=2**31)] = None) -> Progress:
     """How far the queue has come, of one round or of all."""
     return store_of(request).progress(round)
+
+
+class PeopleAgreement(Model):
+    """How far a labeler agrees with the people who judged the same pairs; null where there are none."""
+
+    overlap: int
+    """Pairs that both judged."""
+    agreement: float | None = None
+    """Share of them on which they say the same."""
+    kappa: float | None = None
+    """Cohen's kappa."""
+    kappa_low: float | None = None
+    kappa_high: float | None = None
+
+
+@router.get("/labelers/{labeler_id}/agreement", tags=["reading"], operation_id="agreement")
+def agreement(request: Request, who: Reader, labeler_id: Id) -> PeopleAgreement:
+    """How far a labeler that is not a person agrees with people, with a 95 % interval over prompts."""
+    found = answering.agreement(store_of(request), store_of(request).labeler(labeler_id).id)
+    return PeopleAgreement(**{name: value for name, value in found.items() if math.isfinite(value)})
 
 
 Lines = Literal["prompts", "responses", "judgments", "items", "labelers"]

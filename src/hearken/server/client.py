@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx2 as httpx
 
@@ -21,16 +24,35 @@ from hearken.feedback.records import (
     Prompt,
     QueueItem,
     Response,
-    hash_id,
     new_id,
 )
-from hearken.labelers.ai import Nonsense
+from hearken.labelers.ai import AILabeler, Nonsense, Opinion
+from hearken.labelers.answering import Patience, cost_of, length, say
 from hearken.labelers.protocol import Labeler as Judge
+from hearken.labelers.protocol import Ranking
 from hearken.progress import progress
 from hearken.server.tasks import Task
 
 TRIES = 5
 """Attempts where the connection fails; answers carry ids, so sending one again is harmless."""
+
+
+AT_ONCE, AT_MOST = 8, 50
+"""Tasks that a labeler which is not a person takes at a time, and how many it may."""
+
+
+class Refused(UserError):
+    """The server's answer was an error.
+
+    Args:
+        what: its own words.
+        hint: likewise.
+        status: of HTTP.
+    """
+
+    def __init__(self, what: str, hint: str, status: int) -> None:
+        super().__init__(what, hint)
+        self.status = status
 
 
 class HearkenClient:
@@ -42,7 +64,8 @@ class HearkenClient:
         transport: for tests: answers instead of a network.
 
     Raises:
-        UserError: the server cannot be reached, or refuses (its own words).
+        UserError: the server cannot be reached.
+        Refused: it refuses (its own words).
 
     Example:
         >>> with HearkenClient("http://127.0.0.1:8765", token) as client:
@@ -76,21 +99,29 @@ class HearkenClient:
 
     def submit(
         self, task: Task, answer: dict[str, Any], *, seconds: float | None = None, tags: Sequence[str] = (),
-        id: str | None = None,
+        id: str | None = None, grounds: dict[str, Any] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Answer a task, e.g. ``{"kind": "thumb", "label": True}``. Returns its id, number, whether it was extra."""
+        """Answer a task, e.g. ``{"kind": "thumb", "label": True}``. Returns its id, number, whether it was extra.
+
+        ``grounds`` are a model's: ``principle``, and ``log_odds`` and ``reasoning`` by the order of display.
+        """
         said = {
             "id": id or new_id(), "item_id": task.item_id, "ticket": task.ticket, "answer": answer, "seconds": seconds,
-            "tags": list(tags), "guideline": task.guideline,
+            "tags": list(tags), "guideline": task.guideline, "grounds": grounds,
         }  # fmt: skip
         found: dict[str, Any] = self._send("POST", "/judgments", said)
         return found
 
     def compare(
-        self, task: Task, ranks: Sequence[int | None], *, strength: float | None = None, **more: Any
-    ) -> dict[str, Any]:
-        """Answer a comparison: ``ranks[i]`` is that of ``task.responses[i]``, 0 for the best, None for not ranked."""
-        return self.submit(task, {"kind": "comparison", "ranks": list(ranks), "strength": strength}, **more)
+        self, task: Task, ranks: Sequence[int | None], *, strength: float | None = None, share: float | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Answer a comparison: ``ranks[i]`` is that of ``task.responses[i]``, 0 for the best, None for not ranked.
+
+        ``share`` is how likely the first of two responses is the better.
+        """
+        answer = {"kind": "comparison", "ranks": list(ranks), "strength": strength, "share": share}
+        return self.submit(task, answer, **more)
 
     def heartbeat(self, task: Task) -> bool:
         """Keep a task a while longer; False where somebody else has it now."""
@@ -105,6 +136,10 @@ class HearkenClient:
         """Undo an answer. Returns its task, if it can be answered again."""
         found = self._send("POST", f"/judgments/{judgment_id}/withdraw")["task"]
         return None if found is None else Task.model_validate(found)
+
+    def items_left(self) -> int:
+        """How many items want judgments still, of any kind."""
+        return int(self._send("GET", "/own")["items_left"])
 
     # -- the project ---------------------------------------------------------------------------------------------
 
@@ -121,6 +156,13 @@ class HearkenClient:
             _check(answer)
             for line in answer.iter_lines():
                 yield json.loads(line)
+
+    def agreement(self, labeler_id: str) -> dict[str, Any]:
+        """How far a labeler that is not a person agrees with people, as `labelers.answering.agreement` says it."""
+        found: dict[str, Any] = self._send("GET", f"/labelers/{quote(labeler_id, safe='')}/agreement")
+        if not found["overlap"]:
+            return {"overlap": 0}
+        return {name: math.nan if value is None else value for name, value in found.items()}
 
     def add_prompts(self, prompts: Iterable[Prompt]) -> int:
         """Add prompts; returns how many were new."""
@@ -170,7 +212,7 @@ def _check(answer: httpx.Response) -> None:
         what, hint = str(said["error"]), str(said["hint"])
     except (ValueError, KeyError, TypeError):
         what, hint = f"the server at {answer.url.host} answered {answer.status_code}", "Is that 'hearken serve'?"
-    raise UserError(what, hint)
+    raise Refused(what, hint, answer.status_code)
 
 
 def content_of(task: Task) -> Content:
@@ -180,37 +222,105 @@ def content_of(task: Task) -> Content:
     return tuple(Message(turn.role, turn.text) for turn in task.prompt if turn.role != "prompt")
 
 
-def label_over_http(client: HearkenClient, labelers: Iterable[Judge], seed: int) -> dict[str, Any]:
+def label_over_http(
+    client: HearkenClient,
+    labelers: Iterable[Judge],
+    seed: int,
+    *,
+    workers: int = 4,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
+    announce: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
     """Let labelers that are not people answer a server's queue, as people would: blind, through the API.
 
     An item that a labeler cannot judge is skipped; another one gets it.
 
     Args:
-        client: with a token of the scope "write": it adds the labelers.
+        client: with a token of the scope "write": it adds the labelers. One that may read, too, learns how far models
+            agree with people.
         labelers: e.g. those of a panel, or one `AILabeler`.
         seed: fixes their answers.
+        workers: questions to a model at once.
+        price_in: of a million tokens that a model reads.
+        price_out: of a million tokens that it writes.
+        announce: takes lines for the person at the terminal: what models will cost, and how far they agree with people.
+
+    Returns:
+        How many ``labelers`` there were, ``new`` judgments, and ``skipped`` items; of a model also what
+        `answering.agreement` says, where the token may read.
+
+    Raises:
+        UserError: the server cannot be reached or refuses, or a model mostly answers nonsense.
     """
-    done, skipped, desks = 0, 0, []
-    for one in labelers:
-        attributes = {name: str(value) for name, value in one.attributes.items()}
-        named = one.name if one.kind == "simulated" else hash_id(one.name)[:12]  # judges have addresses in their names
-        added = client.add_labeler(one.name, one.kind, id=f"{one.kind}-{named}", attributes=attributes)
-        desks.append((one, added[1]))
-    with progress("Labelers", None, "judgment") as bar, ExitStack() as stack:
-        for _, desk in desks:
-            stack.enter_context(desk)
-        answered = -1
-        while answered:
-            answered = 0
-            for labeler, desk in desks:
-                for task in desk.claim(8, kinds=["comparison"]):
-                    texts = [response.text for response in task.responses]
-                    try:
-                        desk.compare(task, labeler.judge(content_of(task), texts, seed).ranks)
-                    except Nonsense as said:
-                        desk.submit(task, {"kind": "skip", "reason": str(said)[:200]})
-                        skipped += 1
-                    answered += 1
-                    bar.advance()
-            done += answered
-    return {"labelers": len(desks), "new": done - skipped, "skipped": skipped}
+    counts = {"labelers": 0, "new": 0, "skipped": 0}
+    desks: list[tuple[Judge, HearkenClient, Patience]] = []
+    with ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
+        for one in labelers:
+            attributes = {name: str(value) for name, value in one.attributes.items()}
+            _, desk = client.add_labeler(one.name, one.kind, id=one.id, attributes=attributes)
+            desks.append((one, stack.enter_context(desk), Patience()))
+            if isinstance(one, AILabeler):
+                _announce_cost(one, desk, price_in, price_out, announce)
+        counts["labelers"] = len(desks)
+        with progress("Labelers", None, "judgment") as bar:
+            answered = -1
+            while answered:
+                answered = 0
+                for labeler, desk, patience in desks:
+                    tasks = desk.claim(min(max(AT_ONCE, 2 * workers), AT_MOST), kinds=["comparison"])
+                    asked = ((labeler, task, seed) for task in tasks)
+                    opinions = pool.map(_opinion, asked) if labeler.kind == "ai" else map(_opinion, asked)
+                    for task, found in zip(tasks, opinions, strict=True):
+                        _submit(desk, task, found)
+                        counts["skipped" if isinstance(found, str) else "new"] += 1
+                        patience.count(found if isinstance(found, str) else None)
+                        answered += 1
+                        bar.advance()
+    agreed: dict[str, Any] = {}
+    for labeler, *_ in desks:
+        if labeler.kind == "ai":
+            agreed = _agreement(client, labeler, announce)
+    return counts | agreed
+
+
+def _announce_cost(
+    labeler: AILabeler, desk: HearkenClient, price_in: float, price_out: float, announce: Callable[[str], None]
+) -> None:
+    """Say what a model will cost at most, going by the first tasks: it has them already when it claims again."""
+    if tasks := desk.claim(AT_ONCE, kinds=["comparison"]):
+        asked = [(length(content_of(task)), [len(response.text) for response in task.responses]) for task in tasks]
+        items = max(desk.items_left(), len(tasks))
+        cost = cost_of(asked, labeler.answer_tokens, price_in, price_out, items=items)
+        announce(f"At most {cost.say()}, going by the first {len(tasks)}")
+
+
+def _opinion(asked: tuple[Judge, Task, int]) -> Ranking | str:
+    """A labeler's ranking of a task, or what it said instead."""
+    labeler, task, seed = asked
+    try:
+        return labeler.judge(content_of(task), [response.text for response in task.responses], seed)
+    except Nonsense as said:
+        return str(said)
+
+
+def _submit(desk: HearkenClient, task: Task, found: Ranking | str) -> None:
+    if isinstance(found, str):
+        desk.submit(task, {"kind": "skip", "reason": f"neither A nor B: {found[:200]}"})
+    elif isinstance(found, Opinion):
+        desk.compare(task, found.ranks, share=found.share, grounds=found.metadata)
+    else:
+        desk.compare(task, found.ranks)
+
+
+def _agreement(client: HearkenClient, labeler: Judge, announce: Callable[[str], None]) -> dict[str, Any]:
+    """How far a model agrees with people, where the token may know it; else where the owner sees it."""
+    try:
+        found = client.agreement(labeler.id)
+    except Refused as refused:
+        if refused.status != 403:
+            raise
+        announce(f"How far {labeler.name} agrees with people stands in {client.url}/owner/agreement")
+        return {}
+    announce(say(found))
+    return found

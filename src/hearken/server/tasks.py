@@ -91,6 +91,8 @@ class ComparisonAnswer(Model):
     kind: Literal["comparison"]
     ranks: list[Annotated[int, Field(ge=0, lt=100)] | None] = Field(min_length=2, max_length=100)
     strength: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    share: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    """Of two responses: how likely the one at place 0 is the better, where that is known (a soft label)."""
     both_bad: bool = False
 
 
@@ -145,6 +147,21 @@ Answer = Annotated[
 ]
 
 
+Order = Annotated[str, Field(pattern="^[0-9]{1,2},[0-9]{1,2}$")]
+"""Two places: ``0,1`` is the response at place 0 shown before the one at place 1."""
+
+
+class Grounds(Model):
+    """What led a labeler that is a model to its ranking; kept beside the judgment."""
+
+    principle: str = Field("", max_length=200)
+    """Id of the constitution's principle it went by."""
+    log_odds: dict[Order, FiniteFloat] = Field({}, max_length=10_000)
+    """That the one shown first is the better, by the order of display."""
+    reasoning: dict[Order, Annotated[str, Field(max_length=LONGEST_TEXT)]] = Field({}, max_length=10_000)
+    """What it wrote before it answered, by the order of display."""
+
+
 class Submission(Model):
     """One answer to one task."""
 
@@ -158,6 +175,7 @@ class Submission(Model):
     tags: list[Annotated[str, Field(max_length=100)]] = Field([], max_length=20)
     guideline: int | None = Field(None, ge=0, lt=2**31)
     """Version of the guideline that the labeler had read."""
+    grounds: Grounds | None = None
 
 
 # -- from items to tasks -----------------------------------------------------------------------------------------
@@ -250,8 +268,25 @@ def judgment(
     return Judgment(
         id=said.id, prompt_id=item.prompt_id, labeler_id=labeler_id, item_id=item.id,
         payload=_payload(said.answer, item, shown, original, settings), seconds=said.seconds,
-        order=order, order_seed=seed, guideline=said.guideline, tags=tuple(tags), metadata={"via": via},
+        order=order, order_seed=seed, guideline=said.guideline, tags=tuple(tags),
+        metadata={"via": via} | (_grounds(said.grounds, order) if said.grounds else {}),
     )  # fmt: skip
+
+
+def _grounds(said: Grounds, order: Sequence[int]) -> dict[str, Any]:
+    """The grounds by the responses' numbers in the item, as `labelers.ai.Opinion` has them, instead of places."""
+
+    def numbered(key: str) -> str:
+        places = [int(place) for place in key.split(",")]
+        if max(places) >= len(order):
+            raise ApiError(422, f"there is no response at place {max(places)}")
+        return ",".join(str(order[place]) for place in places)
+
+    found = said.model_dump(exclude_defaults=True)
+    return {
+        name: {numbered(key): one for key, one in value.items()} if isinstance(value, dict) else value
+        for name, value in found.items()
+    }
 
 
 def _payload(answer: Any, item: QueueItem, shown: Sequence[str], original: str, settings: LabelSettings) -> Payload:
@@ -299,11 +334,16 @@ def _comparison(answer: ComparisonAnswer, item: QueueItem, shown: Sequence[str])
         raise ApiError(422, "nothing is compared", "Rank two responses or more")
     if answer.strength is not None and (len(shown) != 2 or ranked[0] == ranked[1]):
         raise ApiError(422, "a strength says how much better one of two responses is")
+    share = answer.share
+    if share is not None and (len(shown) != 2 or (share - 0.5) * (ranked[1] - ranked[0]) < 0):
+        raise ApiError(422, "a share is the chance of the first of two responses, and ranks the likelier one higher")
+    if share is not None and shown[0] != item.response_ids[0]:
+        share = 1 - share
     levels = sorted(set(ranked))
     at = {response: rank for response, rank in zip(shown, answer.ranks, strict=True)}
     ranks = [at[response] for response in item.response_ids]
     dense = tuple(None if rank is None else levels.index(rank) for rank in ranks)
-    return ComparisonPayload(response_ids=item.response_ids, ranks=dense, strength=answer.strength)
+    return ComparisonPayload(response_ids=item.response_ids, ranks=dense, strength=answer.strength, share=share)
 
 
 def _text(answer: TextAnswer, shown: Sequence[str], original: str) -> Payload:

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,13 +15,9 @@ from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.direct import sequence_logprobs
 from hearken.progress import progress
+from hearken.training.artifact import cache_folder
 from hearken.training.batching import microbatches
 from hearken.training.forward import gather, rows_of
-
-
-def cache_folder() -> Path:
-    """Where the sums are kept: ``$HEARKEN_CACHE``, else ``~/.cache/hearken``."""
-    return Path(os.environ.get("HEARKEN_CACHE") or Path.home() / ".cache" / "hearken") / "reference"
 
 
 def fingerprint(scorer: TokenScorer) -> str:
@@ -62,7 +57,7 @@ def reference_sums(
     key = hashlib.sha256(f"{fingerprint(scorer)} {precision}".encode())
     for g in groups:
         key.update(repr((list(g.prompt), [list(r) for r in g.responses])).encode())
-    path = cache_folder() / f"{key.hexdigest()}.safetensors"
+    path = cache_folder("reference") / f"{key.hexdigest()}.safetensors"
     if path.is_file():
         return load_file(path)["sums"].to(scorer.device)
     sums = torch.zeros(sum(len(g.responses) for g in groups), device=scorer.device)

@@ -16,6 +16,7 @@ from hearken.feedback.examples import (
     Document,
     Example,
     Message,
+    PromptOnly,
     Rating,
     Thumb,
 )
@@ -36,6 +37,42 @@ class Rows:
     facts: dict[str, Any]
 
 
+class Disputed(dict[str, Any]):
+    """The metadata of a prompt that has others in another row: a reward function cannot know which are right.
+
+    ``where`` names both rows, and what they differ in.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], where: str) -> None:
+        super().__init__(facts)
+        self.where = where
+
+
+def _marked(rows: list[Example], sizes: Sequence[tuple[str, int]]) -> list[Example]:
+    """The rows of files of these names and sizes, a prompt's metadata as `Disputed` where a later row has others."""
+
+    def place(at: int) -> str:
+        for path, size in sizes:
+            if at < size:
+                return f"{path}, row {at + 1}"
+            at -= size
+        raise AssertionError(at)
+
+    first: dict[Content, int] = {}
+    disputed: dict[int, Disputed] = {}
+    for at, row in enumerate(rows):
+        if not isinstance(row, PromptOnly):
+            continue
+        before, old = first.setdefault(row.prompt, at), rows[first[row.prompt]]
+        if row.metadata != old.metadata and before not in disputed:
+            keys = sorted(k for k in old.metadata | row.metadata if old.metadata.get(k) != row.metadata.get(k))
+            where = f"{place(before)} and {place(at)} have the same prompt, but not the same {', '.join(keys)}"
+            disputed[before] = Disputed(old.metadata, where)
+    for at, facts in disputed.items():
+        rows[at] = replace(rows[at], metadata=facts)
+    return rows
+
+
 @dataclass
 class Reader:
     """Reads every input of a stage in the same way, and remembers what it left out."""
@@ -51,13 +88,15 @@ class Reader:
             UserError: where and what is wrong; with ``on_bad=skip`` only where nothing can be read.
         """
         rows: list[Example] = []
+        sizes: list[tuple[str, int]] = []
         for path in paths:
             report = ReadReport()
             rows += read_examples(path, on_bad=self.options.on_bad, encoding=self.options.encoding, report=report)
+            sizes.append((path, report.examples))
             if report.skipped:
                 self.skipped[path] = f"{report}; the first: {report.first}"
                 warnings.warn(f"{path}: {self.skipped[path]}", stacklevel=2)
-        return rows
+        return _marked(rows, sizes)
 
     def rows(self, data: Sequence[str], validation: Sequence[str], share: float, seed: int) -> Rows:
         """Read, deduplicate and split by prompt; refuse leakage where the validation rows came in files of their own.

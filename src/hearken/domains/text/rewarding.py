@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hearken.domains.text.data import Reader, Rows, by_responses, judgments
+from hearken.domains.text.data import Disputed, Reader, Rows, by_responses, judgments
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.errors import UserError
@@ -146,6 +146,7 @@ def open_reward(
     terms = given if trust.combine == "sum" else [one for term in given for one in _by_head(term, networks)]
     for term in terms:
         if term.kind == "function":
+            _check_facts(known, term.name)
             reward: Reward = FunctionReward(load_function(term.name), term.name, policy.encoder.decode, known)
         else:
             scorer = RewardScorer(networks[term.name])
@@ -163,6 +164,13 @@ def open_reward(
     if len(parts) == 1 and parts[0][1] == 1.0:
         return _on(device, parts[0][0])
     return _on(device, COMBINED[trust.combine](parts))
+
+
+def _check_facts(known: Known, name: str) -> None:
+    """UserError where a function would read one of two rows' metadata on the same prompt."""
+    for _, facts in known.values():
+        if isinstance(facts, Disputed):
+            raise UserError(facts.where, f"--reward {name} would read one of them: keep the right row")
 
 
 def _by_head(term: Term, networks: Mapping[str, PreTrainedModel]) -> list[Term]:
