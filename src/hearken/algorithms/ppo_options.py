@@ -8,6 +8,9 @@ from pydantic import Field
 
 from hearken.algorithms.rollout_options import RolloutOptions
 
+ASKED = ("gold", "people", "ai", "simulated")
+"""Judges that only a project has; whoever opens one passes it to `ppo.load`."""
+
 
 class PPOOptions(RolloutOptions):
     """PPO with a KL penalty against a reference policy."""
