@@ -136,7 +136,7 @@ def ppo_curves(
     settings: argparse.Namespace, plan: Plan, project: Project, world: TaleWorld, rewards: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """PPO's way by the rewards of fewest and of most labels, and doubting that of fewest."""
-    options = plan.ppo | LOOSE | QUIET | ({"episodes": 120} if settings.fast else {}) | {"seed": settings.seed}
+    options = plan.ppo | LOOSE | QUIET | ({"episodes": 72} if settings.fast else {}) | {"seed": settings.seed}
     found: dict[str, Any] = {}
     rows = []
     few, most = fewest_and_most(rewards)
