@@ -2,7 +2,8 @@
 
 The language model, the labels and the labelers are those of `hearken quickstart`, which is run first where --work has
 none yet. Best-of-n is by the unbiased estimator for rewards of several label counts and sizes; PPO is held so loosely
-that it can be fooled, with and without pessimism; DPO, IPO and KTO are measured after several numbers of epochs.
+that it can be fooled, by the fewest and the most labels, and doubting the fewest; DPO, IPO and KTO are measured on both
+after several numbers of epochs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from common import arguments, run, scratch, table, train
 from pessimism import page
 
 from hearken.domains.text.respond import respond
-from hearken.evaluation.charts import Series, line_chart
+from hearken.evaluation.charts import Point, Series, frontier, line_chart
 from hearken.evaluation.drift import drift, likelihood_change
 from hearken.evaluation.measure import Judge, measure
 from hearken.feedback.examples import Comparison, content_key
@@ -32,8 +34,8 @@ from hearken.statistics.intervals import cluster_bootstrap
 from hearken.statistics.overoptimisation import GaoFit, fit_gao
 from hearken.worlds.tales.world import TaleWorld
 
-LABELED = (60, 200, 900)
-"""Prompts whose judgments a reward model sees."""
+LABELED, FEW = (60, 200, 900), (20, 60)
+"""Prompts whose judgments a reward model sees, in full and --fast."""
 SMALLER = ScratchSize(vocabulary=2048, hidden=64, layers=1, heads=2, head_width=32, context=192)
 EPOCHS = (1.0, 3.0, 9.0)
 DIRECT: dict[str, dict[str, Any]] = {"dpo": {"lr": 3e-4}, "ipo": {"lr": 3e-4}, "kto": {"lr": 3e-4}}
@@ -52,7 +54,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     curves = best_of_curves(settings, plan, project, world, rewards)
     ppo = ppo_curves(settings, plan, project, world, rewards)
     direct = direct_points(settings, plan, project, world, rewards)
-    figures(settings, curves, ppo)
+    figures(settings, curves, ppo, direct)
     return {
         "rewards": {n: r["accuracy"] for n, r in rewards.items()},
         "best_of_n": curves,
@@ -74,17 +76,28 @@ def fit_rewards(settings: argparse.Namespace, plan: Plan, project: Project) -> d
         "sft", settings.work / "small-sft", plan.sft | QUIET, model=small, data=corpus / "demonstrations.jsonl"
     ).path
     found: dict[str, dict[str, Any]] = {}
-    counts = sorted({min(n, len(prompts)) for n in LABELED})
+    counts = sorted({min(n, len(prompts)) for n in (FEW if settings.fast else LABELED)})
     for name, model, count in [*((f"{n} prompts", base, n) for n in counts), ("all, smaller", small, len(prompts))]:
         kept = set(prompts[:count])
         data = settings.work / f"labels-{count}.parquet"
         if not data.exists():
             write_examples([r for r in rows if content_key(r.prompt) in kept], data, "snapshot")
-        out = settings.work / f"reward-{name.replace(', ', '-').replace(' ', '-')}"
+        out = settings.work / f"reward-{slug(name)}"
         made = train("reward", out, plan.reward | QUIET, model=model, data=data, references=references,
                      validation=held_out)  # fmt: skip
-        found[name] = {"path": made.path, "accuracy": made.metrics.get("accuracy", math.nan)}
+        found[name] = {"path": made.path, "accuracy": made.metrics.get("accuracy", math.nan), "data": data}
     return found
+
+
+def slug(name: str) -> str:
+    """A name as that of a folder."""
+    return name.replace(" = ", "-").replace(", ", "-").replace(" ", "-")
+
+
+def fewest_and_most(rewards: dict[str, Any]) -> list[str]:
+    """The reward models of fewest and of most labels, of those of the same size."""
+    names = [name for name in rewards if name.endswith("prompts")]
+    return [names[0], names[-1]]
 
 
 def best_of_curves(
@@ -122,16 +135,18 @@ def best_of_curves(
 def ppo_curves(
     settings: argparse.Namespace, plan: Plan, project: Project, world: TaleWorld, rewards: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """PPO's way, believed and doubted, against the reward of fewest labels."""
-    reward = next(iter(rewards.values()))["path"]
-    options = plan.ppo | LOOSE | QUIET | ({"episodes": 144} if settings.fast else {}) | {"seed": settings.seed}
+    """PPO's way by the rewards of fewest and of most labels, and doubting that of fewest."""
+    options = plan.ppo | LOOSE | QUIET | ({"episodes": 72} if settings.fast else {}) | {"seed": settings.seed}
     found: dict[str, Any] = {}
     rows = []
-    for name, more in (
-        ("believed", {}), ("linear, c = 2", {"pessimism": 2.0}), ("linear, c = 8", {"pessimism": 8.0}),
-        ("heads, c = 2", {"pessimism": 2.0, "width": "heads"}),
-    ):  # fmt: skip
-        out = settings.work / f"ppo-{name.replace(', c = ', '-')}"
+    few, most = fewest_and_most(rewards)
+    arms: list[tuple[str, str, dict[str, Any]]] = [
+        (few, "believed", {}), (most, "believed", {}), (few, "linear, c = 2", {"pessimism": 2.0}),
+        (few, "linear, c = 8", {"pessimism": 8.0}), (few, "heads, c = 2", {"pessimism": 2.0, "width": "heads"}),
+    ]  # fmt: skip
+    for labels, doubt, more in arms:
+        name, reward = f"{labels}, {doubt}", rewards[labels]["path"]
+        out = settings.work / f"ppo-{slug(name)}"
         sft = project.artifacts / "r00-sft"
         train(
             "ppo", out, options | more, model=sft, data=project.path / "data" / "prompts.jsonl", reward=reward, ref=sft
@@ -154,8 +169,8 @@ def ppo_curves(
                      f"{gold.max():.2f}", "yes" if found[name]["fooled"] else "no",
                      *(shown(fit) if fit else ("", "", ""))))  # fmt: skip
     table(
-        "PPO, loosely held, by the reward of fewest labels, believed and doubted; fit d(α - β log d)",
-        ("score", "KL at the end", "proxy", "gold", "gold at its best", "fooled", "α", "β", "R²"),
+        "PPO, loosely held, by rewards of few and of many labels, believed and doubted; fit d(α - β log d)",
+        ("reward", "KL at the end", "proxy", "gold", "gold at its best", "fooled", "α", "β", "R²"),
         rows,
     )
     return found
@@ -164,33 +179,34 @@ def ppo_curves(
 def direct_points(
     settings: argparse.Namespace, plan: Plan, project: Project, world: TaleWorld, rewards: dict[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """DPO, IPO and KTO after several numbers of epochs, with the likelihood of what was preferred."""
-    sft, data = project.artifacts / "r00-sft", settings.work / f"labels-{min(LABELED[1], plan.judged)}.parquet"
-    judge = Judge(str(list(rewards.values())[-2]["path"]))
+    """DPO, IPO and KTO after several numbers of epochs on few and on many labels, with the likelihood of responses."""
+    sft = project.artifacts / "r00-sft"
     prompts = project.held_out(12 if settings.fast else 200)
     held_out = [r for r in read_examples(project.snapshot("validation")) if isinstance(r, Comparison)]
     how = project.config.sample.parameters
     before = measure(str(sft), None, prompts, how, settings.seed + 1).texts
     found, rows = [], []
-    for stage, given in DIRECT.items():
-        for epochs in EPOCHS[:1] if settings.fast else EPOCHS:
-            out = settings.work / f"{stage}-{epochs:g}"
-            options = given | QUIET | {"epochs": epochs, "batch": 16, "seed": settings.seed, "validation": 0.0}
-            train(stage, out, options, model=sft, data=data)
-            seen = measure(str(out), str(sft), prompts, how, settings.seed + 1)
-            gold = cluster_bootstrap([world.gold(str(p), t) for p, t in zip(prompts, seen.texts, strict=True)])
-            proxy = np.mean([s[0] for s in judge(prompts, [[t] for t in seen.texts])])
-            better, worse = likelihood_change(str(out), str(sft), held_out)
-            texts = drift(prompts, seen.texts, before)
-            found.append({"stage": stage, "epochs": epochs, "kl": float(np.mean(seen.kl)), "gold": gold,
-                          "proxy": float(proxy), "preferred": better, "other": worse,
-                          "distinct_2": texts.distinct_2, "self_bleu": texts.self_bleu})  # fmt: skip
-            rows.append((stage.upper(), f"{epochs:g}", f"{np.mean(seen.kl):.1f}", str(gold), f"{proxy:.2f}",
-                         f"{better.estimate:+.1f}", f"{worse.estimate:+.1f}",
-                         f"{texts.distinct_2[0]:.2f} → {texts.distinct_2[1]:.2f}"))  # fmt: skip
+    passes = EPOCHS[:1] if settings.fast else EPOCHS
+    for labels, (stage, given), epochs in product(fewest_and_most(rewards), DIRECT.items(), passes):
+        out = settings.work / f"{stage}-{slug(labels)}-{epochs:g}"
+        options = given | QUIET | {"epochs": epochs, "batch": 16, "seed": settings.seed, "validation": 0.0}
+        train(stage, out, options, model=sft, data=rewards[labels]["data"])
+        seen = measure(str(out), str(sft), prompts, how, settings.seed + 1)
+        gold = cluster_bootstrap([world.gold(str(p), t) for p, t in zip(prompts, seen.texts, strict=True)])
+        judge = Judge(str(rewards[labels]["path"]))
+        proxy = np.mean([s[0] for s in judge(prompts, [[t] for t in seen.texts])])
+        better, worse = likelihood_change(str(out), str(sft), held_out)
+        texts = drift(prompts, seen.texts, before)
+        found.append({"labels": labels, "stage": stage, "epochs": epochs, "kl": float(np.mean(seen.kl)), "gold": gold,
+                      "proxy": float(proxy), "preferred": better, "other": worse,
+                      "distinct_2": texts.distinct_2, "self_bleu": texts.self_bleu})  # fmt: skip
+        rows.append((labels, stage.upper(), f"{epochs:g}", f"{np.mean(seen.kl):.1f}", str(gold), f"{proxy:.2f}",
+                     f"{better.estimate:+.1f}", f"{worse.estimate:+.1f}",
+                     f"{texts.distinct_2[0]:.2f} → {texts.distinct_2[1]:.2f}"))  # fmt: skip
     table(
-        "Direct methods: log π/π_ref of held-out preferred and other responses, in nats",
-        ("method", "epochs", "KL", "gold", "proxy", "preferred", "other", "distinct-2"),
+        "Direct methods: log π/π_ref of held-out preferred and other responses, in nats; proxy: the reward model "
+        "of the same labels",
+        ("labels", "method", "epochs", "KL", "gold", "proxy", "preferred", "other", "distinct-2"),
         rows,
     )
     return found
@@ -204,8 +220,10 @@ def shown(fit: GaoFit) -> tuple[str, str, str]:
     return f"{fit.alpha:.2f}", f"{fit.beta:.2f}", f"{fit.r2:.2f}"
 
 
-def figures(settings: argparse.Namespace, curves: dict[str, Any], ppo: dict[str, Any]) -> None:
-    """Gold over √KL, best-of-n by reward model and PPO by doubt."""
+def figures(
+    settings: argparse.Namespace, curves: dict[str, Any], ppo: dict[str, Any], direct: list[dict[str, Any]]
+) -> None:
+    """Gold over √KL: best-of-n by reward model, PPO by labels and doubt, direct methods beside PPO on their labels."""
     names = [n for n in curves if n not in ("n", "sqrt_kl")]
     plots = [
         (f"Best of n: {what}", line_chart([Series(n, curves["sqrt_kl"], curves[n][what]) for n in names],
@@ -217,6 +235,18 @@ def figures(settings: argparse.Namespace, curves: dict[str, Any], ppo: dict[str,
                                     title=f"PPO, {what}", x_label="√KL reached, √nats", y_label=what))
         for what in ("gold", "proxy")
     ]  # fmt: skip
+    for labels in dict.fromkeys(found["labels"] for found in direct):
+        way = ppo[f"{labels}, believed"]
+        points = [Point("PPO", way["sqrt_kl"][-1], way["gold"][-1])] + [
+            Point(f"{d['stage'].upper()} {d['epochs']:g}", math.sqrt(max(d["kl"], 0.0)), *d["gold"],
+                  style=1 + list(DIRECT).index(d["stage"]))
+            for d in direct if d["labels"] == labels
+        ]  # fmt: skip
+        plots.append((
+            f"Direct methods by epochs on held-out prompts, and PPO on its own: {labels}",
+            frontier(points, [Series("PPO", way["sqrt_kl"], way["gold"])], title=f"Direct methods and PPO, {labels}",
+                     x_label="√KL, √nats", y_label="gold"),
+        ))  # fmt: skip
     page(settings.out.with_suffix(".html"), "Over-optimisation in the tale world", plots)
 
 

@@ -26,6 +26,8 @@ PHI = np.array([[1.0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]])
 THETA = np.array([-1.0, 0.1, 0.9])
 SUM_ZERO = np.linalg.svd(np.eye(3) - 1 / 3)[0][:, :2]
 CAUTIONS = (0.0, 0.5, 1.0, 2.0, 4.0, 16.0)
+SIZES, RANKED = (4, 9), (50, 200, 800)
+"""Responses of a ranking, and rankings."""
 
 
 def offline(settings: argparse.Namespace) -> dict[str, Any]:
@@ -58,8 +60,8 @@ def rankings(settings: argparse.Namespace) -> dict[str, Any]:
     """Root mean squared error of θ by likelihood and n."""
     rng = np.random.default_rng(settings.seed)
     found: dict[str, dict[str, float]] = {}
-    for k in (4, 9):
-        for n in (50, 200) if settings.fast else (50, 200, 800):
+    for k in SIZES:
+        for n in RANKED[:2] if settings.fast else RANKED:
             errors = []
             for _ in range(3 if settings.fast else max(settings.repeats // 4, 2)):
                 theta = rng.normal(size=5)
@@ -86,7 +88,7 @@ def rankings(settings: argparse.Namespace) -> dict[str, Any]:
 def limits(settings: argparse.Namespace, rng: np.random.Generator) -> dict[str, dict[str, float]]:
     """The same without repeating it: errors x √n as n grows, from the covariance of one large sample."""
     found: dict[str, dict[str, float]] = {}
-    for k in (4, 9):
+    for k in SIZES:
         n = 300 if settings.fast else 4000
         x = _ranked(rng, n, k, np.array([2.0, 0, 0, 0, 0]))
         errors = [float(np.sqrt(np.trace(fit_rankings(x, split=halves).covariance) * n)) for halves in (False, True)]
@@ -174,6 +176,14 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     steps = list(range(1, len(regret["uniform"]) + 1, max(len(regret["uniform"]) // 100, 1)))
     x_log = [float(np.log10(n)) for n in ns]
 
+    def error(name: str, k: int, likelihood: str) -> Series:
+        known = [n for n in RANKED if f"K={k} n={n}" in ranked]
+        values = [ranked[f"K={k} n={n}"][likelihood] * float(np.sqrt(n)) for n in known]
+        return Series(name, [float(np.log10(n)) for n in known], values)
+
+    errors = [float(lost[str(n)]["error"]) for n in ns]
+    level = float(np.mean([np.log10(e) + x / 2 for e, x in zip(errors, x_log, strict=True)]))
+
     def curve(name: str) -> Series:
         return Series(name, steps, [float(regret[name][t - 1]) for t in steps])
 
@@ -181,6 +191,14 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
         ("Value lost offline, by caution c", line_chart(
             [Series(f"c = {c}", x_log, [lost[str(n)]["lost"][c] for n in ns]) for c in ("0.0", "1.0", "2.0", "16.0")],
             title="Value lost offline", x_label="log10 of comparisons", y_label="value lost")),
+        ("Error of θ offline, in Σ's norm", line_chart(
+            [Series("θ̂", x_log, [float(np.log10(e)) for e in errors]),
+             Series("1/√n", x_log, [level - x / 2 for x in x_log])],
+            title="Error of θ offline", x_label="log10 of comparisons", y_label="log10 of ‖θ̂ - θ‖")),
+        ("Rankings of K against their pairs one by one", line_chart(
+            [error(f"K = {k}{also}", k, likelihood) for k in SIZES
+             for also, likelihood in (("", "plackett_luce"), (", pairs", "split"))],
+            title="Rankings against their pairs", x_label="log10 of rankings", y_label="error of θ times √n")),
         ("Regret of duels", line_chart(
             [curve("optimistic"), curve("uniform")], title="Regret of duels", x_label="comparisons", y_label="regret")),
         ("Preferences over trajectories", line_chart(

@@ -16,12 +16,13 @@ from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
 from hearken.domains.text.loading import open_policy
-from hearken.domains.text.rewarding import WorstGroup, WorstOff, open_reward
+from hearken.domains.text.rewarding import WorstGroup, WorstOff, confidence_of, open_reward
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_reward, new_reward
 from hearken.models.scorers import RewardScorer
+from hearken.rewards.confidence import Confidence, last_layer
 from hearken.rewards.learned import LearnedReward
 from hearken.training.options import TextOptions, TrainingOptions
 
@@ -140,6 +141,27 @@ def test_a_policy_is_rewarded_by_a_group_a_mixture_or_the_worst_off(made: dict[s
         torch.testing.assert_close(scores(text, "min"), hearth.minimum(quest), rtol=0, atol=1e-5)
     worse = hearth if hearth.mean() < quest.mean() else quest
     torch.testing.assert_close(scores(path, "worst_group"), worse, rtol=0, atol=1e-5)
+
+
+def test_a_head_is_as_sure_as_its_own_group_makes_it(made: dict[str, Any]) -> None:
+    """Of 160 comparisons 40 are of quest: its head is half as sure as all together, and each has its own file."""
+    path = made["apart"].path
+
+    def confidence(*heads: str) -> tuple[Confidence, torch.Tensor]:
+        reward = LearnedReward(RewardScorer(load_reward(str(path))), 64)
+        if heads:
+            reward.scorer.weigh(dict.fromkeys(heads, 1.0))
+        found = confidence_of(str(path), reward, tuple((head, 1.0) for head in heads))
+        return found, last_layer(reward, [Group([5, i], [[7, 8, i, 1], [9, 1]]) for i in range(3, 10)])
+
+    (whole, features), (quest, _), (hearth, _) = confidence(), confidence("quest"), confidence("hearth")
+    assert len(list(path.glob("confidence*.safetensors"))) == 3
+    for one, of in ((quest, 40), (hearth, 120)):
+        ratio = (one.linear(features) / whole.linear(features)).median().item()
+        assert ratio == pytest.approx((160 / of) ** 0.5, rel=0.3)
+    assert (quest.linear(features).mean() > 1.3 * hearth.linear(features).mean()).item()
+    again, _ = confidence("quest")
+    assert torch.equal(again.root, quest.root) and not torch.equal(again.heads, hearth.heads)
 
 
 def test_the_worst_group_is_worst_in_the_mean() -> None:

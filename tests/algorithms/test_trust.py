@@ -6,9 +6,20 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from hearken.algorithms.stage import train
+from hearken.domains.text.respond import respond
+from hearken.domains.text.rewarding import confidence_of
+from hearken.domains.text.sampling import Sampled, best_of, best_of_name, open_frozen
 from hearken.errors import UserError
+from hearken.evaluation.measure import measure
+from hearken.models.layout import Group
+from hearken.models.loading import load_reward
+from hearken.models.scorers import RewardScorer
+from hearken.rewards.confidence import last_layer
+from hearken.rewards.learned import LearnedReward
+from hearken.rollout.sampler import SamplingParameters
 
 SMALL = {
     "episodes": 8, "batch": 8, "max_new_tokens": 4, "trackers": "none", "precision": "fp32", "epochs": 1, "lr": 1e-3,
@@ -23,12 +34,14 @@ def reward(world, tmp_path):
 
 
 def test_a_failed_card_refuses_and_can_be_overridden(world, reward, tmp_path) -> None:
-    (reward / "card.json").write_text(json.dumps({"passes": False, "reasons": ["It cannot be told from a coin."]}))
+    card = {"passes": False, "failures": ["It cannot be told from a coin."], "remarks": ["There are two groups."]}
+    (reward / "card.json").write_text(json.dumps(card))
     given = {"model": world.sft, "data": world.prompts, "reward": reward, "out": tmp_path / "out"}
     for stage in ("ppo", "rloo"):
         with pytest.raises(UserError, match="cannot be told from a coin") as caught:
             train(stage, **given, **SMALL)
         assert "--trust-reward" in caught.value.hint and not (tmp_path / "out").exists()
+        assert "two groups" not in str(caught.value), "what the card remarks is no reason against it"
     made = train("ppo", **given, **SMALL, trust_reward=True)
     assert made.metrics["steps"] == 1
 
@@ -41,6 +54,35 @@ def test_pessimism_computes_its_confidence_once(world, reward, tmp_path) -> None
     assert careful.metrics["score"] < plain.metrics["score"]
     heads = train("rloo", **given, out=tmp_path / "heads", pessimism=2.0, width="heads", samples=2, **SMALL)
     assert heads.metrics["steps"] == 1
+
+
+def test_the_best_of_several_by_a_cautious_score(world, reward) -> None:
+    """Whoever doubts the reward chooses what it has seen more of: in Python and where policies are compared."""
+    policy, how = open_frozen(str(world.sft), reserve=4), SamplingParameters(max_new_tokens=4)
+    prompts = [f"tell {i} the" for i in range(8)]
+
+    def chosen(pessimism: float, width: str = "linear") -> list[Sampled]:
+        parts = best_of(policy, prompts, 1, 8, how, 0, str(reward), pessimism=pessimism, width=width)
+        return [one for part in parts for one in part]
+
+    learned = LearnedReward(RewardScorer(load_reward(str(reward))), 200)
+    sure = confidence_of(str(reward), learned)
+
+    def seen(some: list[Sampled]) -> torch.Tensor:
+        return last_layer(learned, [Group(policy.encoder.prompt(s.prompt), [s.tokens]) for s in some])
+
+    plain = chosen(0.0)
+    for width, measured in (("linear", sure.linear), ("heads", sure.spread)):
+        careful = chosen(1e4, width)
+        assert [s.text for s in careful] != [s.text for s in plain]
+        assert measured(seen(careful)).mean() < measured(seen(plain)).mean()
+        texts = [s.text for s in careful]
+        doubt = {"best_of": 8, "reward": reward, "pessimism": 1e4, "width": width}
+        assert [one for (one,) in respond(world.sft, prompts, **doubt, max_new_tokens=4)] == texts
+        name = f"{best_of_name(8, 1e4, width)}@{world.sft}"
+        assert measure(name, None, prompts, how, 0, by=str(reward)).texts == texts
+    with pytest.raises(UserError, match="no reward chooses"):
+        respond(world.sft, prompts, pessimism=1.0)
 
 
 def test_pessimism_over_models(world, reward, tmp_path) -> None:
@@ -92,8 +134,6 @@ def test_a_judge_compares_with_the_reference_keeps_the_best_policy_and_can_stop_
 
 
 def test_watch_brings_back_the_weights_that_won_most_and_survives_a_checkpoint(monkeypatch) -> None:
-    import torch
-
     from hearken.algorithms import watch
     from hearken.algorithms.ppo_options import PPOOptions
 
@@ -113,8 +153,10 @@ def test_watch_brings_back_the_weights_that_won_most_and_survives_a_checkpoint(m
     for step, value in enumerate(wins):
         watched.record(step, float(step), value)
         Policy.scorer.weight.data += 1
+    watched.heard = {"two", "one"}
     again = new()
     again.load_state_dict(watched.state_dict())
+    assert again.heard == {"one", "two"}
     assert again.look(1, None) == {"judge": 0.9, "judge_proxy": 1.0}, "a look that was made is not made again"
     found = again.restore()
     assert found["best_step"] == 1 and found["judge_last"] == 0.6 and not found["fooled"]
@@ -122,15 +164,12 @@ def test_watch_brings_back_the_weights_that_won_most_and_survives_a_checkpoint(m
 
 
 def test_who_scores_higher_wins() -> None:
-    import torch
-
     from hearken.algorithms.watch import Answered, ByScore
-    from hearken.models.layout import Group
 
     group = Group([1], [[2], [3]])
     answered = [Answered("p", "a", "b", group)] * 3
     scores = iter([torch.tensor([1.0, 2.0, 3.0, 3.0, 2.0, 1.0])])
-    assert ByScore(lambda groups: next(scores))(0, answered) == [0.0, 0.5, 1.0]
+    assert ByScore(lambda groups: next(scores))(0, answered).outcomes == [0.0, 0.5, 1.0]
 
 
 def test_a_reward_for_each_group_and_a_policy_for_the_worst_off(world, tmp_path) -> None:

@@ -177,15 +177,17 @@ def test_runs_from_start_to_end(script: str, key: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pessimism", "overoptimisation"])
-def test_the_simulations_run(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "key", "plots"),
+    [("pessimism", "best_of_n", 6), ("overoptimisation", "direct", 6), ("confident_and_wrong", "paths", 3)],
+)
+def test_the_simulations_run(name: str, key: str, plots: int, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     ran = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--fast", "--out", out, "--work", tmp_path / "work"],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
-    assert (
-        json.loads(out.read_text("utf-8"))["best_of_n"]
-        and out.with_suffix(".html").read_text("utf-8").count("<svg") == 4
-    )
+    assert json.loads(out.read_text("utf-8"))[key]
+    drawn = out.with_suffix(".html").read_text("utf-8")
+    assert drawn.count("<svg") == plots and "no data" not in drawn

@@ -56,8 +56,11 @@ def test_a_round_from_the_command_line(hearken: Run, project: Path) -> None:
     assert tree["name"] == "r01-ppo" and {p["as"] for p in tree["parents"]} == {"model", "reward", "ref", "data"}
     drawn = hearken("trace", "p/artifacts/r01-ppo")
     assert drawn.exit_code == 0 and "r01-judgments" in drawn.stdout
-    found = told(hearken("evaluate", "--all", "--best-of", 2, "--json", "-o", "world=tales", "-C", "p"))
-    assert {row["policy"] for row in found["leaderboard"]} == {"model", "best-of-2@model", "r01-ppo"}
+    doubt = ("--best-of", 2, "--pessimism", 1, "--width", "heads")
+    found = told(hearken("evaluate", "--all", *doubt, "--json", "-o", "world=tales", "-C", "p"))
+    assert {row["policy"] for row in found["leaderboard"]} == {"model", "best-of-2-pessimism-1-heads@model", "r01-ppo"}
+    drawn = told(hearken("sample", "-k", 2, "--prompts", 2, *doubt, "--json", "-C", "p"))
+    assert drawn["policy"] == "r01-ppo-best-of-2-pessimism-1-heads" and drawn["responses"] == 4
     shown = hearken("evaluate", "--policy", "r01-ppo", "--judge", "reward", "-C", "p")
     assert shown.exit_code == 0 and "baseline" in shown.stdout and "a proxy" in shown.stdout
     refused = hearken("loop", "--json", "-o", "loop.prompts=5", *simulated)

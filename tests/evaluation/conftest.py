@@ -403,7 +403,8 @@ def hostile_report() -> Report:
         reward_model=replace(
             whole.reward_model,
             passes=False,
-            reasons=[HOSTILE],
+            failures=[HOSTILE],
+            remarks=[HOSTILE],
             slices=[Slice(by=HOSTILE, name=HOSTILE, accuracy=0.6), Slice(by=HOSTILE, name="b", accuracy=0.7)],
         )
         if whole.reward_model

@@ -117,7 +117,9 @@ def test_a_card_that_fails_is_said_first(report: Report) -> None:
     model = replace(
         report.reward_model,
         passes=False,
-        reasons=["lower bound 49 % does not exceed chance"],
+        accuracy=Interval(0.51, 0.49, 0.53),
+        failures=["lower bound 49 % does not exceed chance"],
+        remarks=["two groups were found"],
         slices=[
             Slice(by="strength", name=n, accuracy=a, count=c) for n, a, c in (("slight", 0.6, 90), ("clear", 0.9, 60))
         ],
@@ -130,8 +132,11 @@ def test_a_card_that_fails_is_said_first(report: Report) -> None:
     assert [title for title, *_ in found["deeper"]] == ["Calibration", "Score against length", "Learning curve"]
     html = page(replace(report, reward_model=model))
     assert "Its card fails" in html and "lower bound 49" in html
-    assert any("card fails" in said for said in warnings(replace(report, reward_model=model)))
-    assert "Its card passes" in page(replace(report, reward_model=replace(model, passes=True, reasons=[])))
+    about = [w for w in warnings(replace(report, reward_model=model)) if "card fails" in w or "not shown" in w]
+    assert about == ["The reward model's card fails: lower bound 49 % does not exceed chance"], "once, and only that"
+    assert "two groups were found" in html
+    passing = replace(report, reward_model=replace(model, passes=True, accuracy=0.8, failures=[]))
+    assert "Its card passes" in page(passing)
 
 
 def test_tastes_say_who_gained_only_beyond_noise() -> None:
@@ -153,11 +158,13 @@ def test_tastes_say_who_gained_only_beyond_noise() -> None:
 def test_costs_count_people(report: Report) -> None:
     assert report.costs is not None
     spent = replace(report.costs, judgments={"person": 10, "ai": 5}, labeling_seconds=120.0, price=1.5)
+    spent = replace(spent, ai_requests=24, ai_tokens=(1200, 24))
     found = panels.costs(replace(report, costs=spent))
     assert found is not None
     figures = {label: (value, note) for label, value, note in found["figures"]}
     assert figures["Judgments"] == ("15", "10 person, 5 ai")
     assert figures["People's time"] == ("2\u202fmin 0\u202fs", "12\u202fs a judgment")
+    assert figures["Requests to AI labelers"] == ("24", "1,200 tokens read, 24 written")
     assert figures["Policy"][0] == "1.25 M" and figures["Paid for AI labels"][0] == "1.50"
     assert panels.costs(Report(title="t")) is None
 

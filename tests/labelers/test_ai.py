@@ -35,6 +35,7 @@ from hearken.labelers.constitution import Constitution, Principle, load_constitu
 from hearken.labelers.judges import LocalJudge, Reply, ServerJudge
 from hearken.labelers.protocol import Labeler as LabelerProtocol
 from hearken.loop.project import Project, ProjectConfig
+from hearken.loop.reporting import compose
 from hearken.progress import quiet
 
 ONE = Constitution(name="one", principles=[Principle(id="count", text="Prefer more foxes.")])
@@ -277,6 +278,9 @@ def test_the_command(tmp_path: Path, store: FeedbackStore, monkeypatch: pytest.M
     assert json.loads(done.stdout)["kappa"] == 1
     assert "Agreement with people on 12 pairs: kappa 1.00" in done.stderr
     assert len(list((tmp_path / "runs/judge").glob("*.json"))) == 24
+    costs = compose(Project(tmp_path)).costs
+    assert costs is not None and (costs.ai_requests, costs.ai_tokens) == (24, (24 * 50, 24))
+    assert costs.price == pytest.approx(24 * 50 / 1e6), "as the server counted, at the price that was given"
     missing = CliRunner().invoke(app, ["label", "--with", "ai"])
     assert missing.exit_code == 2 and "no judge is named" in missing.stderr
     assert Project(tmp_path).config.model == "none"

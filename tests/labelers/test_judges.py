@@ -15,7 +15,7 @@ from hearken.errors import UserError
 from hearken.feedback.examples import Message
 from hearken.labelers.ai import AILabeler
 from hearken.labelers.constitution import load_constitution
-from hearken.labelers.judges import CachedJudge, LocalJudge, Reply, ServerJudge, best_of_each, open_judge
+from hearken.labelers.judges import CachedJudge, LocalJudge, Reply, ServerJudge, Spent, best_of_each, open_judge, spent
 
 ASK = (Message("user", "A or B?"),)
 
@@ -78,8 +78,10 @@ def test_replies_are_remembered(tmp_path: Path) -> None:
             judge = CachedJudge(ServerJudge(url, "tiny"), tmp_path)
             assert judge.choose(ASK, ("A", "B")).choices == {"A": -0.5, "B": -1.0}
             assert judge.ask(ASK, 5).text == "A"
-        CachedJudge(ServerJudge(url, "other"), tmp_path).ask(ASK, 5)
+        CachedJudge(ServerJudge(url, "other"), tmp_path, price_in=1e4, price_out=5e5).ask(ASK, 5)
     assert len(seen) == 3
+    assert spent(tmp_path) == Spent(3, 150, 3, 1.0), "what is remembered was asked and paid for once"
+    assert spent(tmp_path / "none") == Spent()
 
 
 def test_namesakes_are_told_apart(tmp_path: Path) -> None:

@@ -59,11 +59,12 @@ def test_a_card_with_everything(made) -> None:
     assert card.passes and card.accuracy.estimate > 0.9
     assert [point.labels for point in card.learning] == sorted(point.labels for point in card.learning)
     assert len(card.learning) == 4 and "times the labels brought" in card.learning_says
-    assert card.shift is not None and card.shift.told_apart > 0.8 and any("scores now" in r for r in card.reasons)
+    assert card.shift is not None and card.shift.told_apart > 0.8 and any("scores now" in r for r in card.remarks)
     assert card.ensemble is not None and card.ensemble.disagreement == 0
     assert len(told) == 1 and "4 more trainings: about" in told[0]
     assert card.strangers is not None and len(card.strangers.labelers) == 1 and card.strangers.pairs == (10, 30)
-    assert card.strangers.theirs.estimate > 0.6 and any("Fitted without 1 labeler, it" in r for r in card.reasons)
+    assert card.strangers.theirs.estimate > 0.6 and any("Fitted without 1 labeler, it" in r for r in card.remarks)
+    assert not card.failures, "what is worth knowing is no reason against it"
     assert card.discovered is not None and not card.discovered.real, "all want it happy"
     again = Card.load(folder)
     assert again is not None and (again.learning, again.shift, again.slices) == (card.learning, card.shift, card.slices)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from hearken.domains.text.sampling import best_of_name
 from hearken.errors import UserError
+from hearken.evaluation.measure import asked_of, label_of
 from hearken.feedback.examples import Comparison, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
@@ -184,6 +186,16 @@ def test_who_cannot_judge_is_said(tales: Tales, answers: dict[str, list[str]]) -
             contest(project, ["sft", "ours"], project.held_out(), 0, judge=judge, loop=project.config.loop)  # type: ignore[arg-type]
 
 
+def test_a_name_says_how_the_best_is_chosen() -> None:
+    assert asked_of("a/b") == ("a/b", 1, 0.0, "linear") and asked_of("best-of-8@a/b") == ("a/b", 8, 0.0, "linear")
+    for pessimism, width in ((2.0, "linear"), (0.5, "heads"), (1e-5, "linear"), (1e7, "heads")):
+        name = f"{best_of_name(8, pessimism, width)}@a/b"  # type: ignore[arg-type]
+        assert asked_of(name) == ("a/b", 8, pessimism, width)
+        assert label_of(name) == name.replace("a/b", "b")
+    with pytest.raises(UserError, match="best of none"):
+        asked_of("best-of-0@a")
+
+
 def test_bare_models_and_best_of_n(tmp_path: Path, tiny_model: Path) -> None:
     """Without a project: two models, prompts from a file, a reward model."""
     from hearken.models.loading import new_reward, save
@@ -205,5 +217,10 @@ def test_bare_models_and_best_of_n(tmp_path: Path, tiny_model: Path) -> None:
     assert 0 < model["self_bleu"] <= 1 and model["length_drift"] == (0.0, 0.0, 0.0) and model["phrases"] == []
     with pytest.raises(UserError, match="no prompts are given"):
         evaluate(bare)
+    with pytest.raises(UserError, match="comparisons it was trained on"):
+        asked = {"data": [str(tmp_path / "prompts.jsonl")], "reward": str(tmp_path / "rm"), "best_of": [4]}
+        evaluate(bare, **asked, against=str(tiny_model), pessimism=2.0)
+    with pytest.raises(UserError, match="pessimism 2: no reward chooses"):
+        evaluate(bare, pessimism=2.0)
     with pytest.raises(UserError, match="same name"):
         evaluate(bare, [str(tmp_path / "rm"), str(tmp_path / "x/rm")], data=[str(tmp_path / "prompts.jsonl")])

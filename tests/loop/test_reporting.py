@@ -269,7 +269,7 @@ def test_what_the_loop_and_the_card_leave_is_read(project: Project) -> None:
     half = {"estimate": 0.5, "low": 0.4, "high": 0.6}
     clear = {"by": "strength", "name": "clear", "accuracy": half | {"low": None, "high": None}, "count": 30}
     card = {
-        "passes": False, "reasons": ["It cannot be told from a coin."],
+        "passes": False, "failures": ["It cannot be told from a coin."], "remarks": ["Two groups were found."],
         "accuracy": {"estimate": 0.51, "low": 0.4, "high": 0.6},
         "slices": [clear], "probes": [{"name": "equal length", "value": half, "says": "what is left"}],
         "learning": [{"labels": 10, "accuracy": half, "parameters": None}], "ceiling": [0.6, 0.72],
@@ -288,6 +288,7 @@ def test_what_the_loop_and_the_card_leave_is_read(project: Project) -> None:
     assert found.recipe is not None and "hearken loop --rounds 1 -C p" in found.recipe.commands
     model = found.reward_model
     assert model is not None and model.passes is False and model.accuracy.estimate == 0.51  # type: ignore[union-attr]
+    assert (model.failures, model.remarks) == (["It cannot be told from a coin."], ["Two groups were found."])
     assert model.slices[0].count == 30 and model.probes[0].name == "equal length"
     assert model.agreement_ceiling == (0.6, 0.72)
     html = render(found)

@@ -179,6 +179,8 @@ def test_several_attributes(project: Project) -> None:
     with project.store() as store:
         stored = list(store.responses(policy=drawn["policy"]))
     assert len(stored) == 6 and {r.sample for r in stored} == {0, 1}
+    with pytest.raises(UserError, match="nothing that compares two responses"):
+        project.sample(2, prompts=3, split="train", best_of=3, reward=f"{reward.path}#honest", pessimism=1.0)
     with pytest.raises(UserError, match=r"no attribute 'kind'. Its attributes: helpful, honest"):
         train(project, "rft", {"reward": f"{reward.path}#kind"}, **SAMPLED, samples=2)
 

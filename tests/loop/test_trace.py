@@ -81,6 +81,11 @@ def test_bare_artifacts_have_files_and_models(tmp_path: Path) -> None:
     write_json(tmp_path / "rm" / MANIFEST, manifest)
     picture = drawn(trace(str(tmp_path / "rm")))
     assert "org/base" in picture and "as it was read" in picture and "not there any more" in picture
+    watched = {"judge": str(tmp_path / "rm"), "judge_every": 5}
+    manifest |= {"kind": "ppo", "options": watched, "data": {"watched": ["one", "two"]}}
+    write_json(tmp_path / "ppo" / MANIFEST, manifest)
+    (model, told) = [node for role, node in trace(str(tmp_path / "ppo")).parents if role == "watched by"]
+    assert model.name == "rm" and model.kind == "reward" and told.facts["judgments"] == 2
     data.write_text("changed\n")
     assert "changed since it was read" in drawn(trace(str(tmp_path / "rm")))
     with pytest.raises(UserError, match="no finished artifact 'nothing'"):

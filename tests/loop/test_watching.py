@@ -23,6 +23,7 @@ from hearken.loop.asking import Waiting, wait_for
 from hearken.loop.evaluating import evaluate
 from hearken.loop.project import Project
 from hearken.loop.rounds import Loop
+from hearken.loop.trace import trace
 from hearken.loop.watching import asked, by_gold
 from hearken.models.layout import Group
 from hearken.worlds.tales.world import TaleWorld
@@ -113,6 +114,11 @@ def test_people_compare_checkpoints_and_training_waits_for_them(tales: Tales) ->
     with project.store() as store:
         shown = [item for item in store.items() if item.selection == "evaluation"]
         assert shown and {store.prompt(item.prompt_id).split for item in shown} == {"validation"}
+        watched = {j.id for j in store.judgments() if j.item_id in {item.id for item in shown}}
+    policy = project.artifact("r01-ppo")
+    assert policy is not None and set(policy.manifest["data"]["watched"]) == watched, "of every look, on whatever day"
+    (chose,) = [node for role, node in trace("r01-ppo", project).parents if role == "watched by"]
+    assert chose.facts["judgments"] == len(watched) and [node.name for _, node in chose.parents] == ["ana"]
     assert Loop(project, wait=False).run() == done
 
 
@@ -129,13 +135,15 @@ def test_no_pair_is_asked_about_twice(tales: Tales) -> None:
     with pytest.raises(Waiting) as waiting:
         asked(loop, "people", "p", "ref", 1, shown("mine", "mine"))
     assert waiting.value.missing == prefer(project, "p") == 2
-    assert asked(loop, "people", "p", "ref", 5, shown("mine", "theirs")) == [1.0, 0.5]
+    told = asked(loop, "people", "p", "ref", 5, shown("mine", "theirs"))
+    assert told.outcomes == [1.0, 0.5] and len(told.judgments) == 1, "equal answers are a tie that nobody was asked"
     with pytest.raises(Waiting) as waiting:
         asked(loop, "people", "p", "ref", 6, shown("mine", "another"))
-    assert len(asked(loop, "simulated", "p", "ref", 6, shown("one", "two"))) == 2
+    assert len(asked(loop, "simulated", "p", "ref", 6, shown("one", "two")).outcomes) == 2
     assert waiting.value.missing == 1 == prefer(project, "ref"), "machines leave alone what waits for people"
-    assert asked(loop, "people", "q", "ref", 0, shown("mine", "another")) == [1.0, 0.0]
-    assert asked(loop, "simulated", "p", "ref", 7, shown("mine", "mine"))[0] in (0.0, 0.5, 1.0), "each for itself"
+    assert asked(loop, "people", "q", "ref", 0, shown("mine", "another")).outcomes == [1.0, 0.0]
+    alone = asked(loop, "simulated", "p", "ref", 7, shown("mine", "mine"))
+    assert alone.outcomes[0] in (0.0, 0.5, 1.0), "each for itself"
 
 
 def longer(body: dict[str, Any]) -> tuple[int, Any]:
@@ -197,7 +205,7 @@ def test_dialogues_of_two_turns_are_judged_by_gold(tales: Tales) -> None:
     good = task.response(whole)
     answered = [Answered(content, good, "no", Group([1], [[2], [3]])), Answered(content, "no", good, Group([1], [[2]]))]
     project = tales(rounds=1)
-    assert by_gold(project)(0, answered) == [1.0, 0.0]
+    assert by_gold(project)(0, answered).outcomes == [1.0, 0.0]
     with project.store() as store:
         store.add_prompts([Prompt(content=content, split="validation")])
     found = evaluate(project, ["best-of-1@" + project.config.model], prompts=7, judge="gold")

@@ -62,6 +62,24 @@ def test_a_statistic_is_resampled_like_the_mean() -> None:
     assert slope == pytest.approx((2, 2, 2))
 
 
+def test_resamples_without_the_needed_rows_are_left_out() -> None:
+    """A mean among the rows of one kind, of which there are few: some resamples hold none."""
+    rows = np.stack([np.arange(12.0), np.arange(12) % 4 == 0], axis=1)
+
+    def among(some: np.ndarray) -> float:
+        kept = some[some[:, 1] > 0, 0]
+        return float(kept.mean()) if len(kept) else math.nan
+
+    draws = np.random.default_rng(0).integers(12, size=(500, 12))
+    share = np.mean([math.isnan(among(rows[draw])) for draw in draws])
+    assert 0 < share < 0.1
+    found = cluster_bootstrap(rows, statistic=among, n=500)
+    assert found.estimate == 4 and 0 <= found.low < 4 < found.high <= 8
+    rows[4:, 1] = 0  # one row of the kind: a third of the resamples say nothing
+    hardly = cluster_bootstrap(rows, statistic=among, n=500)
+    assert hardly.estimate == 0 and math.isnan(hardly.low) and math.isnan(hardly.high)
+
+
 def test_clusters_may_be_any_labels_and_seeds_repeat() -> None:
     values, names = [1.0, 0.0, 1.0, 1.0], [("a", 1), ("a", 1), ("b", 2), ("c", 3)]
     assert cluster_bootstrap(values, names) == cluster_bootstrap(values, ["x", "x", "y", "z"])

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hearken.algorithms.ppo_options import CriticOptions, PPOOptions
+from hearken.algorithms.ppo_options import ASKED, CriticOptions, PPOOptions
 from hearken.algorithms.rollouts import (
     ROLLOUTS,
     Batch,
@@ -33,7 +33,7 @@ from hearken.algorithms.rollouts import (
     trial,
 )
 from hearken.algorithms.stage import Inputs
-from hearken.algorithms.watch import ASKED, NO_PROMPTS, ByScore, Judge, Prompts, Watch, set_apart
+from hearken.algorithms.watch import NO_PROMPTS, ByScore, Judge, Prompts, Watch, set_apart
 from hearken.domains.text.data import demonstrations, prompts
 from hearken.domains.text.loading import TextPolicy, adapt, open_reference, prepare
 from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
@@ -209,7 +209,7 @@ def improve(
 
     ``more`` states go into the checkpoint; ``after`` is called with the step's number, once it is done.
     """
-    policy, models, ids, ptx = ready.policy, ready.models, ready.prompts, ready.ptx
+    policy, models, ids, ptx, facts = ready.policy, ready.models, ready.prompts, ready.ptx, dict(ready.facts)
     iterations = max(options.episodes // options.batch, 1)
     updates = options.epochs * options.minibatches
     order = Order(len(ids), options.batch // options.samples, options.seed)
@@ -260,10 +260,12 @@ def improve(
             if run.step == iterations and (judged := watch.look(iterations, run, last=True)):
                 run.log(**judged)
         metrics |= watch.restore()
+        if watch.heard:
+            facts["watched"] = sorted(watch.heard)
     switch_adapter(policy.scorer.model, "policy")
     save(policy.scorer.model, policy.tokenizer, out)
     artifact = finish(
-        out, options.stage, inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
+        out, options.stage, inputs=inputs, options=options, data=facts, metrics=metrics, seconds=run.seconds
     )
     run.discard_checkpoint()
     return artifact

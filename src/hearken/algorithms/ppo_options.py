@@ -8,6 +8,9 @@ from pydantic import Field
 
 from hearken.algorithms.rollout_options import RolloutOptions
 
+ASKED = ("gold", "people", "ai", "simulated")
+"""Judges that only a project has; whoever opens one passes it to `ppo.load`."""
+
 
 class CriticOptions(RolloutOptions):
     """Advantages from a value model, and a KL coefficient that may adapt."""

@@ -26,9 +26,6 @@ from hearken.rollout.sampler import Sample, SamplingParameters
 from hearken.statistics.divergence import Divergence, find_divergence
 from hearken.training.run import Run
 
-ASKED = ("gold", "people", "ai", "simulated")
-"""Judges that only a project has; whoever opens one passes it to `ppo.load`."""
-
 
 class Prompts(NamedTuple):
     """The same prompts twice."""
@@ -61,10 +58,17 @@ class Answered:
     """The prompt's tokens with those of both answers, the policy's first."""
 
 
-Judge = Callable[[int, Sequence[Answered]], Sequence[float]]
-"""(iteration, answers) to one outcome each: 1 where the policy's answer wins, 0 where the reference's does, ½ for ties.
+class Verdicts(NamedTuple):
+    """What a judge says of the answers of one look."""
 
-Answers that nobody judged are left out. It may take its time, and raise `errors.Pause` to go on another day."""
+    outcomes: Sequence[float]
+    """1 where the policy's answer wins, 0 where the reference's does, ½ for ties; what nobody judged is left out."""
+    judgments: Sequence[str] = ()
+    """Ids of the judgments in a project's database that they come from."""
+
+
+Judge = Callable[[int, Sequence[Answered]], Verdicts]
+"""(iteration, answers) to what is said of them. It may take its time, and raise `errors.Pause` to go on another day."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,10 @@ class ByScore:
 
     reward: Reward
 
-    def __call__(self, step: int, answered: Sequence[Answered]) -> list[float]:
+    def __call__(self, step: int, answered: Sequence[Answered]) -> Verdicts:
         """See `Judge`."""
         scores = self.reward([one.group for one in answered]).view(-1, 2)
-        return ((scores[:, 0] - scores[:, 1]).sign() / 2 + 0.5).tolist()
+        return Verdicts(((scores[:, 0] - scores[:, 1]).sign() / 2 + 0.5).tolist())
 
 
 class Watch:
@@ -103,6 +107,8 @@ class Watch:
         """By how much the mean reward of the policy's answers exceeds that of the reference's, at each of `steps`."""
         self.wins: list[float] = []
         """Their win rate."""
+        self.heard: set[str] = set()
+        """Ids of the judgments that were heard, where people or machines of a project watch."""
         self.best: dict[str, Tensor] = {}
 
     def look(self, step: int, run: Run, *, last: bool = False) -> dict[str, float]:
@@ -121,7 +127,8 @@ class Watch:
             Answered(content, decode(a.tokens), decode(b.tokens), Group(ids, [a.tokens, b.tokens]))
             for content, ids, a, b in zip(*self.prompts, mine, self.theirs, strict=True)
         ]
-        outcomes = self.judge(step, answered)
+        outcomes, judgments = self.judge(step, answered)
+        self.heard |= set(judgments)
         if not outcomes:
             return {}
         self.record(step, proxy, value := float(np.mean(outcomes)))
@@ -195,9 +202,11 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"steps": self.steps, "proxy": self.rises, "wins": self.wins, "best": self.best}
+        heard = sorted(self.heard)
+        return {"steps": self.steps, "proxy": self.rises, "wins": self.wins, "heard": heard, "best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.steps, self.rises, self.wins = (list(state[k]) for k in ("steps", "proxy", "wins"))
+        self.heard = set(state["heard"])
         self.best = dict(state["best"])

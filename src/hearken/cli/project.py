@@ -16,6 +16,10 @@ PolicyOption = Annotated[
     typer.Option(metavar="MODEL", help="An artifact, a folder or a Hub name.", show_default="the newest policy"),
 ]
 
+PessimismOption = Annotated[
+    float, typer.Option(min=0, metavar="C", help="For --best-of: take C widths of its confidence off each score.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -53,6 +57,11 @@ def sample(
     reward: Annotated[
         str | None, typer.Option(metavar="REWARD", help="For --best-of.", show_default="the one in use")
     ] = None,
+    pessimism: PessimismOption = 0.0,
+    width: Annotated[
+        Literal["linear", "heads", "models"],
+        typer.Option(help="Of linear theory, of 5 bootstrapped heads, or of --reward a,b,c."),
+    ] = "linear",
     seed: SeedOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -61,7 +70,10 @@ def sample(
     with clean_stdout():
         from hearken.loop.project import Project
 
-        done = Project(project).sample(k, prompts=prompts, policy=policy, seed=seed, best_of=best_of, reward=reward)
+        done = Project(project).sample(
+            k, prompts=prompts, policy=policy, seed=seed, best_of=best_of, reward=reward, pessimism=pessimism,
+            width=width,
+        )  # fmt: skip
     emit(done, as_json, "Sampled")
 
 
@@ -116,7 +128,7 @@ def label(
 
             labelers: Any = opened.panel().labelers
             if labeler == "ai":
-                labelers = [opened.ai_labeler(judge, url, constitution, reasoning, per_minute)]
+                labelers = [opened.ai_labeler(judge, url, constitution, reasoning, per_minute, price_in, price_out)]
             with HearkenClient(server, token) as client:
                 done = label_over_http(
                     client, labelers, fixed, workers=workers, price_in=price_in, price_out=price_out, announce=announce
@@ -157,6 +169,10 @@ def evaluate(
         list[int] | None,
         typer.Option(min=2, metavar="N", help="Add the best of N of the baseline's responses. May be repeated."),
     ] = None,
+    pessimism: PessimismOption = 0.0,
+    width: Annotated[
+        Literal["linear", "heads"], typer.Option(help="With --pessimism: of linear theory, or of 5 bootstrapped heads.")
+    ] = "linear",
     seeds: Annotated[
         bool, typer.Option("--seeds", help="The policies are one training with several seeds: show their spread.")
     ] = False,
@@ -238,8 +254,9 @@ def evaluate(
         try:
             found = run(
                 opened, policy or (), against=against, prompts=prompts, data=data or (), reward=reward, judge=judge,
-                everything=everything, best_of=best_of or (), perplexity=perplexity or (), tasks=task or (),
-                seeds=seeds, seed=seed, wait=wait, announce=lambda text: typer.echo(text, err=True),
+                everything=everything, best_of=best_of or (), pessimism=pessimism, width=width,
+                perplexity=perplexity or (), tasks=task or (), seeds=seeds, seed=seed, wait=wait,
+                announce=how["announce"],
             )  # fmt: skip
             if not outside:
                 from hearken.loop import cards

@@ -110,8 +110,10 @@ class Card:
     length_baseline: float
     """Accuracy of the better of "longer wins" and "shorter wins"."""
     passes: bool
-    reasons: list[str]
-    """Why not, and what else a reader should know, in sentences."""
+    failures: list[str]
+    """Why not, in sentences; empty where it passes."""
+    remarks: list[str]
+    """What else a reader should know, in sentences."""
     agreement: JsonInterval | None
     """How often two labelers agree on the same pair; None where no pair was judged twice."""
     ceiling: tuple[float, float] | None
@@ -215,18 +217,18 @@ def make_card(
     baseline = max(longer.estimate, 1 - longer.estimate)
     agreement, ceiling = agreement_ceiling(rows)
     uniform, selected = _by_selection(pairs, right, keys)
-    reasons = _verdict(accuracy, baseline, longer.estimate >= 0.5, len(set(keys)))
-    failures = len(reasons)
+    failures = _verdict(accuracy, baseline, longer.estimate >= 0.5, len(set(keys)))
+    remarks = []
     probes = _probes(rows, scored, pairs, right, keys, score)
     if ceiling is not None and accuracy.low > ceiling[1]:
-        reasons.append(
+        remarks.append(
             f"The accuracy is above what labelers' agreement allows ({percent(ceiling[1])}): look for prompts that "
             "stand in the training data too."
         )
     if uniform is not None and selected is not None and uniform.high < selected.low:
-        reasons.append("It is worse on uniformly drawn comparisons than on selected ones: quote the uniform figure.")
+        remarks.append("It is worse on uniformly drawn comparisons than on selected ones: quote the uniform figure.")
     if shift is not None and shift.told_apart > 0.8:
-        reasons.append(
+        remarks.append(
             f"The responses it scores now are not those it was trained on (a linear test tells "
             f"{percent(shift.told_apart)} of them apart): label some of them before trusting its score."
         )
@@ -237,19 +239,19 @@ def make_card(
     if strangers is not None:
         slices.append(Slice("labelers, fitted without some", "of those left out", strangers.theirs, strangers.pairs[0]))
         slices.append(Slice("labelers, fitted without some", "of the others", strangers.others, strangers.pairs[1]))
-        reasons.append(strangers.says)
+        remarks.append(strangers.says)
     if discovered is not None and discovered.real:
         of = {who: f"group {'AB'[g]}, found" for g, group in enumerate(discovered.groups) for who in group}
         slices += _by_labeler(pairs, right, keys, "labeler group", of)
-        reasons.append(discovered.says)
+        remarks.append(discovered.says)
     sample = np.random.default_rng(0).permutation(sum(len(r.responses) for r in rows))[:2000]
     flat = [
         (len(t.split()), s) for r, ss in zip(rows, scored, strict=True) for t, s in zip(r.responses, ss, strict=True)
     ]
     return Card(
         reward=reward, pairs=len(pairs), prompts=len(set(keys)), accuracy=accuracy, longer_wins=longer,
-        length_baseline=baseline, passes=failures == 0, reasons=reasons, agreement=agreement, ceiling=ceiling,
-        calibration=_calibrated(pairs), slices=slices, probes=probes, uniform=uniform,
+        length_baseline=baseline, passes=not failures, failures=failures, remarks=remarks, agreement=agreement,
+        ceiling=ceiling, calibration=_calibrated(pairs), slices=slices, probes=probes, uniform=uniform,
         selected=selected, lengths=[flat[i][0] for i in sample], scores=[round(flat[i][1], 4) for i in sample],
         ensemble=_ensemble(rows, pairs, scored, others) if others else None, shift=shift, learning=list(learning),
         learning_says=learning_says, strangers=strangers, discovered=discovered,

@@ -280,9 +280,11 @@ def _about_the_reward_model(report: Report) -> list[str]:
     model = report.reward_model
     if model is None:
         return []
-    found = [*(["The reward model's card fails: " + "; ".join(model.reasons)] if model.passes is False else [])]
+    found = []
     accuracy, longer = _bounds(model.accuracy), estimate(model.longer_wins)
-    if accuracy and accuracy[0] <= 0.5:
+    if model.passes is False:
+        found.append("The reward model's card fails: " + " ".join(model.failures))
+    elif accuracy and accuracy[0] <= 0.5:
         found.append("The reward model is not shown to be better than chance on held-out comparisons.")
     elif accuracy and longer is not None and accuracy[0] <= max(longer, 1 - longer):
         rule = "longer" if longer >= 0.5 else "shorter"

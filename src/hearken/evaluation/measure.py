@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from hearken.domains.text.data import demonstrations
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import text_encoder
-from hearken.domains.text.sampling import Sampled, open_frozen, sample
+from hearken.domains.text.sampling import Sampled, Width, best_of, open_frozen, sample
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Document
 from hearken.models.layout import Group, Layout
@@ -54,63 +55,76 @@ class Measured:
     entropy: list[float]
 
 
-_BEST_OF = re.compile(r"best-of-(\d+)@(.+)")
+_BEST_OF = re.compile(r"best-of-(\d+)(?:-pessimism-(\d+(?:\.\d+)?(?:e[-+]\d+)?)-(linear|heads))?@(.+)")
 
 
-def best_of(name: str) -> tuple[int, str]:
-    """How many responses a policy's name asks for, and the policy: ``best-of-8@my-sft`` is (8, "my-sft").
+class Asked(NamedTuple):
+    """What a policy's name asks for."""
+
+    source: str
+    """The policy that is sampled from."""
+    many: int = 1
+    """Of how many responses the best is chosen."""
+    pessimism: float = 0.0
+    width: Width = "linear"
+
+
+def asked_of(name: str) -> Asked:
+    """``best-of-8@my-sft`` is ("my-sft", 8); ``best-of-8-pessimism-2-heads@my-sft`` ("my-sft", 8, 2.0, "heads").
 
     Raises:
         UserError: the best of none.
     """
     found = _BEST_OF.fullmatch(name)
     if found is None:
-        return 1, name
+        return Asked(name)
     if int(found[1]) < 1:
         raise UserError(f"--policy {name}: the best of none", "For example: best-of-8@r00-sft")
-    return int(found[1]), found[2]
+    width: Width = "heads" if found[3] == "heads" else "linear"
+    return Asked(found[4], int(found[1]), float(found[2] or 0), width)
 
 
 def label_of(name: str) -> str:
     """A policy's name for people: the folder's own, without where it stands."""
-    many, source = best_of(name)
-    short = Path(source).name
-    return short if source == name else f"best-of-{many}@{short}"
+    source = asked_of(name).source
+    return name.removesuffix(source) + Path(source).name
 
 
 def measure(
     name: str, reference: str | None, prompts: Sequence[Content], how: SamplingParameters, seed: int, *,
-    many: int = 1, by: Judge | None = None,
+    by: str | None = None,
 ) -> Measured:  # fmt: skip
     """Sample one response a prompt from the policy ``name`` and measure its KL to ``reference``.
 
-    With ``many`` n above 1 it is the best of n by the judge ``by``; its log-ratio is then that of the policy
-    itself plus log n - (n-1)/n, the mean log-ratio of best-of-n to the policy (an upper bound where scores repeat).
+    Where the name asks for the best of n (`asked_of`), it is that by the reward model ``by``; its log-ratio is then
+    that of the policy itself plus log n - (n-1)/n, the mean log-ratio of best-of-n to the policy (an upper bound where
+    scores repeat).
 
     Raises:
         UserError: best of several, and nobody to choose.
     """
+    asked = asked_of(name)
+    source, many = asked.source, asked.many
     if many > 1 and by is None:
         raise UserError(f"the best of {many} needs a reward model to choose by", "Train one, or name it: --reward")
-    policy = open_frozen(name, reserve=how.max_new_tokens)
+    policy = open_frozen(source, reserve=how.max_new_tokens)
     samples: list[Sampled] = []
-    with progress(f"Sampling from {name.rstrip('/').rpartition('/')[2]}", len(prompts), "prompt") as bar:
-        for part in sample(policy, prompts, many, how, seed):
+    with progress(f"Sampling from {source.rstrip('/').rpartition('/')[2]}", len(prompts), "prompt") as bar:
+        parts = (
+            sample(policy, prompts, 1, how, seed)
+            if by is None or many == 1
+            else best_of(policy, prompts, 1, many, how, seed, by, pessimism=asked.pessimism, width=asked.width)
+        )
+        for part in parts:
             samples += part
-            bar.advance(len(part) // many)
-    if many > 1:
-        assert by is not None
-        sets = [samples[i : i + many] for i in range(0, len(samples), many)]
-        texts, ends = [[s.text for s in some] for some in sets], [[_ended(s) for s in some] for some in sets]
-        scores = by(prompts, texts, ends)
-        samples = [some[int(np.argmax(mine))] for some, mine in zip(sets, scores, strict=True)]
+            bar.advance(len(part))
     groups = [
         Group(policy.encoder.prompt(prompt) or [policy.encoder.eos], [s.tokens])
         for prompt, s in zip(prompts, samples, strict=True)
     ]
     temperature = how.temperature or 1.0
     mine, spread = _logprobs(policy.scorer, groups, temperature)
-    if reference is None or reference == name:
+    if reference is None or reference == source:
         kl = [0.0] * len(groups)
     else:
         against = open_frozen(reference, reserve=how.max_new_tokens).scorer

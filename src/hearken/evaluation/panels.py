@@ -219,7 +219,7 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
         "learning_says": model.learning_says,
         "said": _said_of(model),
         "passes": model.passes,
-        "reasons": model.reasons,
+        "told": [*model.failures, *model.remarks],
         "probes": [(p.name, with_interval(p.value), p.says) for p in model.probes],
     }
 
@@ -466,6 +466,9 @@ def costs(report: Report) -> dict[str, Any] | None:
         if spent.labeling_seconds:
             each = spent.labeling_seconds / max(spent.judgments.get("person", 0), 1)
             figures.append(("People's time", duration(spent.labeling_seconds), f"{duration(each)} a judgment"))
+        if spent.ai_requests:
+            tokens = "{:,} tokens read, {:,} written".format(*spent.ai_tokens) if any(spent.ai_tokens) else ""
+            figures.append(("Requests to AI labelers", f"{spent.ai_requests:,}", tokens))
         if spent.price:
             figures.append(("Paid for AI labels", f"{spent.price:,.2f}", "in the currency of the prices given"))
         if spent.responses:

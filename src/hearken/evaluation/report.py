@@ -162,8 +162,10 @@ class RewardModel:
     """Score of each response whose length stands in ``lengths``."""
     passes: bool | None = None
     """Whether its card says that a policy may be trained on it; None where there is no card."""
-    reasons: list[str] = field(default_factory=list)
-    """Why it does not, and what else its card says, in sentences."""
+    failures: list[str] = field(default_factory=list)
+    """Why it does not, in sentences."""
+    remarks: list[str] = field(default_factory=list)
+    """What else its card says, in sentences."""
     slices: list[Slice] = field(default_factory=list)
     learning: list[Learnt] = field(default_factory=list)
     learning_says: str = ""
@@ -276,6 +278,10 @@ class Costs:
     """Sampled while training."""
     parameters: int | None = None
     """Weights of the policy."""
+    ai_requests: int | None = None
+    """Asked of AI labelers."""
+    ai_tokens: tuple[int, int] = (0, 0)
+    """Read and written by them, where their server counts."""
     price: float | None = None
     """Paid for AI labels, in the currency of the prices given."""
 

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -215,10 +215,19 @@ class LocalJudge:
 
 
 class CachedJudge:
-    """Remembers replies in a folder, by what was asked of whom: an interrupted or repeated run asks nothing twice."""
+    """Remembers replies in a folder, by what was asked of whom: an interrupted or repeated run asks nothing twice.
 
-    def __init__(self, judge: Judge, folder: Path) -> None:
-        self.judge, self.folder = judge, folder
+    Each reply is kept with what it took (see `spent`).
+
+    Args:
+        judge: who answers.
+        folder: of the replies.
+        price_in: of a million tokens read.
+        price_out: of a million tokens written.
+    """
+
+    def __init__(self, judge: Judge, folder: Path, price_in: float = 0.0, price_out: float = 0.0) -> None:
+        self.judge, self.folder, self.price_in, self.price_out = judge, folder, price_in, price_out
 
     @property
     def name(self) -> str:
@@ -247,9 +256,31 @@ class CachedJudge:
         reply = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        partial.write_text(json.dumps({"text": reply.text, "choices": reply.choices}), "utf-8")
+        price = (reply.prompt_tokens * self.price_in + reply.completion_tokens * self.price_out) / 1e6
+        partial.write_text(json.dumps(asdict(reply) | {"price": price}), "utf-8")
         os.replace(partial, path)
         return reply
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the replies of a `CachedJudge` took."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    """As the server counted them; a model in this process counts none."""
+    completion_tokens: int = 0
+    price: float = 0.0
+    """In the currency of the prices that held when they were asked for; 0 where none were given."""
+
+
+def spent(folder: Path) -> Spent:
+    """The sum over the replies kept in a folder, each of which was asked for once."""
+    kept = [json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")]
+    tokens_in, tokens_out, price = (
+        sum(one.get(key, 0) for one in kept) for key in ("prompt_tokens", "completion_tokens", "price")
+    )
+    return Spent(len(kept), tokens_in, tokens_out, price)
 
 
 def open_judge(model: str, url: str = "", *, per_minute: float = 0.0, device: str = "auto") -> Judge:

@@ -95,7 +95,8 @@ def ask(
     elif who == "ai":
         project.ai_labels(
             ai.judge, url=ai.url, constitution=ai.constitution, reasoning=ai.reasoning, workers=ai.workers,
-            per_minute=ai.per_minute, seed=seed, announce=announce, only=only,
+            per_minute=ai.per_minute, price_in=ai.price_in, price_out=ai.price_out, seed=seed, announce=announce,
+            only=only,
         )  # fmt: skip
     else:
         with project.store() as store:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hearken.evaluation.compare import head_to_head
 from hearken.evaluation.drift import drift, entropy
-from hearken.evaluation.measure import Judge, best_of, label_of, mean, measure
+from hearken.evaluation.measure import Judge, asked_of, label_of, mean, measure
 from hearken.feedback.examples import Content
 from hearken.labelers.simulated import dialogue_text
 
@@ -46,14 +46,13 @@ def assess(
     scores: dict[str, list[float]] = {}
     for name in dict.fromkeys(policies):
         short = label_of(name)
-        many, source = best_of(name)
-        seen = measure(source, best_of(policies[0])[1], prompts, how, seed, many=many, by=proxy)
+        seen = measure(name, asked_of(policies[0]).source, prompts, how, seed, by=reward)
         answers[short] = seen.texts
         figures: dict[str, Any] = {
             "kl": mean(seen.kl, prompts), "length": mean(seen.lengths, prompts),
             "eos_share": mean([float(f) for f in seen.finished], prompts),
         }  # fmt: skip
-        if many == 1:
+        if asked_of(name).many == 1:
             figures["entropy"] = entropy(seen.entropy, seen.lengths, prompts)
         if proxy is not None:
             scores[short] = [s[0] for s in proxy(prompts, [[t] for t in seen.texts], [[f] for f in seen.finished])]

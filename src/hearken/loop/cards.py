@@ -358,5 +358,5 @@ def summary(card: Card | None) -> dict[str, Any]:
     return {
         "passes": card.passes, "accuracy": card.accuracy, "pairs": card.pairs, "length_baseline": card.length_baseline,
         "agreement": card.agreement, "ceiling": card.ceiling, "calibration_error": card.calibration.error,
-        "uniform_slice": card.uniform, "says": " ".join([*card.reasons, card.learning_says]).strip(),
+        "uniform_slice": card.uniform, "says": " ".join([*card.failures, *card.remarks, card.learning_says]).strip(),
     }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hearken.errors import UserError
 from hearken.evaluation.capability import load_task, perplexities, run_tasks
-from hearken.evaluation.measure import best_of, label_of
+from hearken.evaluation.measure import asked_of, label_of
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import ComparisonPayload, QueueItem, Response, hash_id
 from hearken.feedback.store import FeedbackStore
@@ -293,7 +293,7 @@ def _capability(
 ) -> dict[str, Any]:
     """Perplexity and task scores of each policy; the best of n has none of its own."""
     for name in dict.fromkeys(policies):
-        if best_of(name)[0] == 1:
+        if asked_of(name).many == 1:
             figures = found["policies"][label_of(name)]
             if perplexity:
                 figures["perplexities"] = perplexities(name, perplexity)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from hearken.domains.text.sampling import best_of_name, check_choice
 from hearken.errors import UserError
 from hearken.evaluation.capability import load_task, perplexities, run_tasks
 from hearken.evaluation.measure import label_of
@@ -64,6 +65,8 @@ def evaluate(
     judge: Judge = "auto",
     everything: bool = False,
     best_of: Sequence[int] = (),
+    pessimism: float = 0.0,
+    width: Literal["linear", "heads"] = "linear",
     perplexity: Sequence[str] = (),
     tasks: Sequence[str] = (),
     seeds: bool = False,
@@ -83,6 +86,8 @@ def evaluate(
         judge: who decides.
         everything: all policies of the project.
         best_of: of how many of the baseline's responses the best by the reward model, as further baselines.
+        pessimism: so many widths of the reward model's confidence are taken off each score before these are chosen.
+        width: of linear theory, or of bootstrapped heads.
         perplexity: files of held-out text.
         tasks: task files.
         seeds: the policies are one training with several seeds: say how their figures spread.
@@ -93,7 +98,11 @@ def evaluate(
     Returns:
         See `contest.contest`, in a project with the policies that were compared before on the same prompts, with the
         same baseline and judge; where there are no prompts to answer, only perplexities and tasks by policy.
+
+    Raises:
+        UserError: what is asked for cannot be compared here; pessimism, and nothing is chosen by a reward.
     """
+    check_choice(max(best_of, default=1), pessimism)
     base = project.policy(against) if against else project.first_policy()
     named = [_named(project, name) for name in policies]
     if everything:
@@ -108,7 +117,7 @@ def evaluate(
                 "Give --data prompts.jsonl, or make a project: hearken init DIR --model M --prompts F",
             )
         return {"policies": capability([*([base] if against else []), *named], perplexity, tasks)}
-    extra = [f"best-of-{n}@{base}" for n in best_of]
+    extra = [f"{best_of_name(n, pessimism, width)}@{base}" for n in best_of]
     every = list(dict.fromkeys([base, *extra, *named]))
     alike = [name for name in dict.fromkeys(named) if name != base] if seeds else []
     if seeds and len(alike) < 2:

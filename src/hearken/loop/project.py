@@ -35,6 +35,7 @@ from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, write_json
 
 if TYPE_CHECKING:
+    from hearken.domains.text.sampling import Width
     from hearken.labelers.ai import AILabeler
 
 CONFIG = "hearken.yaml"
@@ -135,6 +136,11 @@ class Project:
         """Their folder."""
         return self.path / "artifacts"
 
+    @property
+    def replies(self) -> Path:
+        """The folder of what AI labelers replied (see `labelers.judges.CachedJudge`)."""
+        return self.path / "runs" / "judge"
+
     def artifact(self, name: str) -> Artifact | None:
         """A finished artifact of this project, or None."""
         path = self.artifacts / name
@@ -232,18 +238,23 @@ class Project:
     def sample(
         self, k: int | None = None, *, prompts: int | None = None, policy: str | None = None, seed: int | None = None,
         split: str | None = None, round: int = 1, best_of: int = 1, reward: str | None = None,
+        pessimism: float = 0.0, width: Width = "linear",
     ) -> dict[str, Any]:  # fmt: skip
         """Responses of a policy into the database, queued for judgment. Prompts that have theirs are left alone.
 
-        With ``best_of`` each is the best of so many by ``reward``, by default the one in use; they are kept as
-        those of a policy of its own, NAME-best-of-N.
+        With ``best_of`` each is the best of so many by ``reward``, by default the one in use, less ``pessimism`` times
+        the ``width`` of its confidence; they are kept as those of a policy of its own, NAME-best-of-N.
+
+        Raises:
+            UserError: pessimism, and nothing to choose; or no reward model to choose by.
         """
         from hearken.domains.text.sampling import best_of as best
-        from hearken.domains.text.sampling import open_frozen, sample
+        from hearken.domains.text.sampling import best_of_name, check_choice, open_frozen, sample
 
+        check_choice(best_of, pessimism)
         how = self.config.sample.parameters
         k, seed, name = k or self.config.sample.k, self.config.seed if seed is None else seed, self.policy(policy)
-        label = Path(name).name + (f"-best-of-{best_of}" if best_of > 1 else "")
+        label = Path(name).name + (f"-{best_of_name(best_of, pessimism, width)}" if best_of > 1 else "")
         judge = (reward or self.reward()) if best_of > 1 else ""
         with self.store() as store:
             wanted = list(store.prompts(split=split, domain="text"))[:prompts]
@@ -257,7 +268,8 @@ class Project:
                     bar.advance(len(wanted) - len(todo))
                     if best_of > 1:
                         facts = [p.metadata for p in todo.values()]
-                        parts = best(opened, list(todo), k, best_of, how, seed, judge, facts)
+                        doubt: dict[str, Any] = {"pessimism": pessimism, "width": width}
+                        parts = best(opened, list(todo), k, best_of, how, seed, judge, facts, **doubt)
                     else:
                         parts = sample(opened, list(todo), k, how, seed)
                     for part in parts:
@@ -307,8 +319,8 @@ class Project:
 
         A revision heeds people's critiques; where there are none, the model's own, by a principle. The cost is
         estimated first and said to ``announce``; with ``dry_run`` nothing is asked. Replies are cached in
-        ``runs/judge``. How far the model agrees with people who judged the same pairs is part of the result and of
-        ``runs/ai-labels.json``.
+        ``runs/judge``, with their tokens and price, from which the report sums what was spent. How far the model agrees
+        with people who judged the same pairs is part of the result and of ``runs/ai-labels.json``.
         """
         from hearken.labelers import answering
         from hearken.labelers.constitution import load_constitution
@@ -326,7 +338,7 @@ class Project:
             announce(cost.say())
             if dry_run:
                 return asdict(cost)
-            labeler = self.ai_labeler(judge, url, constitution, reasoning, per_minute)
+            labeler = self.ai_labeler(judge, url, constitution, reasoning, per_minute, price_in, price_out)
             how: dict[str, Any] = {"seed": seed, "workers": workers, "round": round}
             if revise:
                 found = answering.revise(store, labeler, **how)
@@ -337,15 +349,16 @@ class Project:
         return found
 
     def ai_labeler(
-        self, judge: str, url: str = "", constitution: str = "general", reasoning: bool = False, per_minute: float = 0.0
-    ) -> AILabeler:
-        """A model that judges by a constitution; its replies are cached in ``runs/judge``."""
+        self, judge: str, url: str = "", constitution: str = "general", reasoning: bool = False,
+        per_minute: float = 0.0, price_in: float = 0.0, price_out: float = 0.0,
+    ) -> AILabeler:  # fmt: skip
+        """A model that judges by a constitution; its replies are cached in ``runs/judge``, with what they took."""
         from hearken.labelers.ai import AILabeler
         from hearken.labelers.constitution import load_constitution
         from hearken.labelers.judges import CachedJudge, open_judge
 
         principles = load_constitution(constitution)
-        opened = CachedJudge(open_judge(judge, url, per_minute=per_minute), self.path / "runs" / "judge")
+        opened = CachedJudge(open_judge(judge, url, per_minute=per_minute), self.replies, price_in, price_out)
         return AILabeler(opened, principles, reasoning, max_tokens=MAX_TOKENS)
 
     @staticmethod

@@ -318,7 +318,7 @@ def _by_its_card(folder: Path) -> list[tuple[str, str]]:
     card = Card.load(folder)
     if card is None:
         return []
-    verdict = "passes" if card.passes else f"fails: {' '.join(card.reasons)}"
+    verdict = "passes" if card.passes else f"fails: {' '.join(card.failures)}"
     return [("reward-model card", verdict), ("calibration error", percent(card.calibration.error))]
 
 

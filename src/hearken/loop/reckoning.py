@@ -262,7 +262,7 @@ def _card(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     card = json.loads(file.read_text("utf-8"))
-    found: dict[str, Any] = {"passes": card.get("passes"), "reasons": list(card.get("reasons") or [])}
+    found: dict[str, Any] = {key: card.get(key) for key in ("passes", "failures", "remarks") if key in card}
     for key in ("accuracy", "longer_wins", "agreement", "uniform", "selected"):
         if card.get(key) is not None:
             found[key] = figure(card[key])

@@ -21,6 +21,7 @@ from hearken.evaluation import report as page
 from hearken.evaluation.drift import drift, likelihood_change
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
+from hearken.labelers.judges import spent
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
 from hearken.loop.measured import content_of, last_evaluation, newest, round_of, task_rate
@@ -391,6 +392,7 @@ def _costs(
 ) -> page.Costs:
     recorded = sum(project.step_seconds().values())
     policies = [a for a in artifacts.values() if a.kind not in ("reward", "scratch")]
+    ai = spent(project.replies)
     return page.Costs(
         seconds=max(recorded, sum(step.seconds or 0.0 for step in steps)) or None,
         judgments=dict(counted.kinds),
@@ -398,6 +400,9 @@ def _costs(
         responses=sum(counted.responses.values()) or None,
         episodes=sum(step.count or 0 for step in steps if step.unit == "episodes") or None,
         parameters=recipes.count_weights(policies[-1].path) if policies else None,
+        ai_requests=ai.requests or None,
+        ai_tokens=(ai.prompt_tokens, ai.completion_tokens),
+        price=ai.price or None,
     )
 
 

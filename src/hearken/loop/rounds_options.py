@@ -28,6 +28,10 @@ class AIOptions(Options):
     """Requests at once."""
     per_minute: float = Field(0.0, ge=0)
     """Most requests a minute; 0 for no limit."""
+    price_in: float = Field(0.0, ge=0)
+    """Price of a million tokens read, for what the report says it cost."""
+    price_out: float = Field(0.0, ge=0)
+    """Price of a million tokens written."""
 
 
 class OnlineOptions(Options):

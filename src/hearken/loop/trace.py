@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hearken.algorithms.ppo_options import ASKED
 from hearken.errors import UserError
 from hearken.feedback.formats import read_examples
 from hearken.training.artifact import MANIFEST, Artifact, hash_files
@@ -94,7 +95,23 @@ class Tracer:
                 node.parents.append((role, self._file(self._place(file), recorded)))
         if made.kind == "judgments":
             node.parents.append(("given by", self._round(manifest["data"])))
+        node.parents += self._watch(manifest)
         return node
+
+    def _watch(self, manifest: dict[str, Any]) -> Iterator[tuple[str, Node]]:
+        """Who chose which weights of a run were kept: a reward model or function, or judgments of its checkpoints."""
+        options = manifest.get("options", {})
+        judge = options.get("judge") if "judge_every" in options else ""  # that of an evaluation chose no weights
+        if judge and judge not in ASKED:
+            yield "watched by", self._parent(judge)
+        if heard := set(manifest.get("data", {}).get("watched") or ()):
+            name = "answers on the way"
+            if self.project is None:
+                yield "watched by", Node(name, "judgments given", {"judgments": len(heard)})
+                return
+            there, gone = self._found(heard)
+            yield "watched by", self._tell(there, name)
+            yield from gone
 
     def _place(self, name: str) -> Path:
         """Where a path of a manifest is now; a project may have been moved since."""
@@ -151,14 +168,23 @@ class Tracer:
                 }
         return self._known
 
-    def _judgments(self, ids: set[str]) -> Iterator[tuple[str, Node]]:
+    def _found(self, ids: set[str]) -> tuple[list[Any], list[tuple[str, Node]]]:
+        """The judgments with these ids; and how many of them are gone, or stand no more."""
         known = self._store()
         there = [known["judgments"][i] for i in ids if i in known["judgments"]]
+        gone = []
         if len(there) < len(ids):
-            yield "erased", Node(f"{len(ids) - len(there)} judgments", "erased", {"note": "erased since"})
+            note = {"note": "erased since"}
+            gone.append(("erased", Node(f"{len(ids) - len(there)} judgments", "erased", note)))
         revised = sum(j.id not in known["live"] for j in there)
         if revised:
-            yield "revised", Node(f"{revised} judgments", "revised", {"note": "revised or withdrawn since"})
+            note = {"note": "revised or withdrawn since"}
+            gone.append(("revised", Node(f"{revised} judgments", "revised", note)))
+        return there, gone
+
+    def _judgments(self, ids: set[str]) -> Iterator[tuple[str, Node]]:
+        there, gone = self._found(ids)
+        yield from gone
         for number in sorted({j.round for j in there}, key=lambda n: -1 if n is None else n):
             mine = [j for j in there if j.round == number]
             yield "judgments", self._tell(mine, "imported" if number is None else f"round {number}")

@@ -14,7 +14,7 @@ from hearken.algorithms import ppo
 from hearken.algorithms.ppo import Ready
 from hearken.algorithms.ppo_options import PPOOptions
 from hearken.algorithms.stage import Inputs
-from hearken.algorithms.watch import Answered, Judge
+from hearken.algorithms.watch import Answered, Judge, Verdicts
 from hearken.errors import UserError
 from hearken.feedback.examples import PromptOnly, content_key
 from hearken.feedback.formats import write_examples
@@ -52,22 +52,22 @@ def by_gold(project: Project) -> Judge:
 
     world = TaleWorld(project.config.seed)
 
-    def judge(step: int, answered: Sequence[Answered]) -> list[float]:
+    def judge(step: int, answered: Sequence[Answered]) -> Verdicts:
         found = []
         for one in answered:
             prompt = dialogue_text(one.content)
             lead = world.gold(prompt, one.mine) - world.gold(prompt, one.theirs)
             found.append(0.5 if abs(lead) <= 1e-9 else float(lead > 0))
-        return found
+        return Verdicts(found)
 
     return judge
 
 
-def asked(loop: Loop, who: Who, name: str, reference: str, step: int, answered: Sequence[Answered]) -> list[float]:
+def asked(loop: Loop, who: Who, name: str, reference: str, step: int, answered: Sequence[Answered]) -> Verdicts:
     """Have both answers to each prompt compared; equal answers are ties that nobody is asked about.
 
     Returns:
-        For each prompt the mean over its judgments; prompts that nobody judged are left out.
+        For each prompt the mean over its judgments (prompts that nobody judged are left out), and these judgments.
 
     Raises:
         Waiting: people are needed, and nobody wants to wait.
@@ -104,9 +104,9 @@ def asked(loop: Loop, who: Who, name: str, reference: str, step: int, answered: 
         wait=loop.wait, seed=project.config.seed, announce=loop.announce,
     )  # fmt: skip
     with project.store() as store:
-        told = _outcomes(store, who, {pair for pair in pairs if pair})
+        told, heard = _outcomes(store, who, {pair for pair in pairs if pair})
     found = [[0.5] if pair is None else told.get(pair, []) for pair in pairs]
-    return [sum(some) / len(some) for some in found if some]
+    return Verdicts([sum(some) / len(some) for some in found if some], heard)
 
 
 def _known(store: FeedbackStore, answered: Sequence[Answered]) -> dict[str, Prompt]:
@@ -117,9 +117,12 @@ def _known(store: FeedbackStore, answered: Sequence[Answered]) -> dict[str, Prom
     return known | {content_key(p.content): p for p in new}
 
 
-def _outcomes(store: FeedbackStore, who: Who, pairs: set[tuple[str, str]]) -> dict[tuple[str, str], list[float]]:
-    """What was said of each pair, for its first response."""
+def _outcomes(
+    store: FeedbackStore, who: Who, pairs: set[tuple[str, str]]
+) -> tuple[dict[tuple[str, str], list[float]], list[str]]:
+    """What was said of each pair, for its first response; and the ids of the judgments that say so."""
     found: dict[tuple[str, str], list[float]] = {}
+    heard: list[str] = []
     for judgment in judgments_of(store, who):
         assert isinstance(judgment.payload, ComparisonPayload)
         ranks = dict(zip(judgment.payload.response_ids, judgment.payload.ranks, strict=True))
@@ -129,7 +132,8 @@ def _outcomes(store: FeedbackStore, who: Who, pairs: set[tuple[str, str]]) -> di
             if pair in pairs:
                 a, b = ranks[pair[0]], ranks[pair[1]]
                 found.setdefault(pair, []).append(0.5 if a == b else float(a < b))  # type: ignore[operator,arg-type]
-    return found
+                heard.append(judgment.id)
+    return found, heard
 
 
 def hold_out(project: Project, out: Path, evaluated: int, count: int) -> None:

@@ -16,6 +16,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from hearken.feedback.records import hash_id
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.rewards.learned import LearnedReward, Reward
 from hearken.statistics.intervals import resampled_counts
@@ -23,15 +24,17 @@ from hearken.statistics.linear_reward import fit_pairs
 from hearken.training.batching import microbatches
 from hearken.training.forward import rows_of
 
-FILE = "confidence.safetensors"
+FILE = "confidence{}.safetensors"
 HEADS = 5
 RIDGE = 0.01
 """λ, as a share of Σ's mean eigenvalue: an unseen direction is ten times as wide as the mean one."""
+Heads = tuple[tuple[str, float], ...]
+"""Heads of a reward model that count, with their weights."""
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """What is kept beside a reward model.
+    """What is kept beside a reward model, of its score or of some of its heads.
 
     Attributes:
         centre: (d,) mean features of the training responses: what values are compared with.
@@ -53,18 +56,24 @@ class Confidence:
         """(R,) standard deviations of the bootstrapped heads, in units of the score."""
         return ((features - self.centre) @ self.heads.T).std(-1) * self.gain
 
-    def save(self, folder: Path) -> None:
-        """Write it beside the model's weights."""
+    def save(self, folder: Path, heads: Heads = ()) -> None:
+        """Write it beside the model's weights, as that of ``heads`` (of the model's own score where empty)."""
         named = {"centre": self.centre, "root": self.root, "heads": self.heads, "gain": torch.tensor([self.gain])}
-        save_file({name: np.ascontiguousarray(t.cpu().numpy()) for name, t in named.items()}, folder / FILE)
+        save_file({name: np.ascontiguousarray(t.cpu().numpy()) for name, t in named.items()}, _file(folder, heads))
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Confidence | None:
-        """What `save` wrote, or None."""
-        if not (folder / FILE).is_file():
+    def load(cls, folder: Path, device: torch.device | str = "cpu", heads: Heads = ()) -> Confidence | None:
+        """What `save` wrote of the same heads, or None."""
+        file = _file(folder, heads)
+        if not file.is_file():
             return None
-        found = {name: torch.from_numpy(array).to(device) for name, array in load_file(folder / FILE).items()}
+        found = {name: torch.from_numpy(array).to(device) for name, array in load_file(file).items()}
         return cls(found["centre"], found["root"], found["heads"], float(found["gain"]))
+
+
+def _file(folder: Path, heads: Heads) -> Path:
+    """Named by a digest where there are heads: their names are what labelers say, and may hold anything."""
+    return folder / FILE.format(f"-{hash_id(heads)[:12]}" if heads else "")
 
 
 @torch.no_grad()

@@ -33,4 +33,4 @@ def failing(reward: Path) -> str:
     card = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     if card.get("passes", True):
         return ""
-    return " ".join(card.get("reasons", [])[:2]) or "It says no more."
+    return " ".join(card.get("failures", [])) or "It says no more."

@@ -41,7 +41,8 @@ def cluster_bootstrap(
     Args:
         values: (N,) numbers, or (N, ...) rows that the statistic understands.
         clusters: N labels, e.g. the prompt of each value; None treats each value as its own cluster.
-        statistic: of the resampled values; None is the mean, computed without copying any.
+        statistic: of the resampled values; None is the mean, computed without copying any. It may be NaN where a
+            resample lacks the rows it needs (see `percentile`).
         n: resamples.
         seed: of the resampling.
         level: of confidence.
@@ -75,8 +76,7 @@ def cluster_bootstrap(
         members = np.split(np.argsort(index, kind="stable"), np.cumsum(size)[:-1])
         draws = (random.integers(len(size), size=len(size)) for _ in range(n))
         resampled = np.array([statistic(rows[np.concatenate([members[c] for c in draw])]) for draw in draws])
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high))
+    return percentile(resampled, estimate, level)
 
 
 def _resampled_means(

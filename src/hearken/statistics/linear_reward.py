@@ -113,6 +113,7 @@ def fit_pairs(
     Args:
         differences: (N, d) φ(first) - φ(second).
         outcomes: (N,) of the first: 1 won, 0.5 tied, 0 lost, or shares of votes; None where the first always won.
+            A tie or a share counts as so many comparisons won and the rest lost, in the covariance too.
         weights: (N,) of the pairs, e.g. how often each occurred, or how reliable its labeler is.
         norm: bound of ‖θ‖ (without one, and without a ridge, separable data have no maximum).
         ridge: precision of a normal prior around ``centre``.
@@ -136,7 +137,9 @@ def fit_pairs(
         return value, x.T @ (w * (p - y)), (x * (w * p * (1 - p))[:, None]).T @ x
 
     theta, multiplier = _maximise(slopes, x.shape[1], norm, ridge, centre)
-    scores = x * (np.sqrt(w) * (_sigmoid(x @ theta) - y))[:, None]
+    p = _sigmoid(x @ theta)
+    # A row may stand for many comparisons: each was won or lost, and the mean of their squares counts.
+    scores = x * np.sqrt(w * (y * (1 - p) ** 2 + (1 - y) * p**2))[:, None]
     design = (x * w[:, None]).T @ x / w.sum()
     return _finish(theta, slopes(theta)[2], scores, design, float(w.sum()), multiplier)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hearken.domains.text.sampling import Width, check_choice, open_frozen, sample
 from hearken.domains.text.sampling import best_of as best_of_n
-from hearken.domains.text.sampling import open_frozen, sample
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
 from hearken.progress import progress
@@ -24,6 +24,8 @@ def respond(
     device: str = "auto",
     best_of: int = 1,
     reward: str | Path = "",
+    pessimism: float = 0.0,
+    width: Width = "linear",
     **parameters: Any,
 ) -> list[list[str]]:
     """``n`` responses of a policy to each prompt.
@@ -36,11 +38,15 @@ def respond(
         device: as in training.
         best_of: each response is the best by ``reward`` of so many.
         reward: what `--reward` takes.
+        pessimism: so many widths of the reward model's confidence are taken off each score before choosing.
+        width: ``linear``, ``heads`` or, of several reward models, ``models``.
         parameters: of `SamplingParameters`: max_new_tokens, temperature, top_p, top_k.
 
     Raises:
-        UserError: the model cannot be loaded, a prompt leaves no room for a response, or ``best_of`` has no reward.
+        UserError: the model cannot be loaded, a prompt leaves no room for a response, ``best_of`` has no reward, or
+            there is pessimism and nothing to choose.
     """
+    check_choice(best_of, pessimism)
     if best_of > 1 and not reward:
         raise UserError(
             f"the best of {best_of} needs a reward", "Name a reward model, or a function as module:function"
@@ -50,7 +56,7 @@ def respond(
     texts: list[str] = []
     with progress("Sampling responses", len(prompts) * n, "response") as bar:
         parts = (
-            best_of_n(policy, prompts, n, best_of, how, seed, str(reward))
+            best_of_n(policy, prompts, n, best_of, how, seed, str(reward), pessimism=pessimism, width=width)
             if best_of > 1
             else sample(policy, prompts, n, how, seed)
         )

@@ -15,12 +15,12 @@ from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Content, Document, Example
-from hearken.feedback.splits import of_labelers
+from hearken.feedback.splits import labeler_value, of_labelers
 from hearken.feedback.weighting import reweight
 from hearken.models.layout import Group
 from hearken.models.loading import load_reward, load_tokenizer
 from hearken.models.scorers import RewardScorer, attributes, probe
-from hearken.rewards.confidence import Confidence, EnsembleReward, PessimisticReward, fit_confidence
+from hearken.rewards.confidence import Confidence, EnsembleReward, Heads, PessimisticReward, fit_confidence
 from hearken.rewards.functions import FunctionReward, Prompt, load_function
 from hearken.rewards.learned import LearnedReward, Reward
 from hearken.rewards.terms import Term, parse_terms
@@ -156,7 +156,8 @@ def open_reward(
             learned = LearnedReward(scorer, options.tokens)
             careful: LearnedReward | PessimisticReward = learned
             if trust.pessimism and trust.width != "models":
-                careful = PessimisticReward(learned, confidence_of(term.name, learned), trust.pessimism, trust.width)
+                sure = confidence_of(term.name, learned, term.attributes)
+                careful = PessimisticReward(learned, sure, trust.pessimism, trust.width)
             reward = translated(careful, term.name, policy, options)
         parts.append((reward, term.weight))
     if trust.pessimism and trust.width == "models":
@@ -206,14 +207,20 @@ def _as_ensemble(
     return [(EnsembleReward(models, c), 1.0), *rest]
 
 
-def confidence_of(name: str, reward: LearnedReward) -> Confidence:
+def confidence_of(name: str, reward: LearnedReward, heads: Heads = ()) -> Confidence:
     """The confidence kept beside a reward model, else computed from the comparisons its manifest names, and kept.
+
+    Args:
+        name: its folder.
+        reward: the model, scoring by ``heads``.
+        heads: those that were asked for, with their weights. Where they are groups of labelers, only the judgments
+            of these groups count: one group's answers make nobody sure of another's taste.
 
     Raises:
         UserError: the folder was not made by ``train reward``, or its data are gone or hold no comparison.
     """
     folder = Path(name)
-    if (kept := Confidence.load(folder, reward.scorer.device)) is not None:
+    if (kept := Confidence.load(folder, reward.scorer.device, heads)) is not None:
         return kept
     if not (folder / MANIFEST).is_file():
         raise UserError(
@@ -222,11 +229,17 @@ def confidence_of(name: str, reward: LearnedReward) -> Confidence:
         )
     given = Artifact.load(name).manifest["options"]
     rows = reweight(trained_on(name), given.get("labeler_weights", ""), given.get("population")).rows
+    whose = ""
+    if heads and (by := reward.scorer.by):
+        named = [head for head, weight in heads if weight]
+        rows, whose = [row for row in rows if labeler_value(row, by) in named], f" by {by}={' or '.join(named)}"
     groups, pairs, weights = compared(rows, text_encoder(load_tokenizer(name), reward.scorer.model, _text(name)))
     if not pairs:
-        raise UserError(f"--reward {name} was trained on nothing that compares two responses", "Use width=models")
+        raise UserError(
+            f"--reward {name} was trained on nothing that compares two responses{whose}", "Use width=models"
+        )
     found = fit_confidence(reward, groups, pairs, weights=weights)
-    found.save(folder)
+    found.save(folder, heads)
     return found
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.domains.text.rewarding import Known, open_reward, plain
+from hearken.errors import UserError
 from hearken.feedback.examples import Content, content_key
 from hearken.models.guided import with_guidance
 from hearken.models.layout import Group
@@ -68,19 +70,39 @@ def sample(
         ]
 
 
+Width = Literal["linear", "heads", "models"]
+"""How widely a reward model's score may miss: by linear theory, 5 bootstrapped heads, or several models' spread."""
+
+
 class _Scoring(TextOptions):
     """How a reward reads what was sampled."""
 
     tokens: int = 0
     trust_reward: bool = True  # nothing is trained on it here
-    pessimism: float = 0.0
-    width: str = "linear"
+    pessimism: float = Field(0.0, ge=0)
+    width: Width = "linear"
     combine: str = "sum"
+
+
+def best_of_name(n: int, pessimism: float = 0.0, width: Width = "linear") -> str:
+    """What choosing the best of ``n`` is called: ``best-of-8``, or ``best-of-8-pessimism-2-heads``."""
+    return f"best-of-{n}" + (f"-pessimism-{pessimism:g}-{width}" if pessimism else "")
+
+
+def check_choice(n: int, pessimism: float) -> None:
+    """Refuse pessimism where no reward chooses.
+
+    Raises:
+        UserError: pessimism, and ``n`` is 1.
+    """
+    if pessimism and n < 2:
+        raise UserError(f"pessimism {pessimism:g}: no reward chooses among responses here", "Add --best-of N")
 
 
 def best_of(
     policy: TextPolicy, prompts: Sequence[Content], k: int, n: int, how: SamplingParameters, seed: int, reward: str,
-    metadata: Sequence[dict[str, Any]] | None = None, *, rows: int = 128,
+    metadata: Sequence[dict[str, Any]] | None = None, *, pessimism: float = 0.0, width: Width = "linear",
+    rows: int = 128,
 ) -> Iterator[list[Sampled]]:  # fmt: skip
     """As `sample`, but each of the ``k`` responses is the best by ``reward`` of ``n`` (Nakano et al. 2021).
 
@@ -93,12 +115,18 @@ def best_of(
         seed: see `sample`.
         reward: as `--reward` takes it.
         metadata: of the prompts, for rewards in Python.
+        pessimism: so many widths of the reward model's confidence are taken off each score.
+        width: which.
         rows: how many are decoded at once.
+
+    Raises:
+        UserError: the reward cannot be opened, or its confidence not be computed.
     """
     ids = {p: policy.encoder.prompt(p) or [policy.encoder.eos] for p in prompts}
     facts = metadata or [{} for _ in prompts]
     known: Known = {tuple(ids[p]): (plain(p), fact) for p, fact in zip(prompts, facts, strict=True)}
-    score = open_reward(reward, policy, known, _Scoring(long_prompts="truncate"))
+    scoring = _Scoring.parse({"long_prompts": "truncate", "pessimism": pessimism, "width": width}, where="best of n")
+    score = open_reward(reward, policy, known, scoring)
     for part in sample(policy, prompts, k * n, how, seed, rows=rows):
         every = [part[i : i + k * n] for i in range(0, len(part), k * n)]
         scores = score([Group(ids[some[0].prompt], [s.tokens for s in some]) for some in every])
