@@ -117,6 +117,13 @@ ROWS = (
 )  # fmt: skip
 
 
+def rows_on(device: str) -> tuple[Row, ...]:
+    """The rows, on a GPU with a model that is worth one."""
+    if device == "cpu":
+        return ROWS
+    return tuple(replace(row, hidden=world.GPU_HIDDEN) for row in ROWS if row.hidden == 256)
+
+
 @dataclass(frozen=True)
 class Contest:
     """Settings of the whole run."""
@@ -152,7 +159,7 @@ class Contest:
 
     def task(self, row: Row, count: int | None = None) -> Task:
         """The work of a row; ``count`` rows of data instead of the usual number."""
-        size = Size(row.hidden)
+        size = Size.of(row.hidden)
         trains = row.kind in ("sft", "reward", "dpo", "kto")
         rate = world.end_rate(NEW) if row.stops or trains else 0.0
         folder = self.work / f"hidden-{row.hidden}-{'stops' if rate else 'never-stops'}"
@@ -202,7 +209,7 @@ def units(row: Row, task: Task, found: dict[str, Any]) -> float:
 
 def needed(row: Row, task: Task, found: dict[str, Any]) -> float:
     """Floating-point operations that the timed laps need, by formula; padding and repetitions not counted."""
-    size, laps = Size(row.hidden), len(found["laps"])
+    size, laps = Size.of(row.hidden), len(found["laps"])
     if row.kind == "sample":
         length = round(found["mean_length"])
         rows = task.batch * task.samples * laps
@@ -411,7 +418,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     if "rows" in parts:
         figures["rows"] = []
         chosen: dict[Row, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
-        for row in ROWS:
+        for row in rows_on(contest.device):
             name = f"{row.name}, hidden {row.hidden}"
             if settings.only and not re.search(settings.only, name):
                 continue

@@ -25,6 +25,10 @@ SPECIAL = ("<pad>", "<eos>", "<bos>")
 NEVER = -60.0  # added to a logit: a token that is not drawn
 
 
+GPU_HIDDEN = 1536
+"""Width of the model of 1 B parameters that stands for hidden 256 where there is a GPU."""
+
+
 @dataclass(frozen=True)
 class Size:
     """Shape of a Llama whose heads all have their own keys and values."""
@@ -34,6 +38,11 @@ class Size:
     heads: int = 4
     vocabulary: int = 2048
     context: int = 1024
+
+    @classmethod
+    def of(cls, hidden: int) -> Size:
+        """The size that goes by this width: a GPU's model has layers, heads and vocabulary of a real one."""
+        return cls(hidden, layers=24, heads=12, vocabulary=32768) if hidden == GPU_HIDDEN else cls(hidden)
 
     @property
     def inner(self) -> int:

@@ -127,6 +127,17 @@ def test_each_method_has_rows_at_both_sizes() -> None:
     assert len({(r.name, r.hidden) for r in vs_trl.ROWS}) == len(vs_trl.ROWS)
 
 
+def test_a_gpu_gets_a_model_worth_it() -> None:
+    import vs_trl
+    import world
+
+    rows = vs_trl.rows_on("cuda")
+    assert vs_trl.rows_on("cpu") == vs_trl.ROWS and {r.kind for r in rows} == {r.kind for r in vs_trl.ROWS}
+    assert {r.hidden for r in rows} == {world.GPU_HIDDEN}
+    assert 0.5e9 < world.Size.of(world.GPU_HIDDEN).parameters < 1e9
+    assert world.Size.of(256).parameters == world.Size(256).parameters
+
+
 def test_what_direct_alignment_needs(tmp_path: Path) -> None:
     """In shares of one forward pass: three with gradient; DPO's reference one; KTO's mismatched pairs one or two."""
     import vs_trl
