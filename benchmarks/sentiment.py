@@ -12,14 +12,14 @@ import argparse
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import arguments, run, scratch, shared, table, train
 
-from hearken.domains.text.sampling import open_frozen, sample
+from hearken.domains.text.sampling import best_of, open_frozen, sample
 from hearken.errors import UserError
 from hearken.evaluation.measure import TOKENS, Judge
 from hearken.feedback.examples import Document, PromptOnly, Thumb
@@ -27,8 +27,10 @@ from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.splits import split_by_prompt
 from hearken.loop.scratch import ScratchSize
 from hearken.models.layout import Group
+from hearken.models.masked import MaskedScorer
 from hearken.models.scorers import TokenScorer
 from hearken.rollout.sampler import SamplingParameters
+from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.diversity import distinct_n
 from hearken.statistics.intervals import Interval, cluster_bootstrap, paired_difference
 from hearken.training.forward import gather
@@ -209,12 +211,29 @@ def thumbs(judge: Judge, rows: Sequence[Thumb]) -> list[float]:
 
 
 def responses(
-    path: Path, base: Path, prompts: Sequence[str], temperature: float, gold: Gold, judge: Judge, seed: int
-) -> Sampled:
-    """Sample one response a prompt and score it. KL and perplexity are against the base model at temperature 1."""
+    path: Path, base: Path, prompts: Sequence[str], temperature: float, gold: Gold, judge: Judge, seed: int, *,
+    nucleus: float = 1.0, best: tuple[int, Path] | None = None,
+) -> Sampled:  # fmt: skip
+    """Sample one response a prompt and score it. KL and perplexity are against the base model at temperature 1.
+
+    Args:
+        path: the policy.
+        base: the reference.
+        prompts: (N,).
+        temperature: of the samples.
+        gold: the judge.
+        judge: the proxy.
+        seed: of the samples.
+        nucleus: the policy is what is left of it in this nucleus of its own, and its KL is that one's.
+        best: (n, reward model): the best of n by that model, whose KL is taken to be log n - (n-1)/n.
+    """
     how = SamplingParameters(max_new_tokens=NEW_TOKENS, temperature=temperature)
     policy, reference = (open_frozen(str(p), reserve=NEW_TOKENS) for p in (path, base))
-    sampled = [s for part in sample(policy, prompts, 1, how, seed) for s in part]
+    if nucleus < 1:
+        policy = replace(policy, scorer=MaskedScorer(policy.scorer.model, nucleus, path=policy.scorer.path))
+    n, by = best or (1, path)
+    drawn = best_of(policy, prompts, 1, n, how, seed, str(by)) if best else sample(policy, prompts, 1, how, seed)
+    sampled = [s for part in drawn for s in part]
     groups = [Group(policy.encoder.prompt(p) or [], [s.tokens]) for p, s in zip(prompts, sampled, strict=True)]
 
     def loglikelihood(scorer: TokenScorer, at: float) -> np.ndarray:
@@ -225,7 +244,7 @@ def responses(
     texts = [s.text for s in sampled]
     ended = [[s.finish_reason == "stop"] for s in sampled]
     proxy = np.array([s for (s,) in judge(prompts, [[t] for t in texts], ended)])
-    kl = loglikelihood(policy.scorer, temperature) + surprise
+    kl = loglikelihood(policy.scorer, temperature) + surprise + best_of_n_kl(n)
     return Sampled(texts, gold(texts), proxy, kl, surprise, np.array([float(len(s.tokens)) for s in sampled]))
 
 

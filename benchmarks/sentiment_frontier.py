@@ -1,8 +1,9 @@
 """Every way to a policy on one frontier: what the gold judge finds gained, against the KL that it cost.
 
 The task, models and judge are those of sentiment.py. Each method runs several times with its own way to hold back: the
-KL coefficient, for RFT the number of episodes, for ILQL the weight of its values in decoding. DPO and ILQL learn from
-responses of the base model that the proxy scores; the others sample their own.
+KL coefficient, for RFT the number of episodes, for ILQL the weight of its values in decoding, for the best of n that
+number. DPO and ILQL learn from responses of the base model that the proxy scores; the others sample their own. NLPO's
+policy is sampled as it was trained: within its nucleus.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ONLINE = COMMON | {
 }  # fmt: skip
 CRITIC = ONLINE | {"value_lr": 1e-3}
 BETAS = (0.2, 0.05, 0.0125)
+BEST_OF = "best of n"
 METHODS: dict[str, tuple[dict[str, Any], str, Sequence[float]]] = {
     "ppo": (CRITIC | {"epochs": 1, "minibatches": 2}, "beta", BETAS),
     "a2c": (CRITIC, "beta", BETAS),
@@ -36,13 +38,17 @@ METHODS: dict[str, tuple[dict[str, Any], str, Sequence[float]]] = {
     "nlpo": (CRITIC | {"epochs": 1, "minibatches": 2}, "beta", BETAS),
     "rloo": (ONLINE, "beta", BETAS),
     "grpo": (ONLINE, "beta", BETAS),
+    "dr_grpo": (ONLINE | {"estimator": "dr_grpo"}, "beta", BETAS),
     "reinforce": (ONLINE, "beta", BETAS),
     "online_dpo": (ONLINE | {"samples": 2}, "beta", (0.5, 0.2, 0.05)),
     "rft": (ONLINE | {"lr": 1e-3}, "episodes", (640, 1280, 2560)),
     "dpo": (COMMON | {"lr": 2e-4, "batch": 32, "epochs": 1.0, "validation": 0.0}, "beta", (0.5, 0.2, 0.05)),
     "ilql": (COMMON | {"lr": 5e-4, "batch": 64, "epochs": 2.0, "polyak": 0.005}, "beta", (0.5, 1.0, 2.0)),
+    BEST_OF: ({}, "n", (4, 16, 64)),
 }
 """Of each method: options, what holds it back, and the values of that."""
+STAGES = {"dr_grpo": "grpo"}
+"""Stages that are not called as the method is."""
 OFFLINE = {"dpo": "rankings", "ilql": "ratings"}
 SCORED = 4
 """Responses of the base model to each prompt that the proxy scores."""
@@ -51,10 +57,10 @@ COLUMNS = {
     "perplexity_ratio": "perplexity, of SFT's",
 }  # fmt: skip
 FAMILIES = {
-    **dict.fromkeys(("ppo", "a2c", "trpo", "nlpo"), 0), **dict.fromkeys(("rloo", "grpo", "reinforce"), 1),
-    **dict.fromkeys(("dpo", "online_dpo"), 2), "rft": 3, "ilql": 4,
+    **dict.fromkeys(("ppo", "a2c", "trpo", "nlpo"), 0), **dict.fromkeys(("rloo", "grpo", "dr_grpo", "reinforce"), 1),
+    **dict.fromkeys(("dpo", "online_dpo"), 2), "rft": 3, BEST_OF: 3, "ilql": 4,
 }  # fmt: skip
-"""Colour and dash of a method: with a critic, without, from pairs, by imitation, offline with values."""
+"""Colour and dash of a method: with a critic, without, from pairs, by choosing the best, offline with values."""
 STYLE = (
     """svg { --ink: #1b1f24; --muted: #5c6670; --hairline: #d8dde2; --paper: #fff; --series-0: #0b62a4;
 --series-1: #b3460b; --series-2: #2a7a3b; --series-3: #7a3b9a; --series-4: #8a6d00; background: var(--paper); }
@@ -78,13 +84,20 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
         given, knob, values = METHODS[method]
         found[method] = []
         for value in values[:1] if settings.fast else values:
-            options = given | {knob: value, "seed": settings.seed}
-            if settings.fast and "episodes" in options:
-                options |= {"episodes": 64, "batch": 32}
-            more = {} if method in OFFLINE else {"reward": task.proxy}
-            rows = data[OFFLINE.get(method, "prompts")]
-            policy = train(method, work / f"{method}-{knob}-{value}", options, model=base, data=rows, **more).path
-            got = responses(policy, base, prompts, 1.0, task.gold, judge, settings.seed)
+            how: dict[str, Any] = {}
+            if method == BEST_OF:
+                policy, how["best"] = base, (value, task.proxy)
+            else:
+                options = given | {knob: value, "seed": settings.seed}
+                if settings.fast and "episodes" in options:
+                    options |= {"episodes": 64, "batch": 32}
+                more = {} if method in OFFLINE else {"reward": task.proxy}
+                rows, out = data[OFFLINE.get(method, "prompts")], work / f"{method}-{knob}-{value}"
+                made = train(STAGES.get(method, method), out, options, model=base, data=rows, **more)
+                policy = made.path
+                if method == "nlpo":
+                    how["nucleus"] = made.manifest["options"]["mask_top_p"]
+            got = responses(policy, base, prompts, 1.0, task.gold, judge, settings.seed, **how)
             figures = summary(got, start, settings.seed)
             found[method].append({knob: value} | {name: figures[name] for name in COLUMNS})
             print(f"{method} {knob} {value}: gain {figures['gain']}, KL {figures['kl']}", flush=True)

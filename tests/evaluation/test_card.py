@@ -119,6 +119,28 @@ def test_disagreement_tells_errors_where_models_err_on_their_own() -> None:
     assert found is not None and found.by_third[0].estimate >= found.by_third[2].estimate - 0.1
 
 
+def test_heads_stand_in_for_further_models() -> None:
+    rng = np.random.default_rng(0)
+    judged = rows(400)
+    heads = [[[worth(t) + rng.normal(0, 2) for t in row.responses] for row in judged] for _ in range(5)]
+    found = make_card("rm", judged, true, heads=heads).ensemble
+    assert found is not None and (found.models, found.of) == (5, "heads")
+    assert found.by_third[0].estimate > found.by_third[2].estimate - 0.1
+    both = make_card("rm", judged, true, others=[length], heads=heads).ensemble
+    assert both is not None and (both.models, both.of) == (2, "reward models")
+
+
+def test_another_look_at_the_shift_takes_the_place_of_the_last() -> None:
+    rng = np.random.default_rng(0)
+    old, near, far = (rng.normal(at, 1, (80, 3)) for at in (0, 0, 3))
+    looks = [measure_shift(old, new, np.ones(80), np.ones(80), length=(9, 9), score=(0, 0)) for new in (far, near)]
+    card = make_card("rm", rows(200), true, shift=looks[0])
+    assert any("not those it was trained on" in said for said in card.remarks)
+    again = card.with_shift(looks[1])
+    assert again.shift == looks[1] and not any("not those it was trained on" in said for said in again.remarks)
+    assert again.with_shift(looks[0]).remarks == card.remarks
+
+
 def test_the_ceiling_holds_the_best_accuracy_between_its_bounds() -> None:
     judged = rows(400, labelers=4)
     agreement, ceiling = agreement_ceiling(judged)

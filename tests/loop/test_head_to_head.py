@@ -21,6 +21,7 @@ from hearken.loop.asking import Waiting
 from hearken.loop.cards import judged_rows
 from hearken.loop.contest import contest
 from hearken.loop.evaluating import Bare, evaluate
+from hearken.loop.groups import LabelerGroup
 from hearken.loop.project import Project, ProjectConfig
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact
@@ -84,6 +85,34 @@ def test_people_are_shown_both_without_names(tales: Tales, answers: dict[str, li
     with project.store() as store:
         assert judged_rows(store, "validation") == [], "no card rests on answers that were optimised"
     assert project._optional("validation", "comparison") == (), "nor a data set"
+
+
+def test_groups_by_every_attribute_that_divides_and_those_that_were_found(
+    tales: Tales, answers: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found_before = [LabelerGroup("group A, found", "found", frozenset({"ana", "cy"})),
+                    LabelerGroup("group B, found", "found", frozenset({"bo", "somebody else"}))]  # fmt: skip
+    monkeypatch.setattr(contests, "found_groups", lambda project: found_before)
+    project = tales()
+    arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
+    with pytest.raises(Waiting):
+        contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    with project.store() as store:
+        for name, prefers, region in (("ana", GOOD, "north"), ("bo", BAD, "south")):
+            store.add_labeler(Labeler(id=name, name=name, attributes={"region": region, "language": "en"}))
+            for claim in store.claim(name, n=9):
+                ranks = tuple(int(r.text != prefers) for r in claim.responses)
+                payload = ComparisonPayload(response_ids=claim.item.response_ids, ranks=ranks)
+                store.submit(
+                    Judgment(prompt_id=claim.prompt.id, labeler_id=name, item_id=claim.item.id, payload=payload)
+                )
+    found = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    groups = {name: rate.estimate for name, rate in found["policies"]["ours"]["win_rate_by_group"].items()}
+    assert groups == pytest.approx({
+        "region: north": 5.5 / 6, "region: south": 0.5 / 6, "group A, found": 5.5 / 6, "group B, found": 0.5 / 6,
+    })  # fmt: skip
+    assert found["groups"]["region: north"] == {"labelers": 1, "comparisons": 5}
+    assert found["groups"]["group B, found"]["labelers"] == 1, "of those who judged"
 
 
 def test_a_prompt_counts_once_and_equal_answers_as_their_share(tales: Tales, answers: dict[str, list[str]]) -> None:

@@ -21,11 +21,11 @@ from hearken.feedback.records import (
     Response,
     SkipPayload,
 )
+from hearken.loop.collecting import heard
 from hearken.loop.measured import join, task_rate
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.publishing import model_card
 from hearken.loop.reporting import compose, round_of, write_report
-from hearken.loop.rounds import heard
 from hearken.training.artifact import Artifact, write_json
 
 PROMPTS = [f"Tell tale {i}." for i in range(12)]

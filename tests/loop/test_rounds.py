@@ -21,9 +21,10 @@ from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
 from hearken.loop.cards import project_card
+from hearken.loop.collecting import SamplesOptions
 from hearken.loop.project import Project
 from hearken.loop.reporting import compose
-from hearken.loop.rounds import Loop, SamplesOptions, plan
+from hearken.loop.rounds import Loop, plan
 from hearken.loop.rounds_options import Selection
 from hearken.loop.trace import trace
 

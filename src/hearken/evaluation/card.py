@@ -22,7 +22,7 @@ from scipy.stats import rankdata, spearmanr
 from hearken.errors import UserError
 from hearken.evaluation.compare import Calibration, calibration
 from hearken.evaluation.numbers import JsonInterval, percent, with_interval
-from hearken.evaluation.people import Discovered, Strangers
+from hearken.evaluation.people import Discovered, Strangers, found_name
 from hearken.feedback.examples import Comparison, content_key
 from hearken.feedback.splits import labeler_value
 from hearken.rewards.trust import CARD
@@ -31,10 +31,14 @@ from hearken.training.artifact import write_json
 
 LEAST = 20
 """Pairs below which a slice is not shown: its interval would say nothing."""
+SHIFTED = 0.8
+"""Area under the curve from which on a shift is remarked upon."""
 MATCHED = 0.1
 """Responses whose lengths differ by at most this share of the longer one count as equally long."""
 Scores = Callable[[Sequence[Any], Sequence[Sequence[str]]], list[list[float]]]
 """(prompts, responses to each) to scores of each, e.g. `evaluation.measure.Judge`."""
+Table = Sequence[Sequence[float]]
+"""Scores of the responses of each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +64,18 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """How far several reward models disagree, and whether that tells their errors."""
+    """How far several scores of one response disagree, and whether that tells their errors."""
 
     models: int
+    """How many scores."""
     disagreement: float
     """Mean standard deviation, over models, of a pair's score difference."""
     predicts_errors: JsonInterval
     """Chance that a wrongly ordered pair is more disputed than a rightly ordered one; 0.5 tells nothing."""
     by_third: tuple[JsonInterval, ...]
     """Accuracy of the mean score on the least, middle and most disputed third of the pairs."""
+    of: str = "reward models"
+    """What gave them: "reward models", or "heads" of one model, fitted to bootstrap samples of its comparisons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,18 @@ class Shift:
     """Mean words, then and now."""
     score: tuple[float, float]
     """Mean score, then and now."""
+    of: list[str] = field(default_factory=list)
+    """Policies that the new ones are of, where known."""
+
+    @property
+    def says(self) -> list[str]:
+        """What to do about it, in a sentence; nothing where there is little shift."""
+        if not self.told_apart > SHIFTED:
+            return []
+        return [
+            f"The responses it scores now are not those it was trained on (a linear test tells "
+            f"{percent(self.told_apart)} of them apart): label some of them before trusting its score."
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +156,12 @@ class Card:
     discovered: Discovered | None = None
     """Groups among the labelers; None where groups are declared, or too little is known of each labeler."""
 
+    def with_shift(self, shift: Shift | None) -> Card:
+        """The same card with another look at what the model scores now."""
+        stale = self.shift.says if self.shift is not None else []
+        remarks = [said for said in self.remarks if said not in stale]
+        return replace(self, shift=shift, remarks=remarks + (shift.says if shift is not None else []))
+
     def save(self, folder: Path) -> Path:
         """Write ``card.json`` into the reward model's folder, where stages look for it."""
         path = folder / CARD
@@ -176,6 +201,7 @@ def make_card(
     score: Scores,
     *,
     others: Sequence[Scores] = (),
+    heads: Sequence[Table] = (),
     shift: Shift | None = None,
     learning: Sequence[Learnt] = (),
     learning_says: str = "",
@@ -194,6 +220,8 @@ def make_card(
         rows: comparisons on prompts that it was not trained on.
         score: the model.
         others: further models of the same data, e.g. of other seeds.
+        heads: where there are none, scores of the rows' responses by the model's own heads, each fitted to a
+            bootstrap sample of its comparisons.
         shift: see `measure_shift`.
         learning: see `learning_says`, points of a learning curve.
         learning_says: what they answer.
@@ -227,11 +255,7 @@ def make_card(
         )
     if uniform is not None and selected is not None and uniform.high < selected.low:
         remarks.append("It is worse on uniformly drawn comparisons than on selected ones: quote the uniform figure.")
-    if shift is not None and shift.told_apart > 0.8:
-        remarks.append(
-            f"The responses it scores now are not those it was trained on (a linear test tells "
-            f"{percent(shift.told_apart)} of them apart): label some of them before trusting its score."
-        )
+    remarks += shift.says if shift is not None else []
     slices = _slices(pairs, right, keys)
     if own is not None:
         hits = np.array([p.right for p in _pairs(rows, own)])
@@ -241,7 +265,7 @@ def make_card(
         slices.append(Slice("labelers, fitted without some", "of the others", strangers.others, strangers.pairs[1]))
         remarks.append(strangers.says)
     if discovered is not None and discovered.real:
-        of = {who: f"group {'AB'[g]}, found" for g, group in enumerate(discovered.groups) for who in group}
+        of = {who: found_name(g) for g, group in enumerate(discovered.groups) for who in group}
         slices += _by_labeler(pairs, right, keys, "labeler group", of)
         remarks.append(discovered.says)
     sample = np.random.default_rng(0).permutation(sum(len(r.responses) for r in rows))[:2000]
@@ -253,7 +277,7 @@ def make_card(
         length_baseline=baseline, passes=not failures, failures=failures, remarks=remarks, agreement=agreement,
         ceiling=ceiling, calibration=_calibrated(pairs), slices=slices, probes=probes, uniform=uniform,
         selected=selected, lengths=[flat[i][0] for i in sample], scores=[round(flat[i][1], 4) for i in sample],
-        ensemble=_ensemble(rows, pairs, scored, others) if others else None, shift=shift, learning=list(learning),
+        ensemble=_ensemble(rows, pairs, scored, others, heads), shift=shift, learning=list(learning),
         learning_says=learning_says, strangers=strangers, discovered=discovered,
     )  # fmt: skip
 
@@ -503,16 +527,21 @@ def _places(pair: _Pair) -> tuple[int, int] | None:
 
 
 def _ensemble(
-    rows: Sequence[Comparison], pairs: Sequence[_Pair], scored: Sequence[Sequence[float]], others: Sequence[Scores]
-) -> Ensemble:
-    every = [scored, *(other([r.prompt for r in rows], [r.responses for r in rows]) for other in others)]
+    rows: Sequence[Comparison], pairs: Sequence[_Pair], scored: Table, others: Sequence[Scores], heads: Sequence[Table]
+) -> Ensemble | None:  # fmt: skip
+    """Of the model with the others, or of its heads alone where there are no others."""
+    prompts, responses = [r.prompt for r in rows], [r.responses for r in rows]
+    every = [scored, *(score(prompts, responses) for score in others)] if others else heads
+    if not every:
+        return None
     margins = np.array([[table[p.row][p.at[0]] - table[p.row][p.at[1]] for p in pairs] for table in every])
     spread, mean = margins.std(0, ddof=1), margins.mean(0)
     right = 0.5 + 0.5 * np.sign(mean)
     keys = [p.prompt for p in pairs]
     order = np.argsort(spread, kind="stable")
     thirds = tuple(_rate(right[part], [keys[i] for i in part]) for part in np.array_split(order, 3) if len(part))
-    return Ensemble(len(every), float(spread.mean()), _area(spread, right < 0.5, keys), thirds)
+    of = "reward models" if others else "heads"
+    return Ensemble(len(every), float(spread.mean()), _area(spread, right < 0.5, keys), thirds, of)
 
 
 def _area(value: NDArray[np.float64], wrong: NDArray[np.bool_], keys: Sequence[str]) -> Interval:

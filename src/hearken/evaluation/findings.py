@@ -208,31 +208,51 @@ def _about_language(policy: Policy, baseline: Policy) -> list[str]:
 def about_taste(report: Report) -> str:
     """Who gained most and least, and whose taste the reward model knows less; empty with fewer than two groups."""
     policy = report.find(report.policy)
-    wins: dict[str, Figure] = dict(policy.by_group) if policy else {}
-    wins |= {t.name: t.win_rate for t in report.tastes if t.win_rate is not None}
+    wins: dict[str, dict[str, Figure]] = {}  # by what divides the labelers: only groups of one kind are compared
+    learnt: dict[str, dict[str, Figure]] = {}
+    for taste in report.tastes:
+        if taste.win_rate is not None:
+            wins.setdefault(taste.by, {})[taste.name] = taste.win_rate
+        if taste.accuracy is not None:
+            learnt.setdefault(taste.by, {})[taste.name] = taste.accuracy
+    named = {name for by in wins.values() for name in by}
+    for name, rate in (policy.by_group if policy else {}).items():
+        if name not in named:
+            wins.setdefault("group", {})[name] = rate
     parts = []
-    if len(wins) > 1:
-        order = sorted(wins, key=lambda name: estimate(wins[name]) or 0.0)
-        least, most = order[0], order[-1]
-        low, high = _bounds(wins[most]), _bounds(wins[least])
-        if low and high and low[0] > high[1]:
+    for rates in wins.values():
+        if apart := _apart(rates):
+            least, most = apart
             parts.append(
-                f"Group {most} gained more than group {least}: {report.policy} wins "
-                f"{with_interval(wins[most], True)} by its taste, {with_interval(wins[least], True)} by the other's."
+                f"{_begun(_as_group(most))} gained more than {_as_group(least)}: {report.policy} wins "
+                f"{with_interval(rates[most], True)} by its taste, {with_interval(rates[least], True)} by the other's."
             )
-        else:
-            parts.append("No group is shown to have gained more than another.")
-    known = [t for t in report.tastes if t.accuracy is not None]
-    if len(known) > 1:
-        order_ = sorted(known, key=lambda t: estimate(t.accuracy) or 0.0)
-        worst, best = order_[0], order_[-1]
-        a, b = _bounds(worst.accuracy), _bounds(best.accuracy)
-        if a and b and a[1] < b[0]:
+    if not parts and any(len(rates) > 1 for rates in wins.values()):
+        parts.append("No group is shown to have gained more than another.")
+    for known in learnt.values():
+        if apart := _apart(known):
+            worst, best = apart
             parts.append(
-                f"The reward model knows the taste of {worst.name} less well ({with_interval(worst.accuracy, True)} "
-                f"against {with_interval(best.accuracy, True)} for {best.name})."
+                f"The reward model knows the taste of {worst} less well ({with_interval(known[worst], True)} "
+                f"against {with_interval(known[best], True)} for {best})."
             )
     return " ".join(parts)
+
+
+def _as_group(name: str) -> str:
+    """A group's name in a sentence; that of an attribute's value says itself what it is."""
+    return name if ":" in name or name.startswith("group ") else f"group {name}"
+
+
+def _begun(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _apart(figures: dict[str, Figure]) -> tuple[str, str] | None:
+    """The least and the greatest, where their intervals do not meet."""
+    order = sorted(figures, key=lambda name: estimate(figures[name]) or 0.0)
+    low, high = _bounds(figures[order[0]]), _bounds(figures[order[-1]])
+    return (order[0], order[-1]) if low and high and low[1] < high[0] else None
 
 
 def about_likelihood(report: Report) -> str:

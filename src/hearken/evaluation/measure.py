@@ -187,6 +187,16 @@ class Judge:
         finished: Sequence[Sequence[bool]] | None = None,
     ) -> list[list[float]]:
         """Scores of the responses to each prompt."""
+        flat = LearnedReward(self.scorer, TOKENS)(self.groups(prompts, responses, finished)).tolist()
+        return in_rows(flat, responses)
+
+    def groups(
+        self,
+        prompts: Sequence[Content],
+        responses: Sequence[Sequence[str]],
+        finished: Sequence[Sequence[bool]] | None = None,
+    ) -> list[Group]:
+        """The texts as the model reads them; all ended by themselves where ``finished`` does not say."""
         groups = []
         for i, (prompt, texts) in enumerate(zip(prompts, responses, strict=True)):
             ids = self.encoder.prompt(prompt) or [self.encoder.eos]
@@ -197,9 +207,13 @@ class Judge:
                     ids, [self.encoder.response(prompt, t, room, finished=e) for t, e in zip(texts, ends, strict=True)]
                 )
             )
-        flat = LearnedReward(self.scorer, TOKENS)(groups).tolist()
-        cuts = np.cumsum([0, *(len(texts) for texts in responses)])
-        return [flat[a:b] for a, b in pairwise(cuts)]
+        return groups
+
+
+def in_rows(flat: Sequence[float], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Scores of all responses in a row, cut by prompts."""
+    cuts = np.cumsum([0, *(len(texts) for texts in responses)])
+    return [list(flat[a:b]) for a, b in pairwise(cuts)]
 
 
 def mean(values: Sequence[float], prompts: Sequence[Content]) -> Interval:

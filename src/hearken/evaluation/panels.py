@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from hearken.evaluation import charts, findings
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
-from hearken.evaluation.report import Judge, Policy, Report, RewardModel
+from hearken.evaluation.report import Judge, Policy, Report, RewardModel, Taste
 from hearken.evaluation.rows import Chart, bars_over, bounds_of, in_words, row_of
 from hearken.statistics.diversity import written
 from hearken.statistics.intervals import Interval
@@ -324,7 +324,7 @@ def taste(report: Report) -> dict[str, Any] | None:
             x_range=(0.0, 1.0),
             as_percent=True,
         )
-        note = f"of {report.policy} against {report.baseline}, judged by that group alone"
+        note = f"of {report.policy} against {report.baseline}, judged by that group alone{_sizes(tastes)}"
         shown.append(("What each group got", note, Markup(chart)))
     if learnt:
         chart = charts.bars(
@@ -335,7 +335,8 @@ def taste(report: Report) -> dict[str, Any] | None:
             x_range=(0.0, 1.0),
             as_percent=True,
         )
-        shown.append(("Whose taste was learnt", "reward model's accuracy on held-out comparisons", Markup(chart)))
+        note = f"reward model's accuracy on held-out comparisons{_sizes(tastes)}"
+        shown.append(("Whose taste was learnt", note, Markup(chart)))
     divided = [p for p in report.policies if len(p.by_group) > 1]
     rows = [(p.name, {g: with_interval(r, True) for g, r in p.by_group.items()}, _worst_off(p)) for p in divided]
     if not shown:
@@ -346,6 +347,16 @@ def taste(report: Report) -> dict[str, Any] | None:
         "policies": rows if len(rows) > 1 else [],
         "groups": list(dict.fromkeys(g for p in divided for g in p.by_group)),
     }
+
+
+def _sizes(tastes: Sequence[Taste]) -> str:
+    """How many people and judgments stand behind each group."""
+    known = [f"{t.name}: {_many(t.labelers, 'labeler')}, {_many(t.judgments, 'judgment')}" for t in tastes]
+    return f" ({'; '.join(known)})" if known else ""
+
+
+def _many(count: int | None, what: str) -> str:
+    return f"{count or 0:,} {what}{'' if count == 1 else 's'}"
 
 
 def _worst_off(policy: Policy) -> str:

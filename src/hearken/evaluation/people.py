@@ -91,6 +91,11 @@ def strangers(
     )  # fmt: skip
 
 
+def found_name(number: int) -> str:
+    """What a discovered group is called, the larger being 0."""
+    return f"group {'AB'[number]}, found"
+
+
 @dataclass(frozen=True, slots=True)
 class Discovered:
     """Two groups of labelers who seem to want different things, and whether that is more than chance."""

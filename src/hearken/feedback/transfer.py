@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -123,7 +124,7 @@ def import_file(
             )
         metadata = example.metadata if isinstance(example, PromptOnly) else {}
         prompt = Prompt(content=example.prompt, split=side(example.prompt, validation, seed), metadata=metadata)
-        prompts.setdefault(prompt.id, prompt)
+        keep_prompt(prompts, prompt, os.fspath(path))
         if isinstance(example, PromptOnly):
             continue
         shown = _responses(example)
@@ -142,6 +143,25 @@ def import_file(
             )
         )
     return _store(store, report, [judge] if judgments else [], prompts.values(), responses.values(), [], judgments)
+
+
+def keep_prompt(prompts: dict[str, Prompt], prompt: Prompt, where: str) -> None:
+    """Add a prompt to those by id; one with metadata takes the place of the same without.
+
+    Raises:
+        UserError: it is there with other metadata, and a reward function or a labeler could be told only one.
+    """
+    known = prompts.get(prompt.id)
+    if known is None or not known.metadata:
+        prompts[prompt.id] = prompt
+    elif prompt.metadata and prompt.metadata != known.metadata:
+        keys = sorted({*known.metadata, *prompt.metadata})
+        differ = next(key for key in keys if known.metadata.get(key) != prompt.metadata.get(key))
+        text = prompt.content if isinstance(prompt.content, str) else prompt.content[-1].content
+        raise UserError(
+            f"{where}: the prompt “{shorten(text, 60)}” stands there twice with different '{differ}'",
+            "Leave one out, or make the prompts themselves different",
+        )
 
 
 def _responses(example: Comparison | Rating | Thumb | Demonstration) -> list[Response]:

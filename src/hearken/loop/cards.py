@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from hearken.evaluation.card import (
     Card,
     Learnt,
     Shift,
+    Table,
     correctness,
     make_card,
     measure_shift,
@@ -27,13 +29,17 @@ from hearken.feedback.examples import Comparison, Content, Document, content_key
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.splits import check_leakage, labeler_value, split_by_labeler
 from hearken.feedback.weighting import multiply, reweight
+from hearken.loop.measured import content_of, read_evaluation
 from hearken.statistics.intervals import clustered_wilson
 from hearken.training.artifact import MANIFEST, Artifact
 
 if TYPE_CHECKING:
+    from hearken.evaluation.measure import Judge
     from hearken.feedback.store import FeedbackStore
     from hearken.loop.project import Project
 
+Answers = list[tuple[Content, str]]
+"""Prompts and one response to each."""
 SHARES = (0.125, 0.25, 0.5)
 """Of the training prompts, for the learning curve; the model itself is its last point."""
 LEFT_OUT = 0.25
@@ -49,7 +55,7 @@ def evaluate_reward(
     data: Sequence[str | Path] | Sequence[Comparison] = (),
     *,
     others: Sequence[str | Path] = (),
-    now: Sequence[tuple[Content, str]] = (),
+    now: Mapping[str, Answers] | None = None,
     learning_curve: bool = False,
     larger: str = "",
     held_out_labelers: bool = False,
@@ -61,7 +67,7 @@ def evaluate_reward(
         reward: its folder.
         data: files of comparisons, or comparisons; none takes those that its training held out.
         others: further reward models trained on the same data, for disagreement.
-        now: (prompt, response) that it is to score now, for the shift.
+        now: (prompt, response) that it is to score now, by policy, for the shift.
         learning_curve: train it again on an eighth, a quarter and a half of its data, which takes most of the time
             that training it took.
         larger: a language model to train as a reward model on all of its data, for the learning curve.
@@ -82,7 +88,8 @@ def evaluate_reward(
         announce(again.cost(learning_curve or bool(larger), larger, held_out_labelers))
     learning, says = again.learning(rows, judge, larger) if again and (learning_curve or larger) else ([], "")
     card = make_card(
-        reward.name, rows, judge, others=[Judge(str(o)) for o in others], shift=shift, learning=learning,
+        reward.name, rows, judge, others=[Judge(str(o)) for o in others],
+        heads=[] if others else _heads(reward, judge, rows), shift=shift, learning=learning,
         learning_says=says, own=_own(rows, judge) if judge.scorer.by else None,
         strangers=again.strangers(rows, judge) if again and held_out_labelers else None,
         discovered=_discovered(reward, rows, judge),
@@ -129,7 +136,42 @@ def _among(reward: Path, rows: list[Comparison]) -> list[Comparison]:
     return [row for row in multiply(rows, by_labeler) if isinstance(row, Comparison)]
 
 
-def _shift(reward: Path, judge: Any, now: Sequence[tuple[Content, str]]) -> Shift | None:
+def renew_shift(project: Project, reward: Path, policy: str) -> None:
+    """Look on the card of a reward model, if it has one, at what the newest policy makes it score; once a policy."""
+    from hearken.evaluation.measure import Judge
+
+    card, now = Card.load(reward), _scored_now(project)
+    if card is None or policy not in now or (card.shift is not None and card.shift.of == [policy]):
+        return
+    shift = _shift(reward, Judge(str(reward)), {policy: now[policy]})
+    card.with_shift(shift).save(reward)
+
+
+def _heads(reward: Path, judge: Judge, rows: Sequence[Comparison]) -> list[Table]:
+    """Scores of the rows' responses by heads fitted to bootstrap samples of the model's comparisons.
+
+    None where its data are gone.
+    """
+    from hearken.domains.text.rewarding import confidence_of
+    from hearken.evaluation.measure import TOKENS, in_rows
+    from hearken.rewards.confidence import last_layer
+    from hearken.rewards.learned import LearnedReward
+
+    learned = LearnedReward(judge.scorer, TOKENS)
+    if not (reward / MANIFEST).is_file():
+        return []
+    try:
+        confidence = confidence_of(str(reward), learned)
+    except UserError:
+        return []
+    responses = [row.responses for row in rows]
+    groups = judge.groups([row.prompt for row in rows], responses)
+    moved = confidence.offsets(last_layer(learned, groups))
+    scores = learned(groups)[:, None] + moved
+    return [in_rows(head.tolist(), responses) for head in scores.T]
+
+
+def _shift(reward: Path, judge: Any, now: Mapping[str, Answers]) -> Shift | None:
     """How far what it scores now is from what it was trained on; None where that cannot be looked at any more."""
     from hearken.domains.text.rewarding import confidence_of, trained_on
     from hearken.evaluation.measure import TOKENS
@@ -146,7 +188,8 @@ def _shift(reward: Path, judge: Any, now: Sequence[tuple[Content, str]]) -> Shif
     except UserError:
         return None
     rng = np.random.default_rng(0)
-    sides = [[side[i] for i in rng.permutation(len(side))[:CUT]] for side in (training, list(now))]
+    new = [answer for answers in now.values() for answer in answers]
+    sides = [[side[i] for i in rng.permutation(len(side))[:CUT]] for side in (training, new)]
     features, widths, words, scores = [], [], [], []
     for side in sides:
         groups = [g for prompt, text in side if (g := judge.encoder.group(prompt, [text])) is not None]
@@ -155,7 +198,8 @@ def _shift(reward: Path, judge: Any, now: Sequence[tuple[Content, str]]) -> Shif
         widths.append(confidence.linear(found).cpu().numpy())
         words.append(float(np.mean([len(text.split()) for _, text in side])))
         scores.append(float(np.mean(learned(groups).cpu().numpy())))
-    return measure_shift(*features, *widths, length=(words[0], words[1]), score=(scores[0], scores[1]))
+    shift = measure_shift(*features, *widths, length=(words[0], words[1]), score=(scores[0], scores[1]))
+    return replace(shift, of=list(now))
 
 
 def _own(rows: Sequence[Comparison], judge: Any) -> list[list[float]]:
@@ -332,23 +376,15 @@ def judged_rows(store: FeedbackStore, split: str | None) -> list[Comparison]:
     return found
 
 
-def _scored_now(project: Project) -> list[tuple[Content, str]]:
+def _scored_now(project: Project) -> dict[str, Answers]:
     """Prompts and responses of the policies of the last evaluation, but for the baseline."""
-    import json
-
-    from hearken.feedback.examples import Message
-
-    file = project.path / "evaluation.json"
-    if not file.exists():
-        return []
-    found = json.loads(file.read_text("utf-8"))
-    contents = [p if isinstance(p, str) else tuple(Message(**turn) for turn in p) for p in found["prompts"]]
-    return [
-        (prompt, text)
+    found = read_evaluation(project.path / "evaluation.json")
+    contents = [content_of(prompt) for prompt in found["prompts"]]
+    return {
+        name: list(zip(contents, figures["responses"], strict=True))
         for name, figures in found["policies"].items()
         if name != found["baseline"] and figures.get("responses")
-        for prompt, text in zip(contents, figures["responses"], strict=True)
-    ]
+    }
 
 
 def summary(card: Card | None) -> dict[str, Any]:

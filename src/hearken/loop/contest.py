@@ -16,6 +16,7 @@ from hearken.feedback.records import ComparisonPayload, QueueItem, Response, has
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.asking import ask, judgments_of
 from hearken.loop.assessment import assess
+from hearken.loop.groups import LabelerGroup, found_groups, labeler_groups
 from hearken.loop.rounds_options import Judge, LoopOptions, Who
 from hearken.statistics.bradley_terry import leaderboard, length_lead
 from hearken.statistics.intervals import Interval
@@ -98,12 +99,13 @@ def contest(
             announce=announce,
         )  # fmt: skip
         with project.store() as store:
-            groups = {labeler.id: str(labeler.attributes.get("group", "")) for labeler in store.labelers()}
             told = list(_by_judgment(store, who, shown))
+            judged = {labeler for _, labeler in told}
+            labelers = {labeler.id: labeler for labeler in store.labelers() if labeler.id in judged}
         alike = list(_alike(answers, keys))
         rows = _weigh([row for row, _ in told], alike, len(keys))
         found["judge"] = NAMES[who]
-        _regroup(found, told, alike, groups)
+        _regroup(found, told, alike, labeler_groups(labelers, found_groups(project)))
         _rank(found, rows)
     if seeds:
         found["seeds"] = _seeds([found["policies"][label_of(name)] for name in dict.fromkeys(seeds)])
@@ -213,20 +215,24 @@ def _weigh(told: Sequence[Row], alike: Sequence[Row], prompts: int) -> list[Weig
 
 
 def _regroup(
-    found: dict[str, Any], told: Sequence[tuple[Row, str]], alike: Sequence[Row], groups: dict[str, str]
+    found: dict[str, Any], told: Sequence[tuple[Row, str]], alike: Sequence[Row], groups: Sequence[LabelerGroup]
 ) -> None:
-    """Win rates within each group of the labelers who judged, equal answers included."""
+    """Win rates within each group of the labelers who judged, equal answers included; and how large the groups are."""
     prompts = len(found["prompts"])
+    found["groups"] = {
+        group.name: {"labelers": len(group.members), "comparisons": sum(who in group.members for _, who in told)}
+        for group in groups
+    }
     for name in found["policies"]:
         found["policies"][name].pop("win_rate", None)
         found["policies"][name].pop("win_rate_by_group", None)
         if name == found["baseline"]:
             continue
         by_group = {}
-        for group in sorted({groups.get(labeler, "") for _, labeler in told} - {""}):
-            rows = _weigh([row for row, labeler in told if groups.get(labeler) == group], alike, prompts)
+        for group in groups:
+            rows = _weigh([row for row, labeler in told if labeler in group.members], alike, prompts)
             if mine := _against(rows, name, found["baseline"]):
-                by_group[group] = _rate(mine)
+                by_group[group.name] = _rate(mine)
         if by_group:
             found["policies"][name]["win_rate_by_group"] = by_group
 

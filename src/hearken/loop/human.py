@@ -54,6 +54,7 @@ STEPS = {
     "PPO-ptx": "The model is learning to tell tales that you like.",
     "PPO without ptx": "It learns a second time, without its old texts, for comparison.",
     "Evaluation": "Old and new tales are compared.",
+    "Card of the reward model": "What was learnt of your taste is looked at closely.",
 }
 """What the person reads while a step runs."""
 

@@ -21,13 +21,14 @@ from pydantic import Field
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.config import Options, read_yaml
 from hearken.errors import UserError
-from hearken.feedback.examples import Content
+from hearken.feedback.examples import Content, Document, PromptOnly
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import Judgment, Prompt, QueueItem, Response, hash_id
 from hearken.feedback.records import Labeler as LabelerRecord
 from hearken.feedback.snapshot import inline_examples, snapshot
 from hearken.feedback.splits import side
 from hearken.feedback.store import FeedbackStore
+from hearken.feedback.transfer import keep_prompt
 from hearken.labelers.simulated import Panel, dialogue_text, make_panel
 from hearken.loop.rounds_options import LoopOptions
 from hearken.progress import progress
@@ -101,16 +102,20 @@ class Project:
     def init(cls, path: Path | str, *, model: str, prompts: str, seed: int = 0) -> Project:
         """Make a project folder and bring the prompts into its database."""
         config = ProjectConfig(model=_absolute(model), prompts=_absolute(prompts), seed=seed)
-        rows = read_examples(prompts)
-        project = cls.create(path, config)
-        found = {row.prompt: row for row in rows if hasattr(row, "prompt")}
+        found: dict[str, Prompt] = {}
+        for row in read_examples(prompts):
+            if not isinstance(row, Document):
+                split = side(row.prompt, config.validation, seed)
+                prompt = Prompt(content=row.prompt, split=split, metadata=row.metadata)
+                if isinstance(row, PromptOnly):
+                    keep_prompt(found, prompt, str(prompts))
+                else:
+                    found.setdefault(prompt.id, prompt)
         if not found:
             raise UserError(f"{prompts} holds no prompts", "Give rows with a prompt column")
+        project = cls.create(path, config)
         with project.store() as store:
-            store.add_prompts(
-                Prompt(content=content, split=side(content, config.validation, seed), metadata=row.metadata)
-                for content, row in found.items()
-            )
+            store.add_prompts(found.values())
         return project
 
     @classmethod

@@ -19,9 +19,11 @@ from hearken.feedback.examples import Comparison, Demonstration, Document, Examp
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.records import Prompt
 from hearken.loop import human, taste
+from hearken.loop.cards import project_card
 from hearken.loop.goal import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
 from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.rewards.trust import CARD
 from hearken.training.artifact import write_json
 from hearken.worlds.tales.world import TaleWorld
 
@@ -167,6 +169,9 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
     with step("Evaluation"):
         found = _evaluate(project, world, plan, data, ppo.path)
         yours = taste.summary(project, world) if plan.needed else {}
+    with step("Card of the reward model"):
+        if not (reward.path / CARD).exists():
+            project_card(project)
     report = project.report()
     seconds = round(sum(project.step_seconds().values()), 1)
     return {**found["summary"], **yours, "seconds": seconds, "report": str(report)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,10 +22,8 @@ from hearken.training.artifact import Artifact, write_json
 
 if TYPE_CHECKING:
     from hearken.feedback.records import Judgment, Labeler
+    from hearken.loop.groups import LabelerGroup
     from hearken.loop.project import Project
-
-GROUPS_AT_MOST = 8
-"""An attribute that divides labelers into more groups than this is a name rather than a group."""
 
 
 @dataclass
@@ -143,35 +141,26 @@ def judges(found: Tally) -> list[page.Judge]:
     return sorted(rows, key=lambda j: (j.kind, j.group, j.name))
 
 
-def tastes(found: Tally, held_out: list[dict[str, Any]], wins: dict[str, Any]) -> list[page.Taste]:
-    """The groups that labelers' declared attributes make; ``wins`` are win rates by group, where they are known."""
-    values: dict[str, dict[str, list[str]]] = {}
-    for key in found.leanings:
-        for attribute, value in found.labelers[key].attributes.items():
-            if isinstance(value, str | int | bool) and str(value):
-                values.setdefault(attribute, {}).setdefault(str(value), []).append(key)
+def tastes(
+    found: Tally, groups: Sequence[LabelerGroup], held_out: list[dict[str, Any]], wins: dict[str, Any]
+) -> list[page.Taste]:
+    """What is known of each group of labelers; ``wins`` are win rates by group, where they are known."""
     rows = []
-    for attribute, groups in values.items():
-        if not 2 <= len(groups) <= GROUPS_AT_MOST:
-            continue
-        for name, members in sorted(groups.items()):
-            right: list[float] = []
-            of: list[str] = []
-            for row in held_out:
-                if row["labeler"] in members:
-                    hits = [hit for hit, *_ in _pairs(row)]
-                    right += hits
-                    of += [row["prompt"]] * len(hits)
-            rows.append(
-                page.Taste(
-                    name=name if attribute == "group" else f"{attribute}: {name}",
-                    by=attribute,
-                    labelers=len(members),
-                    judgments=sum(found.leanings[m].judgments for m in members),
-                    accuracy=clustered_wilson(right, of) if right else None,
-                    win_rate=wins.get(name) if attribute == "group" else None,
-                )
+    for group in groups:
+        right: list[float] = []
+        of: list[str] = []
+        for row in held_out:
+            if row["labeler"] in group.members:
+                hits = [hit for hit, *_ in _pairs(row)]
+                right += hits
+                of += [row["prompt"]] * len(hits)
+        rows.append(
+            page.Taste(
+                name=group.name, by=group.by, labelers=len(group.members),
+                judgments=sum(found.leanings[m].judgments for m in group.members),
+                accuracy=clustered_wilson(right, of) if right else None, win_rate=wins.get(group.name),
             )
+        )  # fmt: skip
     return rows
 
 
@@ -281,9 +270,9 @@ def _card(folder: Path) -> dict[str, Any]:
         page.Probe(name=p["name"], value=figure(p["value"]), says=p.get("says", "")) for p in card.get("probes") or []
     ]
     if ensemble := card.get("ensemble"):
-        says = (
-            f"Chance that the pair {ensemble['models']} models dispute more is the wrong one of two; 0.5 tells nothing."
-        )
+        of = ensemble.get("of", "reward models")
+        who = f"{ensemble['models']} {of if of == 'reward models' else 'bootstrapped heads'}"
+        says = f"Chance that the pair {who} dispute more is the wrong one of two; 0.5 tells nothing."
         found["probes"].append(
             page.Probe(name="disagreement tells errors", value=figure(ensemble["predicts_errors"]), says=says)
         )

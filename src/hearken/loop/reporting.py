@@ -24,6 +24,7 @@ from hearken.feedback.formats import read_examples
 from hearken.labelers.judges import spent
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
+from hearken.loop.groups import found_groups, labeler_groups
 from hearken.loop.measured import content_of, last_evaluation, newest, round_of, task_rate
 from hearken.loop.project import CONFIG, Project, ProjectConfig
 from hearken.statistics.intervals import Interval
@@ -74,6 +75,7 @@ def compose(project: Project) -> page.Report:
     rewards = project.rewards()
     held_out = reckoning.held_out(project, rewards[-1]) if rewards else []
     ours_by_group = next((p.by_group for p in policies if p.name == ours), {})
+    groups = labeler_groups({key: counted.labelers[key] for key in counted.leanings}, found_groups(project))
     steps = _steps(project, every, counted)
     prompts = len(found["prompts"])
     return page.Report(
@@ -94,7 +96,7 @@ def compose(project: Project) -> page.Report:
         audit=auditing.load(project.path),
         rounds=_rounds(every, rewards, policies, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.get("ceiling")) if rewards else None,
-        tastes=reckoning.tastes(counted, held_out, ours_by_group),
+        tastes=reckoning.tastes(counted, groups, held_out, ours_by_group),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
         judges=reckoning.judges(counted),
         costs=_costs(project, artifacts, counted, steps),

@@ -8,63 +8,33 @@ is never thrown away: samples and judgments are not made again.
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from hearken.algorithms.stage import Inputs, Stage, find_stage, run_stage
+from hearken.algorithms.stage import Inputs, Stage, find_stage
 from hearken.config import Options
 from hearken.errors import UserError
-from hearken.feedback.records import Prompt, QueueItem, Response, hash_id
-from hearken.feedback.selection import SelectionPolicy, by_weight
+from hearken.feedback.records import hash_id
 from hearken.feedback.snapshot import inline_examples
-from hearken.feedback.store import FeedbackStore
-from hearken.labelers.answering import agreement, verdicts
-from hearken.loop.asking import KINDS, Waiting, ask, check_labelers
-from hearken.loop.choosing import disputed, low_score, pair_disagreement, score_all
-from hearken.loop.project import Project, SampleConfig, as_items, as_responses
-from hearken.loop.rounds_options import Judge, LoopOptions, Selection, Who
+from hearken.loop.asking import Waiting, check_labelers
+from hearken.loop.cards import project_card, renew_shift
+from hearken.loop.collecting import judgments, samples
+from hearken.loop.once import Once
+from hearken.loop.project import Project
+from hearken.loop.rounds_options import Judge, LoopOptions
 from hearken.progress import progress
 from hearken.rewards.trust import CARD, failing
-from hearken.training.artifact import MANIFEST, Artifact, finish, hash_files, request_of, write_json
+from hearken.training.artifact import MANIFEST, Artifact, write_json
 
 if TYPE_CHECKING:
     from hearken.algorithms.watch import Judge as Watcher
 
-ITEMS = "items.jsonl"
 STEPS = ("samples", "judgments", "reward", "improve", "evaluation")
 WATCHED = ("ppo", "a2c")
 """Stages beside which somebody can watch."""
-T = TypeVar("T")
-
-
-class SamplesOptions(SampleConfig):
-    """What a round asks."""
-
-    seed: int
-    prompts: int
-    held_out: int
-    labelers: dict[Who, float]
-    select: Selection
-    uniform: float
-    candidates: float
-
-
-class JudgmentsOptions(Options):
-    """Whom it asks."""
-
-    seed: int
-    labelers: dict[Who, float]
-    enough: float
 
 
 class EvaluationOptions(Options):
@@ -120,6 +90,16 @@ class Loop:
                     return self._summary(number - 1, waiting.missing)
         return self._summary(rounds, 0)
 
+    @property
+    def once(self) -> Once:
+        """Makes this project's artifacts."""
+        return Once(self.project, self.redo, self._follows)
+
+    def _follows(self, number: int) -> list[Path]:
+        """What a round makes after its reward models, in order."""
+        refits = sorted(self.project.artifacts.glob(f"r{number:02d}-refit-*"))
+        return [Path(self.policy(number)), *refits, self.project.artifacts / f"r{number:02d}-evaluation"]
+
     def _summary(self, rounds: int, missing: int) -> dict[str, Any]:
         policy = self.policy(rounds) if rounds else self.project.first_policy()
         return {"rounds": rounds, "policy": Path(policy).name, "waiting_for": missing, "figures": self.figures}
@@ -163,20 +143,20 @@ class Loop:
         """The steps of a round, each named when it is done."""
         project = self.project
         with project.timed("Sampling"):
-            self.samples(number)
+            samples(self, number)
         yield "samples"
         with project.timed("Judgments"):
-            judgments = self.judgments(number)
+            told = judgments(self, number)
         yield "judgments"
         if self.needs_reward:
             with project.timed("Reward model"):
                 for member in range(self.config.ensemble):
-                    self.reward(number, judgments, member)
+                    self.reward(number, told, member)
                 self.card(number)
         yield "reward"
         with project.timed(f"{self.config.improve.upper()}, round {number}"):
             new = not (Path(self.policy(number)) / MANIFEST).is_file()
-            improved = self.improve(number, judgments).metrics
+            improved = self.improve(number, told).metrics
             if self.config.online.labels:  # what improved it last is what the next policy would be improved by
                 self._measure(Path(self.reward_in_use(number)))
         if new and improved.get("says"):
@@ -184,6 +164,8 @@ class Loop:
         yield self.config.improve
         with project.timed("Evaluation"):
             evaluation = self.evaluation(number)
+            if self.needs_reward:
+                renew_shift(project, Path(self.reward_in_use(number)), Path(self.policy(number)).name)
         seen = {key: improved[key] for key in ("fooled", "best_step") if key in improved}
         self.figures.append({"round": number} | evaluation.metrics | seen)
         yield "evaluation"
@@ -215,176 +197,6 @@ class Loop:
         refits = sum(role.startswith("refit ") for role in policy.manifest["parents"]) if policy else 0
         return self.refit_path(number, refits) if refits else self.reward_path(number)
 
-    # Samples
-
-    def samples(self, number: int) -> Artifact:
-        """Responses of the newest policy, and which of them shall be judged: ``items.jsonl`` of the artifact."""
-        config, sampling = self.config, self.project.config.sample
-        options = SamplesOptions(
-            **sampling.model_dump(), seed=self.project.config.seed + number, prompts=config.prompts,
-            held_out=config.held_out, labelers=config.labelers, select=config.select if number > 1 else "uniform",
-            uniform=config.uniform, candidates=config.candidates,
-        )  # fmt: skip
-        policy, name = self.policy(number - 1), f"r{number:02d}-samples"
-        read: dict[str, str] = {}
-        if options.select in ("disagreement", "low-score"):
-            members = range(config.ensemble if options.select == "disagreement" else 1)
-            read = {f"reward {m + 1}": self.reward_path(number - 1, m) for m in members}
-
-        def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-            with self.project.store() as store:
-                chosen = self._train_items(store, number, policy, options, list(read.values()))
-                held = self._held_out_items(store, number, policy, options)
-            items = self._share_out([*chosen, *held], number)
-            _write_lines(out / ITEMS, [item.model_dump(mode="json") for item in items])
-            data = {"hash": hash_files((str(out / ITEMS),)), "items": len(items), "held_out": len(held)}
-            rules = {item.selection for item in chosen}
-            return data, {"asked": sum(i.slots for i in items)} | {
-                f"chosen_{rule}": sum(i.selection == rule for i in chosen) for rule in sorted(rules)
-            }
-
-        return self._record(name, "samples", Inputs(model=policy, parents=read), options, make, number)
-
-    def _answers(
-        self, store: FeedbackStore, prompts: Sequence[Prompt], number: int, policy: str, options: SamplesOptions
-    ) -> dict[str, list[Response]]:
-        """``k`` responses of the policy to each prompt, in order, by prompt id; those that are stored stay."""
-        from hearken.domains.text.sampling import open_frozen, sample
-
-        how, k, label = options.parameters, options.k, Path(policy).name
-        found: dict[str, list[Response]] = {}
-        for response in store.responses(policy=label, round=number):
-            if not response.metadata:  # those of an online policy's own training say at which step
-                found.setdefault(response.prompt_id, []).append(response)
-        todo = {p.content: p for p in prompts if len(found.get(p.id, ())) < k}
-        if todo:
-            opened = open_frozen(policy, reserve=how.max_new_tokens)
-            with progress("Sampling responses", len(todo), "prompt") as bar:
-                for part in sample(opened, list(todo), k, how, options.seed):
-                    responses = as_responses(part, todo, label, how, number)
-                    store.add_responses(responses)
-                    for i in range(0, len(responses), k):
-                        found[responses[i].prompt_id] = responses[i : i + k]
-                    bar.advance(len(part) // k)
-        return {p.id: sorted(found[p.id], key=lambda r: r.sample) for p in prompts}
-
-    def _train_items(
-        self, store: FeedbackStore, number: int, policy: str, options: SamplesOptions, rewards: Sequence[str]
-    ) -> list[QueueItem]:
-        """Items on training prompts, those first that were never asked about; a rule leaves a part to chance.
-
-        That part is drawn before the rule's, and from all training prompts: figures from it are then of all of them.
-        """
-        prompts = {p.id: p for p in store.prompts(split="train", domain="text")}
-        if not prompts:
-            raise UserError("no training prompts in the database", "Bring some in: hearken import prompts.jsonl")
-        every, by_rule = sorted(prompts), options.select != "uniform"
-        wanted = min(options.prompts or len(every), len(every))
-        asked = {item.prompt_id for item in store.items() if (item.round or 0) < number}
-        rng = np.random.default_rng([options.seed, 1])
-
-        def unasked(some: list[str], enough: int) -> list[str]:
-            new = [p for p in some if p not in asked]
-            return new if len(new) >= enough else some
-
-        first = math.ceil(options.uniform * wanted) if by_rule else wanted
-        source = every if by_rule else unasked(every, wanted)
-        chosen: dict[str, tuple[SelectionPolicy, float]] = {
-            source[i]: ("uniform", first / len(source)) for i in rng.permutation(len(source))[:first]
-        }
-        if by_rule and first < wanted:
-            rest = [p for p in every if p not in chosen]
-            if options.select == "disputed":
-                weights = disputed(store, number)
-                pool = [p for p in rest if p in weights]
-                chance, worth = 1.0, np.array([weights[p] for p in pool])
-            else:
-                eligible = unasked(rest, wanted - first)
-                size = math.ceil((wanted - first) * options.candidates)
-                pool = [eligible[i] for i in rng.permutation(len(eligible))[:size]]
-                chance = len(pool) / len(eligible)
-                answers = self._answers(store, [prompts[p] for p in pool], number, policy, options)
-                pool = [p for p in pool if len({r.text for r in answers[p]}) > 1]
-                scored = [prompts[p] for p in pool], [answers[p] for p in pool]
-                worth = self._weights(options.select, rewards, *scored) if pool else np.array([])
-            for choice in by_weight(worth, wanted - first, rng, options.select):
-                chosen[pool[choice.index]] = (choice.selection, choice.propensity * chance)
-        answers = self._answers(store, [prompts[p] for p in chosen], number, policy, options)
-        items = []
-        for prompt, (selection, propensity) in chosen.items():
-            more = {"selection": selection, "propensity": propensity}
-            items += as_items(answers[prompt], options.k, number, options.overlap, **more)
-        return items
-
-    @staticmethod
-    def _weights(
-        rule: SelectionPolicy, rewards: Sequence[str], prompts: Sequence[Prompt], answers: Sequence[Sequence[Response]]
-    ) -> Any:
-        scores = score_all(rewards, [p.content for p in prompts], answers)  # type: ignore[misc]
-        if rule == "disagreement":
-            return pair_disagreement(scores)
-        return low_score(np.array([float(s[0].mean()) for s in scores]))
-
-    def _held_out_items(
-        self, store: FeedbackStore, number: int, policy: str, options: SamplesOptions
-    ) -> list[QueueItem]:
-        """Items on the same uniformly drawn held-out prompts in every round."""
-        prompts = sorted(store.prompts(split="validation", domain="text"), key=lambda p: p.id)
-        if not prompts:
-            raise UserError("no held-out prompts in the database", "Import prompts with a validation split")
-        order = np.random.default_rng(self.project.config.seed).permutation(len(prompts))[: options.held_out]
-        chosen = [prompts[i] for i in order]
-        answers = self._answers(store, chosen, number, policy, options)
-        share = len(chosen) / len(prompts)
-        return [
-            i for p in chosen for i in as_items(answers[p.id], options.k, number, options.overlap, propensity=share)
-        ]
-
-    def _share_out(self, items: Sequence[QueueItem], number: int) -> list[QueueItem]:
-        """Say of each item who is asked: each sort of labelers gets its share, at random."""
-        shares = self.config.labelers
-        who = list(shares)
-        total = sum(shares.values())
-        rng = np.random.default_rng([self.project.config.seed + number, 2])
-        drawn = rng.choice(len(who), size=len(items), p=[shares[w] / total for w in who])
-        return [
-            item.model_copy(update={"metadata": item.metadata | {"asked": who[i]}})
-            for item, i in zip(items, drawn.tolist(), strict=True)
-        ]
-
-    # Judgments
-
-    def judgments(self, number: int) -> Artifact:
-        """Ask, wait until enough is answered, and pin what was said: ``as_of`` of the artifact's data."""
-        config = self.config
-        options = JudgmentsOptions(
-            seed=self.project.config.seed + number, labelers=config.labelers, enough=config.enough
-        )
-        source, out = str(self.project.artifacts / f"r{number:02d}-samples"), f"r{number:02d}-judgments"
-        if self.redo and self._more_was_said(number, self.project.artifact(out)):
-            self._set_aside(number, self.project.artifacts / out)
-
-        def make(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-            items = [QueueItem(**json.loads(row)) for row in (Path(source) / ITEMS).read_text("utf-8").splitlines()]
-            for who in ("simulated", "ai", "people"):  # machines first: people may take their time
-                mine = [item for item in items if item.metadata["asked"] == who]
-                ask(
-                    self.project, mine, who, config, ai=config.ai, label=f"Round {number}: waiting for judgments",
-                    wait=self.wait, seed=options.seed, announce=self.announce,
-                )  # fmt: skip
-            with self.project.store() as store:
-                return heard(store, number)
-
-        return self._record(out, "judgments", Inputs(parents={"samples": source}), options, make, number)
-
-    def _more_was_said(self, number: int, judgments: Artifact | None) -> bool:
-        """Whether the round's reward model fails its card, and there are judgments that it has not seen."""
-        if judgments is None or (self.project.artifacts / f"r{number + 1:02d}-samples").exists():
-            return False
-        with self.project.store() as store:
-            more = store.last_seq() > judgments.manifest["data"]["as_of"]
-        return more and bool(failing(Path(self.reward_path(number))))
-
     # Reward model and policy
 
     def reward(self, number: int, judgments: Artifact, member: int = 0) -> Artifact:
@@ -410,7 +222,7 @@ class Loop:
             validation=held_out, references=references, parents=self._judged(number, only),
         )  # fmt: skip
         seed = project.config.seed + 1000 * member
-        return self._train("reward", Path(self.reward_path(number, member)), inputs, number, ready, seed=seed)
+        return self.once.train("reward", Path(self.reward_path(number, member)), inputs, number, ready, seed=seed)
 
     def card(self, number: int) -> None:
         """Measure the round's reward model on held-out judgments, and refuse to go on where its card fails.
@@ -433,8 +245,6 @@ class Loop:
 
     def _measure(self, reward: Path) -> None:
         """Make a reward model's card, where it has none yet."""
-        from hearken.loop.cards import project_card
-
         if (reward / CARD).is_file():
             return
         made = project_card(self.project, reward.name)
@@ -518,7 +328,7 @@ class Loop:
             return train_watched(self, inputs, options, out, judge)
 
         by = train if config.online.labels or judge else None
-        return self._train(
+        return self.once.train(
             config.improve,
             out,
             inputs,
@@ -575,83 +385,7 @@ class Loop:
             return data, figures
 
         name = f"r{number:02d}-evaluation"
-        return self._record(name, "evaluation", Inputs(parents=parents), options, make, number)
-
-    # Making things once
-
-    def _record(
-        self, name: str, kind: str, inputs: Inputs, options: Options,
-        make: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]], number: int,
-    ) -> Artifact:  # fmt: skip
-        """An artifact that is no model, or the one that is there: ``make(folder)`` gives its data and metrics."""
-        out = self.project.artifacts / name
-        if (done := self._unchanged(out, kind, inputs, options, number)) is not None:
-            return done
-        out.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        data, metrics = make(out)
-        seconds = time.monotonic() - began
-        finish(out, kind, inputs=inputs, options=options, data=data, metrics=metrics, seconds=seconds)
-        return Artifact.load(out)  # as it will be read another time
-
-    def _train(
-        self, stage: str, out: Path, inputs: Inputs, number: int, ready: Callable[[], None], *,
-        by: Callable[[Stage, Any], Artifact] | None = None, **overrides: Any,
-    ) -> Artifact:  # fmt: skip
-        """A stage's artifact, or the one that is there; ``ready`` makes what it reads, ``by`` may stand in for it."""
-        found = find_stage(stage)
-        values = self.project.config.stages.get(stage, {}) | overrides
-        options = found.options.parse(values, where=f"hearken.yaml: stages.{stage}")
-        if (done := self._unchanged(out, stage, inputs, options, number)) is not None:
-            return done
-        ready()
-        return by(found, options) if by else run_stage(found, inputs, options, out)
-
-    def _unchanged(self, out: Path, kind: str, inputs: Inputs, options: Options, number: int) -> Artifact | None:
-        """The finished artifact in ``out``; None where there is none (any more).
-
-        Raises:
-            UserError: it was made, or begun, with other settings, and ``redo`` does not say to make it again, or
-                judgments depend on it.
-        """
-        finished = (out / MANIFEST).is_file()
-        saved = out / MANIFEST if finished else out / "run" / "request.json"
-        if not saved.is_file():
-            return None
-        old, new = json.loads(saved.read_text("utf-8")), request_of(kind, inputs, options)
-        changed = [
-            f"{part}.{key}"
-            for part in ("inputs", "options")
-            for key in new[part]
-            if key != "trust_reward"  # it changes nothing in what is made
-            and _portable(old[part].get(key)) != _portable(json.loads(json.dumps(new[part][key])))
-        ]
-        if not changed:
-            return Artifact.load(out) if finished else None
-        what = f"{out.name} was {'made' if finished else 'begun'} with other settings ({', '.join(changed)})"
-        built_on = kind != "evaluation" and (self.project.artifacts / f"r{number + 1:02d}-samples").exists()
-        if kind in ("samples", "judgments") or built_on:
-            raise UserError(
-                f"{what}, and judgments depend on it",
-                "They are not thrown away: put the settings back, or begin a new project",
-            )
-        if not self.redo:
-            raise UserError(what, "Put the settings back, or make it and what follows again: hearken loop --redo")
-        self._set_aside(number, out)
-        return None
-
-    def _set_aside(self, number: int, first: Path) -> None:
-        """Move ``first`` and what was made of it in this round to ``replaced/``, the last first."""
-        artifacts = self.project.artifacts
-        refits = sorted(artifacts.glob(f"r{number:02d}-refit-*"))
-        order = [Path(self.policy(number)), *refits, artifacts / f"r{number:02d}-evaluation"]
-        if first not in order:  # a reward model
-            order = [first, *order]
-        aside = self.project.path / "replaced"
-        aside.mkdir(exist_ok=True)
-        for path in reversed(order[order.index(first) :]):
-            if path.exists():
-                shutil.move(path, aside / f"{path.name}-{datetime.now(UTC):%Y%m%d-%H%M%S%f}")
+        return self.once.record(name, "evaluation", Inputs(parents=parents), options, make, number)
 
 
 def plan(project: Project, rounds: int | None = None) -> dict[str, Any]:
@@ -668,62 +402,6 @@ def plan(project: Project, rounds: int | None = None) -> dict[str, Any]:
             begun = "begun" if folder.exists() else "to do"
             found[name] = "done" if (folder / MANIFEST).is_file() else begun
     return found
-
-
-def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a round was told: the pin of its data, and figures.
-
-    Returns:
-        ``as_of``, ``hash`` over the ids of the judgments, ``labelers``, ``guidelines``; and counts, ties, the
-        labelers' agreement on pairs that several judged (None where there are none), seconds a judgment, and how far
-        each model among the labelers agrees with people on all that both have judged so far.
-    """
-    as_of = store.last_seq()
-    kinds = {labeler.id: labeler.kind for labeler in store.labelers()}
-    found = list(store.judgments(kinds=("comparison",), round=number, as_of=as_of))
-    votes: dict[tuple[str, str], list[int]] = {}
-    for judgment in found:
-        for pair, verdict in verdicts(judgment):
-            votes.setdefault(pair, []).append(verdict)
-    several = [v for v in votes.values() if len(v) > 1]
-    alike = [a == b for v in several for i, a in enumerate(v) for b in v[:i]]
-    every = [verdict for v in votes.values() for verdict in v]
-    seconds = sorted(j.seconds for j in found if j.seconds is not None)
-    who = [next((w for w, some in KINDS.items() if kinds.get(j.labeler_id) in some), "people") for j in found]
-    data: dict[str, Any] = {
-        "round": number, "as_of": as_of, "hash": hash_id(sorted(j.id for j in found)), "judgments": len(found),
-        "labelers": sorted({j.labeler_id for j in found}),
-        "guidelines": sorted({j.guideline for j in found if j.guideline is not None}),
-    }  # fmt: skip
-    return data, {
-        "judgments": len(found),
-        "by": {w: who.count(w) for w in sorted(set(who))},
-        "ties": every.count(0) / len(every) if every else None,
-        "agreement": sum(alike) / len(alike) if alike else None,
-        "seconds_median": seconds[len(seconds) // 2] if seconds else None,
-        "ai": {name: agreement(store, name) for name in data["labelers"] if kinds.get(name) == "ai"},
-    }
-
-
-def _portable(value: Any) -> Any:
-    """Paths within a project without what stands before them, so that a project can be moved or named otherwise."""
-    if isinstance(value, dict):  # reward models refitted while the policy trained were not known when it began
-        return {k: _portable(v) for k, v in value.items() if not k.startswith("refit ")}
-    if isinstance(value, list | tuple):
-        return [_portable(one) for one in value]
-    if isinstance(value, str):
-        parts = Path(value).parts
-        for folder in ("artifacts", "snapshots"):
-            if folder in parts:
-                return "/".join(parts[len(parts) - 1 - parts[::-1].index(folder) :])
-    return value
-
-
-def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """JSON lines, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    partial.replace(path)
 
 
 @contextmanager

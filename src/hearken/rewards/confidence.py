@@ -54,7 +54,11 @@ class Confidence:
 
     def spread(self, features: Tensor) -> Tensor:
         """(R,) standard deviations of the bootstrapped heads, in units of the score."""
-        return ((features - self.centre) @ self.heads.T).std(-1) * self.gain
+        return self.offsets(features).std(-1)
+
+    def offsets(self, features: Tensor) -> Tensor:
+        """(R, H) what each bootstrapped head adds to the mean of them, in units of the score."""
+        return (features - self.centre) @ self.heads.T * self.gain
 
     def save(self, folder: Path, heads: Heads = ()) -> None:
         """Write it beside the model's weights, as that of ``heads`` (of the model's own score where empty)."""

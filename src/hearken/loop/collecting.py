@@ -1,0 +1,255 @@
+"""What a round asks and what it is told: responses of the newest policy, those to be judged, and the judgments."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hearken.algorithms.stage import Inputs
+from hearken.config import Options
+from hearken.errors import UserError
+from hearken.feedback.records import Prompt, QueueItem, Response, hash_id
+from hearken.feedback.selection import SelectionPolicy, by_weight
+from hearken.feedback.store import FeedbackStore
+from hearken.labelers.answering import agreement, verdicts
+from hearken.loop.asking import KINDS, ask
+from hearken.loop.choosing import disputed, low_score, pair_disagreement, score_all
+from hearken.loop.once import write_lines
+from hearken.loop.project import SampleConfig, as_items, as_responses
+from hearken.loop.rounds_options import Selection, Who
+from hearken.progress import progress
+from hearken.rewards.trust import failing
+from hearken.training.artifact import Artifact, hash_files
+
+if TYPE_CHECKING:
+    from hearken.loop.rounds import Loop
+
+ITEMS = "items.jsonl"
+
+
+class SamplesOptions(SampleConfig):
+    """What a round asks."""
+
+    seed: int
+    prompts: int
+    held_out: int
+    labelers: dict[Who, float]
+    select: Selection
+    uniform: float
+    candidates: float
+
+
+class JudgmentsOptions(Options):
+    """Whom it asks."""
+
+    seed: int
+    labelers: dict[Who, float]
+    enough: float
+
+
+def samples(loop: Loop, number: int) -> Artifact:
+    """Responses of the newest policy, and which of them shall be judged: ``items.jsonl`` of the artifact."""
+    config, sampling = loop.config, loop.project.config.sample
+    options = SamplesOptions(
+        **sampling.model_dump(), seed=loop.project.config.seed + number, prompts=config.prompts,
+        held_out=config.held_out, labelers=config.labelers, select=config.select if number > 1 else "uniform",
+        uniform=config.uniform, candidates=config.candidates,
+    )  # fmt: skip
+    policy, name = loop.policy(number - 1), f"r{number:02d}-samples"
+    read: dict[str, str] = {}
+    if options.select in ("disagreement", "low-score"):
+        members = range(config.ensemble if options.select == "disagreement" else 1)
+        read = {f"reward {m + 1}": loop.reward_path(number - 1, m) for m in members}
+
+    def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        with loop.project.store() as store:
+            chosen = _train_items(store, number, policy, options, list(read.values()))
+            held = _held_out_items(store, number, policy, options)
+        items = _share_out(loop, [*chosen, *held], number)
+        write_lines(out / ITEMS, [item.model_dump(mode="json") for item in items])
+        data = {"hash": hash_files((str(out / ITEMS),)), "items": len(items), "held_out": len(held)}
+        rules = {item.selection for item in chosen}
+        return data, {"asked": sum(i.slots for i in items)} | {
+            f"chosen_{rule}": sum(i.selection == rule for i in chosen) for rule in sorted(rules)
+        }
+
+    return loop.once.record(name, "samples", Inputs(model=policy, parents=read), options, make, number)
+
+
+def _answers(
+    store: FeedbackStore, prompts: Sequence[Prompt], number: int, policy: str, options: SamplesOptions
+) -> dict[str, list[Response]]:
+    """``k`` responses of the policy to each prompt, in order, by prompt id; those that are stored stay."""
+    from hearken.domains.text.sampling import open_frozen, sample
+
+    how, k, label = options.parameters, options.k, Path(policy).name
+    found: dict[str, list[Response]] = {}
+    for response in store.responses(policy=label, round=number):
+        if not response.metadata:  # those of an online policy's own training say at which step
+            found.setdefault(response.prompt_id, []).append(response)
+    todo = {p.content: p for p in prompts if len(found.get(p.id, ())) < k}
+    if todo:
+        opened = open_frozen(policy, reserve=how.max_new_tokens)
+        with progress("Sampling responses", len(todo), "prompt") as bar:
+            for part in sample(opened, list(todo), k, how, options.seed):
+                responses = as_responses(part, todo, label, how, number)
+                store.add_responses(responses)
+                for i in range(0, len(responses), k):
+                    found[responses[i].prompt_id] = responses[i : i + k]
+                bar.advance(len(part) // k)
+    return {p.id: sorted(found[p.id], key=lambda r: r.sample) for p in prompts}
+
+
+def _train_items(
+    store: FeedbackStore, number: int, policy: str, options: SamplesOptions, rewards: Sequence[str]
+) -> list[QueueItem]:
+    """Items on training prompts, those first that were never asked about; a rule leaves a part to chance.
+
+    That part is drawn before the rule's, and from all training prompts: figures from it are then of all of them.
+    """
+    prompts = {p.id: p for p in store.prompts(split="train", domain="text")}
+    if not prompts:
+        raise UserError("no training prompts in the database", "Bring some in: hearken import prompts.jsonl")
+    every, by_rule = sorted(prompts), options.select != "uniform"
+    wanted = min(options.prompts or len(every), len(every))
+    asked = {item.prompt_id for item in store.items() if (item.round or 0) < number}
+    rng = np.random.default_rng([options.seed, 1])
+
+    def unasked(some: list[str], enough: int) -> list[str]:
+        new = [p for p in some if p not in asked]
+        return new if len(new) >= enough else some
+
+    first = math.ceil(options.uniform * wanted) if by_rule else wanted
+    source = every if by_rule else unasked(every, wanted)
+    chosen: dict[str, tuple[SelectionPolicy, float]] = {
+        source[i]: ("uniform", first / len(source)) for i in rng.permutation(len(source))[:first]
+    }
+    if by_rule and first < wanted:
+        rest = [p for p in every if p not in chosen]
+        if options.select == "disputed":
+            weights = disputed(store, number)
+            pool = [p for p in rest if p in weights]
+            chance, worth = 1.0, np.array([weights[p] for p in pool])
+        else:
+            eligible = unasked(rest, wanted - first)
+            size = math.ceil((wanted - first) * options.candidates)
+            pool = [eligible[i] for i in rng.permutation(len(eligible))[:size]]
+            chance = len(pool) / len(eligible)
+            answers = _answers(store, [prompts[p] for p in pool], number, policy, options)
+            pool = [p for p in pool if len({r.text for r in answers[p]}) > 1]
+            scored = [prompts[p] for p in pool], [answers[p] for p in pool]
+            worth = _weights(options.select, rewards, *scored) if pool else np.array([])
+        for choice in by_weight(worth, wanted - first, rng, options.select):
+            chosen[pool[choice.index]] = (choice.selection, choice.propensity * chance)
+    answers = _answers(store, [prompts[p] for p in chosen], number, policy, options)
+    items = []
+    for prompt, (selection, propensity) in chosen.items():
+        more = {"selection": selection, "propensity": propensity}
+        items += as_items(answers[prompt], options.k, number, options.overlap, **more)
+    return items
+
+
+def _weights(
+    rule: SelectionPolicy, rewards: Sequence[str], prompts: Sequence[Prompt], answers: Sequence[Sequence[Response]]
+) -> Any:
+    scores = score_all(rewards, [p.content for p in prompts], answers)  # type: ignore[misc]
+    if rule == "disagreement":
+        return pair_disagreement(scores)
+    return low_score(np.array([float(s[0].mean()) for s in scores]))
+
+
+def _held_out_items(store: FeedbackStore, number: int, policy: str, options: SamplesOptions) -> list[QueueItem]:
+    """Items on the same uniformly drawn held-out prompts in every round."""
+    prompts = sorted(store.prompts(split="validation", domain="text"), key=lambda p: p.id)
+    if not prompts:
+        raise UserError("no held-out prompts in the database", "Import prompts with a validation split")
+    project_seed = options.seed - number  # the same prompts in every round
+    order = np.random.default_rng(project_seed).permutation(len(prompts))[: options.held_out]
+    chosen = [prompts[i] for i in order]
+    answers = _answers(store, chosen, number, policy, options)
+    share = len(chosen) / len(prompts)
+    return [i for p in chosen for i in as_items(answers[p.id], options.k, number, options.overlap, propensity=share)]
+
+
+def _share_out(loop: Loop, items: Sequence[QueueItem], number: int) -> list[QueueItem]:
+    """Say of each item who is asked: each sort of labelers gets its share, at random."""
+    shares = loop.config.labelers
+    who = list(shares)
+    total = sum(shares.values())
+    rng = np.random.default_rng([loop.project.config.seed + number, 2])
+    drawn = rng.choice(len(who), size=len(items), p=[shares[w] / total for w in who])
+    return [
+        item.model_copy(update={"metadata": item.metadata | {"asked": who[i]}})
+        for item, i in zip(items, drawn.tolist(), strict=True)
+    ]
+
+
+def judgments(loop: Loop, number: int) -> Artifact:
+    """Ask, wait until enough is answered, and pin what was said: ``as_of`` of the artifact's data."""
+    config = loop.config
+    options = JudgmentsOptions(seed=loop.project.config.seed + number, labelers=config.labelers, enough=config.enough)
+    source, out = str(loop.project.artifacts / f"r{number:02d}-samples"), f"r{number:02d}-judgments"
+    if loop.redo and _more_was_said(loop, number, loop.project.artifact(out)):
+        loop.once.set_aside(number, loop.project.artifacts / out)
+
+    def make(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        items = [QueueItem(**json.loads(row)) for row in (Path(source) / ITEMS).read_text("utf-8").splitlines()]
+        for who in ("simulated", "ai", "people"):  # machines first: people may take their time
+            mine = [item for item in items if item.metadata["asked"] == who]
+            ask(
+                loop.project, mine, who, config, ai=config.ai, label=f"Round {number}: waiting for judgments",
+                wait=loop.wait, seed=options.seed, announce=loop.announce,
+            )  # fmt: skip
+        with loop.project.store() as store:
+            return heard(store, number)
+
+    return loop.once.record(out, "judgments", Inputs(parents={"samples": source}), options, make, number)
+
+
+def _more_was_said(loop: Loop, number: int, judgments: Artifact | None) -> bool:
+    """Whether the round's reward model fails its card, and there are judgments that it has not seen."""
+    if judgments is None or (loop.project.artifacts / f"r{number + 1:02d}-samples").exists():
+        return False
+    with loop.project.store() as store:
+        more = store.last_seq() > judgments.manifest["data"]["as_of"]
+    return more and bool(failing(Path(loop.reward_path(number))))
+
+
+def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a round was told: the pin of its data, and figures.
+
+    Returns:
+        ``as_of``, ``hash`` over the ids of the judgments, ``labelers``, ``guidelines``; and counts, ties, the
+        labelers' agreement on pairs that several judged (None where there are none), seconds a judgment, and how far
+        each model among the labelers agrees with people on all that both have judged so far.
+    """
+    as_of = store.last_seq()
+    kinds = {labeler.id: labeler.kind for labeler in store.labelers()}
+    found = list(store.judgments(kinds=("comparison",), round=number, as_of=as_of))
+    votes: dict[tuple[str, str], list[int]] = {}
+    for judgment in found:
+        for pair, verdict in verdicts(judgment):
+            votes.setdefault(pair, []).append(verdict)
+    several = [v for v in votes.values() if len(v) > 1]
+    alike = [a == b for v in several for i, a in enumerate(v) for b in v[:i]]
+    every = [verdict for v in votes.values() for verdict in v]
+    seconds = sorted(j.seconds for j in found if j.seconds is not None)
+    who = [next((w for w, some in KINDS.items() if kinds.get(j.labeler_id) in some), "people") for j in found]
+    data: dict[str, Any] = {
+        "round": number, "as_of": as_of, "hash": hash_id(sorted(j.id for j in found)), "judgments": len(found),
+        "labelers": sorted({j.labeler_id for j in found}),
+        "guidelines": sorted({j.guideline for j in found if j.guideline is not None}),
+    }  # fmt: skip
+    return data, {
+        "judgments": len(found),
+        "by": {w: who.count(w) for w in sorted(set(who))},
+        "ties": every.count(0) / len(every) if every else None,
+        "agreement": sum(alike) / len(alike) if alike else None,
+        "seconds_median": seconds[len(seconds) // 2] if seconds else None,
+        "ai": {name: agreement(store, name) for name in data["labelers"] if kinds.get(name) == "ai"},
+    }

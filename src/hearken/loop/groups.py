@@ -1,0 +1,63 @@
+"""Groups of labelers: those that their declared attributes make, and those that were found in their judgments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hearken.evaluation.card import Card
+from hearken.evaluation.people import found_name
+
+if TYPE_CHECKING:
+    from hearken.feedback.records import Labeler
+    from hearken.loop.project import Project
+
+AT_MOST = 8
+"""An attribute that divides labelers into more groups than this is a name rather than a group."""
+FOUND = "found"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelerGroup:
+    """Some of the labelers.
+
+    Attributes:
+        name: for people; the value alone where the attribute is ``group``.
+        by: the attribute, or `FOUND`.
+        members: ids of labelers.
+    """
+
+    name: str
+    by: str
+    members: frozenset[str]
+
+
+def labeler_groups(labelers: Mapping[str, Labeler], found: Iterable[LabelerGroup] = ()) -> list[LabelerGroup]:
+    """The groups that declared attributes make among these labelers, and of the ``found`` ones those they belong to.
+
+    What does not divide them (one value for all, or as many values as labelers) is left out.
+    """
+    values: dict[str, dict[str, set[str]]] = {}
+    for key, labeler in labelers.items():
+        for attribute, value in labeler.attributes.items():
+            if isinstance(value, str | int | bool) and str(value):
+                values.setdefault(attribute, {}).setdefault(str(value), set()).add(key)
+    declared = [
+        LabelerGroup(value if attribute == "group" else f"{attribute}: {value}", attribute, frozenset(members))
+        for attribute, by in values.items()
+        if 2 <= len(by) <= AT_MOST
+        for value, members in sorted(by.items())
+    ]
+    present = [LabelerGroup(g.name, g.by, g.members & labelers.keys()) for g in found]
+    return declared + (present if sum(bool(g.members) for g in present) > 1 else [])
+
+
+def found_groups(project: Project) -> list[LabelerGroup]:
+    """Groups that the card of the project's reward model found among labelers who declare none; mostly none."""
+    if not project.rewards():
+        return []
+    card = Card.load(project.reward())
+    if card is None or card.discovered is None or not card.discovered.real:
+        return []
+    return [LabelerGroup(found_name(g), FOUND, frozenset(m)) for g, m in enumerate(card.discovered.groups)]
