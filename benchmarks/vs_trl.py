@@ -58,9 +58,11 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 """What a peer may choose from."""
 
 UNITS = {
-    "sample": "new tokens/s", "ppo": "episodes/s", "rloo": "episodes/s", "grpo": "episodes/s", "dpo": "pairs/s",
-    "kto": "examples/s",
+    "sample": "new tokens/s", "ppo": "sampled tokens/s", "rloo": "sampled tokens/s", "grpo": "sampled tokens/s",
+    "dpo": "pairs/s", "kto": "examples/s",
 }  # fmt: skip
+"""What is counted. Where a method samples, how long its responses get is chance, which may favour either side: so many
+episodes a second would say as much of the draw as of the program. Their tokens do not."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,9 @@ class Contest:
 
 
 def units(row: Row, task: Task, found: dict[str, Any]) -> float:
-    """What a side has done in its timed laps: new or real tokens, or whole batches of pairs, examples or episodes."""
+    """What a side has done in its timed laps: new, sampled or real tokens, or whole batches of pairs or examples."""
+    if row.samples_first:
+        return float(task.batch * len(found["laps"]) * found["mean_length"])
     return float(found["tokens"] if "tokens/s" in row.unit else task.batch * len(found["laps"]))
 
 

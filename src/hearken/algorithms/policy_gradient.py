@@ -102,13 +102,16 @@ def run(inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
     policy, ids = ready.policy, ready.prompts
     loop = set_up(policy, ids, options, out, label=options.stage.upper())
     run = loop.run
+    # In single precision the sampler computes what training would compute again: the first step's gap shows it.
+    alike = run.precision == "fp32" and options.top_p == 1 and not options.top_k
 
     for step in run.steps(loop.iterations):
         chosen = loop.order.endless(step)
         with run.guard():
             batch = roll_out(
-                policy, ready.reference, ready.reward, loop.sampler, [ids[i] for i in chosen], step, run, options
-            )
+                policy, ready.reference, ready.reward, loop.sampler, [ids[i] for i in chosen], step, run, options,
+                trust_sampler=alike and step > 0,
+            )  # fmt: skip
             advantages, telling = advantage(batch, options)
             stats: list[dict[str, float]] = []
             for update, part in enumerate(minibatches(len(telling), step, options) if telling else []):

@@ -57,8 +57,10 @@ class Batch:
         groups: prompts with their sampled responses.
         samples: as the sampler returned them.
         scores: (R,) of the reward.
-        mask, old_logprobs, ref_logprobs, entropy: (R, T).
-        gap: mean |sampler's log-probability - the training path's| per token.
+        mask, old_logprobs, ref_logprobs: (R, T).
+        entropy: (R, T) of the distribution that each token was drawn from, in nats; where the sampler is trusted, minus
+            the token's log-probability, which is the same in the mean.
+        gap: mean |sampler's log-probability - the training path's| per token; None where the latter was not computed.
     """
 
     groups: list[Group]
@@ -68,7 +70,7 @@ class Batch:
     old_logprobs: Tensor
     ref_logprobs: Tensor
     entropy: Tensor
-    gap: float
+    gap: float | None
 
     def kls(self) -> Tensor:
         """(R,) KL to the reference in nats, of each sample."""
@@ -169,9 +171,12 @@ def rate(reward: Reward, groups: Sequence[Group], samples: Sequence[Sample], opt
 
 def roll_out(
     policy: TextPolicy, reference: TokenScorer, reward: Reward, sampler: Sampler, chosen: Sequence[list[int]],
-    step: int, run: Run, options: RolloutOptions,
+    step: int, run: Run, options: RolloutOptions, *, trust_sampler: bool = False,
 ) -> Batch:  # fmt: skip
-    """Sample, score, and compute the log-probabilities under the policy that sampled and under the reference."""
+    """Sample, score, and compute the log-probabilities under the policy that sampled and under the reference.
+
+    With ``trust_sampler`` the first are those that the sampler found on its way: one forward pass less.
+    """
     groups, samples = draw(policy, sampler, chosen, step, run, options)
     run.batch = groups
     scores = rate(reward, groups, samples, options)
@@ -184,14 +189,14 @@ def roll_out(
     def referred(layout: Layout) -> Tensor:
         return reference(layout, temperature=options.temperature).logprobs
 
-    device = scorer.device
-    old, entropy = gather(with_entropy, groups, options.tokens, scorer, run.autocast).unbind(-1)
-    lengths = torch.tensor([len(s.tokens) for s in samples], device=device)
-    mask = torch.arange(old.shape[1], device=device)[None] < lengths[:, None]
-    sampled = torch.zeros_like(old).masked_scatter(
-        mask, torch.tensor([x for s in samples for x in s.logprobs], device=device)
-    )
     ref = gather(referred, groups, options.tokens, scorer, run.autocast)
+    lengths = torch.tensor([len(s.tokens) for s in samples], device=ref.device)
+    mask = torch.arange(ref.shape[1], device=ref.device)[None] < lengths[:, None]
+    found = torch.tensor([x for s in samples for x in s.logprobs], device=ref.device)
+    sampled = torch.zeros_like(ref).masked_scatter(mask, found)
+    if trust_sampler:
+        return Batch(groups, samples, scores, mask, sampled, ref, -sampled, None)
+    old, entropy = gather(with_entropy, groups, options.tokens, scorer, run.autocast).unbind(-1)
     gap = masked_mean((sampled - old).abs(), mask).item()
     return Batch(groups, samples, scores, mask, old, ref, entropy, gap)
 
@@ -228,7 +233,7 @@ def sampling_figures(batch: Batch) -> dict[str, float]:
         "entropy": masked_mean(batch.entropy, batch.mask).item(),
         "length": batch.mask.sum().item() / count,
         "eos_share": sum(s.finish_reason == "stop" for s in batch.samples) / count,
-        "sampler_gap": batch.gap,
+        **({} if batch.gap is None else {"sampler_gap": batch.gap}),
     }
 
 
