@@ -186,9 +186,14 @@ class Judge:
         responses: Sequence[Sequence[str]],
         finished: Sequence[Sequence[bool]] | None = None,
     ) -> list[list[float]]:
-        """Scores of the responses to each prompt."""
-        flat = LearnedReward(self.scorer, TOKENS)(self.groups(prompts, responses, finished)).tolist()
-        return in_rows(flat, responses)
+        """Scores of the responses to each prompt; what several rows ask for is computed once."""
+        ends = finished or [[True] * len(texts) for texts in responses]
+        rows = [(p, tuple(t), tuple(e)) for p, t, e in zip(prompts, responses, ends, strict=True)]
+        once = {row: at for at, row in enumerate(dict.fromkeys(rows))}
+        some, texts, ended = zip(*once, strict=True) if once else ((), (), ())
+        flat = LearnedReward(self.scorer, TOKENS)(self.groups(some, texts, ended)).tolist() if once else []
+        found = in_rows(flat, texts)
+        return [list(found[once[row]]) for row in rows]
 
     def groups(
         self,

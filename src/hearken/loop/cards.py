@@ -154,7 +154,7 @@ def _heads(reward: Path, judge: Judge, rows: Sequence[Comparison]) -> list[Table
     """
     from hearken.domains.text.rewarding import confidence_of
     from hearken.evaluation.measure import TOKENS, in_rows
-    from hearken.rewards.confidence import last_layer
+    from hearken.rewards.confidence import last_layer, scored
     from hearken.rewards.learned import LearnedReward
 
     learned = LearnedReward(judge.scorer, TOKENS)
@@ -164,11 +164,12 @@ def _heads(reward: Path, judge: Judge, rows: Sequence[Comparison]) -> list[Table
         confidence = confidence_of(str(reward), learned)
     except UserError:
         return []
-    responses = [row.responses for row in rows]
-    groups = judge.groups([row.prompt for row in rows], responses)
-    moved = confidence.offsets(last_layer(learned, groups))
-    scores = learned(groups)[:, None] + moved
-    return [in_rows(head.tolist(), responses) for head in scores.T]
+    once = {pair: at for at, pair in enumerate(dict.fromkeys((row.prompt, row.responses) for row in rows))}
+    prompts, responses = zip(*once, strict=True)
+    features = last_layer(learned, judge.groups(prompts, responses))
+    scores = scored(judge.scorer, features)[:, None] + confidence.offsets(features)
+    tables = [in_rows(head.tolist(), responses) for head in scores.T]
+    return [[table[once[row.prompt, row.responses]] for row in rows] for table in tables]
 
 
 def _shift(reward: Path, judge: Any, now: Mapping[str, Answers]) -> Shift | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hearken.feedback.records import hash_id
 from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.scorers import RewardScorer
 from hearken.rewards.learned import LearnedReward, Reward
 from hearken.statistics.intervals import resampled_counts
 from hearken.statistics.linear_reward import fit_pairs
@@ -97,6 +98,12 @@ def last_layer(reward: LearnedReward, groups: Sequence[Group]) -> Tensor:
     return whole
 
 
+@torch.no_grad()
+def scored(scorer: RewardScorer, features: Tensor) -> Tensor:
+    """(R,) scores of responses with these features (R, d)."""
+    return scorer.combine(scorer.head(features).float()) * scorer.gain + scorer.bias
+
+
 def _mean(hidden: Tensor, layout: Layout) -> Tensor:
     """(R, d) mean hidden states over each response's tokens."""
     owner = layout.mask.nonzero()[:, 0]
@@ -162,8 +169,7 @@ class PessimisticReward:
     def __call__(self, groups: Sequence[Group]) -> Tensor:
         """(R,) pessimistic scores."""
         features = last_layer(self.reward, groups)
-        score = self.scorer.combine(self.scorer.head(features).float()) * self.scorer.gain + self.scorer.bias
-        return score - self.c * self.width(features)
+        return scored(self.scorer, features) - self.c * self.width(features)
 
     def width(self, features: Tensor) -> Tensor:
         """(R,) widths of either kind."""
