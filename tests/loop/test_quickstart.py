@@ -47,7 +47,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 
 
 def test_summary_has_what_it_promises(whole: tuple[Path, dict]) -> None:
-    _, summary = whole
+    folder, summary = whole
+    assert (folder / "artifacts" / "r01-reward" / "card.json").exists()
     assert summary["seconds"] > 0
     assert set(summary["reward"]) >= {"accuracy", "ceiling", "reference_mean"}
     assert abs(summary["reward"]["reference_mean"]) < 1e-4

@@ -341,11 +341,13 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
         )
         steps.append((str(artifact.manifest.get("created", "")), step))
     ordered = [step for _, step in sorted(steps, key=lambda pair: pair[0])]
-    if "Evaluation" in seconds and not any(kind == "evaluation" for _, kind in recorded):
-        ordered.append(
-            page.Step(name="Evaluation", done="Compared policies on held-out prompts", seconds=seconds["Evaluation"])
-        )
-    return ordered
+    if any(kind == "evaluation" for _, kind in recorded):
+        return ordered
+    last = {
+        "Evaluation": "Compared policies on held-out prompts",
+        "Card of the reward model": "Measured whether the reward model is good enough",
+    }
+    return ordered + [page.Step(name=n, done=done, seconds=seconds[n]) for n, done in last.items() if n in seconds]
 
 
 def _training(project: Project, artifacts: Mapping[str, Artifact]) -> list[page.Training]:
