@@ -362,6 +362,10 @@ def test_scores_of_another_reward_model_are_not_mixed() -> None:
     assert not join(by_proxy | {"reward": "r02-reward"}, by_proxy | {"reward": "r01-reward"})
     assert join(by_proxy | {"reward": "r01-reward"}, by_proxy | {"reward": "r01-reward"})
     assert not join(now, before | {"prompts": ["q"]})
+    told = before | {"policies": {"dpo": figures | {"perplexity": 3.0}}}
+    for answers, kept in ((["a"], True), (["b"], False)):
+        again = before | {"policies": {"dpo": figures | {"responses": answers}}}
+        assert join(again, told) and ("perplexity" in again["policies"]["dpo"]) is kept, "of the same policy only"
 
 
 def test_a_broken_evaluation_is_named(project: Project) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 TASK_RATES = ("acc", "acc_norm", "exact_match")
 """Of a task's figures, those that are accuracies; the first that is there is the one that is read."""
+APART = ("perplexity", "perplexities", "tasks")
+"""Figures of a policy that an evaluation measures only where it is asked to."""
 
 
 def last_evaluation(project: Project) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def join(found: dict[str, Any], before: dict[str, Any]) -> bool:
     """Add the policies of an earlier evaluation to a newer one, if prompts, baseline and judge are the same.
 
     A score by another reward model is no figure beside the newer one's: it is left out, and where that model was the
-    judge, so is everything.
+    judge, so is everything. What was measured of a policy without its answers (`APART`) is kept where it answers as before.
 
     Returns:
         Whether they were added.
@@ -47,6 +49,10 @@ def join(found: dict[str, Any], before: dict[str, Any]) -> bool:
         name: {key: value for key, value in figures.items() if not (other and key in ("proxy", "scores"))}
         for name, figures in before["policies"].items()
     }
+    for name, figures in found["policies"].items():
+        known = earlier.get(name, {})
+        if figures.get("responses") and figures["responses"] == known.get("responses"):
+            found["policies"][name] = {key: known[key] for key in APART if key in known} | figures
     found["policies"] = earlier | found["policies"]
     return True
 
