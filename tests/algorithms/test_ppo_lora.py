@@ -17,6 +17,8 @@ from hearken.algorithms.ppo_options import PPOOptions
 from hearken.algorithms.stage import Inputs, find_stage, train
 from hearken.models.layout import lay_out
 from hearken.models.loading import load_policy
+from hearken.rollout.native import NativeSampler
+from hearken.rollout.sampler import SamplingParameters
 from hearken.training.estimate import weight_bytes
 from hearken.training.optimiser import Optimiser
 
@@ -85,6 +87,22 @@ def test_the_value_model_learns_and_the_reward_model_does_not(world, tmp_path: P
     assert (value(lay_out(groups)) - first).abs().max() > 1e-3
     moved = [n for n, p in value.named_parameters() if "lora_B" in n and p.abs().max() > 0]
     assert moved, "the adapter itself was trained, not only the head"
+
+
+def test_what_is_sampled_is_the_policys_whoever_computed_last(world) -> None:
+    """The reference's pass switches the adapter off; the sampler must not go on like that."""
+    models = ready_for(world, lora=4).models
+    with torch.no_grad():
+        for name, weight in models.policy.named_parameters():
+            if "lora_B.policy" in name:
+                weight.normal_(0, 0.5)
+        sampler = NativeSampler(models.policy, [])
+        models.reference(lay_out([ppo.Group([5, 6, 7], [[8, 9]])]))
+        (found,) = sampler.sample([[5, 6, 7]], 1, SamplingParameters(max_new_tokens=6), [0])
+        layout = lay_out([ppo.Group([5, 6, 7], [found.tokens])])
+        mine, theirs = (scorer(layout).logprobs[0] for scorer in (models.policy, models.reference))
+    assert torch.tensor(found.logprobs) == pytest.approx(mine, abs=1e-4)
+    assert (mine - theirs).abs().max() > 1e-2
 
 
 def test_the_folder_loads_and_can_be_continued(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -317,8 +317,8 @@ def synthetic_report() -> Report:
         ),
         costs=Costs(seconds=301.0, judgments={"simulated": 1200}, responses=1600, episodes=3840, parameters=1_250_000),
         tastes=[
-            Taste(name="hearth", labelers=4, judgments=604, accuracy=Interval(0.74, 0.70, 0.78)),
-            Taste(name="venture", labelers=4, judgments=596, accuracy=Interval(0.79, 0.75, 0.83)),
+            Taste(name="hearth", labelers=4, pairs=604, accuracy=Interval(0.74, 0.70, 0.78)),
+            Taste(name="venture", labelers=4, pairs=596, accuracy=Interval(0.79, 0.75, 0.83)),
         ],
         judges=[
             Judge(

@@ -188,13 +188,13 @@ def test_two_files_share_prompts_and_responses(db: FeedbackStore, tmp_path: Path
     assert {labeler.name for labeler in db.labelers(kind="import")} == {"import", "someone else"}
 
 
-def test_one_prompt_with_two_answers_is_refused(db: FeedbackStore, tmp_path: Path) -> None:
-    """A reward function is told one of the two: which, must not depend on the order of the rows."""
+def test_one_prompt_with_two_answers_is_told(db: FeedbackStore, tmp_path: Path) -> None:
+    """A reward function is told one of the two: nobody should have to find out which."""
     first = {"prompt": "2 + 2 =", "answer": "4"}
-    import_file(db, write(tmp_path / "twice.jsonl", first, first))
+    rows = [{"prompt": "2 + 2 ="}, first, first, first | {"answer": "5"}]
+    with pytest.warns(UserWarning, match=r"twice\.jsonl: 1 rows repeat a prompt with another 'answer'"):
+        import_file(db, write(tmp_path / "twice.jsonl", *rows))
     assert [p.metadata for p in db.prompts()] == [{"answer": "4"}]
-    with pytest.raises(UserError, match=r"twice\.jsonl: the prompt “2 \+ 2 =” .* different 'answer'"):
-        import_file(db, write(tmp_path / "twice.jsonl", first, first | {"answer": "5"}))
 
 
 def test_a_bad_file_stores_nothing(db: FeedbackStore, tmp_path: Path) -> None:

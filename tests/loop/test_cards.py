@@ -50,7 +50,7 @@ def who(row: dict[str, str]) -> dict[str, str]:
 def test_a_card_with_everything(made) -> None:
     folder, pairs = made
     rows = [Comparison(p["prompt"], (p["chosen"], p["rejected"]), (0, 1), metadata=who(p)) for p in pairs]
-    now = [(p["prompt"], " river river river river") for p in pairs]
+    now = {"r01-ppo": [(p["prompt"], " river river river river") for p in pairs]}
     told: list[str] = []
     with quiet():
         card = evaluate_reward(
@@ -59,7 +59,12 @@ def test_a_card_with_everything(made) -> None:
     assert card.passes and card.accuracy.estimate > 0.9
     assert [point.labels for point in card.learning] == sorted(point.labels for point in card.learning)
     assert len(card.learning) == 4 and "times the labels brought" in card.learning_says
-    assert card.shift is not None and card.shift.told_apart > 0.8 and any("scores now" in r for r in card.remarks)
+    assert (
+        card.shift is not None
+        and card.shift.told_apart > 0.8
+        and card.shift.of == ["r01-ppo"]
+        and any("scores now" in r for r in card.remarks)
+    )
     assert card.ensemble is not None and card.ensemble.disagreement == 0
     assert len(told) == 1 and "4 more trainings: about" in told[0]
     assert card.strangers is not None and len(card.strangers.labelers) == 1 and card.strangers.pairs == (10, 30)
@@ -75,7 +80,9 @@ def test_what_training_held_out_and_what_it_saw(made) -> None:
     folder, _ = made
     with quiet():
         held_out = json.loads((folder / "manifest.json").read_text())["metrics"]["validation_pairs"]
-        assert evaluate_reward(folder).pairs == held_out
+        card = evaluate_reward(folder)
+        assert card.pairs == held_out
+        assert card.ensemble is not None and (card.ensemble.of, card.ensemble.models) == ("heads", 5)
         seen = json.loads((folder / "manifest.json").read_text())["inputs"]["data"][0]
         with pytest.raises(UserError, match="training data"):
             evaluate_reward(folder, [seen])

@@ -21,7 +21,7 @@ from hearken.loop.asking import Waiting
 from hearken.loop.cards import judged_rows
 from hearken.loop.contest import contest
 from hearken.loop.evaluating import Bare, evaluate
-from hearken.loop.groups import LabelerGroup
+from hearken.loop.groups import LabelerGroup, labeler_groups
 from hearken.loop.project import Project, ProjectConfig
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact
@@ -87,19 +87,19 @@ def test_people_are_shown_both_without_names(tales: Tales, answers: dict[str, li
     assert project._optional("validation", "comparison") == (), "nor a data set"
 
 
-def test_groups_by_every_attribute_that_divides_and_those_that_were_found(
+def test_groups_that_were_found_stand_apart(
     tales: Tales, answers: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found_before = [LabelerGroup("group A, found", "found", frozenset({"ana", "cy"})),
-                    LabelerGroup("group B, found", "found", frozenset({"bo", "somebody else"}))]  # fmt: skip
+    found_before = [LabelerGroup("group A, found", "found", frozenset({"ana", "cy"}), "a"),
+                    LabelerGroup("group B, found", "found", frozenset({"bo", "somebody else"}), "b")]  # fmt: skip
     monkeypatch.setattr(contests, "found_groups", lambda project: found_before)
     project = tales()
     arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
     with pytest.raises(Waiting):
         contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
     with project.store() as store:
-        for name, prefers, region in (("ana", GOOD, "north"), ("bo", BAD, "south")):
-            store.add_labeler(Labeler(id=name, name=name, attributes={"region": region, "language": "en"}))
+        for name, prefers in (("ana", GOOD), ("bo", BAD)):
+            store.add_labeler(Labeler(id=name, name=name, attributes={"mail": f"{name}@example.org"}))
             for claim in store.claim(name, n=9):
                 ranks = tuple(int(r.text != prefers) for r in claim.responses)
                 payload = ComparisonPayload(response_ids=claim.item.response_ids, ranks=ranks)
@@ -107,12 +107,23 @@ def test_groups_by_every_attribute_that_divides_and_those_that_were_found(
                     Judgment(prompt_id=claim.prompt.id, labeler_id=name, item_id=claim.item.id, payload=payload)
                 )
     found = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
-    groups = {name: rate.estimate for name, rate in found["policies"]["ours"]["win_rate_by_group"].items()}
-    assert groups == pytest.approx({
-        "region: north": 5.5 / 6, "region: south": 0.5 / 6, "group A, found": 5.5 / 6, "group B, found": 0.5 / 6,
-    })  # fmt: skip
-    assert found["groups"]["region: north"] == {"labelers": 1, "comparisons": 5}
-    assert found["groups"]["group B, found"]["labelers"] == 1, "of those who judged"
+    ours = found["policies"]["ours"]
+    groups = {name: rate.estimate for name, rate in ours["win_rate_by_other"].items()}
+    assert groups == pytest.approx({"group A, found": 5.5 / 6, "group B, found": 0.5 / 6}) and "@" not in str(groups)
+    assert "win_rate_by_group" not in ours
+    assert found["groups"]["group B, found"] == {"by": "found", "key": "b", "labelers": 1, "comparisons": 5}
+
+
+def test_attributes_divide_labelers_where_several_share_a_value() -> None:
+    def labelers(**of: Any) -> dict[str, Labeler]:
+        return {f"l{i}": Labeler(id=f"l{i}", name=f"l{i}", attributes={k: v[i] for k, v in of.items()})
+                for i in range(len(next(iter(of.values()))))}  # fmt: skip
+
+    some = labelers(region=["north", "north", "south", "south", "west"], language=["en"] * 5, age=[20, 31, 44, 58, 67],
+                    group=["a", "b", "a", "a", "a"])  # fmt: skip
+    found = {g.name: sorted(g.members) for g in labeler_groups(some)}
+    assert found == {"region: north": ["l0", "l1"], "region: south": ["l2", "l3"], "a": ["l0", "l2", "l3", "l4"],
+                     "b": ["l1"]}  # fmt: skip
 
 
 def test_a_prompt_counts_once_and_equal_answers_as_their_share(tales: Tales, answers: dict[str, list[str]]) -> None:

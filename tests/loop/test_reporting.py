@@ -22,7 +22,7 @@ from hearken.feedback.records import (
     SkipPayload,
 )
 from hearken.loop.collecting import heard
-from hearken.loop.measured import join, task_rate
+from hearken.loop.measured import join, keep_apart, task_rate
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.publishing import model_card
 from hearken.loop.reporting import compose, round_of, write_report
@@ -143,7 +143,7 @@ def test_judgments_alone(project: Project) -> None:
     assert judges["bo"].judgments == 13, "a skip is no judgment"
     assert found.costs is not None and found.costs.judgments == {"person": 25}
     assert found.costs.labeling_seconds == 120
-    assert {(t.by, t.name) for t in found.tastes} == {("reads", "reads: daily"), ("reads", "reads: seldom")}
+    assert found.tastes == [], "what one labeler alone says of themselves is no group"
 
 
 def test_an_evaluation_without_gold_or_reward_model(project: Project) -> None:
@@ -362,10 +362,10 @@ def test_scores_of_another_reward_model_are_not_mixed() -> None:
     assert not join(by_proxy | {"reward": "r02-reward"}, by_proxy | {"reward": "r01-reward"})
     assert join(by_proxy | {"reward": "r01-reward"}, by_proxy | {"reward": "r01-reward"})
     assert not join(now, before | {"prompts": ["q"]})
-    told = before | {"policies": {"dpo": figures | {"perplexity": 3.0}}}
-    for answers, kept in ((["a"], True), (["b"], False)):
-        again = before | {"policies": {"dpo": figures | {"responses": answers}}}
-        assert join(again, told) and ("perplexity" in again["policies"]["dpo"]) is kept, "of the same policy only"
+    told = before | {"policies": {"dpo": figures | {"perplexity": 3.0, "tasks": {"sums": 1}}}}
+    again = before | {"judge": "gold", "policies": {"dpo": figures | {"perplexity": 2.0}}}
+    keep_apart(again, told)
+    assert again["policies"]["dpo"] == figures | {"perplexity": 2.0, "tasks": {"sums": 1}}
 
 
 def test_a_broken_evaluation_is_named(project: Project) -> None:

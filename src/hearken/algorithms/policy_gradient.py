@@ -11,6 +11,7 @@ repeat:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,10 @@ DEFAULTS: dict[str, tuple[group.Scale, str]] = {
     "reinforce++": ("token", "reward"),
 }  # fmt: skip
 """By estimator: what the loss divides by, and where the KL acts."""
+
+
+TRUSTED = 1e-4
+"""Mean gap between a token's log-probability by the sampler and by training, in nats, up to which they are the same."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +107,16 @@ def run(inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
     policy, ids = ready.policy, ready.prompts
     loop = set_up(policy, ids, options, out, label=options.stage.upper())
     run = loop.run
-    # In single precision the sampler computes what training would compute again: the first step's gap shows it.
-    alike = run.precision == "fp32" and options.top_p == 1 and not options.top_k
+    whole = run.precision == "fp32" and options.top_p == 1 and not options.top_k
 
     for step in run.steps(loop.iterations):
         chosen = loop.order.endless(step)
+        # In single precision the sampler finds what training would compute again, if the first step's gap says so.
+        alike = whole and step > 0 and run.history[0].get("sampler_gap", math.inf) < TRUSTED
         with run.guard():
             batch = roll_out(
                 policy, ready.reference, ready.reward, loop.sampler, [ids[i] for i in chosen], step, run, options,
-                trust_sampler=alike and step > 0,
+                trust_sampler=alike,
             )  # fmt: skip
             advantages, telling = advantage(batch, options)
             stats: list[dict[str, float]] = []

@@ -6,7 +6,6 @@ stages that optimise a reward refuse to start on it. Everything is by prompt: in
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from scipy.stats import rankdata, spearmanr
 
 from hearken.errors import UserError
@@ -94,6 +93,8 @@ class Shift:
     """Mean score, then and now."""
     of: list[str] = field(default_factory=list)
     """Policies that the new ones are of, where known."""
+    answers: str = ""
+    """Digest of the new ones."""
 
     @property
     def says(self) -> list[str]:
@@ -170,9 +171,12 @@ class Card:
 
     @classmethod
     def load(cls, folder: Path | str) -> Card | None:
-        """The card of a reward model, or None."""
+        """The card of a reward model; None where it has none, or one that another version wrote in another form."""
         path = Path(folder) / CARD
-        return TypeAdapter(cls).validate_python(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes()) if path.is_file() else None
+        except ValidationError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ report knows nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from hearken.evaluation import charts, findings
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
-from hearken.evaluation.report import Judge, Policy, Report, RewardModel, Taste
+from hearken.evaluation.report import Judge, Policy, Report, RewardModel
 from hearken.evaluation.rows import Chart, bars_over, bounds_of, in_words, row_of
 from hearken.statistics.diversity import written
 from hearken.statistics.intervals import Interval
@@ -324,7 +324,8 @@ def taste(report: Report) -> dict[str, Any] | None:
             x_range=(0.0, 1.0),
             as_percent=True,
         )
-        note = f"of {report.policy} against {report.baseline}, judged by that group alone{_sizes(tastes)}"
+        note = f"of {report.policy} against {report.baseline}, judged by that group alone"
+        note += _behind((t.name, t.judges, t.comparisons, "comparison") for t in tastes if t.win_rate is not None)
         shown.append(("What each group got", note, Markup(chart)))
     if learnt:
         chart = charts.bars(
@@ -335,7 +336,8 @@ def taste(report: Report) -> dict[str, Any] | None:
             x_range=(0.0, 1.0),
             as_percent=True,
         )
-        note = f"reward model's accuracy on held-out comparisons{_sizes(tastes)}"
+        note = "reward model's accuracy on held-out comparisons"
+        note += _behind((t.name, t.labelers, t.pairs, "pair") for t in tastes if t.accuracy is not None)
         shown.append(("Whose taste was learnt", note, Markup(chart)))
     divided = [p for p in report.policies if len(p.by_group) > 1]
     rows = [(p.name, {g: with_interval(r, True) for g, r in p.by_group.items()}, _worst_off(p)) for p in divided]
@@ -349,14 +351,14 @@ def taste(report: Report) -> dict[str, Any] | None:
     }
 
 
-def _sizes(tastes: Sequence[Taste]) -> str:
-    """How many people and judgments stand behind each group."""
-    known = [f"{t.name}: {_many(t.labelers, 'labeler')}, {_many(t.judgments, 'judgment')}" for t in tastes]
+def _behind(groups: Iterable[tuple[str, int | None, int | None, str]]) -> str:
+    """How many labelers, and how much of what they said, stand behind each group's figure."""
+    known = [f"{g}: {_many(who, 'labeler')}, {_many(count, what)}" for g, who, count, what in groups if who and count]
     return f" ({'; '.join(known)})" if known else ""
 
 
-def _many(count: int | None, what: str) -> str:
-    return f"{count or 0:,} {what}{'' if count == 1 else 's'}"
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _worst_off(policy: Policy) -> str:

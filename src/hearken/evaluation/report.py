@@ -255,11 +255,16 @@ class Taste:
     by: str = "group"
     """The attribute that divides the labelers."""
     labelers: int | None = None
-    judgments: int | None = None
+    pairs: int | None = None
+    """Held-out ones of the group, which the accuracy rests on."""
     accuracy: Figure = None
     """Of the reward model on this group's held-out comparisons."""
     win_rate: Figure = None
     """Of the policy against the baseline, by this group's taste."""
+    judges: int | None = None
+    """Labelers whose comparisons the win rate rests on; None where the group's true taste is known."""
+    comparisons: int | None = None
+    """Theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -117,6 +117,7 @@ def import_file(
     judgments = []
     judge = Labeler(id=f"import-{labeler}", name=labeler, kind="import")
     times: Counter[str] = Counter()
+    disputed: Counter[str] = Counter()
     for example in iter_examples(path, format, on_bad=on_bad, report=report, encoding=encoding):
         if isinstance(example, Document):
             raise UserError(
@@ -124,7 +125,7 @@ def import_file(
             )
         metadata = example.metadata if isinstance(example, PromptOnly) else {}
         prompt = Prompt(content=example.prompt, split=side(example.prompt, validation, seed), metadata=metadata)
-        keep_prompt(prompts, prompt, os.fspath(path))
+        keep_prompt(prompts, prompt, disputed)
         if isinstance(example, PromptOnly):
             continue
         shown = _responses(example)
@@ -142,26 +143,30 @@ def import_file(
                 metadata=example.metadata,
             )
         )
+    say_disputed(os.fspath(path), disputed)
     return _store(store, report, [judge] if judgments else [], prompts.values(), responses.values(), [], judgments)
 
 
-def keep_prompt(prompts: dict[str, Prompt], prompt: Prompt, where: str) -> None:
-    """Add a prompt to those by id; one with metadata takes the place of the same without.
+def keep_prompt(prompts: dict[str, Prompt], prompt: Prompt, disputed: Counter[str]) -> None:
+    """Add a prompt to those by id; one with metadata takes the place of the same without, else the first stays.
 
-    Raises:
-        UserError: it is there with other metadata, and a reward function or a labeler could be told only one.
+    Args:
+        prompts: by id.
+        prompt: to add.
+        disputed: counts prompts that were there with other metadata, by what differs.
     """
     known = prompts.get(prompt.id)
     if known is None or not known.metadata:
         prompts[prompt.id] = prompt
     elif prompt.metadata and prompt.metadata != known.metadata:
         keys = sorted({*known.metadata, *prompt.metadata})
-        differ = next(key for key in keys if known.metadata.get(key) != prompt.metadata.get(key))
-        text = prompt.content if isinstance(prompt.content, str) else prompt.content[-1].content
-        raise UserError(
-            f"{where}: the prompt “{shorten(text, 60)}” stands there twice with different '{differ}'",
-            "Leave one out, or make the prompts themselves different",
-        )
+        disputed[next(key for key in keys if known.metadata.get(key) != prompt.metadata.get(key))] += 1
+
+
+def say_disputed(where: str, disputed: Counter[str]) -> None:
+    """Warn of rows whose metadata were not kept: a reward function would be told those of another row."""
+    for key, count in disputed.items():
+        warnings.warn(f"{where}: {count} rows repeat a prompt with another '{key}'; the first is kept", stacklevel=3)
 
 
 def _responses(example: Comparison | Rating | Thumb | Demonstration) -> list[Response]:

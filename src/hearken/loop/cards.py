@@ -27,6 +27,7 @@ from hearken.evaluation.numbers import duration
 from hearken.evaluation.people import Discovered, Strangers, discover, strangers
 from hearken.feedback.examples import Comparison, Content, Document, content_key
 from hearken.feedback.formats import read_examples, write_examples
+from hearken.feedback.records import hash_id
 from hearken.feedback.splits import check_leakage, labeler_value, split_by_labeler
 from hearken.feedback.weighting import multiply, reweight
 from hearken.loop.measured import content_of, read_evaluation
@@ -140,17 +141,22 @@ def renew_shift(project: Project, reward: Path, policy: str) -> None:
     """Look on the card of a reward model, if it has one, at what the newest policy makes it score; once a policy."""
     from hearken.evaluation.measure import Judge
 
-    card, now = Card.load(reward), _scored_now(project)
-    if card is None or policy not in now or (card.shift is not None and card.shift.of == [policy]):
+    card, now = Card.load(reward), {n: answers for n, answers in _scored_now(project).items() if n == policy}
+    if card is None or not now or (card.shift is not None and card.shift.answers == _digest(now)):
         return
-    shift = _shift(reward, Judge(str(reward)), {policy: now[policy]})
-    card.with_shift(shift).save(reward)
+    shift = _shift(reward, Judge(str(reward)), now)
+    if shift is not None:  # else what it was trained on is not here any more
+        card.with_shift(shift).save(reward)
+
+
+def _digest(now: Mapping[str, Answers]) -> str:
+    return hash_id(*(text for answers in now.values() for _, text in answers))
 
 
 def _heads(reward: Path, judge: Judge, rows: Sequence[Comparison]) -> list[Table]:
     """Scores of the rows' responses by heads fitted to bootstrap samples of the model's comparisons.
 
-    None where its data are gone.
+    None where its data are gone, and for encoder-decoder models, whose head is no single layer.
     """
     from hearken.domains.text.rewarding import confidence_of
     from hearken.evaluation.measure import TOKENS, in_rows
@@ -158,7 +164,7 @@ def _heads(reward: Path, judge: Judge, rows: Sequence[Comparison]) -> list[Table
     from hearken.rewards.learned import LearnedReward
 
     learned = LearnedReward(judge.scorer, TOKENS)
-    if not (reward / MANIFEST).is_file():
+    if not (reward / MANIFEST).is_file() or judge.scorer.head is not judge.scorer.output:
         return []
     try:
         confidence = confidence_of(str(reward), learned)
@@ -200,7 +206,7 @@ def _shift(reward: Path, judge: Any, now: Mapping[str, Answers]) -> Shift | None
         words.append(float(np.mean([len(text.split()) for _, text in side])))
         scores.append(float(np.mean(learned(groups).cpu().numpy())))
     shift = measure_shift(*features, *widths, length=(words[0], words[1]), score=(scores[0], scores[1]))
-    return replace(shift, of=list(now))
+    return replace(shift, of=list(now), answers=_digest(now))
 
 
 def _own(rows: Sequence[Comparison], judge: Any) -> list[list[float]]:

@@ -217,24 +217,28 @@ def _weigh(told: Sequence[Row], alike: Sequence[Row], prompts: int) -> list[Weig
 def _regroup(
     found: dict[str, Any], told: Sequence[tuple[Row, str]], alike: Sequence[Row], groups: Sequence[LabelerGroup]
 ) -> None:
-    """Win rates within each group of the labelers who judged, equal answers included; and how large the groups are."""
+    """Win rates within each group of the labelers who judged, equal answers included; and how large the groups are.
+
+    Those by the attribute ``group`` stand apart: they are what a policy is known by (its model card, its warnings).
+    """
     prompts = len(found["prompts"])
     found["groups"] = {
-        group.name: {"labelers": len(group.members), "comparisons": sum(who in group.members for _, who in told)}
+        group.name: {
+            "by": group.by, "key": group.key, "labelers": len(group.members),
+            "comparisons": sum(who in group.members for _, who in told),
+        }
         for group in groups
-    }
-    for name in found["policies"]:
-        found["policies"][name].pop("win_rate", None)
-        found["policies"][name].pop("win_rate_by_group", None)
+    }  # fmt: skip
+    for name, figures in found["policies"].items():
+        for key in ("win_rate", "win_rate_by_group", "win_rate_by_other"):
+            figures.pop(key, None)
         if name == found["baseline"]:
             continue
-        by_group = {}
         for group in groups:
             rows = _weigh([row for row, labeler in told if labeler in group.members], alike, prompts)
             if mine := _against(rows, name, found["baseline"]):
-                by_group[group.name] = _rate(mine)
-        if by_group:
-            found["policies"][name]["win_rate_by_group"] = by_group
+                key = "win_rate_by_group" if group.by == "group" else "win_rate_by_other"
+                figures.setdefault(key, {})[group.name] = _rate(mine)
 
 
 def _against(rows: Sequence[Weighted], name: str, base: str) -> list[tuple[float, str, float]]:

@@ -14,7 +14,7 @@ from hearken.feedback.examples import Content, Document, content_key
 from hearken.feedback.formats import read_examples
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.contest import NAMES, contest, rank_by_score
-from hearken.loop.measured import content_of, join, read_evaluation
+from hearken.loop.measured import content_of, join, keep_apart, known_before
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.rounds_options import Judge
 from hearken.training.artifact import Artifact, write_json
@@ -136,7 +136,7 @@ def evaluate(
         _likelihoods(project, found)
         saved = project.path / "evaluation.json"
         if saved.exists():
-            found = _with_earlier(project, found, saved)
+            found = _with_earlier(project, found)
         write_json(saved, found)
     return found
 
@@ -161,19 +161,17 @@ def _likelihoods(project: Project, found: dict[str, Any]) -> None:
             found["policies"][name]["likelihood"] = {"preferred": better, "other": worse}
 
 
-def _with_earlier(project: Project, found: dict[str, Any], saved: Path) -> dict[str, Any]:
+def _with_earlier(project: Project, found: dict[str, Any]) -> dict[str, Any]:
     """``found`` with what quickstart knew besides, and with earlier policies that were compared in the same way.
 
     A leaderboard by scores is made anew with all of them; one by labelers holds those who were asked about together.
     """
     try:
-        before = read_evaluation(saved)
+        before = known_before(project)
     except UserError:
         return found
-    measured = before.get("created") or ""
-    anew = {name for name, a in project.finished().items() if measured and str(a.manifest["created"]) > measured}
-    before["policies"] = {n: f for n, f in before["policies"].items() if n.rpartition("@")[2] not in anew}
-    if found["baseline"] not in anew and join(found, before) and found["judge"] not in NAMES.values():
+    keep_apart(found, before)
+    if found["baseline"] in before["policies"] and join(found, before) and found["judge"] not in NAMES.values():
         rank_by_score(found, [content_key(content_of(prompt)) for prompt in found["prompts"]])
     return {key: before[key] for key in ("ceiling", "summary") if key in before} | found
 

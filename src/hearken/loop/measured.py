@@ -31,11 +31,31 @@ def last_evaluation(project: Project) -> dict[str, Any]:
     return found
 
 
+def known_before(project: Project) -> dict[str, Any]:
+    """The evaluation in ``evaluation.json`` without the policies that were made anew since.
+
+    Raises:
+        UserError: the file was damaged.
+    """
+    before = read_evaluation(project.path / "evaluation.json")
+    measured = before.get("created") or ""
+    anew = {name for name, a in project.finished().items() if measured and str(a.manifest["created"]) > measured}
+    before["policies"] = {n: f for n, f in before["policies"].items() if n.rpartition("@")[2] not in anew}
+    return before
+
+
+def keep_apart(found: dict[str, Any], before: dict[str, Any]) -> None:
+    """Keep of each policy what hangs neither on the prompts nor on the judge, and was not measured again."""
+    for name, figures in found["policies"].items():
+        known = before["policies"].get(name, {})
+        found["policies"][name] = {key: known[key] for key in APART if key in known} | figures
+
+
 def join(found: dict[str, Any], before: dict[str, Any]) -> bool:
     """Add the policies of an earlier evaluation to a newer one, if prompts, baseline and judge are the same.
 
     A score by another reward model is no figure beside the newer one's: it is left out, and where that model was the
-    judge, so is everything. What was measured of a policy without its answers (`APART`) is kept where it answers as before.
+    judge, so is everything.
 
     Returns:
         Whether they were added.
@@ -49,10 +69,6 @@ def join(found: dict[str, Any], before: dict[str, Any]) -> bool:
         name: {key: value for key, value in figures.items() if not (other and key in ("proxy", "scores"))}
         for name, figures in before["policies"].items()
     }
-    for name, figures in found["policies"].items():
-        known = earlier.get(name, {})
-        if figures.get("responses") and figures["responses"] == known.get("responses"):
-            found["policies"][name] = {key: known[key] for key in APART if key in known} | figures
     found["policies"] = earlier | found["policies"]
     return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,7 +29,7 @@ from hearken.feedback.records import Labeler as LabelerRecord
 from hearken.feedback.snapshot import inline_examples, snapshot
 from hearken.feedback.splits import side
 from hearken.feedback.store import FeedbackStore
-from hearken.feedback.transfer import keep_prompt
+from hearken.feedback.transfer import keep_prompt, say_disputed
 from hearken.labelers.simulated import Panel, dialogue_text, make_panel
 from hearken.loop.rounds_options import LoopOptions
 from hearken.progress import progress
@@ -103,16 +104,18 @@ class Project:
         """Make a project folder and bring the prompts into its database."""
         config = ProjectConfig(model=_absolute(model), prompts=_absolute(prompts), seed=seed)
         found: dict[str, Prompt] = {}
+        disputed: Counter[str] = Counter()
         for row in read_examples(prompts):
             if not isinstance(row, Document):
                 split = side(row.prompt, config.validation, seed)
                 prompt = Prompt(content=row.prompt, split=split, metadata=row.metadata)
                 if isinstance(row, PromptOnly):
-                    keep_prompt(found, prompt, str(prompts))
+                    keep_prompt(found, prompt, disputed)
                 else:
                     found.setdefault(prompt.id, prompt)
         if not found:
             raise UserError(f"{prompts} holds no prompts", "Give rows with a prompt column")
+        say_disputed(str(prompts), disputed)
         project = cls.create(path, config)
         with project.store() as store:
             store.add_prompts(found.values())

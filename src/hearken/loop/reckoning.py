@@ -142,9 +142,16 @@ def judges(found: Tally) -> list[page.Judge]:
 
 
 def tastes(
-    found: Tally, groups: Sequence[LabelerGroup], held_out: list[dict[str, Any]], wins: dict[str, Any]
+    groups: Sequence[LabelerGroup], held_out: list[dict[str, Any]], wins: dict[str, Any], judged: dict[str, Any]
 ) -> list[page.Taste]:
-    """What is known of each group of labelers; ``wins`` are win rates by group, where they are known."""
+    """What is known of each group of labelers.
+
+    Args:
+        groups: of labelers.
+        held_out: the reward model's scores of its held-out comparisons.
+        wins: win rates by group, where they are known.
+        judged: of the last evaluation's groups, how many labelers and comparisons stand behind these.
+    """
     rows = []
     for group in groups:
         right: list[float] = []
@@ -154,11 +161,14 @@ def tastes(
                 hits = [hit for hit, *_ in _pairs(row)]
                 right += hits
                 of += [row["prompt"]] * len(hits)
+        behind = judged.get(group.name, {})
+        same = group.key == behind.get("key", "")  # a found group may have been another when policies were compared
         rows.append(
             page.Taste(
-                name=group.name, by=group.by, labelers=len(group.members),
-                judgments=sum(found.leanings[m].judgments for m in group.members),
-                accuracy=clustered_wilson(right, of) if right else None, win_rate=wins.get(group.name),
+                name=group.name, by=group.by, labelers=len(group.members), pairs=len(right),
+                accuracy=clustered_wilson(right, of) if right else None,
+                win_rate=wins.get(group.name) if same else None,
+                judges=behind.get("labelers"), comparisons=behind.get("comparisons"),
             )
         )  # fmt: skip
     return rows

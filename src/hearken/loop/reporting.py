@@ -74,7 +74,12 @@ def compose(project: Project) -> page.Report:
     baseline, ours = found["baseline"], newest(found)
     rewards = project.rewards()
     held_out = reckoning.held_out(project, rewards[-1]) if rewards else []
-    ours_by_group = next((p.by_group for p in policies if p.name == ours), {})
+    told = found["policies"].get(ours, {})
+    ours_by_group = {
+        name: reckoning.figure(rate)
+        for key in ("win_rate_by_group", "win_rate_by_other")
+        for name, rate in (told.get(key) or {}).items()
+    }
     groups = labeler_groups({key: counted.labelers[key] for key in counted.leanings}, found_groups(project))
     steps = _steps(project, every, counted)
     prompts = len(found["prompts"])
@@ -96,7 +101,7 @@ def compose(project: Project) -> page.Report:
         audit=auditing.load(project.path),
         rounds=_rounds(every, rewards, policies, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.get("ceiling")) if rewards else None,
-        tastes=reckoning.tastes(counted, groups, held_out, ours_by_group),
+        tastes=reckoning.tastes(groups, held_out, ours_by_group, found.get("groups") or {}),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
         judges=reckoning.judges(counted),
         costs=_costs(project, artifacts, counted, steps),

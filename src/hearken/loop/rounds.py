@@ -9,7 +9,7 @@ is never thrown away: samples and judgments are not made again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from hearken.feedback.snapshot import inline_examples
 from hearken.loop.asking import Waiting, check_labelers
 from hearken.loop.cards import project_card, renew_shift
 from hearken.loop.collecting import judgments, samples
+from hearken.loop.measured import keep_apart, known_before
 from hearken.loop.once import Once
 from hearken.loop.project import Project
 from hearken.loop.rounds_options import Judge, LoopOptions
@@ -377,11 +378,13 @@ class Loop:
                 perplexity=options.perplexity, tasks=options.tasks,
             )  # fmt: skip
             write_json(out / "evaluation.json", found)
-            write_json(project.path / "evaluation.json", found)
             mine = found["policies"][Path(policies[-1]).name]
             keys = ("win_rate", "gold", "proxy", "kl", "length", "distinct_2", "parse_rate", "perplexity", "tasks")
             figures = {key: mine[key] for key in keys if mine.get(key) is not None}
             data = {"hash": hash_id(found["prompts"]), "prompts": len(found["prompts"]), "judge": found["judge"]}
+            with suppress(UserError):  # a damaged file is written anew
+                keep_apart(found, known_before(project))
+            write_json(project.path / "evaluation.json", found)
             return data, figures
 
         name = f"r{number:02d}-evaluation"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hearken.models.attention import KVCache
 from hearken.models.layout import Group, lay_out
+from hearken.models.loading import switch_adapter
 from hearken.models.scorers import TokenScorer
 from hearken.models.seq2seq import is_seq2seq
 from hearken.rollout.lean import Lean, fits
@@ -44,6 +45,7 @@ class NativeSampler:
         on_done: Callable[[int], None] | None = None,
     ) -> list[Sample]:  # fmt: skip
         """See `rollout.sampler.Sampler`."""
+        switch_adapter(self.scorer.model, self.scorer.adapter)  # whoever computed last may have switched it off
         found: dict[int, Sample] = {}
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together: less padding
         per = max(self.rows // n, 1)
