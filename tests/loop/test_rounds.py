@@ -16,10 +16,12 @@ import pytest
 from rounds_world import QUICK, STAGES, change
 
 from hearken.errors import UserError
+from hearken.evaluation.card import Card
 from hearken.evaluation.report import render
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
+from hearken.loop import collecting
 from hearken.loop.cards import project_card
 from hearken.loop.collecting import SamplesOptions
 from hearken.loop.project import Project
@@ -145,11 +147,11 @@ def test_the_uniform_part_is_of_all_training_prompts(
 ) -> None:
     """Also of those that the rule would never choose; with the chances that the items say."""
 
-    def answers(self: Loop, store: Any, prompts: list[Prompt], *_: Any) -> dict[str, list[Response]]:
+    def answers(store: Any, prompts: list[Prompt], *_: Any) -> dict[str, list[Response]]:
         return {p.id: [Response(prompt_id=p.id, text=text) for text in "ab"] for p in prompts}
 
-    monkeypatch.setattr(Loop, "_answers", answers)
-    monkeypatch.setattr(Loop, "_weights", staticmethod(lambda rule, rewards, prompts, answers: np.ones(len(prompts))))
+    monkeypatch.setattr(collecting, "_answers", answers)
+    monkeypatch.setattr(collecting, "_weights", lambda rule, rewards, prompts, answers: np.ones(len(prompts)))
     project, seeds = tales(), 120
     with project.store() as store:
         train = sorted(p.id for p in store.prompts(split="train"))
@@ -172,7 +174,7 @@ def test_the_uniform_part_is_of_all_training_prompts(
                 k=2, seed=seed, prompts=5, held_out=1, labelers={"simulated": 1.0}, select=rule, uniform=0.4,
                 candidates=1.5,
             )  # fmt: skip
-            items = Loop(project)._train_items(store, 2, "policy", options, ["reward"])
+            items = collecting._train_items(store, 2, "policy", options, ["reward"])
             at_random = {i.prompt_id for i in items if i.selection == "uniform"}
             by_rule = {i.prompt_id for i in items if i.selection == rule}
             assert (len(at_random), len(by_rule)) == (2, 3) and not at_random & by_rule and by_rule <= eligible
@@ -290,6 +292,8 @@ def test_caution_reaches_the_policy(tales: Tales) -> None:
     assert {"r01-reward", "r01-reward-2"} <= behind
     first = project.artifacts / "r01-reward"
     assert project.reward() == str(first) and (first / "card.json").exists(), "not the second, which has no card"
+    known = Card.load(first)
+    assert known is not None and known.shift is not None and known.shift.of == ["r01-ppo"], "of what it improved"
     evaluation = project.artifact("r01-evaluation")
     assert evaluation is not None and Path(evaluation.manifest["parents"]["reward"]).name == "r01-reward"
     card = project_card(project)
