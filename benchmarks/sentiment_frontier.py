@@ -17,6 +17,7 @@ from typing import Any
 from common import HERE, arguments, run, table, train
 from sentiment import COMMON, NEW_TOKENS, PROMPT_WORDS, prepare, requirements, responses, summary
 
+from hearken.algorithms.stage import find_stage
 from hearken.domains.text.respond import respond
 from hearken.evaluation.charts import CSS, Series, line_chart
 from hearken.evaluation.measure import Judge
@@ -96,7 +97,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
                 made = train(STAGES.get(method, method), out, options, model=base, data=rows, **more)
                 policy = made.path
                 if method == "nlpo":
-                    how["nucleus"] = made.manifest["options"]["mask_top_p"]
+                    how["nucleus"] = how_nlpo(settings.seed)
             got = responses(policy, base, prompts, 1.0, task.gold, judge, settings.seed, **how)
             figures = summary(got, start, settings.seed)
             found[method].append({knob: value} | {name: figures[name] for name in COLUMNS})
@@ -110,7 +111,19 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     title = f"Responses of {NEW_TOKENS} tokens to the first {PROMPT_WORDS} words of {len(prompts)} reviews"
     table(title, ("method", "held by", *COLUMNS.values(), "reaches"), lines)
     settings.plot.write_text(plot(found), "utf-8")
-    return {"frontier": found, "plot": settings.plot.name}
+    more: dict[str, Any] = {}
+    if "nlpo" in found:  # what the nucleus alone costs and brings
+        got = responses(base, base, prompts, 1.0, task.gold, judge, settings.seed, nucleus=how_nlpo(settings.seed))
+        figures = summary(got, start, settings.seed)
+        more["sft in the nucleus"] = {name: figures[name] for name in COLUMNS}
+        print(f"\nSFT in NLPO's nucleus: {', '.join(f'{said} {figures[name]}' for name, said in COLUMNS.items())}")
+    return {"frontier": found, "plot": settings.plot.name} | more
+
+
+def how_nlpo(seed: int) -> float:
+    """The nucleus that NLPO's mask leaves."""
+    options = find_stage("nlpo").options.parse(METHODS["nlpo"][0] | {"seed": seed}, where="nlpo")
+    return float(options.model_dump()["mask_top_p"])
 
 
 def reaches(figures: dict[str, Interval]) -> bool:
