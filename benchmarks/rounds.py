@@ -156,7 +156,8 @@ def mean(values: list[float]) -> float:
 def said(over: Interval, won: list[Interval]) -> str:
     """Mean over seeds; the interval is over seeds, or over prompts where there is one seed."""
     found = over if len(won) > 1 else won[0]
-    return f"{100 * found.estimate:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    low, high = max(found.low, 0.0), min(found.high, 1.0)  # of few seeds it is wider than there is room
+    return f"{100 * found.estimate:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def conclude(gains: dict[str, Interval], seeds: int) -> str:

@@ -34,7 +34,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     count, held_out = (30, 20) if settings.fast else (settings.prompts, 300)
     base = scratch(world.corpus(30 if settings.fast else 600), settings.work, SIZE, settings.seed)
     data = settings.work / f"judged-{count}-{settings.minority:g}-seed-{settings.seed}.parquet"
-    write_examples(judged(world, world.prompts(count), settings.minority, rng), data, "snapshot")
+    write_examples(judged(world, world.prompts(count), settings.minority, rng), data, "snapshot", overwrite=True)
     how = HOW | {"seed": settings.seed} | ({"epochs": 1} if settings.fast else {})
     models: dict[str, dict[str, Any]] = {
         "one for all": {},
