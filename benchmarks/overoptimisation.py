@@ -142,8 +142,8 @@ def ppo_curves(
     rows = []
     few, most = fewest_and_most(rewards)
     arms: list[tuple[str, str, dict[str, Any]]] = [
-        (few, "believed", {}), (most, "believed", {}), (few, "linear, c = 2", {"pessimism": 2.0}),
-        (few, "linear, c = 8", {"pessimism": 8.0}), (few, "heads, c = 2", {"pessimism": 2.0, "width": "heads"}),
+        (few, "believed", {}), (most, "believed", {}), (few, "linear c = 2", {"pessimism": 2.0}),
+        (few, "linear c = 8", {"pessimism": 8.0}), (few, "heads c = 2", {"pessimism": 2.0, "width": "heads"}),
     ]  # fmt: skip
     for labels, doubt, more in arms[:3] if settings.fast else arms:
         name, reward = f"{labels}, {doubt}", rewards[labels]["path"]
