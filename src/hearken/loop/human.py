@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -43,6 +44,8 @@ CONSENT = (
     "it learned of your taste."
 )
 
+TRIES = 25
+"""To take back what the page holds."""
 STEPS = {
     "Tale world": "Tales are being written for the model to learn from.",
     "Language model": "A small language model is learning to read.",
@@ -127,6 +130,20 @@ def ask(project: Project, goal: Goal) -> None:
             for person in people:
                 store.release(item.id, person)
     write_json(project.path / "runs" / RECORD, {"judgments": found, "needed": goal.needed})
+
+
+def leave_the_rest(project: Project) -> None:
+    """Simulated labelers answer what the person left, also what their page has taken once more in the meantime."""
+    for _ in range(TRIES):
+        project.label("simulated")
+        with project.store() as store:
+            waiting = [item for item in store.items(done=False) if not item.is_gold]
+            for item in waiting:
+                for person in store.labelers(kind="person"):
+                    store.release(item.id, person.id)
+        if not waiting:
+            return
+        time.sleep(0.2)
 
 
 @contextmanager

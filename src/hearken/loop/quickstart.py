@@ -151,7 +151,10 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
         with step("Your judgments"):
             human.ask(project, goal)
     with step("Judgments"):
-        project.label("simulated")
+        if plan.needed:
+            human.leave_the_rest(project)
+        else:
+            project.label("simulated")
     with step("Reward model"):
         reward = project.train(
             "reward", "r01-reward",
