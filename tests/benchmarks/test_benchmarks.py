@@ -179,7 +179,7 @@ def test_runs_from_start_to_end(script: str, key: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "key", "plots"),
-    [("pessimism", "best_of_n", 6), ("overoptimisation", "direct", 3), ("confident_and_wrong", "paths", 3)],
+    [("pessimism", "best_of_n", 6), ("overoptimisation", "direct", 5), ("confident_and_wrong", "paths", 3)],
 )
 def test_the_simulations_run(name: str, key: str, plots: int, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
