@@ -46,6 +46,17 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     return said
 
 
+def say(project: Project, name: str, prefers: str, attributes: dict[str, Any], count: int) -> None:
+    """A new labeler judges up to so many items, always for the same answer."""
+    with project.store() as store:
+        store.add_labeler(Labeler(id=name, name=name, attributes=attributes))
+        for claim in store.claim(name, n=count):
+            assert len(claim.responses) == 2, "equal answers are shown once"
+            ranks = tuple(int(r.text != prefers) for r in claim.responses)
+            payload = ComparisonPayload(response_ids=claim.item.response_ids, ranks=ranks)
+            store.submit(Judgment(prompt_id=claim.prompt.id, labeler_id=name, item_id=claim.item.id, payload=payload))
+
+
 def test_gold_decides(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales()
     found = contest(project, ["sft", "ours", "same"], project.held_out(), 0, loop=project.config.loop)
@@ -64,16 +75,8 @@ def test_people_are_shown_both_without_names(tales: Tales, answers: dict[str, li
     with pytest.raises(Waiting) as waiting:
         contest(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
     assert waiting.value.missing == 10, "five prompts with different answers, two labelers each"
-    with project.store() as store:
-        for name, prefers in (("ana", GOOD), ("bo", BAD)):
-            store.add_labeler(Labeler(id=name, name=name, attributes={"group": name}))
-            for claim in store.claim(name, n=9):
-                assert len(claim.responses) == 2, "equal answers are shown once"
-                ranks = tuple(int(r.text != prefers) for r in claim.responses)
-                payload = ComparisonPayload(response_ids=claim.item.response_ids, ranks=ranks)
-                store.submit(
-                    Judgment(prompt_id=claim.prompt.id, labeler_id=name, item_id=claim.item.id, payload=payload)
-                )
+    for name, prefers in (("ana", GOOD), ("bo", BAD)):
+        say(project, name, prefers, {"group": name}, 9)
     found = contest(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
     ours = found["policies"]["ours"]
     assert found["judge"] == "people" and ours["comparisons"] == 6, "each prompt once, however many judged it"
@@ -97,15 +100,8 @@ def test_groups_that_were_found_stand_apart(
     arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
     with pytest.raises(Waiting):
         contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
-    with project.store() as store:
-        for name, prefers in (("ana", GOOD), ("bo", BAD)):
-            store.add_labeler(Labeler(id=name, name=name, attributes={"mail": f"{name}@example.org"}))
-            for claim in store.claim(name, n=9):
-                ranks = tuple(int(r.text != prefers) for r in claim.responses)
-                payload = ComparisonPayload(response_ids=claim.item.response_ids, ranks=ranks)
-                store.submit(
-                    Judgment(prompt_id=claim.prompt.id, labeler_id=name, item_id=claim.item.id, payload=payload)
-                )
+    for name, prefers in (("ana", GOOD), ("bo", BAD)):
+        say(project, name, prefers, {"mail": f"{name}@example.org"}, 9)
     found = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
     ours = found["policies"]["ours"]
     groups = {name: rate.estimate for name, rate in ours["win_rate_by_other"].items()}
@@ -132,15 +128,8 @@ def test_a_prompt_counts_once_and_equal_answers_as_their_share(tales: Tales, ans
     arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
     with pytest.raises(Waiting):
         contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
-    with project.store() as store:
-        for name, prefers, count in (("ana", GOOD, 5), ("bo", BAD, 1)):
-            store.add_labeler(Labeler(id=name, name=name, attributes={"group": name}))
-            for claim in store.claim(name, n=count):
-                ranks = tuple(int(r.text != prefers) for r in claim.responses)
-                payload = ComparisonPayload(response_ids=claim.item.response_ids, ranks=ranks)
-                store.submit(
-                    Judgment(prompt_id=claim.prompt.id, labeler_id=name, item_id=claim.item.id, payload=payload)
-                )
+    for name, prefers, count in (("ana", GOOD, 5), ("bo", BAD, 1)):
+        say(project, name, prefers, {"group": name}, count)
     found = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
     ours = found["policies"]["ours"]
     assert ours["win_rate"].estimate == pytest.approx((4 + 0.5 + 0.5) / 6)
