@@ -31,7 +31,7 @@ def test_import_hearken() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["train"], ["train", "sft"], ["train", "ppo"], ["quickstart"], ["inspect"], ["sample"], ["import"]],
+    [[], ["train"], ["train", "sft"], ["train", "ppo"], ["quickstart"], ["model"], ["inspect"], ["sample"], ["import"]],
     ids=" ".join,
 )
 def test_help(words: list[str]) -> None:

@@ -1,8 +1,9 @@
-"""Typed options: what every stage's options share, and the project's own schema (``hearken.yaml``)."""
+"""Typed options: what every stage's options share, and how they are read; and where the cache is."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -82,3 +83,8 @@ def assign(values: dict[str, Any], override: str) -> None:
         values[key] = yaml.safe_load(text)
     except yaml.YAMLError:
         values[key] = text
+
+
+def cache_folder(what: str) -> Path:
+    """Where something is kept that can be made again: in ``$HEARKEN_CACHE``, else ``~/.cache/hearken``."""
+    return Path(os.environ.get("HEARKEN_CACHE") or Path.home() / ".cache" / "hearken") / what

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import hearken
-from hearken.cli import audit, bench, care, chat, data, inspect, loop, project, push, quickstart, serve, train
+from hearken.cli import audit, bench, care, chat, data, inspect, loop, model, project, push, quickstart, serve, train
 from hearken.cli.console import Group
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def _root(
 
 
 quickstart.register(app)
+model.register(app)
 project.register(app)
 loop.register(app)
 data.register(app)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Message
+from hearken.models.gguf import gguf_file, plain
 from hearken.training.artifact import hash_files
 
 CHOICE_TOKENS = 4
@@ -182,7 +183,7 @@ class LocalJudge:
     @cached_property
     def identity(self) -> str:
         """A hash of a folder's weights, configuration and tokenizer; of a Hub model, its name and commit."""
-        folder = Path(self._name)
+        folder = Path(plain(self._name))
         if not folder.is_dir():
             return f"{self._name}@{getattr(self.policy.scorer.model.config, '_commit_hash', None)}"
         files = sorted(p for p in folder.iterdir() if p.suffix in _READ and p.name not in _OURS)
@@ -293,7 +294,7 @@ def open_judge(model: str, url: str = "", *, per_minute: float = 0.0, device: st
     """
     if not model:
         raise UserError("no judge is named", "Add --judge MODEL (a folder, a Hub name, or the server's model)")
-    if (Path(model) / "config.json").is_file() and not url:
+    if ((Path(model) / "config.json").is_file() or gguf_file(model)) and not url:
         return LocalJudge(model, device)
     url = url or os.environ.get("HEARKEN_JUDGE_URL", "") or os.environ.get("OPENAI_BASE_URL", "")
     if url:

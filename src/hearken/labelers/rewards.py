@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from hearken.config import cache_folder
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Message
 from hearken.labelers.ai import AILabeler, Nonsense
@@ -23,7 +24,6 @@ from hearken.labelers.answering import Patience
 from hearken.labelers.constitution import load_constitution
 from hearken.labelers.judges import CachedJudge, open_judge
 from hearken.rewards.terms import parse_terms
-from hearken.training.artifact import cache_folder
 
 WORKERS = 4
 

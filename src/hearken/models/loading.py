@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from hearken.errors import UserError
+from hearken.models.gguf import plain
 
 if "TRANSFORMERS_VERBOSITY" not in os.environ:  # our own progress bars and messages say what a person needs
     logging.set_verbosity_error()
@@ -33,12 +34,14 @@ if "TRANSFORMERS_VERBOSITY" not in os.environ:  # our own progress bars and mess
 
 
 def _checked(name: str) -> str:
+    name = plain(name)
     path = Path(name)
     looks_local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local and not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
         what = "does not exist" if not path.exists() else "is not a model folder (no config.json)"
         raise UserError(
-            f"--model {name} {what}", "Name a folder written by save_pretrained, or a Hub name like org/model"
+            f"--model {name} {what}",
+            "Name a folder written by save_pretrained, a GGUF file, or a Hub name like org/model",
         )
     return name
 
@@ -194,7 +197,7 @@ def new_reward(
 def load_generation(name: str) -> GenerationConfig | None:
     """A model's generation settings, where it has any."""
     try:
-        return GenerationConfig.from_pretrained(name)
+        return GenerationConfig.from_pretrained(plain(name))
     except OSError:
         return None
 

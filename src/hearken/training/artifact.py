@@ -62,11 +62,6 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(partial, path)
 
 
-def cache_folder(what: str) -> Path:
-    """Where something is kept that can be made again: in ``$HEARKEN_CACHE``, else ``~/.cache/hearken``."""
-    return Path(os.environ.get("HEARKEN_CACHE") or Path.home() / ".cache" / "hearken") / what
-
-
 def versions() -> dict[str, str]:
     """Versions of what numbers depend on."""
     found = {"python": platform.python_version()}

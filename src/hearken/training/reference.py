@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hearken.config import cache_folder
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.direct import sequence_logprobs
 from hearken.progress import progress
-from hearken.training.artifact import cache_folder
 from hearken.training.batching import microbatches
 from hearken.training.forward import gather, rows_of
 

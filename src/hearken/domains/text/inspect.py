@@ -139,8 +139,10 @@ def inspect(
 def _context(model: str) -> int:
     from transformers import AutoConfig
 
+    from hearken.models.gguf import plain
+
     try:
-        config = AutoConfig.from_pretrained(model).get_text_config()
+        config = AutoConfig.from_pretrained(plain(model)).get_text_config()
     except (OSError, ValueError):  # a folder with a tokenizer only
         return 2048
     return int(getattr(config, "max_position_embeddings", None) or 2048)
