@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from tiny_models import tokenizer, write_rows
 
+from hearken.algorithms.dpo import comparisons
+from hearken.algorithms.dpo_options import DPOOptions
+from hearken.algorithms.kto import opinions
 from hearken.domains.text.data import Reader, best, demonstrations, judgments, prompts
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
@@ -24,10 +27,11 @@ def reader(**options) -> Reader:
 
 
 def test_rows_are_split_by_prompt_and_counted(tmp_path: Path) -> None:
-    rows = [{"prompt": f"p{i % 40}", "completion": f"c{i}"} for i in range(80)] + [{"prompt": "p0", "completion": "c0"}]
-    path = write_rows(tmp_path / "a.jsonl", rows)
-    found = reader().rows([str(path)], [], 0.25, 0)
-    assert found.facts["duplicates_removed"] == 1
+    rows = [{"prompt": f"p{i % 40}", "completion": f"c{i}", "judgment": i} for i in range(80)]
+    path = write_rows(tmp_path / "a.jsonl", [*rows, rows[0]])
+    with pytest.warns(UserWarning, match="left out 1 rows that stand there twice"):
+        found = reader().rows([str(path)], [], 0.25, 0)
+    assert (found.facts["duplicates_removed"], found.facts["repeated_votes"]) == (1, 0)
     assert found.facts["rows"] + found.facts["validation_rows"] == 80
     assert not {r.prompt for r in found.train} & {r.prompt for r in found.validation}
     assert len(found.facts["hash"]) == 64 and found.facts["files"] == [str(path)]
@@ -35,6 +39,28 @@ def test_rows_are_split_by_prompt_and_counted(tmp_path: Path) -> None:
     assert [r.prompt for r in again.train] == [r.prompt for r in found.train]
     with pytest.raises(UserError, match="in the training data"):
         reader().rows([str(path)], [str(path)], 0, 0)
+
+
+@pytest.mark.parametrize("labelers", [(None,) * 4, ("ana", "bo", "cy", "di")])
+def test_three_votes_against_one_are_three_against_one(tmp_path: Path, labelers: tuple[str | None, ...]) -> None:
+    """In the pairs of DPO and of reward models, and in KTO's thumbs."""
+    votes = [("a", "b")] * 3 + [("b", "a")]
+    rows = [
+        {"prompt": "p", "chosen": chosen, "rejected": rejected} | ({"labeler": who} if who else {})
+        for (chosen, rejected), who in zip(votes, labelers, strict=True)
+    ]
+    path = write_rows(tmp_path / "votes.jsonl", rows)
+    if labelers[0] is None:
+        with pytest.warns(UserWarning, match="2 of 4 judgments say what one before them says.*each counts as a vote"):
+            found = reader().rows([str(path)], [], 0, 0)
+    else:
+        found = reader().rows([str(path)], [], 0, 0)
+    judged, skipped = comparisons(judgments(found.train, ENCODER), DPOOptions())
+    first = ENCODER.group("p", ["a"]).responses[0]
+    assert sum(j.group.responses[j.ranks.index(0)] == first for j in judged) == 3 and len(judged) == 4
+    thumbs, _ = opinions(judged, 0, 64, quiet=True)
+    assert sum(t.label == (t.group.responses[0] == first) for t in thumbs) == 6 and len(thumbs) == 8
+    assert not any(skipped.values())
 
 
 def test_rows_that_contradict_each_other_are_refused_where_a_function_reads_them(tmp_path: Path) -> None:

@@ -18,33 +18,50 @@ from hearken.feedback.splits import (
 )
 
 
-def test_deduplicate_keeps_the_first_of_equals() -> None:
+def test_votes_add_up_and_only_what_was_read_twice_goes() -> None:
     pair = Comparison("p", ("a", "b"), (0, 1), metadata={"row": 1})
     rows = [
         pair,
-        Comparison("p", ("a", "b"), (0, 1), metadata={"row": 2}),  # the same
-        Comparison("p", ("b", "a"), (1, 0)),  # the same, the other way round
-        Comparison("p", ("b", "a"), (0, 1)),  # the opposite
-        Comparison("p", ("a", "b"), (0, 1), weight=2),
-        Comparison("p", ("a", "b"), (0, 1), share=0.8),
-        Comparison("p", ("b", "a"), (1, 0), share=0.8),  # a share speaks of the first response
-        Demonstration("p", "a"),
+        pair,  # a second vote
+        Comparison("p", ("b", "a"), (1, 0)),  # a third, the other way round
+        Comparison("p", ("b", "a"), (0, 1)),  # one against
         Thumb("p", "a", True),
-        Thumb("p", "a", False),
+        Thumb("p", "a", True),
         Rating("p", "a", {"x": 1}),
-        Rating("p", "a", {"x": 1.0}),  # the same
+        Rating("p", "a", {"x": 1.0}),
+        Demonstration("p", "a"),
+        Demonstration("p", "a"),
         PromptOnly("p"),
+        PromptOnly("p"),  # a prompt is nobody's vote
         PromptOnly((Message("user", "p"),)),
         Document("p"),
+        Document("p", {"file": "x"}),
     ]
-    kept, removed = deduplicate(rows)
-    assert removed == 3
-    assert kept == [row for number, row in enumerate(rows) if number not in (1, 2, 11)]
+    found = deduplicate(rows)
+    assert found.kept == [row for number, row in enumerate(rows) if number not in (11, 14)]
+    assert (found.removed, found.repeated) == (2, 5)
 
 
-def test_two_judgments_are_two_however_alike() -> None:
-    rows = [Thumb("p", "a", True, metadata={"judgment": name}) for name in ("x", "y", "x")]
-    assert deduplicate(rows) == (rows[:2], 1)
+def test_a_judgment_with_an_id_or_a_labeler_is_one_however_often_it_is_read() -> None:
+    rows = [Thumb("p", "a", True, metadata={"judgment": name, "n": n}) for n, name in enumerate("xyx")]
+    assert deduplicate(rows).kept == rows[:2]
+    ana = [Comparison("p", ("a", "b"), (0, 1), metadata={"labeler": "ana", "day": day}) for day in (1, 2, 1)]
+    swapped = Comparison("p", ("b", "a"), (1, 0), metadata={"labeler": "ana", "day": 1})
+    found = deduplicate([*ana, swapped, Comparison("p", ("a", "b"), (1, 0), metadata={"labeler": "ana", "day": 1})])
+    assert [(row.metadata["day"], row.ranks) for row in found.kept] == [(1, (0, 1)), (2, (0, 1)), (1, (1, 0))]
+    assert (found.removed, found.repeated) == (2, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("pq"), st.booleans(), st.sampled_from([None, "ana", "bo"])), max_size=12))
+def test_no_unnamed_vote_is_ever_lost(votes: list[tuple[str, bool, str | None]]) -> None:
+    rows = [
+        Comparison(prompt, ("a", "b"), (0, 1) if better else (1, 0), metadata={"labeler": who} if who else {})
+        for prompt, better, who in votes
+    ]
+    kept = deduplicate(rows).kept
+    assert [r for r in kept if not r.metadata] == [r for r in rows if not r.metadata]
+    named = [(r.prompt, r.ranks, r.metadata["labeler"]) for r in kept if r.metadata]
+    assert sorted(named) == sorted({(r.prompt, r.ranks, r.metadata["labeler"]) for r in rows if r.metadata})
 
 
 @given(st.lists(st.text(max_size=3), max_size=30), st.lists(st.text(max_size=3), max_size=30), st.integers(0, 5))

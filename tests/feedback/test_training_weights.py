@@ -82,5 +82,5 @@ def test_what_cannot_be_weighted_is_refused(tmp_path: Path) -> None:
 
 def test_two_labelers_who_agree_are_two_judgments() -> None:
     rows = [Comparison("p", ("a", "b"), (0, 1), metadata={"labeler": who}) for who in ("ana", "bo", "ana")]
-    kept, removed = deduplicate(rows)
-    assert [row.metadata["labeler"] for row in kept] == ["ana", "bo"] and removed == 1
+    found = deduplicate(rows)
+    assert [row.metadata["labeler"] for row in found.kept] == ["ana", "bo"] and found.removed == 1

@@ -28,6 +28,8 @@ from hearken.feedback.records import (
     SkipPayload,
     ThumbPayload,
 )
+from hearken.feedback.snapshot import load_snapshot, snapshot
+from hearken.feedback.splits import deduplicate
 from hearken.feedback.store import FeedbackStore
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export, import_file
 from hearken.progress import quiet
@@ -337,3 +339,23 @@ def test_real_dialogues_in_and_out(db: FeedbackStore, tmp_path: Path) -> None:
     kept = [row for row in rows if not row["chosen"].endswith("\n\nAssistant: ")]
     with gzip.open(tmp_path / "out.jsonl.gz", "rt", encoding="utf-8") as file:
         assert [json.loads(line) for line in file] == kept
+
+
+def test_votes_add_up_in_the_database_and_come_out_again(db: FeedbackStore, tmp_path: Path) -> None:
+    """Repeated rows are votes; the same file again, and a row with its labeler again, are not."""
+    vote, other = ({"prompt": "p", "chosen": c, "rejected": r} for c, r in ("ab", "ba"))
+    named = vote | {"labeler": "ana"}
+    path = write(tmp_path / "in.jsonl", vote, vote, vote, other, named, named)
+    first = import_file(db, path)
+    assert (first.judgments, first.known, first.twice) == (5, 0, 1)
+    assert "1 rows left out: the same judgment twice" in str(first)
+    again = import_file(db, path)
+    assert (again.judgments, again.known, again.twice) == (0, 5, 1)
+    assert "5 judgments were there already" in str(again)
+    more = import_file(db, write(tmp_path / "more.jsonl", vote, vote, vote, vote, other))
+    assert (more.judgments, more.known) == (1, 4)  # the file has grown by one vote
+    export(db, tmp_path / "out.jsonl", "pairs")
+    assert Counter(row["chosen"] for row in lines(tmp_path / "out.jsonl")) == {"a": 5, "b": 1}
+    made = snapshot(db, ["comparison"], None, None, tmp_path / "s.parquet")
+    kept = deduplicate(load_snapshot(made.path)[1]).kept
+    assert Counter(row.ranks[row.responses.index("a")] for row in kept) == {0: 5, 1: 1}

@@ -45,6 +45,8 @@ def import_(
         "examples": done.read.examples,
         "skipped": dict(done.read.skipped),
         "new": {"prompts": done.prompts, "responses": done.responses, "judgments": done.judgments},
+        "judgments_there_already": done.known,
+        "same_judgment_twice": done.twice,
     }
     emit(result, as_json, f"Imported {path}")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Content, Document, Example, Message, content_key
+from hearken.feedback.examples import Comparison, Content, Document, Example, Message, PromptOnly, content_key
 from hearken.feedback.formats import canonical
 
 
@@ -40,32 +40,58 @@ class Leakage:
         return f"{line}, {len(self.near)} of them nearly" if self.near else line
 
 
-def deduplicate(examples: Iterable[Example]) -> tuple[list[Example], int]:
-    """Keep the first of examples that say the same.
+def identity(example: Example) -> str | None:
+    """What tells a judgment from another one that says the same, and is equal for the same judgment read twice.
 
-    The same means the same kind, prompt, responses, judgment, weight; the order of a comparison's responses and the
-    metadata do not count, except that two stored judgments (metadata "judgment") are two, however alike, and so are
-    those of two labelers (metadata "labeler").
-
-    Returns:
-        The examples kept, in order, and how many were left out.
+    It is the judgment's own id (metadata "judgment") with what it says; else its labeler (metadata "labeler") with all
+    that the row holds; None where neither is known: two such rows are two votes, however alike. Prompts and documents
+    are nobody's vote: they are their text.
     """
-    seen: set[tuple[str, str, str]] = set()
-    kept = []
-    removed = 0
+    kind = canonical.kind_name(example)
+    if isinstance(example, PromptOnly | Document):
+        return f"{kind} {canonical.dump(example, metadata=False)}"
+    known = example.metadata.get("judgment")
+    if known is None and labeler_value(example, "labeler") is None:
+        return None
+    plain = _sorted(example) if isinstance(example, Comparison) else example
+    return f"{kind} {known} {canonical.dump(plain, metadata=known is None)}"
+
+
+@dataclass(frozen=True)
+class Deduplicated:
+    """What `deduplicate` returns."""
+
+    kept: list[Example]
+    """In order."""
+    removed: int
+    """Examples left out because they are one that is kept, read again (see `identity`)."""
+    repeated: int
+    """Judgments kept that say what one before them says, without a labeler or an id: each is a vote of its own."""
+
+
+def deduplicate(examples: Iterable[Example]) -> Deduplicated:
+    """Leave out what was read twice, and keep repeated votes: three for and one against stay three to one.
+
+    Only the same prompt or document, and the same identified judgment, is left out: see `identity`.
+    """
+    seen: set[str] = set()
+    said: set[str] = set()
+    kept: list[Example] = []
+    removed = repeated = 0
     for example in examples:
-        plain = _sorted(example) if isinstance(example, Comparison) else example
-        key = (
-            canonical.kind_name(example),
-            canonical.dump(plain, metadata=False),
-            str(example.metadata.get("judgment", labeler_value(example, "labeler"))),
-        )
-        if key in seen:
+        key = identity(example)
+        if key is None:
+            plain = _sorted(example) if isinstance(example, Comparison) else example
+            words = f"{canonical.kind_name(example)} {canonical.dump(plain, metadata=False)}"
+            repeated += words in said
+            said.add(words)
+        elif key in seen:
             removed += 1
+            continue
         else:
             seen.add(key)
-            kept.append(example)
-    return kept, removed
+        kept.append(example)
+    return Deduplicated(kept, removed, repeated)
 
 
 def side(prompt: Content, validation: float = 0.1, seed: int = 0) -> Literal["train", "validation"]:
@@ -144,7 +170,7 @@ def _sorted(example: Comparison) -> Comparison:
         return example  # a share speaks of the first response
     order = sorted(zip(example.responses, example.ranks, strict=True), key=lambda pair: (pair[0], str(pair[1])))
     responses, ranks = tuple(text for text, _ in order), tuple(rank for _, rank in order)
-    return Comparison(example.prompt, responses, ranks, example.strength, None, example.weight)
+    return replace(example, responses=responses, ranks=ranks)
 
 
 def of_labelers(examples: Iterable[Example], only: str) -> list[Example]:

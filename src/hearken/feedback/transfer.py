@@ -36,7 +36,7 @@ from hearken.feedback.records import (
     prompt_id,
 )
 from hearken.feedback.snapshot import inline_examples
-from hearken.feedback.splits import side
+from hearken.feedback.splits import identity, side
 from hearken.feedback.store import FeedbackStore
 from hearken.progress import progress
 
@@ -54,10 +54,16 @@ class ImportReport:
     prompts: int = 0
     responses: int = 0
     judgments: int = 0
+    known: int = 0
+    """Judgments that were in the database already: the file, or one with the same rows, was imported before."""
+    twice: int = 0
+    """Rows left out because they are the same judgment (its id, or its labeler and every column) as one before them."""
 
     def __str__(self) -> str:
         """One line for people."""
-        return f"{self.read}; new: {self.prompts} prompts, {self.responses} responses, {self.judgments} judgments"
+        line = f"{self.read}; new: {self.prompts} prompts, {self.responses} responses, {self.judgments} judgments"
+        line += f"; {self.known} judgments were there already" if self.known else ""
+        return line + (f"; {self.twice} rows left out: the same judgment twice" if self.twice else "")
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,9 @@ def import_file(
     """Read a file, folder or Hub data set (see `formats.read_examples`), or a raw dump, into the feedback database.
 
     The whole file is read and checked before anything is stored. Ids are made from the contents, so that importing a
-    file twice adds nothing, and an import that was interrupted is finished by doing it again.
+    file twice adds nothing, and an import that was interrupted is finished by doing it again. Equal rows of one file
+    are as many votes, unless they are the same judgment (`splits.identity`). Another file that has a row which is there
+    already adds no vote either, since nothing tells it from the same file with more rows: give another ``labeler``.
 
     Args:
         store: the feedback database.
@@ -118,6 +126,8 @@ def import_file(
     judge = Labeler(id=f"import-{labeler}", name=labeler, kind="import")
     times: Counter[str] = Counter()
     disputed: Counter[str] = Counter()
+    seen: set[str] = set()
+    twice = 0
     for example in iter_examples(path, format, on_bad=on_bad, report=report, encoding=encoding):
         if isinstance(example, Document):
             raise UserError(
@@ -128,6 +138,11 @@ def import_file(
         keep_prompt(prompts, prompt, disputed)
         if isinstance(example, PromptOnly):
             continue
+        if (same := identity(example)) is not None:
+            twice += same in seen
+            if same in seen:
+                continue
+            seen.add(same)
         shown = _responses(example)
         responses |= {response.id: response for response in shown}
         # Equal rows of one file are several judgments; the same row in a file imported again is the same judgment.
@@ -144,7 +159,8 @@ def import_file(
             )
         )
     say_disputed(os.fspath(path), disputed)
-    return _store(store, report, [judge] if judgments else [], prompts.values(), responses.values(), [], judgments)
+    done = _store(store, report, [judge] if judgments else [], prompts.values(), responses.values(), [], judgments)
+    return replace(done, twice=twice)
 
 
 def keep_prompt(prompts: dict[str, Prompt], prompt: Prompt, disputed: Counter[str]) -> None:
@@ -214,7 +230,7 @@ def _store(
             new += sum((stored.seq or 0) > before for stored in store.submit_all(batch))
             bar.advance(len(batch))
     store.close_items([item.id for item in items if item.done])
-    return ImportReport(report, new_prompts, new_responses, new)
+    return ImportReport(report, new_prompts, new_responses, new, len(judgments) - new)
 
 
 T = TypeVar("T")

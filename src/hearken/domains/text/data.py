@@ -99,12 +99,22 @@ class Reader:
         return _marked(rows, sizes)
 
     def rows(self, data: Sequence[str], validation: Sequence[str], share: float, seed: int) -> Rows:
-        """Read, deduplicate and split by prompt; refuse leakage where the validation rows came in files of their own.
+        """Read, leave out what stands there twice and split by prompt; refuse leakage from validation files.
 
         Raises:
             UserError: as `read`; a prompt is on both sides; nothing is left to train on.
         """
-        rows, duplicates = deduplicate(self.read(data))
+        found = deduplicate(self.read(data))
+        rows = found.kept
+        if found.removed:
+            what = "prompts, documents, or judgments of the same labeler or id, word for word"
+            warnings.warn(f"left out {found.removed} rows that stand there twice ({what})", stacklevel=2)
+        if found.repeated:
+            warnings.warn(
+                f"{found.repeated} of {len(rows)} judgments say what one before them says, and name no labeler: "
+                "each counts as a vote",
+                stacklevel=2,
+            )
         if validation:
             train, held_out = rows, self.read(validation)
             check_leakage(train, held_out, strict=True)
@@ -115,7 +125,7 @@ class Reader:
             raise UserError(f"{', '.join(data)} leaves no rows to train on", "Add rows, or lower validation")
         facts = {
             "files": list(data), "hash": hash_files(tuple(data)), "rows": len(train), "validation_rows": len(held_out),
-            "duplicates_removed": duplicates,
+            "duplicates_removed": found.removed, "repeated_votes": found.repeated,
         }  # fmt: skip
         return Rows(train, held_out, facts)
 
