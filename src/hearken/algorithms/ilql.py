@@ -52,7 +52,7 @@ def load(inputs: Inputs, options: ILQLOptions) -> Ready:
         UserError: every response has the same score; an architecture whose logits come from its own forward pass alone.
     """
     policy = open_policy(inputs.model, options, options)
-    if policy.scorer.path == "full":
+    if policy.scorer.whole:
         raise UserError(f"ILQL cannot guide a {type(policy.scorer.model).__name__}", "Use dpo, or reward and then rloo")
     torch.manual_seed(options.seed)
     scorer = GuidedScorer(policy.scorer.model, options.beta, policy.scorer.adapter)

@@ -30,7 +30,7 @@ def load(inputs: Inputs, options: NLPOOptions) -> ppo.Ready:
     """
     ready = ppo.load(inputs, options)
     plain = ready.models.policy
-    if plain.path == "full" or is_seq2seq(plain.model):
+    if plain.whole or is_seq2seq(plain.model):
         raise UserError(f"NLPO cannot mask a {type(plain.model).__name__}", "Use ppo")
     masked = MaskedScorer(plain.model, options.mask_top_p, options.mask_top_k, plain.path, plain.adapter)
     ready.models.policy = masked

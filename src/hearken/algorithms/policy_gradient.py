@@ -107,7 +107,7 @@ def run(inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
     policy, ids = ready.policy, ready.prompts
     loop = set_up(policy, ids, options, out, label=options.stage.upper())
     run = loop.run
-    whole = run.precision == "fp32" and options.top_p == 1 and not options.top_k
+    whole = run.precision == "fp32" and options.top_p == 1 and not options.top_k and policy.scorer.regime is None
 
     for step in run.steps(loop.iterations):
         chosen = loop.order.endless(step)

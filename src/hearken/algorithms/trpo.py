@@ -90,7 +90,7 @@ def load(inputs: Inputs, options: TRPOOptions) -> Ready:
     """
     opened = open_prompts(inputs, options)
     policy, contents, ids = opened.policy, opened.contents, opened.ids
-    if policy.scorer.path == "full":  # the Fisher matrix is taken through the hidden states and the head
+    if policy.scorer.whole:  # the Fisher matrix is taken through the hidden states and the head
         raise UserError(f"TRPO cannot measure the step of a {type(policy.scorer.model).__name__}", "Use ppo")
     models = open_models(inputs, options, policy, prompt_facts(opened.rows.train, contents, ids))
     return Ready(policy, models, contents, ids, [], opened.facts())
@@ -199,6 +199,7 @@ class Fisher:
     def logits(self, layout: Layout) -> Tensor:
         """(n, V) of the response tokens, in fp32 and with an ordinary gradient."""
         scorer = self.scorer
+        layout = scorer.apart(layout)
         states = scorer.hidden(layout)[layout.state[layout.mask]]
         return scorer.logits(states).float() / self.options.temperature
 

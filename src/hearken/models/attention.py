@@ -20,6 +20,10 @@ from hearken.models.layout import Layout
 NAME = "hearken"
 
 
+class Unreached(Exception):
+    """Attention was called without a layout."""
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -175,9 +179,7 @@ def _attention(
         feed = cache.prefill if cache.layout is not None else cache.step
         return feed(layer, query, key, value, sliding_window, *how), None
     if layout is None:
-        raise RuntimeError(
-            "hearken attention was called without a layout: the model does not pass keyword arguments on"
-        )
+        raise Unreached("the model does not hand keyword arguments on to its attention")
     return _packed(query, key, value, layout, sliding_window, *how)[None], None
 
 

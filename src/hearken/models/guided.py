@@ -98,7 +98,7 @@ def with_guidance(scorer: TokenScorer, name: str) -> TokenScorer:
     """
     if not (Path(name) / HEADS).is_file():
         return scorer
-    if scorer.path == "full":
+    if scorer.whole:
         raise UserError(f"a {type(scorer.model).__name__} cannot be guided", f"Delete {HEADS} to use the policy alone")
     beta = json.loads((Path(name) / SETTINGS).read_text("utf-8"))["beta"]
     guided = GuidedScorer(scorer.model, beta, adapter=scorer.adapter)

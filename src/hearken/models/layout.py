@@ -8,8 +8,8 @@ The longest stand first, so that attention can go over `Block`s of alike lengths
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -145,6 +145,41 @@ class Layout:
     def grid(self, values: Tensor) -> Tensor:
         """Values of the masked cells, in row-major order, -> (R, T), zeros in the padding."""
         return values.new_zeros(self.mask.shape).masked_scatter(self.mask, values)
+
+    def sequences(self) -> list[Group]:
+        """Every response as a group of its own, in order."""
+        row, found = self.ids.tolist(), []
+        cells = zip(self.state[:, 0].tolist(), self.prompt_lengths.tolist(), self.token.tolist(), self.lengths.tolist(),
+                    strict=True)  # fmt: skip
+        for last, before, token, n in cells:
+            found.append(Group(row[last - before + 1 : last + 1], [[row[i] for i in token[:n]]]))
+        return found
+
+    def apart(self) -> Layout:
+        """The same responses, each joined with its prompt: where what is said of a prompt depends on what follows."""
+        if self.prompts is None:
+            return self
+        return replace(lay_out(self.sequences(), self.ids.device), trained=self.trained)
+
+    def split(self, keys: Sequence[Hashable]) -> Iterator[tuple[Layout, Tensor]]:
+        """The responses with the same key together, of a layout whose sequences lie `apart`.
+
+        Args:
+            keys: one a response.
+
+        Yields:
+            A layout, and (n,) where each token of its row stands in this one's.
+        """
+        sequences, begin = self.sequences(), self.state[:, 0] - self.prompt_lengths + 1
+        for key in dict.fromkeys(keys):
+            rows = [r for r, own in enumerate(keys) if own == key]
+            part = lay_out([sequences[r] for r in rows], self.ids.device)
+            where = torch.empty_like(part.ids)
+            starts = (part.state[:, 0] - part.prompt_lengths + 1).tolist()
+            lengths = (part.prompt_lengths + part.lengths).tolist()
+            for start, n, first in zip(starts, lengths, begin[rows].tolist(), strict=True):
+                where[start : start + n] = torch.arange(first, first + n, device=where.device)
+            yield part, where
 
     def padded(self) -> tuple[Tensor, Tensor, Tensor]:
         """The same batch as ordinary right-padded sequences, for models that cannot be packed.

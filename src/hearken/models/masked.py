@@ -90,6 +90,7 @@ class MaskedScorer(TokenScorer):
 
         (Sampler and training path round differently, so a token on the nucleus' edge might be outside here.)
         """
+        layout = self.apart(layout)
         targets, state = layout.targets[layout.mask], layout.state[layout.mask]
         logits = self.logits(self.hidden(layout)[state], targets)
         logprobs, spread = _select(logits, targets, temperature, entropy)

@@ -7,8 +7,9 @@ head only where it is needed, in chunks recomputed in the backward pass: no tens
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,21 +19,22 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from hearken.errors import UserError
-from hearken.models import attention, seq2seq
+from hearken.models import attention, lengths, seq2seq
 from hearken.models.head import chunk_rows, is_plain, linear_logprobs
 from hearken.models.layout import Group, Layout, lay_out
-from hearken.models.loading import last_linear, score_head, switch_adapter
+from hearken.models.loading import context_length, last_linear, score_head, switch_adapter
 
-Path = Literal["packed", "padded", "full"]
+Path = Literal["packed", "padded", "full", "alone"]
 
 
 class Scorer(nn.Module):
     """A transformers model that reads layouts.
 
     ``adapter`` names the LoRA adapter it computes with, where the model has any; None is the model without them.
-    ``path`` says how: ``packed`` (real tokens only), ``padded`` (where a model's attention cannot be packed) or
-    ``full`` (padded, with the model's own head, where even its logits are not head(hidden)). `probe` chooses it. An
-    encoder-decoder is never packed.
+    ``path`` says how: ``packed`` (real tokens only), ``padded`` (where a model's attention cannot be packed), ``full``
+    (padded, with the model's own head, where even its logits are not head(hidden)) or ``alone`` (as full, one sequence
+    at a time, where a sequence's numbers depend on what lies beside it). `probe` chooses it. An encoder-decoder is
+    never packed. Whatever the path, sequences whose rotary embeddings differ by length are computed apart.
     """
 
     def __init__(self, model: PreTrainedModel, path: Path = "packed", adapter: str | None = "policy") -> None:
@@ -43,13 +45,15 @@ class Scorer(nn.Module):
         self.model = model.train(any(getattr(m, "gradient_checkpointing", False) for m in model.modules()))
         chosen = model.config._attn_implementation or "eager"
         self.native = "eager" if chosen == attention.NAME else chosen
+        self.regime = lengths.regime(model.config)
         self.path: Path = path
         self.use(path)
 
     @property
     def backbone(self) -> nn.Module:
         """The model without its head."""
-        return getattr(self.model, self.model.base_model_prefix)
+        found = getattr(self.model, self.model.base_model_prefix, None)
+        return self.model.model if found is None else found  # Llama 4's prefix is that of its pictures' model
 
     @property
     def device(self) -> torch.device:
@@ -68,9 +72,49 @@ class Scorer(nn.Module):
         self.path = path
         self.model.set_attn_implementation(attention.NAME if path == "packed" else self.native)
 
-    def hidden(self, layout: Layout) -> Tensor:
-        """Last hidden states of the row: (N, d)."""
+    @property
+    def whole(self) -> bool:
+        """Whether only the model's own forward pass gives its logits."""
+        return self.path in ("full", "alone")
+
+    def _keys(self, layout: Layout) -> list[Hashable]:
+        """Of each response, what it shares with those that it may be computed with; empty where all may be."""
+        if self.path == "alone":
+            return list(range(len(layout.mask)))
+        if self.regime is None:
+            return []
+        return [self.regime(n) for n in (layout.prompt_lengths + layout.lengths).tolist()]
+
+    def apart(self, layout: Layout) -> Layout:
+        """The layout, its responses joined with their prompts where they may not all be computed together."""
+        return layout.apart() if len(set(self._keys(layout))) > 1 else layout
+
+    def _together(self, compute: Callable[[Layout], Tensor], layout: Layout) -> Tensor:
+        """(N, ...) of a row, by calls of ``compute`` on what may be computed together."""
         switch_adapter(self.model, self.adapter)
+        keys = self._keys(layout)
+        if self.regime is not None:
+            lengths.forget(self)
+        if len(set(keys)) < 2:
+            return compute(layout)
+        if layout.prompts is not None:
+            raise ValueError("responses of several regimes share a prompt: lay them `apart`")
+        whole: Tensor | None = None
+        for part, where in layout.split(keys):
+            if self.regime is not None:
+                lengths.forget(self)
+            found = compute(part)
+            if whole is None:
+                whole = found.new_zeros(len(layout.ids), *found.shape[1:])
+            whole = whole.index_copy(0, where, found)
+        assert whole is not None
+        return whole
+
+    def hidden(self, layout: Layout) -> Tensor:
+        """Last hidden states of the row: (N, d). The layout is one that `apart` returned."""
+        return self._together(self._hidden, layout)
+
+    def _hidden(self, layout: Layout) -> Tensor:
         if seq2seq.is_seq2seq(self.model):
             return seq2seq.hidden(self.model, layout)
         if self.path == "packed":
@@ -114,8 +158,11 @@ class TokenScorer(Scorer):
             logits = logits / scaling
         return logits * scale if (scale := getattr(config, "logit_scale", None)) else logits  # Cohere
 
+    def own_logits(self, layout: Layout) -> Tensor:
+        """The model's own logits in the order of the row: (N, V). The layout is one that `apart` returned."""
+        return self._together(self._own_logits, layout)
+
     def _own_logits(self, layout: Layout) -> Tensor:
-        """The model's own logits in the order of the row: (N, V)."""
         if seq2seq.is_seq2seq(self.model):
             return seq2seq.logits(self.model, layout)
         ids, keep, source = layout.padded()
@@ -129,10 +176,10 @@ class TokenScorer(Scorer):
             temperature: divides the logits, as in sampling.
             entropy: also compute the entropy in nats of each token's distribution (without a gradient).
         """
+        layout = self.apart(layout)
         targets, state = layout.targets[layout.mask], layout.state[layout.mask]
-        if self.path == "full":
-            switch_adapter(self.model, self.adapter)
-            rows = self._own_logits(layout)[state]
+        if self.whole:
+            rows = self.own_logits(layout)[state]
             logprobs, spread = _select(rows, targets, temperature, entropy)
             return TokenScores(layout.grid(logprobs), layout.grid(spread) if entropy else None)
         states = self.hidden(layout)[state]
@@ -225,6 +272,7 @@ class RewardScorer(Scorer):
 
     def heads(self, layout: Layout) -> Tensor:
         """Pooled logits of every head, before weights, gain and bias: (R, A)."""
+        layout = self.apart(layout)
         hidden = self.hidden(layout)
         if self.pooling == "last":
             return self.head(hidden[layout.last]).float()
@@ -262,6 +310,7 @@ class ValueScorer(RewardScorer):
 
     def forward(self, layout: Layout) -> Tensor:
         """Values V(prompt, tokens before t): (R, T), 0 in the padding."""
+        layout = self.apart(layout)
         values = self.combine(self.head(self.hidden(layout)[layout.state[layout.mask]]).float())
         return layout.grid(values * self.gain + self.bias)
 
@@ -276,50 +325,89 @@ def attributes(model: PreTrainedModel) -> tuple[str, ...]:
 def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:
     """Compare the packed computation with the model's own, one sequence at a time, and choose the fastest exact path.
 
-    The probe is longer than the model's sliding window where training could be (``max_length``), and has prompts with
+    The probe mixes short sequences with ones beyond every length at which the config says that something may change
+    (sliding windows, the context before it was scaled) and training could reach (``max_length``), and has prompts with
     one and with two responses. Call it once after loading; a fallback is said aloud.
+
+    Raises:
+        UserError: the model's own answers differ from call to call.
+        RuntimeError: memory is short; or the mistake is ours.
     """
     config = scorer.model.config.get_text_config()
-    window = getattr(config, "sliding_window", None) or 0
-    length = min(window + 12, max_length) if window else 24
+    most = max_length if getattr(config, "rope_parameters", None) else min(max_length, context_length(scorer.model))
+    beyond = [min(t + 12, most) for t in lengths.thresholds(config, most)] or [min(24, most)]
     generator = torch.Generator().manual_seed(0)
+    size = scorer.model.get_input_embeddings().weight.shape[0]
 
     def tokens(n: int) -> list[int]:
-        return torch.randint(0, config.vocab_size, (n,), generator=generator).tolist()
+        return torch.randint(0, size, (max(n, 1),), generator=generator).tolist()
 
-    long = tokens(max(length - 9, 5))
-    batches = [[Group(long, [tokens(9)]), Group(tokens(4), [tokens(6)])],
-               [Group(long, [tokens(9), tokens(3)]), Group(tokens(4), [tokens(5)])]]  # fmt: skip
+    long, end = [tokens(n - 9) for n in beyond], min(9, most // 2)
+    batches = [[*(Group(p, [tokens(end)]) for p in long), Group(tokens(4), [tokens(6)])],
+               [*(Group(p, [tokens(end), tokens(3)]) for p in long), Group(tokens(4), [tokens(5)])]]  # fmt: skip
     relative = 1e-3 if scorer.model.dtype == torch.float32 else 0.1  # of the spread: an untrained model's is tiny
-    chosen = scorer.path
-    paths: tuple[Path, ...] = ("padded", "full") if seq2seq.is_seq2seq(scorer.model) else ("packed", "padded", "full")
+    kind = type(scorer.model).__name__
+    paths: list[Path] = ["packed", "padded", "full", "alone"]
+    if seq2seq.is_seq2seq(scorer.model):
+        paths.remove("packed")
+    if isinstance(scorer, RewardScorer):
+        paths.remove("full")  # its head is read from its hidden states
+    why = ""
     with torch.no_grad():
         scorer.use("padded")
         truths = [torch.cat([_plain(scorer, g.prompt, r) for g in b for r in g.responses]) for b in batches]
         tolerance = relative * torch.cat(truths).std().item()
         for path in paths:
+            if path == "packed" and not _passes_on(scorer.backbone):
+                why = "its code does not take what packing needs"
+                continue
             try:
                 scorer.use(path)
                 worst = max(
                     (_probe_values(scorer, lay_out(b, scorer.device)) - truth).abs().max().item()
                     for b, truth in zip(batches, truths, strict=True)
                 )
-            except (TypeError, RuntimeError, ValueError, AttributeError):
-                worst = float("inf")
+            except Exception as error:
+                if not _is_the_models(error, scorer.model):
+                    raise
+                why = why or f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                continue
             if worst < tolerance:
-                chosen = path
                 break
+            why = why or f"numbers differ by {worst:.2g}"
         else:
-            chosen = "full"
-    scorer.use(chosen)
-    if chosen != paths[0]:
-        kind = type(scorer.model).__name__
-        warnings.warn(f"{kind} cannot be {paths[0]} exactly; using the slower {chosen} computation", stacklevel=2)
-    return chosen
+            raise UserError(f"the answers of this {kind} differ from call to call ({why})", "It cannot be trained")
+    if path != paths[0]:
+        warnings.warn(f"{kind} cannot be {paths[0]} exactly ({why}); using the slower {path} computation", stacklevel=2)
+    return path
+
+
+def _passes_on(backbone: object) -> bool:
+    """Whether a model's forward pass takes positions, and further arguments for its attention."""
+    taken = inspect.signature(backbone.forward).parameters if isinstance(backbone, nn.Module) else {}
+    further = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    return "position_ids" in taken and further
+
+
+def _is_the_models(error: Exception, model: PreTrainedModel) -> bool:
+    """Whether an error says that a model cannot be computed in some way: raised by its own code, and not for memory."""
+    if isinstance(error, attention.Unreached):
+        return True
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate" in str(error):
+        return False
+    theirs = {type(part).__module__ for part in model.modules()} - {nn.Linear.__module__}
+    where, trace = "", error.__traceback__
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if name.startswith("hearken.") or name in theirs or name.startswith("transformers."):
+            where = name
+        trace = trace.tb_next
+    return not where.startswith("hearken.")
 
 
 def _plain(scorer: TokenScorer | RewardScorer, prompt: Sequence[int], response: Sequence[int]) -> Tensor:  # type: ignore[type-arg]
     """The model's own answer for one sequence without padding: (t,) log-probabilities, or (1,) logit."""
+    lengths.forget(scorer.model)
     if seq2seq.is_seq2seq(scorer.model):
         if isinstance(scorer, TokenScorer):
             own = seq2seq.one(scorer.model, scorer.model, prompt, response[:-1]).logits[0]
@@ -337,4 +425,5 @@ def _plain(scorer: TokenScorer | RewardScorer, prompt: Sequence[int], response: 
 def _probe_values(scorer: TokenScorer | RewardScorer, layout: Layout) -> Tensor:
     if isinstance(scorer, TokenScorer):
         return scorer(layout).logprobs[layout.mask]
+    layout = scorer.apart(layout)
     return scorer.head(scorer.hidden(layout)[layout.last])[:, 0].float()

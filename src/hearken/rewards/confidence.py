@@ -87,7 +87,7 @@ def last_layer(reward: LearnedReward, groups: Sequence[Group]) -> Tensor:
     scorer = reward.scorer
     whole: Tensor | None = None
     for part in microbatches(groups, reward.tokens, scorer):
-        layout = lay_out([groups[i] for i in part], scorer.device)
+        layout = scorer.apart(lay_out([groups[i] for i in part], scorer.device))
         with reward.autocast():
             hidden = scorer.hidden(layout)
             found = (hidden[layout.last] if scorer.pooling == "last" else _mean(hidden, layout)).float()

@@ -6,7 +6,7 @@ Rows leave the batch as they finish; one uniform number a row replaces an expone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hearken.models.attention import KVCache
 from hearken.models.layout import Group, lay_out
+from hearken.models.lengths import forget
 from hearken.models.loading import switch_adapter
 from hearken.models.scorers import TokenScorer
 from hearken.models.seq2seq import is_seq2seq
@@ -47,11 +48,8 @@ class NativeSampler:
         """See `rollout.sampler.Sampler`."""
         switch_adapter(self.scorer.model, self.scorer.adapter)  # whoever computed last may have switched it off
         found: dict[int, Sample] = {}
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike lengths together: less padding
-        per = max(self.rows // n, 1)
         lean = Lean(self.scorer) if self.lean and fits(self.scorer) else None  # with the weights as they are now
-        for start in range(0, len(order), per):
-            batch = order[start : start + per]
+        for batch in self._batches(prompts, max(self.rows // n, 1), parameters.max_new_tokens):
             draws = np.concatenate([_uniforms(seeds[i], n, parameters.max_new_tokens) for i in batch])
             rows = self._decode([prompts[i] for i in batch], n, parameters, torch.from_numpy(draws), on_done, lean)
             for row, (tokens, logprobs, reason) in enumerate(rows):
@@ -59,19 +57,35 @@ class NativeSampler:
                 found[prompt * n + row % n] = Sample(prompt, tokens, logprobs, reason)
         return [found[i] for i in range(len(prompts) * n)]
 
+    def _batches(self, prompts: Sequence[Sequence[int]], size: int, new_tokens: int) -> Iterator[list[int]]:
+        """Indices of the prompts that are decoded together: of alike lengths, and never of several regimes."""
+        found: dict[Hashable, list[int]] = {}
+        for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])):
+            found.setdefault(self._steady(len(prompts[i]), new_tokens), []).append(i)
+        for order in found.values():
+            yield from (order[start : start + size] for start in range(0, len(order), size))
+
+    def _steady(self, length: int, new_tokens: int) -> int | None:
+        """The regime that a prompt of this length and its response are of; None where it changes on the way."""
+        regime = self.scorer.regime
+        if regime is None:
+            return 0
+        first, last = regime(length), regime(length + new_tokens)
+        return first if first == last else None
+
     def _decode(
         self, prompts: Sequence[Sequence[int]], n: int, how: SamplingParameters, draws: Tensor,
         on_done: Callable[[int], None] | None, lean: Lean | None,
     ) -> list[tuple[list[int], list[float], str]]:  # fmt: skip
         device, rows = self.scorer.device, len(prompts) * n
         draws = draws.to(device, torch.float32)
-        stepper: _Packed | _Padded | Seq2SeqSteps
-        if self.scorer.path == "packed":
-            stepper = _Packed(self.scorer, prompts, n, how.max_new_tokens, lean)
-        elif is_seq2seq(self.scorer.model):
+        stepper: _Packed | _Anew | Seq2SeqSteps
+        if is_seq2seq(self.scorer.model):
             stepper = Seq2SeqSteps(self.scorer, prompts, n)
+        elif self.scorer.path == "packed" and self._steady(len(prompts[0]), how.max_new_tokens) is not None:
+            stepper = _Packed(self.scorer, prompts, n, how.max_new_tokens, lean)
         else:
-            stepper = _Padded(self.scorer, prompts, n, how.max_new_tokens)
+            stepper = _Anew(self.scorer, prompts, n)
         tokens = torch.zeros(rows, how.max_new_tokens, dtype=torch.long, device=device)
         logprobs = torch.zeros(rows, how.max_new_tokens, device=device)
         lengths = torch.full((rows,), how.max_new_tokens, device=device)
@@ -157,6 +171,8 @@ class _Packed:
 
     def start(self) -> Tensor:
         """Logits of each row's first token: (rows, V)."""
+        if self.scorer.regime is not None:
+            forget(self.scorer)
         hidden = self.scorer.backbone(
             input_ids=self.layout.ids[None], position_ids=self.layout.positions[None], use_cache=False, cache=self.cache
         ).last_hidden_state[0]
@@ -193,30 +209,28 @@ def _lean_agrees(scorer: TokenScorer) -> bool:
     return bool((found - truth).abs().max() <= relative * truth.std())
 
 
-class _Padded:
-    """The guarded fallback for models whose attention cannot be packed: every row is computed anew each step.
+class _Anew:
+    """The guarded fallback where keys and values cannot be kept: every row is computed anew each step.
 
-    Slow, but exact for any architecture, whatever state it carries.
+    Slow, but exact for any architecture, whatever state it carries, and where the rotary embedding changes on the way.
     """
 
-    def __init__(self, scorer: TokenScorer, prompts: Sequence[Sequence[int]], n: int, new_tokens: int) -> None:
+    def __init__(self, scorer: TokenScorer, prompts: Sequence[Sequence[int]], n: int) -> None:
         self.scorer = scorer
-        self.rows = [torch.tensor(list(p), device=scorer.device) for p in prompts for _ in range(n)]
+        self.rows = [list(p) for p in prompts for _ in range(n)]
 
     def start(self) -> Tensor:
         """Logits of each row's next token: (rows, V)."""
-        ids = torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True)
-        lengths = torch.tensor([len(r) for r in self.rows], device=ids.device)
-        keep = (torch.arange(ids.shape[1], device=ids.device)[None] < lengths[:, None]).long()
-        every = torch.arange(len(self.rows), device=ids.device)
-        if self.scorer.path == "full":
-            return self.scorer.model(input_ids=ids, attention_mask=keep, use_cache=False).logits[every, lengths - 1]
-        hidden = self.scorer.backbone(input_ids=ids, attention_mask=keep, use_cache=False).last_hidden_state
-        return self.scorer.logits(hidden[every, lengths - 1])
+        layout = lay_out([Group(row, [()]) for row in self.rows], self.scorer.device)
+        last = layout.state[:, 0]
+        if self.scorer.whole:
+            return self.scorer.own_logits(layout)[last]
+        return self.scorer.logits(self.scorer.hidden(layout)[last])
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append (rows,) tokens, get the next logits (rows, V)."""
-        self.rows = [torch.cat([row, token[None]]) for row, token in zip(self.rows, tokens, strict=True)]
+        for row, token in zip(self.rows, tokens.tolist(), strict=True):
+            row.append(token)
         return self.start()
 
     def keep(self, rows: Tensor) -> None:

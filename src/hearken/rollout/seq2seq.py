@@ -42,7 +42,7 @@ class Seq2SeqSteps:
     def step(self, tokens: Tensor) -> Tensor:
         """Feed (rows,) tokens, get the next logits (rows, V)."""
         model = self.scorer.model
-        if self.scorer.path == "full":
+        if self.scorer.whole:
             return model(
                 encoder_outputs=BaseModelOutput(last_hidden_state=self.memory), attention_mask=self.seen,
                 decoder_input_ids=tokens[:, None], past_key_values=self.cache, use_cache=True,

@@ -16,6 +16,7 @@ from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import text_encoder
 from hearken.feedback.examples import Message
 from hearken.models.guided import GuidedScorer, with_guidance
+from hearken.models.lengths import forget
 from hearken.models.loading import context_length, load_policy, load_tokenizer
 from hearken.models.scorers import TokenScorer
 from hearken.models.seq2seq import is_seq2seq
@@ -78,13 +79,16 @@ class Talker:
             scorer, encoder = self._open()
             model, device = scorer.model, scorer.device
             prompt = encoder.prompt(messages if isinstance(messages, str) else tuple(messages)) or [encoder.eos]
-            tokens = torch.tensor([prompt] * n, device=device)
+            tokens = every = torch.tensor([prompt] * n, device=device)
             generator = torch.Generator().manual_seed(seed)
             said: list[list[int]] = [[] for _ in range(n)]
             shown = [""] * n
             live, cache = set(range(n)), None
             steps = Seq2SeqSteps(scorer, [prompt], n) if is_seq2seq(model) else None
             for step in range(min(self._how.max_new_tokens, encoder.max_length - len(prompt))):
+                if scorer.regime and scorer.regime(every.shape[1]) != scorer.regime(every.shape[1] - 1):
+                    tokens, cache = every, None  # what was kept is turned by other factors
+                    forget(scorer)
                 if steps is not None:
                     logits = steps.start() if step == 0 else steps.step(tokens[:, 0])
                 elif isinstance(scorer, GuidedScorer):
@@ -108,6 +112,7 @@ class Talker:
                 if not live:
                     break
                 tokens = choice[:, None]
+                every = torch.cat([every, tokens], 1)
             for row in range(n):
                 text = encoder.decode(said[row])
                 if text.startswith(shown[row]) and text != shown[row]:
