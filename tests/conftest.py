@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from postgres import location, postgres_location, postgres_server  # noqa: F401  # fixtures
+from postgres import location, postgres_location, postgres_server, stoppable_postgres  # noqa: F401  # fixtures
 
 # One thread per test process: sums in a fixed order, no fight for cores under pytest-xdist. Before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -12,8 +12,9 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,26 @@ def _as_unprivileged(command: list[str]) -> list[str]:
     return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else command
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a PostgreSQL server's maintenance database."""
-    given = os.environ.get("HEARKEN_POSTGRES_URL")
-    if given:
-        yield given
-        return
+@dataclass
+class Postgres:
+    """A server of our own, which can be stopped and started again."""
+
+    location: str
+    """The URL of its maintenance database."""
+    _control: Callable[..., None]
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        self._control("start")
+
+    def stop(self) -> None:
+        """Stop it at once, as when the machine is switched off."""
+        self._control("-m", "immediate", "stop")
+
+
+@contextmanager
+def _own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server in a folder of its own, running; skips the test where none can run."""
     programs = _postgres_programs()
     if programs is None:
         pytest.skip("no PostgreSQL programs found (initdb); install them or set HEARKEN_POSTGRES_URL")
@@ -56,18 +70,40 @@ def postgres_server() -> Iterator[str]:
         port = free.getsockname()[1]
     data = str(folder / "data")
     options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories={folder} -c fsync=off"
-    control = [str(programs / "pg_ctl"), "-D", data, "-w", "-l", str(folder / "log")]
 
-    def run(command: list[str]) -> None:
-        subprocess.run(_as_unprivileged(command), check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    def run(program: str, *arguments: str) -> None:
+        command = _as_unprivileged([str(programs / program), *arguments])
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
 
-    run([str(programs / "initdb"), "-D", data, "-U", "hearken", "--auth=trust", "--no-sync", "--encoding=UTF8"])
-    run([*control, "-o", options, "start"])
+    def control(*arguments: str) -> None:
+        run("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", options, *arguments)
+
+    run("initdb", "-D", data, "-U", "hearken", "--auth=trust", "--no-sync", "--encoding=UTF8")
+    control("start")
     try:
-        yield f"postgresql://hearken@127.0.0.1:{port}/postgres"
+        yield Postgres(f"postgresql://hearken@127.0.0.1:{port}/postgres", control)
     finally:
-        run([*control, "-m", "immediate", "stop"])
+        with suppress(subprocess.CalledProcessError):  # stopped already
+            control("-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server's maintenance database."""
+    given = os.environ.get("HEARKEN_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    with _own_postgres() as server:
+        yield server.location
+
+
+@pytest.fixture
+def stoppable_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that this test alone uses, and may stop."""
+    with _own_postgres() as server:
+        yield server
 
 
 @contextmanager

@@ -8,19 +8,23 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, StatementError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from hearken.errors import UserError
+from hearken.errors import Unavailable, UserError
 from hearken.feedback import migrations
 
 BUSY_SECONDS = 30
 """How long a SQLite transaction waits for another one's to end."""
+
+CONNECT_SECONDS = 10
+"""How long a PostgreSQL server may take to answer a new connection."""
 
 WRITE_LOCK = 0x4845_4152
 """Key of the PostgreSQL advisory lock under which judgments are numbered and the database is upgraded."""
@@ -76,7 +80,7 @@ class Database:
             self._check_path(self.path, create)
         self.engine = self._engine()
         # One writer at a time inside this process: threads wait here in turn instead of polling the file's lock.
-        self._turn = threading.Lock() if self.path else nullcontext()
+        self._lock = threading.Lock()
         try:
             self._bring_up_to_date()
         except BaseException:
@@ -104,12 +108,25 @@ class Database:
             durable: after the commit, survive a power cut too. Without, only the end of the process (or its killing) is
                 survived, at half the cost: enough for leases.
         """
-        with self._turn, self._errors(), self.engine.connect() as connection:
+        with self._turn(), self._errors(), self.engine.connect() as connection:
             connection = connection.execution_options(hearken_write="FULL" if durable else "NORMAL")
             with connection.begin():
                 if self.path is None and not durable:
                     connection.execute(text("SET LOCAL synchronous_commit = off"))
                 yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """This thread's turn to write to a SQLite file; PostgreSQL takes all at once."""
+        if self.path is None:
+            yield
+            return
+        if not self._lock.acquire(timeout=BUSY_SECONDS):
+            raise Unavailable(f"{self.name}: {_LOCKED[1]}", _LOCKED[2], plain=_LOCKED[3])
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def lock(self, connection: Connection) -> None:
         """Wait until no other transaction holds this lock, then hold it to the end of this one.
@@ -138,7 +155,7 @@ class Database:
     def forget(self) -> None:
         """After an erasure: empty SQLite's log of changes, which holds the old contents until then."""
         if self.path is not None:
-            with self._turn, closing(self.engine.raw_connection()) as connection:
+            with self._turn(), closing(self.engine.raw_connection()) as connection:
                 connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # -- opening -------------------------------------------------------------------------------------------------
@@ -154,7 +171,10 @@ class Database:
     def _engine(self) -> Engine:
         if self.path is None:
             try:
-                return create_engine(self.url, json_serializer=_dumps, pool_pre_ping=True, pool_size=16)
+                patience = {} if "connect_timeout" in self.url.query else {"connect_timeout": CONNECT_SECONDS}
+                return create_engine(
+                    self.url, json_serializer=_dumps, connect_args=patience, pool_pre_ping=True, pool_size=16
+                )
             except ModuleNotFoundError:
                 raise UserError("PostgreSQL needs the package psycopg", 'Run: pip install "psycopg[binary]"') from None
         arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
@@ -214,35 +234,56 @@ class Database:
             yield
         except DBAPIError as error:
             raise self._explain(error) from error
+        except PoolTimeout as error:
+            what = f"{self.name}: all connections are in use"
+            raise Unavailable(what, "Ask for less at once", plain="the server has too much to do") from error
         except StatementError as error:
             raise error.orig if isinstance(error.orig, UserError) else error from None  # from `_dumps`
 
     def _explain(self, error: DBAPIError) -> Exception:
         said = str(error.orig).strip()
-        for pattern, what, hint in _EXPLANATIONS:
+        for pattern, what, hint, plain in _EXPLANATIONS:
             if re.search(pattern, said, re.IGNORECASE):
-                return UserError(f"{self.name}: {what}", hint)
-        if self.path is None and re.search("connect|resolve host", said):
-            return UserError(f"cannot reach {self.name}: {said.splitlines()[0]}", "Check the URL and that it runs")
+                return Unavailable(f"{self.name}: {what}", hint, plain=plain)
+        # Of psycopg, all that is "not necessarily under the control of the programmer"; of sqlite3, wrong SQL as well.
+        if self.path is None and (isinstance(error, OperationalError) or error.connection_invalidated):
+            reason = said.splitlines()[0] if said else "the connection was lost"
+            if re.search("connect|resolve host|shutting down|starting up", said):
+                return Unavailable(f"cannot reach {self.name}: {reason}", "Check the URL and that it runs")
+            return Unavailable(f"{self.name}: {reason}", "Try again")
         return error
 
 
+_LOCKED = (
+    "database is locked",
+    f"another process kept the database locked for {BUSY_SECONDS} s",
+    "End that process, or use PostgreSQL where many work at once",
+    "the database is busy",
+)
+_AWAY = "the database does not answer"
 _EXPLANATIONS = (
-    ("file is not a database", "the file is not a database", "Give another path, or move the file away"),
-    ("unable to open", "cannot open the database", "Check that you may read and write the file and its folder"),
-    ("readonly|read-only", "the database may not be written", "Check that you may write the file and its folder"),
+    _LOCKED,
+    ("file is not a database", "the file is not a database", "Give another path, or move the file away", _AWAY),
+    ("unable to open", "cannot open the database", "Check that you may read and write the file and its folder", _AWAY),
     (
-        "database is locked",
-        f"another process kept the database locked for {BUSY_SECONDS} s",
-        "End that process, or use PostgreSQL where many work at once",
+        "readonly|read-only",
+        "the database may not be written",
+        "Check that you may write the file and its folder",
+        "the database takes nothing new at the moment",
     ),
     (
-        "disk is full|no space left",
+        "disk is full|no space left|could not extend file",
         "the disk is full; the last step was not stored, all earlier ones are",
         "Free some space and run the same command again",
+        "the server's disk is full",
     ),
-    ("malformed|disk I/O error", "the database is damaged or its disk failed", "Restore the last backup"),
-    ("password|authentication|role .* does not exist", "the database refuses the user", "Check user and password"),
-    (r"database .* does not exist", "there is no such database", "Create it first: createdb NAME"),
+    ("malformed|disk I/O error", "the database is damaged or its disk failed", "Restore the last backup", _AWAY),
+    (
+        "password|authentication|role .* does not exist",
+        "the database refuses the user",
+        "Check user and password",
+        _AWAY,
+    ),
+    (r"database .* does not exist", "there is no such database", "Create it first: createdb NAME", _AWAY),
 )
-"""What a database says (pattern), what it means, what to do."""
+"""What a database says (pattern), what it means, what to do, and what strangers are told."""

@@ -48,12 +48,14 @@ class Problem(Model):
 
     error: str
     hint: str
+    final: bool = False
+    """The same answer can never be stored; where this is not so, keep it and send it again."""
 
 
 _common: dict[str, Any] = {
     "prefix": "/api/v1",
     "dependencies": [Depends(bearer)],
-    "responses": {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429)},
+    "responses": {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)},
 }
 quick = APIRouter(**_common, route_class=Direct)
 router = APIRouter(**_common)

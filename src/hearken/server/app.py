@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,13 +15,13 @@ from starlette.responses import Response as HTTPResponse
 from starlette.staticfiles import StaticFiles
 
 import hearken
-from hearken.errors import UserError
+from hearken.errors import Unavailable, UserError
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.goal import Goal
 from hearken.server import api, chat, labeler, owner
 from hearken.server.desk import Desk
 from hearken.server.pages import HERE, Elsewhere, page, send
-from hearken.server.security import ApiError, Door, Guard, Limit, Passwords, explain, visitor
+from hearken.server.security import RETRY_AFTER, ApiError, Door, Guard, Limit, Passwords, explain, visitor
 from hearken.server.webhooks import Caller
 
 
@@ -70,16 +71,25 @@ def create_app(
 def _explain(request: Request, error: Exception) -> HTTPResponse:
     """One line for programs; a page with that line for people."""
     answer = explain(request, error)
-    if _wants_page(request):
-        what, hint = getattr(error, "what", ""), getattr(error, "hint", "")
-        return page(request, "problem.html", visitor(request), answer.status_code, what=what, hint=hint)
-    return answer
+    if not _wants_page(request):
+        return answer
+    said = json.loads(bytes(answer.body))
+    passing = isinstance(error, Unavailable)  # then nobody can be asked who is looking, either
+    found = page(
+        request, "problem.html", None if passing else visitor(request), answer.status_code, what=said["error"],
+        hint=said["hint"], again=int(RETRY_AFTER) if passing else 0,
+    )  # fmt: skip
+    if passing:
+        found.headers["Retry-After"] = RETRY_AFTER
+    return found
 
 
 def _plain(request: Request, error: Exception) -> HTTPResponse:
     assert isinstance(error, HTTPException)
     if _wants_page(request):
-        return page(request, "problem.html", visitor(request), error.status_code, what="there is no such page", hint="")
+        return page(
+            request, "problem.html", visitor(request), error.status_code, what="there is no such page", hint="", again=0
+        )  # fmt: skip
     return JSONResponse({"error": str(error.detail), "hint": ""}, error.status_code, error.headers)
 
 
@@ -92,4 +102,5 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])
-    return JSONResponse({"error": f"{where}: {first['msg']}" if where else first["msg"], "hint": ""}, 422)
+    said = {"error": f"{where}: {first['msg']}" if where else first["msg"], "hint": "", "final": True}
+    return JSONResponse(said, 422)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from hearken.errors import UserError
+from hearken.errors import Unavailable, UserError
 from hearken.feedback.checks import agrees, gold_record, repeat
 from hearken.feedback.records import Claim, Judgment, Prompt, QueueItem, Response, utc_now
 from hearken.feedback.store import FeedbackStore
@@ -82,6 +83,11 @@ class Desk:
         """How people are asked."""
         return self.rules.settings
 
+    @property
+    def project(self) -> str:
+        """The project's name as it was read last; asks no database."""
+        return self._rules.settings.project if self._rules else LabelSettings().project
+
     def changed(self) -> None:
         """Settings or guideline are new: read them again."""
         self._rules = None
@@ -115,7 +121,7 @@ class Desk:
             if n > len(tasks) + len(claims):
                 claims += self.store.claim(labeler, lease, n - len(tasks) - len(claims), wanted, checks=False)
         except UserError as error:
-            if "paused" in error.what:
+            if "paused" in error.what and not isinstance(error, Unavailable):
                 raise ApiError(403, "you are paused", "The owner of this project will talk to you") from None
             raise
         for one in claims:
@@ -192,22 +198,20 @@ class Desk:
         """Store an answer; when it returns, the answer is on disk.
 
         Raises:
-            ApiError: 403 for an item that was not given to this labeler, 422 for an answer that is empty or does not
-                fit, 409 where the id is stored and says something else.
+            ApiError: 403 for an item that was not given to this labeler; final ones are 422 for an answer that is
+                empty or does not fit, 409 where the id is stored and says something else, 400 for what the database
+                cannot take, such as an answer to what was erased.
+            Unavailable: the database is away, busy or full.
         """
-        labeler = who.labeler
+        labeler, settings = who.labeler, self.settings
         check_ticket(self.salt, labeler, said.item_id, said.ticket)
-        item = self._items.get(said.item_id) or self._remember(self.store.item(said.item_id))
-        original = ""
-        if item.kind in ("edit", "span_flag") and said.answer.kind == item.kind:
-            original = self.store.response(item.response_ids[0]).text
-        made = judgment(said, item, original, labeler, self.salt, self.settings, who.kind)
-        try:
+        with _for_good():
+            item = self._items.get(said.item_id) or self._remember(self.store.item(said.item_id))
+            original = ""
+            if item.kind in ("edit", "span_flag") and said.answer.kind == item.kind:
+                original = self.store.response(item.response_ids[0]).text
+            made = judgment(said, item, original, labeler, self.salt, settings, who.kind)
             stored = self.store.submit(made)
-        except UserError as error:
-            if "stored already" in error.what:
-                raise ApiError(409, error.what, "Give a new answer a new id") from None
-            raise
         practice = item.metadata.get("practice")
         if practice is not None:
             return Taken(stored, _right(stored, item), practice)
@@ -232,6 +236,8 @@ class Desk:
         labeler, settings = who.labeler, self.settings
         try:
             old = self.store.judgment(judgment_id)
+        except Unavailable:
+            raise
         except UserError:
             old = None
         if old is None or old.labeler_id != labeler or old.kind in ("withdrawal", "erased"):
@@ -240,11 +246,28 @@ class Desk:
             raise ApiError(409, "it is too late to take this answer back", "Flag the item to say what is wrong")
         try:
             claim = self.store.withdraw(judgment_id, settings.lease_seconds)
+        except Unavailable:
+            raise
         except UserError as error:
             raise ApiError(409, error.what, error.hint) from None
         if claim is not None:
             return self.reopen(claim.item.id, labeler, claim.expires, html)
         return self.reopen(old.item_id, labeler, None, html) if old.item_id else None
+
+
+@contextmanager
+def _for_good() -> Iterator[None]:
+    """What is wrong with an answer itself stays wrong, however often it is sent: such errors are final."""
+    try:
+        yield
+    except Unavailable:
+        raise
+    except ApiError as error:
+        raise ApiError(error.status, error.what, error.hint, error.headers, final=True) from None
+    except UserError as error:
+        again = "stored already" in error.what
+        hint = "Give a new answer a new id" if again else error.hint
+        raise ApiError(409 if again else 400, error.what, hint, final=True) from None
 
 
 def _right(stored: Judgment, item: QueueItem) -> bool | None:

@@ -35,7 +35,7 @@ class Elsewhere(Exception):
 def page(request: Request, template: str, who: Who | None = None, status: int = 200, **context: Any) -> HTMLResponse:
     """A template as an answer. It knows ``who``, the CSRF token, the project's name and its own path."""
     csrf = who.session.csrf if who is not None and who.session is not None else ""
-    project = request.app.state.desk.settings.project
+    project = request.app.state.desk.project if status == 503 else request.app.state.desk.settings.project
     shared = {"who": who, "csrf": csrf, "project": project, "path": request.url.path}
     return HTMLResponse(_environment.get_template(template).render(shared | context), status)
 

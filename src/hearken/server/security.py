@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import defaultdict, deque
@@ -25,9 +26,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as HTTPScope
 
-from hearken.errors import UserError
+from hearken.errors import Unavailable, UserError
 from hearken.feedback.access import SESSION_DAYS, Account, Role, Scope, Session
 from hearken.feedback.store import FeedbackStore
+
+log = logging.getLogger(__name__)
 
 CONTENT_SECURITY_POLICY = "; ".join(
     [
@@ -46,6 +49,8 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 LONGEST_BODY = 4_000_000
 """Bytes of a request's body."""
 _TOO_LONG = f"the request is longer than {LONGEST_BODY:,} bytes"
+RETRY_AFTER = "5"
+"""Seconds after which a fault that passes may be over."""
 SHORTEST_PASSWORD = 10
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -64,11 +69,14 @@ class ApiError(Exception):
         what: what is wrong.
         hint: what to do.
         headers: more headers, e.g. ``Retry-After``.
+        final: the same request can never succeed: whoever keeps it to send it again may give up.
     """
 
-    def __init__(self, status: int, what: str, hint: str = "", headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, what: str, hint: str = "", headers: dict[str, str] | None = None, *, final: bool = False
+    ) -> None:
         super().__init__(what)
-        self.status, self.what, self.hint, self.headers = status, what, hint, headers
+        self.status, self.what, self.hint, self.headers, self.final = status, what, hint, headers, final
 
 
 class Passwords:
@@ -318,16 +326,25 @@ def _plain(host: str) -> bool:
     return not set(host) & set("/@\\?# ")
 
 
-def _problem(status: int, what: str, hint: str = "", headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": what, "hint": hint}, status, headers)
+def _problem(
+    status: int, what: str, hint: str = "", headers: dict[str, str] | None = None, *, final: bool = False
+) -> JSONResponse:
+    return JSONResponse({"error": what, "hint": hint} | ({"final": True} if final else {}), status, headers)
 
 
 def explain(request: Request, error: Exception) -> JSONResponse:
-    """An ApiError or a UserError as an answer."""
+    """An ApiError or a UserError as an answer, in which the database has no name.
+
+    A fault that passes (`Unavailable`) is a 503, said in words for those who judge; the log has it for the owner.
+    """
+    if isinstance(error, Unavailable):
+        log.warning("%s", error)
+        return _problem(503, error.plain, "It is tried again by itself", {"Retry-After": RETRY_AFTER})
+    assert isinstance(error, ApiError | UserError)
+    what, hint = (words.replace(store_of(request).name, "the database") for words in (error.what, error.hint))
     if isinstance(error, ApiError):
-        return _problem(error.status, error.what, error.hint, error.headers)
-    assert isinstance(error, UserError)
-    return _problem(400, error.what, error.hint)
+        return _problem(error.status, what, hint, error.headers, final=error.final)
+    return _problem(400, what, hint)
 
 
 def client_keys(request: Request, login: Iterable[str] = ()) -> list[str]:
