@@ -61,10 +61,10 @@ class Site:
     app: Any
     door: Door = field(default_factory=Door)
 
-    def browser(self) -> TestClient:
+    def browser(self, client: tuple[str, int] = ("127.0.0.1", 50_000)) -> TestClient:
         """A browser that nobody is logged in on; it says where it comes from, as browsers do."""
         base = f"https://{next(iter(self.door.hosts))}" if self.door.secure else HERE
-        return TestClient(self.app, base_url=base, headers={"Origin": base}, follow_redirects=False)
+        return TestClient(self.app, base_url=base, headers={"Origin": base}, follow_redirects=False, client=client)
 
     def enter(self, role: str = "labeler", name: str = "Ann") -> Visitor:
         """Somebody who came by an invite link and agreed to the notice."""

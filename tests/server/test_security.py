@@ -5,15 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fastapi import Request
 from people_world import HERE, SECRET_POLICY, Site, fill
 
+from hearken.feedback.access import Access
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
-from hearken.server.security import CONTENT_SECURITY_POLICY, ApiError, Door, Limit, Passwords
+from hearken.server.security import (
+    CONTENT_SECURITY_POLICY,
+    MOST_TRIES,
+    ApiError,
+    Attempts,
+    Door,
+    Passwords,
+    address_of,
+)
 
 # -- passwords and logins ----------------------------------------------------------------------------------------
 
@@ -59,18 +76,147 @@ def test_logins_are_limited(site: Site) -> None:
     assert browser.post("/login", json={"login": "ann", "password": "correct horse"}).status_code == 429
 
 
-def test_the_limit_is_lifted_in_time() -> None:
-    now = [0.0]
-    limit = Limit(2, 60, clock=lambda: now[0])
-    for _ in range(2):
-        limit.check("a", "b")
-        limit.fail("a")
-    with pytest.raises(ApiError, match="too many"):
-        limit.check("b", "a")
-    limit.check("b")
-    now[0] = 61
-    limit.check("a")
-    assert not limit._failures
+def test_of_many_guesses_at_once_no_more_are_tried_than_are_allowed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers on one database, 60 guesses at the same moment."""
+    with_password(site)
+    tried: list[str] = []
+    monkeypatch.setattr(Passwords, "check", lambda self, stored, given, known=False: tried.append(given) or False)
+    other = Site(site.store, create_app(site.store))
+
+    def guess(n: int) -> int:
+        browser = (site, other)[n % 2].browser()
+        return browser.post("/login", json={"login": "ann", "password": f"guess {n} xxx"}).status_code
+
+    with ThreadPoolExecutor(20) as pool:
+        codes = Counter(pool.map(guess, range(60)))
+    assert codes == {403: MOST_TRIES, 429: 60 - MOST_TRIES} and len(tried) == MOST_TRIES
+
+
+def test_who_has_the_right_password_is_not_locked_out_by_others_guesses(site: Site) -> None:
+    with_password(site, "ann")
+    with_password(site, "bob")
+    at_home = site.browser()  # has logged in here before
+    right = {"login": "ann", "password": "correct horse"}
+    assert at_home.post("/login", json=right).status_code == 200
+    stranger = site.browser()  # the same address: an office, or a proxy that says nothing
+    for n in range(MOST_TRIES + 2):
+        stranger.post("/login", json=right | {"password": f"guess {n} xxx"})
+    assert stranger.post("/login", json=right).status_code == 429
+    assert at_home.post("/login", json=right).status_code == 200
+    assert site.browser().post("/login", json=right | {"login": "bob"}).status_code == 200
+    elsewhere = site.browser(client=("192.0.2.7", 50_000))
+    assert elsewhere.post("/login", json=right).status_code == 200
+
+
+def test_the_mark_of_a_browser_is_its_accounts_own_and_cannot_be_made(site: Site) -> None:
+    attempts: Attempts = site.app.state.attempts
+    mark = attempts.mark("ann")
+    assert attempts.knows("ann", mark) and not attempts.knows("bob", mark)
+    nonce, _, signature = mark.partition(".")
+    forged = ("", "x", f"{nonce}.", f"other.{signature}", f"{nonce}.{signature[:-1]}", "\ud800.\xff")
+    assert not any(attempts.knows("ann", one) for one in forged)
+    with_password(site)
+    stranger = site.browser()
+    stranger.cookies.set(site.door.mark, mark)  # of another account
+    codes = [
+        stranger.post("/login", json={"login": "ann", "password": f"guess {n} xxx"}).status_code for n in range(11)
+    ]
+    assert codes == [403] * 10 + [429]
+
+
+def test_many_names_from_one_address_are_limited_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hearken.server.security.MOST_OF_ADDRESS", 25)
+    monkeypatch.setattr(Passwords, "check", lambda *_: False)
+    codes = [site.browser().post("/login", json={"login": f"name {n}", "password": "x"}).status_code for n in range(27)]
+    assert codes == [403] * 25 + [429] * 2
+    assert site.browser(client=("192.0.2.7", 1)).post("/login", json={"login": "x", "password": "x"}).status_code == 403
+
+
+def test_attempts_count_for_a_time_and_survive_the_server(store: FeedbackStore) -> None:
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    access = Access(store._database, lambda: now[0])
+    assert [access.attempt({"a": 2, "b": 9}, 60) for _ in range(2)] == [0, 0]
+    assert access.attempt({"a": 2, "b": 9}, 60) == 60 and access.attempt({"b": 3}, 60) == 0  # the third was not counted
+    assert access.attempt({"b": 3}, 60) == 60
+    now[0] += timedelta(seconds=59)
+    again = Access(store._database, lambda: now[0])
+    assert again.attempt({"a": 2}, 60) == 1
+    again.forgive(one=["a"])
+    assert again.attempt({"a": 2}, 60) == 0 and again.attempt({"a": 2}, 60) == 1
+    again.forgive(all=["a"])
+    assert [again.attempt({"a": 2}, 60) for _ in range(3)] == [0, 0, 60]
+    now[0] += timedelta(seconds=60)
+    assert again.attempt({"a": 2, "b": 3}, 60) == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("testclient", "?"),
+    ],
+)
+def test_an_address_is_counted_as_the_house_it_stands_for(address: str, counted: str) -> None:
+    assert address_of(Request({"type": "http", "client": (address, 1), "headers": []})) == counted
+
+
+def test_passwords_are_hashed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60 at once, strangers' and known browsers': never more than two together, a few wait, the others are told."""
+    passwords, running, most = Passwords(at_once=2, waiting=3), [], []
+    started = threading.Barrier(60)
+
+    def verify(*_: object) -> bool:
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+        return True
+
+    monkeypatch.setattr(passwords, "_hasher", SimpleNamespace(verify=verify))
+
+    def check(n: int) -> int:
+        started.wait(30)
+        try:
+            return 200 if passwords.check("hash", "x", known=n % 2 == 0) else 403
+        except ApiError as error:
+            assert error.headers and error.headers["Retry-After"]
+            return error.status
+
+    with ThreadPoolExecutor(60) as pool:
+        codes = Counter(pool.map(check, range(60)))
+    assert max(most) == 2 and 10 <= codes[200] < 60 and codes[200] + codes[503] == 60
+
+
+def test_a_server_too_busy_to_check_a_password_counts_no_attempt(site: Site) -> None:
+    with_password(site)
+    right = {"login": "ann", "password": "correct horse"}
+    site.app.state.passwords = Passwords(at_once=0, waiting=0)
+    for _ in range(MOST_TRIES + 1):
+        answer = site.browser().post("/login", json=right)
+        assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0
+    site.app.state.passwords = Passwords()
+    assert site.browser().post("/login", json=right).status_code == 200
+
+
+def test_strange_characters_in_a_password_are_characters(site: Site) -> None:
+    visitor = site.enter()
+    said = b'{"login": "ann", "password": "correct \\u0000 \\ud83d\\ude00"}'
+    headers = {"Content-Type": "application/json"}
+    assert visitor.http.post("/account", content=said, headers=headers).status_code == 200
+    assert site.browser().post("/login", content=said, headers=headers).status_code == 200
+    assert site.browser().post("/login", content=said.replace(b"u0000", b"u0001"), headers=headers).status_code == 403
+
+
+def test_a_right_link_is_never_kept_waiting(site: Site) -> None:
+    browser = site.browser()
+    for n in range(12):
+        browser.post("/enter", json={"secret": f"guess-{n}"})
+    secret, _ = site.store.access.invite("labeler")
+    assert browser.post("/enter", json={"secret": secret}).status_code == 200
 
 
 def test_guessing_links_is_limited(site: Site) -> None:
@@ -230,6 +376,24 @@ def test_requests_that_are_too_long_are_refused(site: Site) -> None:
 
     answer = visitor.http.post("/api/v1/claims", content=slowly(), headers={"Content-Type": "application/json"})
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/login", "/enter", "/account", "/api/v1/claims", "/api/v1/prompts"])
+def test_of_strangers_no_long_body_is_read(site: Site, path: str) -> None:
+    """Neither one whose length is told before, nor one that comes piece by piece; nor with a made-up token."""
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(20):
+            yield b" " * 10_000
+
+    for headers in ({}, {"Authorization": "Bearer made-up"}, {"Cookie": f"{site.door.cookie}=made-up"}):
+        kind = {"Content-Type": "application/json"} | headers
+        assert site.browser().post(path, content=b" " * 64_001, headers=kind).status_code == 401
+        assert site.browser().post(path, content=pieces(), headers=kind).status_code == 401
+    owner = site.enter("owner")
+    body = json.dumps({"prompts": [{"content": "x" * 100_000}]})
+    if path == "/api/v1/prompts":
+        assert owner.http.post(path, content=body, headers={"Content-Type": "application/json"}).status_code == 200
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------

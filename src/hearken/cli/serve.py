@@ -26,6 +26,15 @@ def serve(
     public_url: Annotated[str, typer.Option(metavar="URL", help="How people reach it, behind a proxy.")] = "",
     certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS certificate (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A proxy that is believed about where requests come from (X-Forwarded-For): an address or a range, "
+            "as 10.0.0.0/8. Repeat for several.",
+            show_default="none",
+        ),
+    ] = None,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the link in a browser.")] = True,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -46,6 +55,12 @@ def serve(
         if not path.is_file():
             raise UserError(f"{path} is not a file", "Name files in PEM form")
 
+    if public_url and not trusted_proxy:
+        typer.echo(
+            "No --trusted-proxy is named: everybody behind your proxy counts as one address, in attempts to log in and "
+            "in connections.", err=True,
+        )  # fmt: skip
+
     def ready(address: Address) -> None:
         said: dict[str, Any] = {"address": address.url}
         if address.link:
@@ -62,5 +77,5 @@ def serve(
     run(
         None if database is not None and not (project / "hearken.yaml").is_file() else project,
         database=database, host=host, port=port, public_url=public_url, certificate=files,
-        open_browser=open_ and sys.stdout.isatty() and not as_json, on_ready=ready,
+        trusted_proxies=trusted_proxy or (), open_browser=open_ and sys.stdout.isatty() and not as_json, on_ready=ready,
     )  # fmt: skip

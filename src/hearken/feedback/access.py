@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field
-from sqlalchemy import Table, bindparam, delete, func, select, update
+from sqlalchemy import Table, and_, bindparam, case, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from hearken.errors import UserError
@@ -21,6 +22,7 @@ from hearken.feedback.database import Database
 from hearken.feedback.records import Labeler, Record, new_id, utc_now
 from hearken.feedback.schema import (
     Accounts,
+    Attempts,
     Audit,
     Invites,
     Labelers,
@@ -76,6 +78,8 @@ class Token(Record):
     scopes: tuple[Scope, ...]
     labeler_id: str | None = None
     """Whose judgments it gives; needed for the scope "label"."""
+    made_by: str | None = None
+    """Who made it, as the audit trail names them; None for the command line and for tokens of before."""
     id: str = Field(default_factory=new_id)
     created: AwareDatetime = Field(default_factory=utc_now)
     expires: AwareDatetime | None = None
@@ -121,6 +125,14 @@ class AuditEntry(Record):
 
 
 _TOKEN = select(Tokens).where(Tokens.c.hash == bindparam("hash"))
+
+
+class _UsedUp(Exception):
+    """Nothing shall be counted: one of the keys is used up for so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 def digest(secret: str) -> str:
@@ -224,11 +236,12 @@ class Access:
     # -- sessions ------------------------------------------------------------------------------------------------
 
     def open_session(self, account_id: str, days: float = SESSION_DAYS) -> tuple[str, Session]:
-        """Log somebody in. Returns the cookie's secret and the session; sessions that are over are cleared away."""
+        """Log somebody in. Returns the cookie's secret and the session; what is over is cleared away."""
         secret, now = secrets.token_urlsafe(32), self._clock()
         session = Session(account_id=account_id, id=digest(secret), created=now, expires=now + timedelta(days=days))
         with self._database.write() as connection:
             connection.execute(delete(Sessions).where(Sessions.c.expires <= now))
+            connection.execute(delete(Attempts).where(Attempts.c.until <= now))
             connection.execute(Sessions.insert(), to_row(session))
         return secret, session
 
@@ -246,6 +259,52 @@ class Access:
         """Log out."""
         with self._database.write() as connection:
             connection.execute(delete(Sessions).where(Sessions.c.id == session_id))
+
+    # -- attempts to come in -------------------------------------------------------------------------------------
+
+    def attempt(self, most: Mapping[str, int], seconds: float) -> float:
+        """Count an attempt, before it is made, under each of the keys, unless one of them is used up.
+
+        The count is one for all servers on this database, so that attempts at the same moment do not slip past it.
+
+        Args:
+            most: attempts allowed by key.
+            seconds: for how long they count, from the first one on.
+
+        Returns:
+            0 where it may be made, otherwise after how many seconds.
+        """
+        now = self._clock()
+        keys = {digest(key): allowed for key, allowed in sorted(most.items())}
+        with self._database.read() as connection:  # a flood of attempts too many writes nothing
+            known = select(Attempts).where(Attempts.c.key.in_(keys), Attempts.c.until > now)
+            for row in connection.execute(known).mappings():
+                if row["count"] >= keys[row["key"]]:
+                    return float((row["until"] - now).total_seconds())
+        insert = sqlite.insert if self._database.path else postgresql.insert
+        over, until = Attempts.c.until <= now, now + timedelta(seconds=seconds)
+        try:
+            with self._database.write(durable=False) as connection:
+                for key, allowed in sorted(keys.items()):  # always in this order: nobody waits for each other
+                    first = insert(Attempts).values(key=key, count=1, until=until)
+                    again = {
+                        "count": case((over, 1), else_=Attempts.c.count + 1),
+                        "until": case((over, until), else_=Attempts.c.until),
+                    }
+                    counted = first.on_conflict_do_update(index_elements=["key"], set_=again)
+                    count, end = connection.execute(counted.returning(Attempts.c.count, Attempts.c.until)).one()
+                    if count > allowed:
+                        raise _UsedUp(float((end - now).total_seconds()))
+        except _UsedUp as used_up:
+            return used_up.seconds
+        return 0.0
+
+    def forgive(self, *, one: Collection[str] = (), all: Collection[str] = ()) -> None:
+        """Take an attempt back under the keys ``one``, and every attempt under the keys ``all``."""
+        with self._database.write(durable=False) as connection:
+            some = and_(Attempts.c.key.in_(map(digest, one)), Attempts.c.count > 0)
+            connection.execute(update(Attempts).where(some).values(count=Attempts.c.count - 1))
+            connection.execute(delete(Attempts).where(Attempts.c.key.in_(map(digest, all))))
 
     # -- invites -------------------------------------------------------------------------------------------------
 
@@ -265,13 +324,16 @@ class Access:
         """Use an invitation up: the account it opens, made now unless it names one. None where it is not (or no more)
         valid. Of two who try at once, one comes in.
         """
-        now = self._clock()
-        valid = (Invites.c.hash == digest(secret), Invites.c.used.is_(None), Invites.c.revoked.is_(None))
+        now, is_it = self._clock(), Invites.c.hash == digest(secret)
+        valid = (is_it, Invites.c.used.is_(None), Invites.c.revoked.is_(None), Invites.c.expires > now)
+        with self._database.read() as connection:  # guesses make nobody wait who writes
+            if connection.scalar(select(Invites.c.id).where(*valid)) is None:
+                return None
         with self._database.write() as connection:
-            taken = update(Invites).where(*valid, Invites.c.expires > now).values(used=now)
+            taken = update(Invites).where(*valid).values(used=now)
             if connection.execute(taken).rowcount == 0:
                 return None
-            row = connection.execute(select(Invites).where(Invites.c.hash == digest(secret))).mappings().one()
+            row = connection.execute(select(Invites).where(is_it)).mappings().one()
             if row["account_id"] is not None:
                 account = self._account(connection, row["account_id"])
                 return account if account.status == "active" else None
@@ -291,8 +353,9 @@ class Access:
     # -- API tokens ----------------------------------------------------------------------------------------------
 
     def add_token(
-        self, name: str, scopes: Collection[Scope], *, labeler_id: str | None = None, days: float | None = None
-    ) -> tuple[str, Token]:
+        self, name: str, scopes: Collection[Scope], *, labeler_id: str | None = None, days: float | None = None,
+        made_by: str | None = None,
+    ) -> tuple[str, Token]:  # fmt: skip
         """Make a token. Returns its secret, which is nowhere kept, and the record.
 
         Raises:
@@ -300,7 +363,10 @@ class Access:
         """
         secret, now = f"hearken_{secrets.token_urlsafe(32)}", self._clock()
         expires = None if days is None else now + timedelta(days=days)
-        token = Token(name=name, scopes=tuple(sorted(set(scopes))), labeler_id=labeler_id, created=now, expires=expires)
+        token = Token(
+            name=name, scopes=tuple(sorted(set(scopes))), labeler_id=labeler_id, made_by=made_by, created=now,
+            expires=expires,
+        )  # fmt: skip
         if "label" in scopes and labeler_id is None:
             raise UserError("a token that judges needs a labeler", "Name one as labeler_id")
         with self._database.write() as connection:

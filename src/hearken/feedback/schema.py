@@ -262,6 +262,15 @@ class SessionRow(Base):
     expires: Mapped[datetime]
 
 
+class AttemptRow(Base):
+    """Attempts to come in, by a hash of who tries what, until they no longer count."""
+
+    __tablename__ = "attempts"
+    key: Mapped[str] = mapped_column(String, primary_key=True)
+    count: Mapped[int] = mapped_column(Integer)
+    until: Mapped[datetime]
+
+
 class TokenRow(Base):
     """Tokens of the HTTP API, hashed."""
 
@@ -271,6 +280,7 @@ class TokenRow(Base):
     name: Mapped[Any] = mapped_column(Json)
     scopes: Mapped[Any] = mapped_column(Json)
     labeler_id: Mapped[str | None] = mapped_column(ForeignKey("labelers.id"), index=True)
+    made_by: Mapped[str | None] = mapped_column(String)
     created: Mapped[datetime]
     expires: Mapped[datetime | None]
     revoked: Mapped[datetime | None]
@@ -326,6 +336,7 @@ Tombstones = cast(Table, TombstoneRow.__table__)
 Settings = cast(Table, SettingsRow.__table__)
 Accounts = cast(Table, AccountRow.__table__)
 Sessions = cast(Table, SessionRow.__table__)
+Attempts = cast(Table, AttemptRow.__table__)
 Tokens = cast(Table, TokenRow.__table__)
 Invites = cast(Table, InviteRow.__table__)
 Webhooks = cast(Table, WebhookRow.__table__)

@@ -21,7 +21,7 @@ from hearken.loop.goal import Goal
 from hearken.server import api, chat, labeler, owner
 from hearken.server.desk import Desk
 from hearken.server.pages import HERE, Elsewhere, page, send
-from hearken.server.security import RETRY_AFTER, ApiError, Door, Guard, Limit, Passwords, explain, visitor
+from hearken.server.security import RETRY_AFTER, ApiError, Attempts, Door, Guard, Passwords, explain, visitor
 from hearken.server.webhooks import Caller
 
 
@@ -52,7 +52,7 @@ def create_app(
     )  # fmt: skip
     app.state.store, app.state.door, app.state.desk = store, door, Desk(store)
     app.state.policy, app.state.media, app.state.goal = policy, media, goal
-    app.state.passwords, app.state.limit = Passwords(), Limit(most=10, seconds=900)
+    app.state.passwords, app.state.attempts = Passwords(), Attempts(store.access, app.state.desk.salt)
     app.add_exception_handler(ApiError, _explain)
     app.add_exception_handler(UserError, _explain)
     app.add_exception_handler(Elsewhere, send)

@@ -17,11 +17,11 @@ from hearken.server.pages import Elsewhere, page, person
 from hearken.server.render import to_html
 from hearken.server.security import (
     ApiError,
+    Attempts,
     Judge,
-    Limit,
     Passwords,
     Who,
-    client_keys,
+    address_of,
     door_of,
     same_origin,
     store_of,
@@ -96,12 +96,10 @@ def enter(request: Request) -> HTMLResponse:
 @router.post("/enter")
 def redeem(request: Request, given: Secret) -> JSONResponse:
     """Use an invite link up."""
-    limit, keys = _limit(request), client_keys(request)
     _check_origin(request)
-    limit.check(*keys)
     account = store_of(request).access.redeem(given.secret)
     if account is None:
-        limit.fail(*keys)
+        _attempts(request).wrong_link(address_of(request))
         raise ApiError(403, "this link does not work (any more)", "Links work once. Ask for a new one")
     return _welcome(request, account, "came by link")
 
@@ -118,23 +116,23 @@ def login_page(request: Request) -> Response:
 @router.post("/login")
 def login(request: Request, given: Login) -> JSONResponse:
     """Log in with name and password."""
-    limit, keys = _limit(request), client_keys(request, [given.login])
     _check_origin(request)
-    limit.check(*keys)
+    attempts, passwords = _attempts(request), _passwords(request)
     account = store_of(request).access.account_by_login(given.login)
-    passwords: Passwords = request.app.state.passwords
-    if not passwords.check(account.password if account else None, given.password) or account is None:
-        limit.fail(*keys)
-        raise ApiError(403, "name or password is wrong", "Or ask for a new link")
+    mark = request.cookies.get(door_of(request).mark, "")
+    known = account is not None and attempts.knows(account.id, mark)
+    with attempts.password(address_of(request), given.login, mark if known else None):
+        right = passwords.check(account.password if account else None, given.password, known)
+        if not right or account is None:
+            raise ApiError(403, "name or password is wrong", "Or ask for a new link")
     if account.status != "active":
         raise ApiError(403, "this account is closed", "Ask the owner of this project")
-    limit.forget(*keys)
     return _welcome(request, account, "logged in")
 
 
 def _welcome(request: Request, account: Account, action: str) -> JSONResponse:
     """A new session, whatever the browser had before."""
-    access, door = store_of(request).access, door_of(request)
+    access, door, attempts = store_of(request).access, door_of(request), _attempts(request)
     old = access.session(request.cookies.get(door.cookie, ""))
     if old is not None:
         access.close_session(old[0].id)
@@ -142,6 +140,8 @@ def _welcome(request: Request, account: Account, action: str) -> JSONResponse:
     access.note(f"account:{account.id}", action)
     answer = JSONResponse({"next": _start(account)})
     door.give(answer, secret)
+    if not attempts.knows(account.id, request.cookies.get(door.mark, "")):
+        door.remember(answer, attempts.mark(account.id))
     return answer
 
 
@@ -155,9 +155,14 @@ def logout(request: Request) -> Response:
     return answer
 
 
-def _limit(request: Request) -> Limit:
-    limit: Limit = request.app.state.limit
-    return limit
+def _attempts(request: Request) -> Attempts:
+    attempts: Attempts = request.app.state.attempts
+    return attempts
+
+
+def _passwords(request: Request) -> Passwords:
+    passwords: Passwords = request.app.state.passwords
+    return passwords
 
 
 def _check_origin(request: Request) -> None:
@@ -235,9 +240,8 @@ def change_login(request: Request, new: NewLogin) -> JSONResponse:
     found = who(request)
     if found.account is None:
         raise ApiError(403, "this page is for people")
-    passwords: Passwords = request.app.state.passwords
     access = store_of(request).access
-    hashed = passwords.hash(new.password)
+    hashed = _passwords(request).hash(new.password)
     changed = access.change_account(found.account.id, login=new.login, password=hashed)
     return _welcome(request, changed, "chose a password")
 

@@ -12,7 +12,7 @@ import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from hearken.feedback.access import Role
 from hearken.feedback.database import parse_url
 from hearken.feedback.examples import Message
 from hearken.feedback.store import FeedbackStore
+from hearken.server.connections import Bounds, Connection, networks, watch
 from hearken.server.security import LOOPBACK, Door
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def serve(
     port: int = 8765,
     public_url: str = "",
     certificate: tuple[Path, Path] | None = None,
+    trusted_proxies: Sequence[str] = (),
     role: Role = "owner",
     landing: str = "",
     policy: Policy | None = None,
@@ -65,6 +67,8 @@ def serve(
         port: port; 0 takes a free one.
         public_url: how people reach it, behind a proxy: ``https://label.example.org``.
         certificate: files of the TLS certificate and its key.
+        trusted_proxies: addresses and ranges of the proxies whose word about where a request comes from
+            (``X-Forwarded-For``) is believed; nobody else's is.
         role: whose link is given out: the owner's, or a labeler's (for the person at this machine).
         landing: where that link leads, e.g. ``/label``; by default to where that person works.
         policy: whom labelers may talk to, see `app.create_app`; by default the project's newest policy, when needed.
@@ -79,6 +83,7 @@ def serve(
     from hearken.server.app import create_app
 
     location, media = _where(project, database)
+    bounds = Bounds(trusted=networks(trusted_proxies, "--trusted-proxy"), together=_most_connections())
     policy = policy or (_Newest(project) if project is not None else None)
     local = host in LOOPBACK
     with FeedbackStore(location) as store, alone(location), _listen(host, port) as listener:
@@ -106,7 +111,7 @@ def serve(
             if open_browser and link:
                 _open(link)
 
-        _run(app, listener, certificate, ready, until)
+        _run(app, listener, certificate, bounds, ready, until)
 
 
 def _where(project: Path | str | None, database: str | Path | None) -> tuple[str | Path, Path | None]:
@@ -151,6 +156,16 @@ def _hosts(host: str, public_url: str) -> frozenset[str]:
     if host in LOOPBACK or public:
         return LOOPBACK | {host} | ({public} if public else set())
     return frozenset()
+
+
+def _most_connections() -> int:
+    """As many as leave half of this process's open files for the database, the pages and the pictures."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return Bounds.together
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return Bounds.together if files == resource.RLIM_INFINITY else min(Bounds.together, max(files // 2, 16))
 
 
 def _bracket(host: str) -> str:
@@ -236,19 +251,21 @@ def _open(link: str) -> None:
 
 
 def _run(
-    app: Any, listener: socket.socket, certificate: tuple[Path, Path] | None, ready: Callable[[], None],
-    until: Callable[[], bool] | None,
+    app: Any, listener: socket.socket, certificate: tuple[Path, Path] | None, bounds: Bounds,
+    ready: Callable[[], None], until: Callable[[], bool] | None,
 ) -> None:  # fmt: skip
     import uvicorn
 
     key, chain = (None, None) if certificate is None else (str(certificate[1]), str(certificate[0]))
+    protocol: Any = partial(Connection, bounds)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5,
-        ssl_keyfile=key, ssl_certfile=chain,
+        app, http=protocol, ws="none", log_level="error", access_log=False, server_header=False,
+        timeout_graceful_shutdown=5, proxy_headers=bool(bounds.trusted),
+        forwarded_allow_ips=[str(one) for one in bounds.trusted], ssl_keyfile=key, ssl_certfile=chain,
     )  # fmt: skip
     server = uvicorn.Server(config)
 
-    async def watch() -> None:
+    async def wait() -> None:
         while not server.started:
             await asyncio.sleep(0.02)
         await asyncio.to_thread(ready)
@@ -259,12 +276,15 @@ def _run(
                 return
 
     async def main() -> None:
-        watching = asyncio.create_task(watch())
+        waiting = asyncio.create_task(wait())
+        watching = asyncio.create_task(watch(server.server_state.connections))
         try:
             await server.serve(sockets=[listener])
         finally:
+            waiting.cancel()
             watching.cancel()
-        if watching.done() and not watching.cancelled() and watching.exception() is not None:
-            raise watching.exception()  # type: ignore[misc]
+        for task in (waiting, watching):
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     asyncio.run(main())

@@ -7,11 +7,14 @@
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
+import json
 import logging
 import secrets
-import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -20,14 +23,16 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPBearer
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as HTTPScope
 
 from hearken.errors import Unavailable, UserError
-from hearken.feedback.access import SESSION_DAYS, Account, Role, Scope, Session
+from hearken.feedback.access import SESSION_DAYS, Access, Account, Role, Scope, Session
 from hearken.feedback.store import FeedbackStore
 
 log = logging.getLogger(__name__)
@@ -51,6 +56,9 @@ LONGEST_BODY = 4_000_000
 _TOO_LONG = f"the request is longer than {LONGEST_BODY:,} bytes"
 RETRY_AFTER = "5"
 """Seconds after which a fault that passes may be over."""
+LONGEST_OF_STRANGERS = 64_000
+"""Bytes of a body that are read before it is known who sends it."""
+_A_STRANGERS = f"nobody is logged in, and the request is longer than {LONGEST_OF_STRANGERS:,} bytes"
 SHORTEST_PASSWORD = 10
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -80,65 +88,142 @@ class ApiError(Exception):
 
 
 class Passwords:
-    """Argon2id with the library's defaults (RFC 9106, low memory)."""
+    """Argon2id with the library's defaults (RFC 9106, low memory), a few at a time.
 
-    def __init__(self) -> None:
+    Each hash takes 64 MiB and a processor for some hundredths of a second, so strangers who send many passwords at once
+    would take all of both. Beyond a short queue they are told to come again; a browser that has logged in here before
+    has places of its own in the queue.
+
+    Args:
+        at_once: hashes that are computed at the same time.
+        waiting: how many more may wait, of strangers and of known browsers each.
+    """
+
+    def __init__(self, at_once: int = 2, waiting: int = 8) -> None:
         self._hasher = PasswordHasher()
         self._nobody = self._hasher.hash(secrets.token_hex())
+        self._turn = threading.BoundedSemaphore(at_once)
+        self._places = {known: threading.BoundedSemaphore(at_once + waiting) for known in (False, True)}
 
     def hash(self, password: str) -> str:
         """What is stored.
 
         Raises:
             UserError: too short, or absurdly long.
+            ApiError: 503, see `check`.
         """
         if not SHORTEST_PASSWORD <= len(password) <= 1_000:
             raise UserError(f"a password has {SHORTEST_PASSWORD} characters or more", "Some words make a good one")
-        return self._hasher.hash(password)
+        with self._place(known=True):
+            return self._hasher.hash(_bytes(password))
 
-    def check(self, stored: str | None, given: str) -> bool:
-        """Whether it is the right one; takes as long where there is no such account."""
+    def check(self, stored: str | None, given: str, known: bool = False) -> bool:
+        """Whether it is the right one; takes as long where there is no such account.
+
+        Args:
+            stored: what `hash` made; None for nobody.
+            given: the password to be checked.
+            known: asked from a browser that has logged in here before.
+
+        Raises:
+            ApiError: 503 at once where too many wait already; nothing was checked.
+        """
+        with self._place(known):
+            try:
+                return self._hasher.verify(stored or self._nobody, _bytes(given)) and stored is not None
+            except (VerifyMismatchError, InvalidHashError):
+                return False
+
+    @contextmanager
+    def _place(self, known: bool) -> Iterator[None]:
+        places = self._places[known]
+        if not places.acquire(blocking=False):
+            raise ApiError(
+                503, "too many passwords are being checked", "Try again in a few seconds", {"Retry-After": "3"}
+            )
         try:
-            return self._hasher.verify(stored or self._nobody, given) and stored is not None
-        except (VerifyMismatchError, InvalidHashError):
-            return False
+            with self._turn:
+                yield
+        finally:
+            places.release()
 
 
-class Limit:
-    """At most ``most`` failures in ``seconds`` for each key; counted in this process.
+def _bytes(password: str) -> bytes:
+    return password.encode("utf-8", "surrogatepass")
+
+
+COUNTED = 900.0
+"""Seconds for which an attempt counts."""
+MOST_TRIES = 10
+"""Passwords for one name from one address, or from one known browser, and wrong links from one address."""
+MOST_OF_ADDRESS = 300
+"""Passwords from one address for all names together: an office may share one."""
+
+
+class Attempts:
+    """Lets people try passwords so often and no more. Counted first, tried then, in the database: for all servers.
+
+    Whoever guesses uses up their own attempts, by name and address, and those of their address in all. A browser that
+    has logged in before carries a mark that nobody else can make: it has attempts of its own, so that others' guesses
+    lock nobody out there. (After OWASP's "device cookies".)
 
     Args:
-        most: failures allowed.
-        seconds: for how long one counts.
-        clock: seconds from some point on, never back.
+        access: counts them.
+        salt: the database's secret, from which marks are made.
     """
 
-    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._seconds, self._clock = most, seconds, clock
-        self._failures: defaultdict[str, deque[float]] = defaultdict(deque)
+    def __init__(self, access: Access, salt: str) -> None:
+        self._access, self._salt = access, salt
 
-    def check(self, *keys: str) -> None:
-        """Raise ApiError 429 where one of the keys has used its failures up."""
-        now = self._clock()
-        for key in keys:
-            failures = self._failures.get(key)
-            while failures and failures[0] <= now - self._seconds:
-                failures.popleft()
-            if failures and len(failures) >= self._most:
-                wait = str(int(failures[0] + self._seconds - now) + 1)
-                raise ApiError(429, "too many attempts", f"Try again in {wait} seconds", {"Retry-After": wait})
-            if failures is not None and not failures:
-                del self._failures[key]
+    def mark(self, account_id: str) -> str:
+        """For a browser on which this account has just come in."""
+        nonce = secrets.token_urlsafe(12)
+        return f"{nonce}.{self._sign(account_id, nonce)}"
 
-    def fail(self, *keys: str) -> None:
-        """Count a failure."""
-        for key in keys:
-            self._failures[key].append(self._clock())
+    def knows(self, account_id: str, mark: str) -> bool:
+        """Whether this account came in with that mark before."""
+        nonce, _, signature = mark.partition(".")
+        return hmac.compare_digest(self._sign(account_id, nonce).encode(), signature.encode("utf-8", "replace"))
 
-    def forget(self, *keys: str) -> None:
-        """Success: start anew."""
-        for key in keys:
-            self._failures.pop(key, None)
+    def _sign(self, account_id: str, nonce: str) -> str:
+        said = json.dumps(["known browser", account_id, nonce]).encode()
+        return hmac.digest(self._salt.encode(), said, "sha256").hex()
+
+    @contextmanager
+    def password(self, address: str, login: str, mark: str | None) -> Iterator[None]:
+        """Around the check of a password: counted before; forgotten after it, unless it ends with ApiError 403.
+
+        Args:
+            address: where it comes from.
+            login: the name that is tried.
+            mark: of the browser, if it is that account's.
+
+        Raises:
+            ApiError: 429 where it may not be tried.
+        """
+        name, whole = f"login:{mark or address}:{login}", f"address:{address}"
+        most = {name: MOST_TRIES} if mark else {name: MOST_TRIES, whole: MOST_OF_ADDRESS}
+        self._count(most, ", or ask for a new link")
+        try:
+            yield
+        except ApiError as error:
+            if error.status != 403:
+                self._access.forgive(one=most)  # nothing was tried
+            raise
+        self._access.forgive(one=[whole] if whole in most else [], all=[name])
+
+    def wrong_link(self, address: str) -> None:
+        """Count a link that opens nothing; ApiError 429 after too many. A right one is never kept waiting: a link has
+        192 random bits, so nobody guesses one.
+        """
+        self._count({f"link:{address}": MOST_TRIES})
+
+    def _count(self, most: dict[str, int], also: str = "") -> None:
+        wait = self._access.attempt(most, COUNTED)
+        if wait:
+            seconds = str(int(wait) + 1)
+            hint = f"Try again in {seconds} seconds{also}"
+            raise ApiError(429, "too many attempts", hint, {"Retry-After": seconds})
 
 
 @dataclass(frozen=True)
@@ -166,8 +251,17 @@ class Door:
             self.cookie, secret, max_age=SESSION_DAYS * 86_400, httponly=True, secure=self.secure, samesite="lax"
         )
 
+    @property
+    def mark(self) -> str:
+        """Name of the cookie by which a browser is known that has logged in before."""
+        return f"{self.cookie}-known"
+
+    def remember(self, response: Response, mark: str) -> None:
+        """Set it."""
+        response.set_cookie(self.mark, mark, max_age=365 * 86_400, httponly=True, secure=self.secure, samesite="lax")
+
     def take(self, response: Response) -> None:
-        """Remove it."""
+        """Remove the session cookie."""
         response.delete_cookie(self.cookie, httponly=True, secure=self.secure, samesite="lax")
 
 
@@ -208,7 +302,10 @@ def same_origin(request: Request) -> bool:
     """Whether a browser sent this from one of our own pages."""
     origin = request.headers.get("origin")
     if origin is not None:
-        return bool(origin != "null" and urlsplit(origin).netloc == request.headers.get("host"))
+        try:
+            return bool(origin != "null" and urlsplit(origin).netloc == request.headers.get("host"))
+        except ValueError:
+            return False
     return request.headers.get("sec-fetch-site") == "same-origin"
 
 
@@ -288,14 +385,18 @@ class Guard:
             return
         headers = Headers(scope=scope)
         refusal = self._refusal(headers)
-        seen = 0
+        seen, asked = 0, False
 
         async def measured() -> Message:
-            nonlocal seen
+            nonlocal seen, asked
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > LONGEST_BODY:
                 raise HTTPException(413, _TOO_LONG)
+            if seen > LONGEST_OF_STRANGERS and not asked:
+                asked = True
+                if found := await run_in_threadpool(_stranger, Request(scope)):
+                    raise found
             return message
 
         async def careful(message: Message) -> None:
@@ -303,15 +404,20 @@ class Guard:
                 message["headers"] = self._harden(message.get("headers", ()), scope["path"])
             await send(message)
 
-        await (refusal or self._app)(scope, measured, careful)
+        if refusal is None and int(headers.get("content-length", "0")) > LONGEST_OF_STRANGERS:
+            asked = True
+            if found := await run_in_threadpool(_stranger, Request(scope)):
+                refusal = _problem(found.status_code, found.detail, "", dict(found.headers or {}))
+        with suppress(ClientDisconnect):  # it went before its request was there: nobody is left to be answered
+            await (refusal or self._app)(scope, measured, careful)
 
     def _refusal(self, headers: Headers) -> JSONResponse | None:
-        host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname if _plain(host) else None
-        if self._door.hosts and name not in self._door.hosts:
+        if self._door.hosts and _host(headers.get("host", "")) not in self._door.hosts:
             return _problem(400, "this server does not answer to that name")
         length = headers.get("content-length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > LONGEST_BODY:
+        if not length.isascii() or not length.isdigit():
+            return _problem(400, "Content-Length is no number")
+        if len(length) > 15 or int(length) > LONGEST_BODY:
             return _problem(413, _TOO_LONG)
         return None
 
@@ -322,8 +428,24 @@ class Guard:
         return [*others, *self._always, (b"cache-control", keep)]
 
 
-def _plain(host: str) -> bool:
-    return not set(host) & set("/@\\?# ")
+def _host(written: str) -> str | None:
+    """The name in a ``Host`` header; None where it is none."""
+    try:
+        return None if set(written) & set("/@\\?# ") else urlsplit(f"//{written}").hostname
+    except ValueError:
+        return None
+
+
+def _stranger(request: Request) -> HTTPException | None:
+    """Why a long body is not read; None where it is known who sends it."""
+    try:
+        if visitor(request) is not None:
+            return None
+    except Unavailable as error:
+        return HTTPException(503, error.plain, {"Retry-After": RETRY_AFTER})
+    except ApiError:
+        pass
+    return HTTPException(401, _A_STRANGERS)
 
 
 def _problem(
@@ -347,7 +469,12 @@ def explain(request: Request, error: Exception) -> JSONResponse:
     return _problem(400, what, hint)
 
 
-def client_keys(request: Request, login: Iterable[str] = ()) -> list[str]:
-    """What attempts are counted by: the address they come from, and the name they try."""
-    address = request.client.host if request.client else "?"
-    return [f"from:{address}", *(f"login:{name}" for name in login)]
+def address_of(request: Request) -> str:
+    """Where a request comes from, as attempts are counted: of IPv6 the network, as each house has one of its own."""
+    try:
+        address = ipaddress.ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return "?"
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))
+    return str(address)

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from hearken.errors import UserError
 
 FOLDER = Path(__file__).parent
-NEWEST = "0003"
+NEWEST = "0004"
 """The version this code works with: the last one in ``versions``."""
 
 
