@@ -6,6 +6,7 @@ import pytest
 import tiny_models
 import torch
 
+from hearken.models.loading import add_adapter
 from hearken.models.scorers import TokenScorer
 from hearken.rollout import native
 from hearken.rollout.lean import Lean, fits
@@ -31,6 +32,48 @@ def test_logits_are_the_models_own(name: str) -> None:
             if step >= 2:
                 tokens = tokens[:3]
             torch.testing.assert_close(lean.step(tokens), own.step(tokens), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "q_proj,down_proj"])
+@pytest.mark.parametrize("name", LEAN)
+def test_an_adapter_counts_where_it_is_on(name: str, targets: str) -> None:
+    model = tiny_models.causal(name)
+    add_adapter(model, "policy", 3, targets=targets)
+    with torch.no_grad():
+        for parameter in (p for n, p in model.named_parameters() if "lora_B" in n):
+            parameter.normal_(std=0.3)
+    how = SamplingParameters(max_new_tokens=8)
+    found = {}
+    for adapter in ("policy", None):
+        sampler = NativeSampler(TokenScorer(model, adapter=adapter), eos=[3])
+        assert sampler.lean
+        quick = sampler.sample(PROMPTS, 2, how, [1, 2, 3])
+        sampler.lean = False
+        slow = sampler.sample(PROMPTS, 2, how, [1, 2, 3])
+        assert [s.tokens for s in quick] == [s.tokens for s in slow]
+        found[adapter] = [s.logprobs for s in quick]
+        for a, b in zip(quick, slow, strict=True):
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
+    assert found["policy"] != found[None]
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_frozen_weights_in_bf16_are_the_models_own(name: str) -> None:
+    """Nothing is rounded twice: so the gap is that of additions in another order."""
+    model = tiny_models.causal(name)
+    add_adapter(model, "policy", 3)
+    with torch.no_grad():
+        for parameter in (p for n, p in model.named_parameters() if "lora_B" in n):
+            parameter.normal_(std=0.1)
+    scorer = TokenScorer(model)
+    scorer.compute_in("bf16")
+    assert NativeSampler(scorer, eos=[3]).lean
+    with torch.no_grad(), scorer.autocast():
+        own, lean = (native._Packed(scorer, PROMPTS, 1, 3, step) for step in (None, Lean(scorer)))
+        torch.testing.assert_close(own.start(), lean.start(), rtol=0, atol=0)
+        tokens = torch.tensor([3, 4, 5])
+        truth, found = own.step(tokens).float(), lean.step(tokens).float()
+    assert native._apart(found, truth) < 0.02
 
 
 @pytest.mark.parametrize("name", LEAN)

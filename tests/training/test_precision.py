@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import causal
 
+from hearken.models.layout import Group
+from hearken.models.scorers import TokenScorer
 from hearken.training import precision
 from hearken.training.options import TrainingOptions
 from hearken.training.run import Run
+
+GROUPS = [Group([5, 6, 7], [[8, 9]])] * 3
 
 
 def test_bf16_only_where_it_pays() -> None:
@@ -34,14 +39,16 @@ def test_a_step_is_timed_only_where_a_plain_product_gains(monkeypatch: pytest.Mo
 def test_measured_once_recorded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(precision, "measure", lambda *_: calls.append(1) or {"fp32": 1.0, "bf16": 0.1})
+    scorer = TokenScorer(causal("llama"))
     for _ in range(2):
         run = Run(tmp_path, TrainingOptions(device="cpu"), {}, "x")
-        run.choose_precision(lambda: None)
+        run.choose_precision(scorer, GROUPS)
         assert run.precision == "bf16"
+    assert scorer.precision == "bf16"
     assert len(calls) == 1 and json.loads((tmp_path / "run/precision.json").read_text())["precision"] == "bf16"
     with run.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     fixed = Run(tmp_path, TrainingOptions(device="cpu", precision="fp32"), {}, "x")
-    fixed.choose_precision(lambda: pytest.fail("measured"))
+    fixed.choose_precision(TokenScorer(causal("llama")), GROUPS)
     with fixed.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

@@ -122,8 +122,7 @@ def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
     total = max(round(options.epochs * order.steps_per_epoch), 1)
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label=options.stage.upper())
-    run.choose_precision(lambda: scorer(lay_out(groups[:2], scorer.device)).logprobs.sum().backward())
-    optimiser.adam.zero_grad()
+    run.choose_precision(scorer, groups)
     reference = Reference(ready.reference, groups, run, options)
     held_out = Reference(ready.reference, [j.group for j in ready.held_out], run, options)
 

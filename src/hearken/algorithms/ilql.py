@@ -97,8 +97,7 @@ def run(inputs: Inputs, options: ILQLOptions, out: Path) -> Artifact:
     total = max(round(options.epochs * order.steps_per_epoch), 1)
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser, "target": Target(scorer)}, label="ILQL")
-    run.choose_precision(lambda: losses(scorer, data[:4], 1.0, options).total.backward())
-    optimiser.adam.zero_grad()
+    run.choose_precision(scorer, [group for group, _ in data])
 
     for step in run.steps(total):
         batch = [data[i] for i in order.rows(step)]

@@ -163,8 +163,7 @@ def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
     total = max(round(options.epochs * len(data) / order.batch), 1)
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label="KTO")
-    run.choose_precision(lambda: scorer(lay_out([data[0].group], scorer.device)).logprobs.sum().backward())
-    optimiser.adam.zero_grad()
+    run.choose_precision(scorer, [o.group for o in data])
     fixed = Sums(ready.reference, data, run, options)
     held_out = Sums(ready.reference, ready.held_out, run, options)
 

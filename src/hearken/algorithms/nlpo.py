@@ -34,6 +34,7 @@ def load(inputs: Inputs, options: NLPOOptions) -> ppo.Ready:
         raise UserError(f"NLPO cannot mask a {type(plain.model).__name__}", "Use ppo")
     masked = MaskedScorer(plain.model, options.mask_top_p, options.mask_top_k, plain.path, plain.adapter)
     ready.models.policy = masked
+    plain.compute_like(masked)
     return replace(ready, policy=replace(ready.policy, scorer=masked))
 
 

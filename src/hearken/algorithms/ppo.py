@@ -25,12 +25,12 @@ from hearken.algorithms.ppo_options import ASKED, CriticOptions, PPOOptions
 from hearken.algorithms.rollouts import (
     ROLLOUTS,
     Batch,
+    beginnings,
     described,
     minibatches,
     open_prompts,
     roll_out,
     sampling_figures,
-    trial,
 )
 from hearken.algorithms.stage import Inputs
 from hearken.algorithms.watch import NO_PROMPTS, ByScore, Judge, Prompts, Watch, set_apart
@@ -191,6 +191,7 @@ def open_models(inputs: Inputs, options: CriticOptions, policy: TextPolicy, know
     reward = open_reward(inputs.reward, policy, known, options, network)
     value = ValueScorer(value_network, adapter="value" if shared else None)
     probe(value, policy.encoder.max_length)
+    value.compute_like(policy.scorer)
     if not learned:
         torch.nn.init.zeros_(value.output.weight)  # nothing is known of the reward's scale
     return Models(policy.scorer, reference, value, reward)
@@ -227,9 +228,8 @@ def improve(
         watch = Watch(ready.judge, policy, models.reference, models.reward, ready.held_out, options)
         states["watch"] = watch
     run = Run(out, options, states, label=options.stage.upper(), records=[ROLLOUTS])
+    run.choose_precision(models.policy, beginnings(ids))
     sampler = NativeSampler(models.policy, policy.stop)
-    run.choose_precision(lambda: trial(models.policy, ids, options).backward())
-    actor.adam.zero_grad()
 
     for step in run.steps(iterations):
         chosen = order.endless(step)

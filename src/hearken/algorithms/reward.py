@@ -12,7 +12,7 @@ borrows from all and differs where its judgments say so; who says nothing of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.reward_options import RewardOptions
@@ -33,6 +33,7 @@ from hearken.feedback.splits import labeler_value, of_labelers
 from hearken.feedback.weighting import multiply, reweight
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import merge_adapter, new_reward, save, score_head
+from hearken.models.precision import restore
 from hearken.models.scorers import RewardScorer, probe
 from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, rating_regression, thumb_bce
 from hearken.rewards.learned import LearnedReward
@@ -54,6 +55,8 @@ class Ready:
     held_out: list[Judged]
     references: list[Group]
     facts: dict[str, Any]
+    original: Callable[[], PreTrainedModel]
+    """Loads the network once more as it was before training."""
 
 
 def load(inputs: Inputs, options: RewardOptions) -> Ready:
@@ -70,9 +73,12 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
         counted = reweight(train, options.labeler_weights, options.population)
         train, weighing = counted.rows, {"labeler_weights": counted.by_labeler, "effective": counted.effective}
     heads = tastes(train, options.by, options.weights) if options.by else weighted(attributes(train), options.weights)
-    model, tokenizer = new_reward(
-        inputs.model, options.seed, eos=options.eos, device=device_of(options.device), attributes=heads, by=options.by
-    )
+
+    def network() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        device = device_of(options.device)
+        return new_reward(inputs.model, options.seed, eos=options.eos, device=device, attributes=heads, by=options.by)
+
+    model, tokenizer = network()
     model.config.hearken_pooling = options.pooling
     encoder = text_encoder(tokenizer, model, options)
     data, held_out = (judgments(some, encoder, options.by) for some in (train, kept))
@@ -89,7 +95,7 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     if scorer.attributes:
         more["attributes"] = model.config.hearken_attribute_weights
     facts = rows.facts | more | weighing | {"truncation": encoder.truncation.say()}
-    return Ready(scorer, tokenizer, data, held_out, references, facts)
+    return Ready(scorer, tokenizer, data, held_out, references, facts, lambda: network()[0])
 
 
 def attributes(rows: Sequence[Example]) -> list[str]:
@@ -154,6 +160,8 @@ def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
     if "effective" in ready.facts:
         metrics["effective_judgments"] = ready.facts["effective"]
     metrics |= {"train_loss": run.history[-1]["loss"], "steps": run.step}
+    if options.lora and run.precision == "bf16":  # into weights in bf16, what was learnt would be lost in part
+        restore(scorer.model, ready.original())
     save(merge_adapter(scorer.model), ready.tokenizer, out)
     artifact = finish(
         out, "reward", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
@@ -190,8 +198,7 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ou
     judged_in_all = sum(j.weight for j in data) or 1.0
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label="Reward model")
-    run.choose_precision(lambda: losses(scorer, data[:4], options).sum().backward())
-    optimiser.adam.zero_grad()
+    run.choose_precision(scorer, [j.group for j in data])
 
     for step in run.steps(total):
         batch = [elements[i] for i in order.rows(step)]

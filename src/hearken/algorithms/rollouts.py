@@ -18,7 +18,7 @@ from hearken.domains.text.data import Reader, Rows, nothing_fits, prompts
 from hearken.domains.text.loading import TextPolicy, open_policy
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
-from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.layout import Group, Layout
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.kl import sequence_kl
 from hearken.objectives.reduce import masked_mean
@@ -115,8 +115,7 @@ def set_up(policy: TextPolicy, ids: Sequence[list[int]], options: RolloutOptions
     iterations, updates = max(options.episodes // options.batch, 1), options.epochs * options.minibatches
     optimiser = Optimiser([policy.scorer], options, iterations * updates)
     run = Run(out, options, {"policy": optimiser}, label=label, records=[ROLLOUTS])
-    run.choose_precision(lambda: trial(policy.scorer, ids, options).backward())
-    optimiser.adam.zero_grad()
+    run.choose_precision(policy.scorer, beginnings(ids))
     order = Order(len(ids), options.batch // options.samples, options.seed)
     return Loop(iterations, updates, order, optimiser, run, NativeSampler(policy.scorer, policy.stop))
 
@@ -218,10 +217,9 @@ def minibatches(size: int, step: int, options: RolloutOptions) -> list[list[int]
     return found
 
 
-def trial(scorer: TokenScorer, ids: Sequence[list[int]], options: RolloutOptions) -> Tensor:
-    """A small forward pass, for measuring precision."""
-    groups = [Group(p, [[p[-1]] * min(options.max_new_tokens, 64)]) for p in ids[:16]]
-    return scorer(lay_out(groups, scorer.device)).logprobs.sum()
+def beginnings(ids: Sequence[list[int]]) -> list[Group]:
+    """A few prompts with some response or other, to measure precision with."""
+    return [Group(p, [p]) for p in ids[:16]]
 
 
 def sampling_figures(batch: Batch) -> dict[str, float]:

@@ -59,8 +59,7 @@ def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
     total = max(round(options.epochs * order.steps_per_epoch), 1)
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label="SFT")
-    run.choose_precision(lambda: summed_nll(scorer, data[:4]).backward())
-    optimiser.adam.zero_grad()
+    run.choose_precision(scorer, data)
 
     for step in run.steps(total):
         run.batch = batch = [data[i] for i in order.rows(step)]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hearken.algorithms.ppo import KLControl, Models, Ready, Rollout, collect, open_models
-from hearken.algorithms.rollouts import ROLLOUTS, described, open_prompts, sampling_figures, trial
+from hearken.algorithms.rollouts import ROLLOUTS, beginnings, described, open_prompts, sampling_figures
 from hearken.algorithms.stage import Inputs
 from hearken.algorithms.trpo_options import TRPOOptions
 from hearken.domains.text.rewarding import prompt_facts
@@ -106,9 +106,8 @@ def run(inputs: Inputs, options: TRPOOptions, out: Path) -> Artifact:
     critic = Optimiser([models.value], options, iterations * options.value_steps)
     states: dict[str, Stateful] = {"policy": weights, "value": critic, "control": control}
     run = Run(out, options, states, label="TRPO", records=[ROLLOUTS])
+    run.choose_precision(models.policy, beginnings(ids))
     sampler = NativeSampler(models.policy, policy.stop)
-    run.choose_precision(lambda: trial(models.policy, ids, options).backward())
-    weights.gradient()
 
     for step in run.steps(iterations):
         chosen = order.endless(step)

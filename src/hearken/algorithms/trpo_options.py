@@ -14,6 +14,8 @@ class TRPOOptions(CriticOptions):
 
     stage: ClassVar[str] = "trpo"
 
+    precision: Literal["fp32"] = "fp32"
+    """A step's length in KL is measured by small differences, which bf16 would drown."""
     epochs: Literal[1] = 1  # type: ignore[assignment]
     """One step of the policy on each batch."""
     minibatches: Literal[1] = 1  # type: ignore[assignment]

@@ -21,6 +21,7 @@ from hearken.errors import UserError
 from hearken.feedback.examples import Content, Document
 from hearken.models.layout import Group, Layout
 from hearken.models.loading import load_reward, load_tokenizer
+from hearken.models.precision import to_read
 from hearken.models.scorers import RewardScorer, TokenScorer, probe
 from hearken.objectives.kl import sequence_kl
 from hearken.objectives.language import nll, perplexity
@@ -31,6 +32,7 @@ from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.intervals import Interval, cluster_bootstrap
 from hearken.training.forward import gather
 from hearken.training.options import TextOptions
+from hearken.training.precision import recorded
 
 TOKENS = 8192
 
@@ -179,6 +181,7 @@ class Judge:
         self.scorer = RewardScorer(network).requires_grad_(False)
         self.encoder: TextEncoder = text_encoder(load_tokenizer(name), network, TextOptions(long_prompts="truncate"))
         probe(self.scorer, self.encoder.max_length)
+        self.scorer.compute_in(to_read(network, recorded(name)))
 
     def __call__(
         self,

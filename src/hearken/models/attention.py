@@ -71,6 +71,7 @@ class KVCache:
     """Preallocated keys and values of ``rows`` responses: prompt columns first (right-padded), then response columns.
 
     Filled by a packed pass over the prompts (each once), then one column a step. Finished rows are removed with `keep`.
+    In the precision of the computation; keys (rows, heads, d, columns) stand as the product with a query wants them.
     """
 
     def __init__(self, layout: Layout, parent: Tensor, new_tokens: int) -> None:
@@ -111,11 +112,14 @@ class KVCache:
         """The prompts' pass: attention as in training, keys and values kept."""
         assert self.layout is not None
         grid = self.layout.whole
-        for store, x in ((self.keys, k), (self.values, v)):
-            rows = grid.spread(x[0].transpose(0, 1))
-            cells = x.new_zeros(len(self.parent), rows.shape[1], self.capacity, rows.shape[3])
-            cells[:, :, : self.prompt_width] = rows[self.parent]
-            store[layer] = cells
+        kind = k.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else k.dtype
+        key, value = (grid.spread(x[0].transpose(0, 1)).to(low)[self.parent] for x in (k, v))
+        rows, heads, _, d = key.shape
+        self.keys[layer] = key.new_zeros(rows, heads, d, self.capacity)
+        self.keys[layer][..., : self.prompt_width] = key.transpose(2, 3)
+        self.values[layer] = value.new_zeros(rows, heads, self.capacity, value.shape[3])
+        self.values[layer][:, :, : self.prompt_width] = value
         return _packed(q, k, v, self.layout, window, *how)[None]
 
     def bias(self, heads: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
@@ -145,16 +149,16 @@ class KVCache:
         """One new token a row: q (rows, H, 1, d) -> (rows, 1, H, d)."""
         rows, heads, _, d = q.shape
         keys, values, end = self.keys[layer], self.values[layer], self.filled + 1
-        keys[:, :, self.filled] = k[:, :, 0]
+        keys[..., self.filled] = k[:, :, 0]
         values[:, :, self.filled] = v[:, :, 0]
         kv = keys.shape[1]
-        keys = keys.view(rows * kv, self.capacity, d)[:, :end]
-        values = values.view(rows * kv, self.capacity, d)[:, :end]
+        keys = keys.view(rows * kv, d, self.capacity)[..., :end]
+        values = values.view(rows * kv, self.capacity, -1)[:, :end]
         scale = d**-0.5 if scale is None else scale
-        query, bias = q.reshape(rows * kv, heads // kv, d), self.bias(kv, window, q.dtype)
+        query, bias = q.reshape(rows * kv, heads // kv, d), self.bias(kv, window, keys.dtype)
         if scale != 1:
             query = query * scale
-        scores = torch.bmm(query, keys.transpose(1, 2))
+        scores = torch.bmm(query, keys)
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
         if bias is not None:
@@ -165,7 +169,7 @@ class KVCache:
         weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
         if sinks is not None:
             weights = weights[..., :end]
-        return torch.bmm(weights, values).view(rows, 1, heads, d)
+        return torch.bmm(weights, values).view(rows, 1, heads, -1)
 
 
 def _attention(

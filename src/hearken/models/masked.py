@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hearken.models.layout import Layout
+from hearken.models.precision import lower
 from hearken.models.scorers import Path, TokenScorer, TokenScores, _select
 
 FORBIDDEN = -1e9
@@ -46,6 +47,12 @@ class MaskedScorer(TokenScorer):
         for module in layers:
             module.layer_idx = module.layer_idx + shift  # type: ignore[operator,assignment]
         self.use(path)
+
+    def compute_in(self, chosen: str) -> None:
+        """Both."""
+        super().compute_in(chosen)
+        if chosen == "bf16":
+            lower(self.mask_model)
 
     def use(self, path: Path) -> None:
         """Switch the way of computing, of both."""
@@ -92,7 +99,8 @@ class MaskedScorer(TokenScorer):
         """
         layout = self.apart(layout)
         targets, state = layout.targets[layout.mask], layout.state[layout.mask]
-        logits = self.logits(self.hidden(layout)[state], targets)
+        with self.autocast():
+            logits = self.logits(self.hidden(layout)[state], targets)
         logprobs, spread = _select(logits, targets, temperature, entropy)
         return TokenScores(layout.grid(logprobs), layout.grid(spread) if entropy else None)
 

@@ -10,6 +10,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from hearken.errors import UserError
-from hearken.models import attention, lengths, seq2seq
+from hearken.models import attention, lengths, precision, seq2seq
 from hearken.models.head import chunk_rows, is_plain, linear_logprobs
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import context_length, last_linear, score_head, switch_adapter
@@ -35,6 +36,8 @@ class Scorer(nn.Module):
     (padded, with the model's own head, where even its logits are not head(hidden)) or ``alone`` (as full, one sequence
     at a time, where a sequence's numbers depend on what lies beside it). `probe` chooses it. An encoder-decoder is
     never packed. Whatever the path, sequences whose rotary embeddings differ by length are computed apart.
+
+    Every pass is made in ``precision``, which `compute_in` sets.
     """
 
     def __init__(self, model: PreTrainedModel, path: Path = "packed", adapter: str | None = "policy") -> None:
@@ -47,7 +50,26 @@ class Scorer(nn.Module):
         self.native = "eager" if chosen == attention.NAME else chosen
         self.regime = lengths.regime(model.config)
         self.path: Path = path
+        self.precision = "fp32"
+        self._followers: list[Scorer] = []
         self.use(path)
+
+    def compute_in(self, chosen: str) -> None:
+        """Compute in ``fp32`` or ``bf16`` from now on; there is no way back to fp32."""
+        self.precision = chosen
+        if chosen == "bf16":
+            precision.lower(self.model)
+        for other in self._followers:
+            other.compute_in(chosen)
+
+    def compute_like(self, leader: Scorer) -> None:
+        """Compute in whatever precision ``leader`` computes in, now and later: what is compared is computed alike."""
+        leader._followers.append(self)
+        self.compute_in(leader.precision)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context of its precision."""
+        return precision.autocast(self.precision, self.device)
 
     @property
     def backbone(self) -> nn.Module:
@@ -112,7 +134,8 @@ class Scorer(nn.Module):
 
     def hidden(self, layout: Layout) -> Tensor:
         """Last hidden states of the row: (N, d). The layout is one that `apart` returned."""
-        return self._together(self._hidden, layout)
+        with self.autocast():
+            return self._together(self._hidden, layout)
 
     def _hidden(self, layout: Layout) -> Tensor:
         if seq2seq.is_seq2seq(self.model):
@@ -150,7 +173,8 @@ class TokenScorer(Scorer):
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, d) hidden states -> (n, V), with what a few architectures do to their head's output."""
         config = self.model.config.get_text_config()
-        logits = self.model.get_output_embeddings()(seq2seq.before_head(self.model, hidden))
+        with self.autocast():
+            logits = self.model.get_output_embeddings()(seq2seq.before_head(self.model, hidden))
         logits = seq2seq.after_head(self.model, logits)
         if cap := getattr(config, "final_logit_softcapping", None):
             logits = cap * torch.tanh(logits / cap)
@@ -160,7 +184,8 @@ class TokenScorer(Scorer):
 
     def own_logits(self, layout: Layout) -> Tensor:
         """The model's own logits in the order of the row: (N, V). The layout is one that `apart` returned."""
-        return self._together(self._own_logits, layout)
+        with self.autocast():
+            return self._together(self._own_logits, layout)
 
     def _own_logits(self, layout: Layout) -> Tensor:
         if seq2seq.is_seq2seq(self.model):
@@ -176,7 +201,10 @@ class TokenScorer(Scorer):
             temperature: divides the logits, as in sampling.
             entropy: also compute the entropy in nats of each token's distribution (without a gradient).
         """
-        layout = self.apart(layout)
+        with self.autocast():
+            return self._scores(self.apart(layout), temperature, entropy)
+
+    def _scores(self, layout: Layout, temperature: float, entropy: bool) -> TokenScores:
         targets, state = layout.targets[layout.mask], layout.state[layout.mask]
         if self.whole:
             rows = self.own_logits(layout)[state]
@@ -241,6 +269,12 @@ class RewardScorer(Scorer):
         """The head's last layer."""
         return last_linear(self.head)
 
+    def apply_head(self, hidden: Tensor) -> Tensor:
+        """(n, d) hidden states to (n, A), in fp32 always: in bf16 alike responses would tie."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            scores: Tensor = self.head(hidden.float())
+        return scores
+
     def weigh(self, weights: Mapping[str, float]) -> None:
         """Let the score be Σ weight x attribute, centred where the model's own is; attributes not named count nothing.
 
@@ -275,8 +309,8 @@ class RewardScorer(Scorer):
         layout = self.apart(layout)
         hidden = self.hidden(layout)
         if self.pooling == "last":
-            return self.head(hidden[layout.last]).float()
-        scores = self.head(hidden[layout.token[layout.mask]]).float()
+            return self.apply_head(hidden[layout.last])
+        scores = self.apply_head(hidden[layout.token[layout.mask]])
         return torch.stack([layout.grid(one).sum(1) for one in scores.unbind(1)], 1) / layout.lengths[:, None]
 
     def raw(self, layout: Layout) -> Tensor:
@@ -311,7 +345,7 @@ class ValueScorer(RewardScorer):
     def forward(self, layout: Layout) -> Tensor:
         """Values V(prompt, tokens before t): (R, T), 0 in the padding."""
         layout = self.apart(layout)
-        values = self.combine(self.head(self.hidden(layout)[layout.state[layout.mask]]).float())
+        values = self.combine(self.apply_head(self.hidden(layout)[layout.state[layout.mask]]))
         return layout.grid(values * self.gain + self.bias)
 
 

@@ -101,7 +101,7 @@ def last_layer(reward: LearnedReward, groups: Sequence[Group]) -> Tensor:
 @torch.no_grad()
 def scored(scorer: RewardScorer, features: Tensor) -> Tensor:
     """(R,) scores of responses with these features (R, d)."""
-    return scorer.combine(scorer.head(features).float()) * scorer.gain + scorer.bias
+    return scorer.combine(scorer.apply_head(features)) * scorer.gain + scorer.bias
 
 
 def _mean(hidden: Tensor, layout: Layout) -> Tensor:

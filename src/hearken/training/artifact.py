@@ -142,6 +142,7 @@ def finish(
         | inputs.parents,
         "data": data,
         "seed": getattr(options, "seed", None),
+        "precision": _precision(out),
         "versions": versions(),
         "metrics": metrics,
         "seconds": round(seconds, 1),
@@ -149,6 +150,12 @@ def finish(
     }
     write_json(out / MANIFEST, manifest)
     return Artifact(out, kind, manifest)
+
+
+def _precision(out: Path) -> str | None:
+    """What the run in ``out`` was computed in (`precision.settle` records it)."""
+    record = out / "run" / "precision.json"
+    return json.loads(record.read_text("utf-8"))["precision"] if record.is_file() else None
 
 
 def hash_files(paths: tuple[str, ...]) -> str | None:

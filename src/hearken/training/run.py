@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,8 @@ import torch
 
 from hearken.errors import Pause, UserError
 from hearken.models.layout import Group
+from hearken.models.precision import autocast
+from hearken.models.scorers import RewardScorer, TokenScorer
 from hearken.progress import Bar, progress
 from hearken.training import precision
 from hearken.training.artifact import write_json
@@ -61,7 +63,7 @@ class Run:
         self.checkpoint = self.folder / "checkpoint.pt"
         self.metrics_file = self.folder / "metrics.jsonl"
         self.device = precision.device_of(options.device)
-        self.precision = options.precision
+        self.precision: str = options.precision
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
@@ -73,19 +75,13 @@ class Run:
 
     # Precision
 
-    def choose_precision(self, step: Callable[[], None]) -> None:
-        """Fix the precision: the option, else the choice recorded in this folder, else measured with ``step``."""
-        record = self.folder / "precision.json"
-        if self.options.precision != "auto":
-            return
-        if not record.exists():
-            seconds = precision.measure(step, self.device)
-            write_json(record, {"precision": precision.faster(seconds), "seconds": seconds, "device": str(self.device)})
-        self.precision = json.loads(record.read_text())["precision"]
+    def choose_precision(self, scorer: TokenScorer | RewardScorer, groups: Sequence[Group]) -> None:
+        """Fix the precision of ``scorer`` and of all that follow it: `precision.settle`, recorded in this folder."""
+        self.precision = precision.settle(scorer, groups, self.options.precision, self.folder)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Computation in this run's precision."""
-        return precision.autocast(self.precision, self.device)
+        return autocast(self.precision, self.device)
 
     # The loop
 

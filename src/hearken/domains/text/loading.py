@@ -38,7 +38,9 @@ class TextPolicy:
         """The policy before training at no cost in memory, where it is trained through an adapter; else None."""
         if not has_adapter(self.scorer.model):
             return None
-        return TokenScorer(self.scorer.model, self.scorer.path, adapter=self.base)
+        without = TokenScorer(self.scorer.model, self.scorer.path, adapter=self.base)
+        without.compute_like(self.scorer)
+        return without
 
     @property
     def stop(self) -> list[int]:
@@ -103,6 +105,7 @@ def open_reference(model: str, ref: str | None, policy: TextPolicy) -> TokenScor
     reference = TokenScorer(load_policy(ref or model, device=policy.scorer.device), adapter="default")
     reference.requires_grad_(False)
     probe(reference, policy.encoder.max_length)
+    reference.compute_like(policy.scorer)
     return reference
 
 

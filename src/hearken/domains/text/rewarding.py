@@ -153,6 +153,7 @@ def open_reward(
             if term.attributes:
                 scorer.weigh(dict(term.attributes))
             probe(scorer, policy.encoder.max_length)
+            scorer.compute_like(policy.scorer)
             learned = LearnedReward(scorer, options.tokens)
             careful: LearnedReward | PessimisticReward = learned
             if trust.pessimism and trust.width != "models":

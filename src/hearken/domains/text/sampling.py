@@ -17,11 +17,12 @@ from hearken.feedback.examples import Content, content_key
 from hearken.models.guided import with_guidance
 from hearken.models.layout import Group
 from hearken.models.loading import load_policy, load_tokenizer
+from hearken.models.precision import to_read
 from hearken.models.scorers import TokenScorer, probe
 from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.options import TextOptions
-from hearken.training.precision import device_of
+from hearken.training.precision import device_of, recorded
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def open_frozen(name: str, text: TextOptions | None = None, *, device: str = "au
     scorer = TokenScorer(model, adapter="default").requires_grad_(False)
     probe(scorer, encoder.max_length)
     scorer = with_guidance(scorer, name)
+    scorer.compute_in(to_read(model, recorded(name)))
     return TextPolicy(scorer, tokenizer, encoder, base=None)
 
 

@@ -18,13 +18,14 @@ from hearken.feedback.examples import Message
 from hearken.models.guided import GuidedScorer, with_guidance
 from hearken.models.lengths import forget
 from hearken.models.loading import context_length, load_policy, load_tokenizer
+from hearken.models.precision import to_read
 from hearken.models.scorers import TokenScorer
 from hearken.models.seq2seq import is_seq2seq
 from hearken.rollout.native import draw
 from hearken.rollout.sampler import SamplingParameters
 from hearken.rollout.seq2seq import Seq2SeqSteps
 from hearken.training.options import TextOptions
-from hearken.training.precision import device_of
+from hearken.training.precision import device_of, recorded
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """How a character decodes whose last bytes are still to come."""
@@ -59,7 +60,9 @@ class Talker:
             tokenizer = load_tokenizer(name, text.eos)
             model = load_policy(name, device=device_of(self._device)).eval()
             reserve = min(self._how.max_new_tokens, context_length(model) // 2)
-            scorer = with_guidance(TokenScorer(model, path="padded", adapter="default"), name)
+            scorer = TokenScorer(model, path="padded", adapter="default").requires_grad_(False)
+            scorer = with_guidance(scorer, name)
+            scorer.compute_in(to_read(model, recorded(name)))
             self._opened = name, scorer, text_encoder(tokenizer, model, text, reserve)
         return self._opened[1:]
 
@@ -84,19 +87,21 @@ class Talker:
             said: list[list[int]] = [[] for _ in range(n)]
             shown = [""] * n
             live, cache = set(range(n)), None
-            steps = Seq2SeqSteps(scorer, [prompt], n) if is_seq2seq(model) else None
+            with scorer.autocast():
+                steps = Seq2SeqSteps(scorer, [prompt], n) if is_seq2seq(model) else None
             for step in range(min(self._how.max_new_tokens, encoder.max_length - len(prompt))):
                 if scorer.regime and scorer.regime(every.shape[1]) != scorer.regime(every.shape[1] - 1):
                     tokens, cache = every, None  # what was kept is turned by other factors
                     forget(scorer)
-                if steps is not None:
-                    logits = steps.start() if step == 0 else steps.step(tokens[:, 0])
-                elif isinstance(scorer, GuidedScorer):
-                    out = scorer.backbone(input_ids=tokens, past_key_values=cache, use_cache=True)
-                    logits, cache = scorer.logits(out.last_hidden_state[:, -1]), out.past_key_values
-                else:
-                    out = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                    logits, cache = out.logits[:, -1], out.past_key_values
+                with scorer.autocast():
+                    if steps is not None:
+                        logits = steps.start() if step == 0 else steps.step(tokens[:, 0])
+                    elif isinstance(scorer, GuidedScorer):
+                        out = scorer.backbone(input_ids=tokens, past_key_values=cache, use_cache=True)
+                        logits, cache = scorer.logits(out.last_hidden_state[:, -1]), out.past_key_values
+                    else:
+                        out = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                        logits, cache = out.logits[:, -1], out.past_key_values
                 uniform = torch.rand(n, 1, generator=generator).to(device)
                 choice, _ = draw(logits, uniform, self._how)
                 for row in sorted(live):
