@@ -40,7 +40,7 @@ from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
 from hearken.models.layout import Group, lay_out
-from hearken.models.loading import load_reward, new_reward, save, switch_adapter
+from hearken.models.loading import check_size, load_reward, new_reward, save, switch_adapter
 from hearken.models.scorers import TokenScorer, ValueScorer, probe
 from hearken.objectives.kl import adapt_kl, k3
 from hearken.objectives.language import nll
@@ -181,6 +181,7 @@ def open_models(inputs: Inputs, options: CriticOptions, policy: TextPolicy, know
         value_network = load_reward(learned, device=device)
     else:
         value_network = new_reward(inputs.model, options.seed, eos=options.eos, device=device)[0]
+    check_size(policy.tokenizer, value_network, f"the value model, which starts from {learned or inputs.model},")
     prepare(value_network, options)
     if shared:
         adapt(value_network, "value", options)

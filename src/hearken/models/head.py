@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHUNK = 1 << 22  # logits alive at once (numbers, not bytes)
+FORBIDDEN = -1e9
+"""Logit of a token that has no probability: finite, so that 0·log 0 is 0."""
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -32,8 +34,9 @@ def is_plain(head: nn.Module) -> bool:
 
 
 def linear_logprobs(
-    hidden: Tensor, head: nn.Linear, targets: Tensor, temperature: float = 1.0, entropy: bool = False
-) -> tuple[Tensor, Tensor]:
+    hidden: Tensor, head: nn.Linear, targets: Tensor, temperature: float = 1.0, entropy: bool = False,
+    forbidden: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Log-probabilities of ``targets`` under softmax(head(hidden) / temperature). Differentiable once.
 
     Args:
@@ -42,18 +45,21 @@ def linear_logprobs(
         targets: (n,) token ids.
         temperature: divides the logits.
         entropy: also compute the entropy of each distribution, in nats and without a gradient (else zeros).
+        forbidden: ids that have no probability (see `loading.fit`).
 
     Returns:
         (n,) log-probabilities and (n,) entropies, in float32.
     """
-    return _LinearLogprobs.apply(hidden, head.weight, head.bias, targets, temperature, entropy)  # type: ignore[no-any-return, no-untyped-call]
+    return _LinearLogprobs.apply(  # type: ignore[no-any-return, no-untyped-call]
+        hidden, head.weight, head.bias, targets, temperature, entropy, forbidden
+    )
 
 
 class _LinearLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float,
-        entropy: bool,
+        entropy: bool, forbidden: Tensor | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -64,7 +70,7 @@ class _LinearLogprobs(torch.autograd.Function):
         kept = None
         for at in range(0, len(targets), size):
             part = slice(at, at + size)
-            logits = _logits(low[part], head, bias, temperature)
+            logits = _logits(low[part], head, bias, temperature, forbidden)
             norm = normaliser[part] = logits.logsumexp(-1)
             logprobs[part] = logits.gather(-1, targets[part, None])[:, 0] - norm
             if entropy or len(targets) <= size:
@@ -77,6 +83,7 @@ class _LinearLogprobs(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(low, head, bias, targets, normaliser, kept)
             ctx.temperature, ctx.size, ctx.dtypes = temperature, size, (hidden.dtype, weight.dtype)
+            ctx.forbidden = forbidden
         ctx.mark_non_differentiable(spread)
         return logprobs, spread
 
@@ -92,7 +99,7 @@ class _LinearLogprobs(torch.autograd.Function):
             part = slice(at, at + ctx.size)
             scale = grad[part, None] / ctx.temperature
             if kept is None:
-                p = _logits(low[part], head, bias, ctx.temperature).sub_(normaliser[part, None]).exp_()
+                p = _logits(low[part], head, bias, ctx.temperature, ctx.forbidden).sub_(normaliser[part, None]).exp_()
                 p.mul_(-scale)
             else:
                 p = kept * -scale  # another backward pass may want them
@@ -108,10 +115,17 @@ class _LinearLogprobs(torch.autograd.Function):
         return (
             None if to_hidden is None else to_hidden.to(of_hidden),
             None if to_weight is None else to_weight.to(of_weight),
-            to_bias, None, None, None,
+            to_bias, None, None, None, None,
         )  # fmt: skip
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    logits = F.linear(hidden, weight, None if bias is None else bias.to(weight.dtype)).float()
+def forbid(logits: Tensor, ids: Tensor | None) -> Tensor:
+    """Take the probability of some ids away, in place: (..., V)."""
+    return logits if ids is None else logits.index_fill_(-1, ids, FORBIDDEN)
+
+
+def _logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, forbidden: Tensor | None
+) -> Tensor:
+    logits = forbid(F.linear(hidden, weight, None if bias is None else bias.to(weight.dtype)).float(), forbidden)
     return logits if temperature == 1 else logits.div_(temperature)

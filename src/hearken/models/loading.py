@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,63 @@ def load_tokenizer(name: str, eos: str = "") -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+MEDIA = re.compile("image|audio|video", re.IGNORECASE)
+"""What tokens are called that stand for no text: Gemma 3's small models have none of their embeddings."""
+
+
+def check_size(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, what: str = "the model") -> None:
+    """Every token of text has an embedding.
+
+    Raises:
+        UserError: some have not; both sizes are named.
+    """
+    rows, vocabulary = _rows(model.get_input_embeddings()), tokenizer.get_vocab()
+    beyond = [token for token, i in vocabulary.items() if i >= rows]
+    if any(not MEDIA.search(token) for token in beyond):
+        raise UserError(
+            f"the tokenizer of {tokenizer.name_or_path} has {max(vocabulary.values()) + 1} tokens, "
+            f"but {what} has embeddings for {rows}: not for {sorted(beyond, key=vocabulary.__getitem__)[0]!r}",
+            "Use the model's own tokenizer; or, where tokens were added: "
+            "model.resize_token_embeddings(len(tokenizer)), and save_pretrained both",
+        )
+
+
+def _rows(embedding: Any) -> int:
+    return int(embedding.weight.shape[0])
+
+
+def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Let a language model know which ids its tokenizer has.
+
+    Many models have more embeddings than their tokenizer has tokens, for speed. The ids beyond mean nothing: they
+    have no probability, and the others share what theirs would be: log p(y) = z_y - log Σ over known ids of exp z.
+
+    Raises:
+        UserError: as `check_size`.
+    """
+    check_size(tokenizer, model)
+    head = model.get_output_embeddings()
+    if head is None:  # a reward model
+        return
+    known = set(tokenizer.get_vocab().values())
+    unknown = [i for i in range(_rows(head)) if i not in known]
+    found = torch.tensor(unknown, device=model.device) if unknown else None
+    model.register_buffer("forbidden_ids", found, persistent=False)
+
+
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
     """Token ids that end a response: the tokenizer's EOS and those that the model's configuration names."""
-    config = getattr(model, "generation_config", None) or model.config
+    return sorted(_ends(tokenizer, getattr(model, "generation_config", None) or model.config))
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase, config: Any) -> list[int]:
+    """The tokenizer's EOS first, then those that the configuration names besides."""
     more = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    return sorted({tokenizer.eos_token_id} | {i for i in more if i is not None and i < len(tokenizer)})
+    return list(dict.fromkeys([tokenizer.eos_token_id, *(i for i in more if i is not None and i < len(tokenizer))]))
+
+
+def _one_or_more(ids: list[int]) -> int | list[int]:
+    return ids[0] if len(ids) == 1 else ids
 
 
 def context_length(model: PreTrainedModel) -> int:
@@ -100,7 +153,10 @@ def load_policy(name: str, *, device: torch.device | str = "cpu") -> PreTrainedM
     if any("SequenceClassification" in kind for kind in kinds):
         raise UserError(f"--model {name} is a reward model ({kinds[0]})", "Name the language model it was made from")
     loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return _load(loader, name, "a language model", dtype=torch.float32).to(device)
+    model = _load(loader, name, "a language model", dtype=torch.float32)
+    if _is_adapter(name) and (own := load_generation(name)) is not None:  # transformers reads the base's alone
+        model.generation_config = own
+    return model.to(device)
 
 
 def load_reward(name: str, *, device: torch.device | str = "cpu") -> PreTrainedModel:
@@ -183,14 +239,15 @@ def new_reward(
             head.weight.data[:] = head.weight.data[0]
         if head.bias is not None:
             nn.init.zeros_(head.bias)
+    check_size(tokenizer, model)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|hearken_pad|>"})
         size = model.config.get_text_config().vocab_size
         if len(tokenizer) > size:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
-    stop = getattr(load_generation(_base_of(name)), "eos_token_id", None)
-    model.config.eos_token_id = stop or tokenizer.eos_token_id
+    stop = load_generation(name) or load_generation(_base_of(name))
+    model.config.eos_token_id = _one_or_more(_ends(tokenizer, stop or model.config))
     return model.to(device), tokenizer
 
 
@@ -282,9 +339,15 @@ def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """Write a folder that ``from_pretrained`` loads (an adapter's, where an adapter is active)."""
+    """Write a folder that ``from_pretrained`` loads (an adapter's, where an adapter is active).
+
+    Whoever generates with it stops where training ended responses: the tokenizer's EOS stands in every configuration.
+    """
     native = model.config._attn_implementation
     model.set_attn_implementation("sdpa" if native == "hearken" else native)
+    for config in (model.config, getattr(model, "generation_config", None)):
+        if config is not None:
+            config.eos_token_id = _one_or_more(_ends(tokenizer, config))
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     model.set_attn_implementation(native)

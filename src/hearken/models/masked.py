@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hearken.models.head import FORBIDDEN, forbid
 from hearken.models.layout import Layout
 from hearken.models.precision import lower
 from hearken.models.scorers import Path, TokenScorer, TokenScores, _select
-
-FORBIDDEN = -1e9
-"""Logit of a token outside the mask: finite, so that 0·log 0 is 0."""
 
 
 class MaskedScorer(TokenScorer):
@@ -82,7 +80,8 @@ class MaskedScorer(TokenScorer):
         """(n, 2d) hidden states to logits (n, V); ``keep`` (n,) are tokens that stay whatever the mask says."""
         own, late = hidden.chunk(2, -1)
         with torch.no_grad():
-            chances = torch.softmax(self.mask_model.get_output_embeddings()(late).float(), -1)
+            theirs = forbid(self.mask_model.get_output_embeddings()(late).float(), self.forbidden)
+            chances = torch.softmax(theirs, -1)
             ranked, index = chances.sort(-1, descending=True)
             inside = ranked.cumsum(-1) - ranked < self.top_p  # the token that crosses top_p stays
             if self.top_k:

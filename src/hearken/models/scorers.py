@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from hearken.errors import UserError
 from hearken.models import attention, lengths, precision, seq2seq
-from hearken.models.head import chunk_rows, is_plain, linear_logprobs
+from hearken.models.head import chunk_rows, forbid, is_plain, linear_logprobs
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.loading import context_length, last_linear, score_head, switch_adapter
 
@@ -159,7 +159,15 @@ class TokenScores:
 
 
 class TokenScorer(Scorer):
-    """A causal language model as the scorer of given responses."""
+    """A causal language model as the scorer of given responses.
+
+    Its distributions are over the ids that the tokenizer knows (see `loading.fit`), here as in every sampler.
+    """
+
+    @property
+    def forbidden(self) -> Tensor | None:
+        """Ids that have no probability."""
+        return getattr(self.model, "forbidden_ids", None)
 
     @property
     def plain_head(self) -> bool:
@@ -180,12 +188,14 @@ class TokenScorer(Scorer):
             logits = cap * torch.tanh(logits / cap)
         if scaling := getattr(config, "logits_scaling", None):  # Granite
             logits = logits / scaling
-        return logits * scale if (scale := getattr(config, "logit_scale", None)) else logits  # Cohere
+        if scale := getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * scale
+        return forbid(logits, self.forbidden)
 
     def own_logits(self, layout: Layout) -> Tensor:
         """The model's own logits in the order of the row: (N, V). The layout is one that `apart` returned."""
         with self.autocast():
-            return self._together(self._own_logits, layout)
+            return forbid(self._together(self._own_logits, layout), self.forbidden)
 
     def _own_logits(self, layout: Layout) -> Tensor:
         if seq2seq.is_seq2seq(self.model):
@@ -213,7 +223,7 @@ class TokenScorer(Scorer):
         states = self.hidden(layout)[state]
         head = self.model.get_output_embeddings()
         if self.plain_head:
-            logprobs, spread = linear_logprobs(states, head, targets, temperature, entropy)
+            logprobs, spread = linear_logprobs(states, head, targets, temperature, entropy, self.forbidden)
             return TokenScores(layout.grid(logprobs), layout.grid(spread) if entropy else None)
 
         def chunk(h: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -371,10 +381,11 @@ def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:
     most = max_length if getattr(config, "rope_parameters", None) else min(max_length, context_length(scorer.model))
     beyond = [min(t + 12, most) for t in lengths.thresholds(config, most)] or [min(24, most)]
     generator = torch.Generator().manual_seed(0)
-    size = scorer.model.get_input_embeddings().weight.shape[0]
+    unknown = scorer.forbidden.tolist() if isinstance(scorer, TokenScorer) and scorer.forbidden is not None else []
+    ids = torch.tensor(sorted(set(range(scorer.model.get_input_embeddings().weight.shape[0])) - set(unknown)))
 
     def tokens(n: int) -> list[int]:
-        return torch.randint(0, size, (max(n, 1),), generator=generator).tolist()
+        return ids[torch.randint(0, len(ids), (max(n, 1),), generator=generator)].tolist()
 
     long, end = [tokens(n - 9) for n in beyond], min(9, most // 2)
     batches = [[*(Group(p, [tokens(end)]) for p in long), Group(tokens(4), [tokens(6)])],
@@ -444,13 +455,14 @@ def _plain(scorer: TokenScorer | RewardScorer, prompt: Sequence[int], response: 
     lengths.forget(scorer.model)
     if seq2seq.is_seq2seq(scorer.model):
         if isinstance(scorer, TokenScorer):
-            own = seq2seq.one(scorer.model, scorer.model, prompt, response[:-1]).logits[0]
+            own = forbid(seq2seq.one(scorer.model, scorer.model, prompt, response[:-1]).logits[0], scorer.forbidden)
             return _select(own, torch.tensor(list(response), device=scorer.device), 1.0)[0]
         states = seq2seq.one(scorer.model, scorer.backbone, prompt, response).last_hidden_state
         return scorer.head(states)[0, -1, :1].float()
     ids = torch.tensor([[*prompt, *response]], device=scorer.device)
     if isinstance(scorer, TokenScorer):
         logits = scorer.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+        logits = forbid(logits, scorer.forbidden)
         return _select(logits, ids[0, len(prompt) :], 1.0)[0]
     hidden = scorer.backbone(input_ids=ids, use_cache=False).last_hidden_state
     return scorer.head(hidden)[0, -1, :1].float()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hearken.models.attention import KVCache
-from hearken.models.head import is_plain
+from hearken.models.head import forbid, is_plain
 from hearken.models.scorers import TokenScorer
 
 FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -109,7 +109,7 @@ class Lean:
     def logits(self, x: Tensor) -> Tensor:
         """(rows, d) after the last layer to (rows, V)."""
         states = self.normed(x, self.norm)
-        return self.head(states) if self.head else self.scorer.logits(states)
+        return forbid(self.head(states), self.scorer.forbidden) if self.head else self.scorer.logits(states)
 
     def normed(self, x: Tensor, weight: Tensor | None) -> Tensor:
         """``x`` over the root mean square of its last dimension (half the time of `F.rms_norm` on a CPU)."""

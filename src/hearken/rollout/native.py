@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hearken.models.attention import KVCache
+from hearken.models.head import FORBIDDEN
 from hearken.models.layout import Group, lay_out
 from hearken.models.lengths import forget
 from hearken.models.loading import switch_adapter
@@ -234,7 +235,8 @@ def _lean_agrees(scorer: TokenScorer) -> bool:
                 _apart(lean.block(number, given, angles, other.cache) - given, made - given)
                 for number, (given, made) in enumerate(passed)
             ]
-            gaps.append(_apart(lean.logits(passed[-1][1]).float(), truth))
+            known = truth[0] > FORBIDDEN / 2
+            gaps.append(_apart(lean.logits(passed[-1][1]).float()[:, known], truth[:, known]))
     return len(passed) == len(lean.layers) and max(gaps) < (1e-3 if lean.low == torch.float32 else 0.03)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from hearken.models.head import forbid
 from hearken.models.loading import switch_adapter
 from hearken.models.scorers import TokenScorer
 from hearken.models.seq2seq import network, start_token
@@ -43,10 +44,11 @@ class Seq2SeqSteps:
         """Feed (rows,) tokens, get the next logits (rows, V)."""
         model = self.scorer.model
         if self.scorer.whole:
-            return model(
+            logits = model(
                 encoder_outputs=BaseModelOutput(last_hidden_state=self.memory), attention_mask=self.seen,
                 decoder_input_ids=tokens[:, None], past_key_values=self.cache, use_cache=True,
             ).logits[:, -1]  # fmt: skip
+            return forbid(logits, self.scorer.forbidden)
         states = network(model).get_decoder()(
             input_ids=tokens[:, None], encoder_hidden_states=self.memory, encoder_attention_mask=self.seen,
             past_key_values=self.cache, use_cache=True,

@@ -29,6 +29,8 @@ def fingerprint(scorer: TokenScorer) -> str:
             continue
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    if scorer.forbidden is not None:
+        digest.update(repr(scorer.forbidden.tolist()).encode())
     return digest.hexdigest()
 
 

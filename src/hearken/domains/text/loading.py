@@ -12,7 +12,9 @@ from hearken.domains.text.encoder import TextEncoder
 from hearken.errors import UserError
 from hearken.models.loading import (
     add_adapter,
+    check_size,
     context_length,
+    fit,
     has_adapter,
     load_policy,
     load_tokenizer,
@@ -63,7 +65,8 @@ def max_length(options: TextOptions, model: PreTrainedModel) -> int:
 def text_encoder(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, options: TextOptions, reserve: int = 1
 ) -> TextEncoder:
-    """The encoder for a model."""
+    """The encoder for a model, which is told what its tokenizer knows (`models.loading.fit`)."""
+    fit(tokenizer, model)
     length = max_length(options, model)
     if reserve >= length:
         raise UserError(f"responses of {reserve} tokens leave no room for a prompt in {length}", "Lower max_new_tokens")
@@ -103,6 +106,8 @@ def open_reference(model: str, ref: str | None, policy: TextPolicy) -> TokenScor
     if ref in (None, model) and (without := policy.reference()) is not None:
         return without
     reference = TokenScorer(load_policy(ref or model, device=policy.scorer.device), adapter="default")
+    check_size(policy.tokenizer, reference.model, f"--ref {ref}")
+    fit(policy.tokenizer, reference.model)
     reference.requires_grad_(False)
     probe(reference, policy.encoder.max_length)
     reference.compute_like(policy.scorer)

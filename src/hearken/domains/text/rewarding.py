@@ -18,7 +18,7 @@ from hearken.feedback.examples import Comparison, Content, Document, Example
 from hearken.feedback.splits import labeler_value, of_labelers
 from hearken.feedback.weighting import reweight
 from hearken.models.layout import Group
-from hearken.models.loading import load_reward, load_tokenizer
+from hearken.models.loading import check_size, load_reward, load_tokenizer
 from hearken.models.scorers import RewardScorer, attributes, probe
 from hearken.rewards.confidence import Confidence, EnsembleReward, Heads, PessimisticReward, fit_confidence
 from hearken.rewards.functions import FunctionReward, Prompt, load_function
@@ -306,6 +306,7 @@ def translated(
 ) -> Reward:
     """The reward itself where it reads the policy's tokens; else through text, by its own tokenizer."""
     tokenizer = load_tokenizer(name)
+    check_size(tokenizer, reward.scorer.model, f"--reward {name}")
     mine, its = policy.tokenizer.get_vocab(), tokenizer.get_vocab()
     if all(its.get(token) == i for token, i in mine.items()):
         return reward

@@ -16,6 +16,7 @@ from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import text_encoder
 from hearken.feedback.examples import Message
 from hearken.models.guided import GuidedScorer, with_guidance
+from hearken.models.head import forbid
 from hearken.models.lengths import forget
 from hearken.models.loading import context_length, load_policy, load_tokenizer
 from hearken.models.precision import to_read
@@ -101,7 +102,7 @@ class Talker:
                         logits, cache = scorer.logits(out.last_hidden_state[:, -1]), out.past_key_values
                     else:
                         out = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                        logits, cache = out.logits[:, -1], out.past_key_values
+                        logits, cache = forbid(out.logits[:, -1], scorer.forbidden), out.past_key_values
                 uniform = torch.rand(n, 1, generator=generator).to(device)
                 choice, _ = draw(logits, uniform, self._how)
                 for row in sorted(live):
