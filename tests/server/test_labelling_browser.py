@@ -380,7 +380,7 @@ def test_an_answer_without_a_connection_is_kept_and_sent_later(run_server: Any, 
     context.set_offline(True)
     page.keyboard.press("1")
     page.locator("#notice:not([hidden])").wait_for()
-    assert "1 answer is kept here" in page.locator("#notice").inner_text()
+    assert "No connection. 1 answer waits to be sent" in page.locator("#notice").inner_text()
     assert running.store.last_seq() == 0
     context.set_offline(False)
     assert len(stored(page, running)) == 1

@@ -461,7 +461,7 @@ def explain(request: Request, error: Exception) -> JSONResponse:
     """
     if isinstance(error, Unavailable):
         log.warning("%s", error)
-        return _problem(503, error.plain, "It is tried again by itself", {"Retry-After": RETRY_AFTER})
+        return _problem(503, error.plain, "Try again in a moment", {"Retry-After": RETRY_AFTER})
     assert isinstance(error, ApiError | UserError)
     what, hint = (words.replace(store_of(request).name, "the database") for words in (error.what, error.hint))
     if isinstance(error, ApiError):

@@ -34,7 +34,7 @@ from hearken.feedback.records import (
     SpanFlagPayload,
     ThumbPayload,
 )
-from hearken.server.render import readable, to_html
+from hearken.server.render import as_written, readable, to_html
 from hearken.server.security import ApiError
 from hearken.server.settings import LabelSettings
 
@@ -53,6 +53,9 @@ class Turn(Model):
     role: Literal["prompt", "system", "user", "assistant", "tool"]
     text: str
     html: str = ""
+    """Safe HTML, where it was asked for."""
+    written: str = ""
+    """The same, just as it is written."""
 
 
 class Shown(Model):
@@ -61,6 +64,8 @@ class Shown(Model):
     text: str
     html: str = ""
     """Safe HTML, where it was asked for."""
+    written: str = ""
+    """The same, just as it is written."""
     media: str = ""
     """Address of an image, if the response is one."""
     turns: list[Turn] = []
@@ -210,8 +215,13 @@ def _mac(salt: str, *parts: str) -> bytes:
 def turns(content: Content, html: bool) -> list[Turn]:
     """A prompt for the screen."""
     if isinstance(content, str):
-        return [Turn(role="prompt", text=readable(content), html=to_html(content) if html else "")]
-    return [Turn(role=m.role, text=readable(m.content), html=to_html(m.content) if html else "") for m in content]
+        return [Turn(role="prompt", **_texts(content, html))]
+    return [Turn(role=message.role, **_texts(message.content, html)) for message in content]
+
+
+def _texts(text: str, html: bool) -> dict[str, str]:
+    drawn = {"html": to_html(text), "written": as_written(text)} if html else {}
+    return {"text": readable(text)} | drawn
 
 
 def task(
@@ -234,7 +244,7 @@ def _shown(response: Response, address: str, html: bool) -> Shown:
     if response.payload is not None:
         return Shown(text=readable(response.text), media=address)
     parts = turns(response.messages, html) if response.messages else []
-    return Shown(text=readable(response.text), html=to_html(response.text) if html else "", turns=parts)
+    return Shown(**_texts(response.text, html), turns=parts)
 
 
 # -- from answers to judgments -----------------------------------------------------------------------------------

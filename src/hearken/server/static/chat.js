@@ -1,15 +1,14 @@
 // Live conversation: say something, two answers stream in, choose one, and the talk goes on from it.
 
-import { Refusal, post } from "./lib/api.js";
+import { Refusal, post, token } from "./lib/api.js";
 import { Clock, span } from "./lib/clock.js";
-import { clean, h, id, keyed } from "./lib/dom.js";
+import { h, id, keyed } from "./lib/dom.js";
 import { Help, hotkey } from "./lib/keys.js";
-import { panel } from "./lib/prompt.js";
+import { isWritten, panel, setWritten, text as shown, writtenButton } from "./lib/prompt.js";
 import * as pair from "./kinds/pair.js";
 
 const options = JSON.parse(document.getElementById("options").textContent);
 const $ = (name) => document.getElementById(name);
-const csrf = document.querySelector('meta[name="csrf"]').content;
 
 class Talk {
   constructor() {
@@ -40,7 +39,7 @@ class Talk {
     this.view = null;
     this.stage.replaceChildren();
     this.talk.replaceChildren(...(this.turns.length
-      ? this.turns.flatMap((turn) => [h("p", { class: "said plain" }, turn.text), turn.winner ? h("div", { class: "answer" }, clean(turn.winner.html)) : null]).filter(Boolean)
+      ? this.turns.flatMap((turn) => [h("p", { class: "said plain" }, turn.text), turn.winner ? h("div", { class: "answer" }, shown(turn.winner)) : null]).filter(Boolean)
       : [h("div", { class: "rest" }, h("h2", {}, "Talk to the model"), h("p", {}, "At every turn you get two answers. Choose the better one, and the conversation goes on from it."))]));
     $("bar").replaceChildren(h("div", { class: "composer" }, this.field,
       h("button", { type: "button", class: "primary", onclick: () => this.say() }, "Say it")),
@@ -62,7 +61,7 @@ class Talk {
     const turn = { text };
     this.talk.querySelector(".rest")?.remove();
     this.talk.append(h("p", { class: "said plain" }, text));
-    const panels = [0, 1].map((place) => panel({ text: "…", html: "", turns: [] }, place, 2));
+    const panels = [0, 1].map((place) => panel({ text: "…", html: "", written: "", turns: [] }, place, 2));
     const written = panels.map((made) => {
       const words = h("p", { class: "plain" });
       made.classList.add("streaming");
@@ -89,7 +88,7 @@ class Talk {
   async listen(body, onPiece) {
     const answer = await fetch("/api/v1/chat", {
       method: "POST", credentials: "same-origin", body: JSON.stringify(body),
-      headers: { "X-CSRF-Token": csrf, "Content-Type": "application/json" },
+      headers: { "X-CSRF-Token": token(), "Content-Type": "application/json" },
     });
     if (!answer.ok) throw new Refusal(answer.status, await answer.json());
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -120,7 +119,7 @@ class Talk {
     this.view = pair.mount(turn.task, desk, draft);
     const heading = h("h2", { class: "question", tabindex: -1 }, this.view.question);
     this.stage.replaceChildren(heading, this.view.body);
-    $("bar").replaceChildren(...this.view.bar, h("div", { class: "common" }, keyed("Skip", "S", () => desk.skip(""), { class: "quiet" })));
+    $("bar").replaceChildren(...this.view.bar, h("div", { class: "common" }, writtenButton(), keyed("Skip", "S", () => desk.skip(""), { class: "quiet" })));
     this.help.set(this.view.keys, []);
     heading.focus({ preventScroll: true });
   }
@@ -176,6 +175,7 @@ class Talk {
     if (!key) return;
     let done = true;
     if (key === "?") this.help.open();
+    else if (key === "R") setWritten(!isWritten());
     else if (key === "Escape") this.field.blur();
     else if (this.view && !this.sent) done = this.view.key(key, event) || (key === "S" && (this.submit(this.choosing, { kind: "skip", reason: "" }, {}), true));
     else if (key === "U" && !this.busy) this.undo();

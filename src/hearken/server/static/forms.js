@@ -30,6 +30,9 @@ for (const form of document.querySelectorAll("form[data-send]")) {
 }
 
 document.querySelector("[data-logout]")?.addEventListener("click", async () => {
+  const waiting = Object.keys(localStorage).filter((key) => key.startsWith("hearken:answer:")).length;
+  const kept = `${waiting} of your answers ${waiting === 1 ? "is" : "are"} not on the server yet. They stay in this browser and are sent when you log in again. Log out now?`;
+  if (waiting && !confirm(kept)) return;
   await post("/logout");
   for (const key of Object.keys(localStorage)) if (key.startsWith("hearken:draft:")) localStorage.removeItem(key);
   location.assign("/login");

@@ -1,11 +1,12 @@
 // The labelers' workplace: fetches items ahead, shows them one by one, sends answers, undoes them.
 
-import { Refusal, post, send } from "./lib/api.js";
+import { Refusal, post, renew, send } from "./lib/api.js";
 import { Clock, span } from "./lib/clock.js";
 import { h, id, keyed } from "./lib/dom.js";
 import { Drafts } from "./lib/drafts.js";
 import { Outbox } from "./lib/outbox.js";
-import { promptView } from "./lib/prompt.js";
+import { isWritten, lookAlike, promptView, setWritten, writtenButton } from "./lib/prompt.js";
+import { Unsent } from "./lib/unsent.js";
 import { Help, hotkey } from "./lib/keys.js";
 import * as pair from "./kinds/pair.js";
 import * as ranking from "./kinds/ranking.js";
@@ -38,9 +39,10 @@ class Workplace {
     this.help = new Help($("help"), $("keys"));
     this.outbox = new Outbox(options.labeler, {
       onStored: (sent, stored) => this.stored(sent, stored),
-      onRefused: (sent, problem) => this.refused(sent, problem),
-      onWaiting: (count) => this.notice(count ? `No connection. ${count} answer${count > 1 ? "s are" : " is"} kept here and will be sent.` : ""),
+      onRefused: (sent) => this.refused(sent),
+      onChange: () => this.unsent.show(),
     });
+    this.unsent = new Unsent(this.outbox, $("notice"), $("unsent"));
     this.clock = new Clock({
       breakMinutes: options.break_minutes,
       onTick: (seconds) => { $("clock").textContent = span(seconds); },
@@ -58,6 +60,7 @@ class Workplace {
   }
 
   async start() {
+    this.unsent.show();
     await this.outbox.flush();
     this.tally();
     await this.next();
@@ -91,17 +94,23 @@ class Workplace {
     try {
       await this.fetch();
     } catch (problem) {
-      if (problem instanceof Refusal && problem.status === 401) return location.assign("/login");
-      if (problem instanceof Refusal && problem.status === 403) return this.rest("Let us talk first", "Some of your answers were not what was expected, so no more items come for now. Nothing is lost, and it may well be the items that are wrong. The owner of this project will talk to you.");
-      this.notice("No connection. Trying again.");
+      const status = problem instanceof Refusal ? problem.status : 0;
+      if ([401, 403].includes(status) && (await renew().catch(() => false))) return this.next();
+      if (status === 401) return location.assign("/login");
+      if (status === 403) return this.rest("Let us talk first", "Some of your answers were not what was expected, so no more items come for now. Nothing is lost, and it may well be the items that are wrong. The owner of this project will talk to you.");
+      const said = status ? `${problem.message[0].toUpperCase()}${problem.message.slice(1)}.` : "The server cannot be reached.";
+      this.rest("Waiting for the server", `${said} This page goes on by itself; what you have answered is kept.`);
+      this.poll = setTimeout(() => this.next(), Math.max(POLL, (problem.after ?? 0) * 1000));
+      return undefined;
     }
-    if (this.ready.length) return;
+    if (this.ready.length) return undefined;
     if (options.goal) return this.restBeforeGoal();
     const first = this.done === 0 && !this.history.length;
     this.rest(first ? "Nothing to judge yet" : "All done for now", first
       ? "Items appear here by themselves as soon as there are some."
       : `Thank you. You judged ${this.done} item${this.done === 1 ? "" : "s"} in this session. New ones appear here by themselves.`);
     this.poll = setTimeout(() => this.next(), POLL);
+    return undefined;
   }
 
   // A run waits for these judgments, and says what it does meanwhile.
@@ -149,6 +158,12 @@ class Workplace {
     const heading = h("h1", { tabindex: -1, class: "question" }, this.view.question);
     $("desk").replaceChildren(...[practice, promptView(task), heading, this.view.body].filter(Boolean));
     $("bar").replaceChildren(...this.view.bar, this.tagRow(), this.common());
+    if (this.forced) setWritten(false);
+    this.forced = !isWritten() && lookAlike(task);
+    if (this.forced) {
+      setWritten(true);
+      this.toast("These answers differ and would look the same: they are shown as written.", null, 12000);
+    }
     document.body.dataset.kind = this.view.name;
     this.help.set(this.view.keys, options.tags);
     this.clock.next();
@@ -161,6 +176,7 @@ class Workplace {
   common() {
     return h("div", { class: "common" },
       this.history.length ? keyed("Undo", "U", () => this.undo(), { class: "quiet" }) : null,
+      writtenButton(),
       keyed("Skip", "S", () => this.skip(), { class: "quiet" }),
       keyed("Flag", "F", () => this.flag(), { class: "quiet" }));
   }
@@ -205,15 +221,16 @@ class Workplace {
       id: id(), item_id: task.item_id, ticket: task.ticket, answer,
       seconds: this.clock.seconds(), tags: [...this.tags], guideline: options.guideline,
     };
+    const about = [`“${(task.prompt.at(-1)?.text ?? "").slice(0, 80)}”: ${words}`, answer.text, answer.note].filter(Boolean).join(" · ");
     this.answered.add(task.item_id);
     this.history.push({ id: submission.id, task, words, counts: counts(answer), state: { ...draft, tags: [...this.tags] } });
     this.drafts.save(task.item_id, { ...draft, tags: [...this.tags] });
     if (task.practice) {
       $("bar").replaceChildren();
-      await this.outbox.add(submission);
+      await this.outbox.add(submission, about);
       return;
     }
-    this.outbox.add(submission);
+    this.outbox.add(submission, about);
     this.toast(words, () => this.undo());
     await this.next();
   }
@@ -229,10 +246,9 @@ class Workplace {
     if (stored.paused) { this.ready = []; this.next(); }
   }
 
-  refused(sent, problem) {
+  refused(sent) {
     this.answered.delete(sent.item_id);
     this.history = this.history.filter((one) => one.id !== sent.id);
-    this.toast(`Not stored: ${problem.message}. ${problem.hint}`);
     if (this.task?.item_id === sent.item_id) this.sent = false;
   }
 
@@ -268,6 +284,7 @@ class Workplace {
     const last = this.history.at(-1);
     if (!last) return this.toast("Nothing to undo.");
     await this.outbox.flush();
+    if (this.outbox.waiting.some((one) => one.id === last.id)) return this.toast("That answer is not sent yet. It can be taken back as soon as the server has it.");
     try {
       const { task } = await post(`/api/v1/judgments/${last.id}/withdraw?html=true`);
       this.history.pop();
@@ -328,11 +345,6 @@ class Workplace {
     $("toast").replaceChildren();
   }
 
-  notice(words) {
-    $("notice").textContent = words;
-    $("notice").hidden = !words;
-  }
-
   // -- keys and clicks -------------------------------------------------------------------------------------------
 
   // The second half of a double click, or of a key pressed twice, would answer an item that nobody has seen.
@@ -355,6 +367,7 @@ class Workplace {
 
   handle(key, event) {
     if (key === "?") { this.help.open(); return true; }
+    if (key === "R") { setWritten(!isWritten()); this.forced = false; return true; }
     if (this.explaining && (key === "Enter" || key === "Space")) { this.explaining(); return true; }
     if (key === "U") { this.undo(); return true; }
     if (!this.view || this.sent) return false;

@@ -1,6 +1,6 @@
 // A response made better. The changes are shown as they are made.
 
-import { diff } from "../lib/diff.js";
+import { diff, words } from "../lib/diff.js";
 import { h } from "../lib/dom.js";
 import { writing } from "./writing.js";
 
@@ -8,8 +8,9 @@ export function mount(task, desk, draft) {
   const original = task.responses[0].text;
   const before = h("p", { class: "plain" }, original);
   const show = (text) => {
-    const parts = diff(original, text);
-    before.replaceChildren(...(parts ? parts[0].map((part) => (part.same ? part.text : h("del", {}, part.text))) : [original]));
+    const pieces = words(original);
+    const same = diff(pieces, words(text));
+    before.replaceChildren(...(same ? pieces.map((piece, index) => (same[0][index] ? piece : h("del", {}, piece))) : [original]));
   };
   return writing({
     name: "edit", question: "Make this response better.", kind: "edit", label: "The response, to be edited",

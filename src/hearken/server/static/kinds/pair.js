@@ -1,6 +1,6 @@
 // Which of two responses is better, and by how much.
 
-import { alike, diff } from "../lib/diff.js";
+import { alike, diff, mark, shown } from "../lib/diff.js";
 import { h, keyed } from "../lib/dom.js";
 import { panel, responseBody } from "../lib/prompt.js";
 
@@ -21,12 +21,21 @@ export function steps(count) {
   return [...left, ...(count === 9 ? [{ key: "5", label: "Tie", ranks: [0, 0] }] : []), ...right];
 }
 
+// What both contents show, in either way to see them, and which words they share; null where that is too much.
+function compare(contents) {
+  const ways = [".rendered", ".written"].map((way) => {
+    const found = contents.map((content) => [...content.querySelectorAll(way)].flatMap(shown));
+    return { found, same: diff(...found.map((words) => words.map(({ word }) => word))) };
+  });
+  return ways.every(({ same }) => same) ? ways : null;
+}
+
 export function mount(task, desk, draft) {
   const scale = steps(desk.options.strength);
   const panels = task.responses.map((response, place) => panel(response, place, 2));
   const body = h("div", { class: "sides" }, panels);
-  const plain = task.responses.every((response) => !response.media && !response.turns.length);
-  const parts = plain ? diff(task.responses[0].text, task.responses[1].text) : null;
+  const contents = panels.map((made) => made.querySelector(".content"));
+  const compared = task.responses.some((response) => response.media) ? null : compare(contents);
   let differences = false;
 
   const pick = (step) => {
@@ -44,16 +53,13 @@ export function mount(task, desk, draft) {
 
   const toggle = () => {
     differences = !differences;
-    for (const [place, side] of panels.entries()) {
-      const content = side.querySelector(".content");
-      content.replaceChildren(differences
-        ? h("p", { class: "plain" }, parts[place].map((part) => (part.same ? part.text : h("mark", {}, part.text))))
-        : responseBody(task.responses[place]));
-    }
+    contents.forEach((content, place) => content.replaceChildren(responseBody(task.responses[place])));
+    if (differences) for (const { found, same } of compare(contents)) found.forEach((words, place) => mark(words, same[place]));
     switcher?.setAttribute("aria-pressed", String(differences));
   };
-  const switcher = parts ? keyed("Differences", "D", toggle, { class: "quiet", "aria-pressed": "false" }) : null;
-  if (parts && alike(parts) >= NEAR && task.responses[0].text !== task.responses[1].text) toggle();
+  const switcher = compared ? keyed("Differences", "D", toggle, { class: "quiet", "aria-pressed": "false" }) : null;
+  const near = compared && alike(compared[0].same) >= NEAR && task.responses[0].text !== task.responses[1].text;
+  if (near && !body.querySelector("pre, table")) toggle(); // marks in code and tables say little and hide much
 
   return {
     name: "pair",
@@ -68,7 +74,7 @@ export function mount(task, desk, draft) {
       ...scale.map((step) => [step.key, step.label]),
       ...(desk.options.strength === 9 ? [["0", "Tie"]] : []),
       ...(desk.options.strength === 3 ? [["←", "A is better"], ["→", "B is better"]] : []),
-      ["B", "Both are bad"], ["C", "I cannot tell"], ...(parts ? [["D", "Show the differences"]] : []),
+      ["B", "Both are bad"], ["C", "I cannot tell"], ...(compared ? [["D", "Show the differences"]] : []),
     ],
     key(key) {
       const arrow = desk.options.strength === 3 ? { ArrowLeft: "1", ArrowRight: "2" }[key] : undefined;
@@ -77,7 +83,7 @@ export function mount(task, desk, draft) {
       if (step) pick(step);
       else if (key === "B") bothBad();
       else if (key === "C") desk.skip("cannot tell");
-      else if (key === "D" && parts) toggle();
+      else if (key === "D" && compared) toggle();
       else return false;
       return true;
     },

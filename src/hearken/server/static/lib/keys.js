@@ -26,7 +26,7 @@ export class Help {
 
   set(keys, tags) {
     this.keys = [...keys, ...tags.map((tag, index) => [`Shift ${index + 1}`, `Reason: ${tag}`]),
-      ["S", "Skip"], ["F", "Flag"], ["U", "Undo"], ["?", "This help"]];
+      ["R", "As written, or with the looks of Markdown"], ["S", "Skip"], ["F", "Flag"], ["U", "Undo"], ["?", "This help"]];
   }
 
   open() {

@@ -1,58 +1,95 @@
-// Answers that are on their way. They stay in the browser's storage until the server has them on disk, and are sent again,
-// with the same id, until it says so: nothing is lost by a bad connection, a closed lid or a restart of the server.
+// Answers that are on their way. Each stays in the browser until the server has it on disk, and is sent again, with the same id,
+// until it says so: nothing is lost by a bad connection, a closed lid, a database that is away or a disk that is full. Only what
+// the server calls final is given up, and then it is kept apart, to be copied.
 
-import { Refusal, post } from "./api.js";
+import { Refusal, post, renew } from "./api.js";
+import { Kept } from "./kept.js";
+
+const FIRST = 1000, LAST = 30_000; // milliseconds between two rounds
+const PATIENCE = 20_000; // milliseconds for one answer
+
+// Not this answer's trouble but everybody's: no use in sending the next one now.
+const away = (problem) => !(problem instanceof Refusal) || [401, 408, 425, 429, 502, 503, 504].includes(problem.status);
 
 export class Outbox {
-  constructor(owner, { onStored, onRefused, onWaiting }) {
-    this.key = `hearken:outbox:${owner}`;
-    Object.assign(this, { onStored, onRefused, onWaiting, busy: null, wait: 1000 });
+  constructor(owner, { onStored, onRefused, onChange }) {
+    this.kept = new Kept(`hearken:answer:${owner}:`);
+    this.given = new Kept(`hearken:refused:${owner}:`);
+    Object.assign(this, { onStored, onRefused, onChange, busy: null, wait: FIRST, problem: null });
     addEventListener("online", () => this.flush());
+    addEventListener("storage", () => this.onChange());
+    document.addEventListener("visibilitychange", () => { if (!document.hidden && this.waiting.length) this.flush(); });
+    addEventListener("beforeunload", (event) => { if (this.kept.fragile || this.given.fragile) event.preventDefault(); });
   }
 
+  // { id, at, about, said }: said is the submission, about what it is in words.
   get waiting() {
-    return JSON.parse(localStorage.getItem(this.key) ?? "[]");
+    return this.kept.all;
   }
 
-  add(submission) {
-    this.#write([...this.waiting, submission]);
+  // The same with the reason, for what can never be stored.
+  get refused() {
+    return this.given.all;
+  }
+
+  add(said, about) {
+    this.kept.set(said.id, { id: said.id, at: Date.now(), about, said });
     return this.flush();
+  }
+
+  forget(one) {
+    this.given.delete(one.id);
+    this.onChange();
+  }
+
+  again(one) {
+    this.given.delete(one.id);
+    return this.add(one.said, one.about);
   }
 
   // One at a time, in order; whoever calls meanwhile waits for the same round.
   flush() {
-    this.busy ??= this.#send().finally(() => { this.busy = null; });
+    this.busy ??= this.#round().finally(() => { this.busy = null; });
     return this.busy;
   }
 
-  async #send() {
-    for (let next; (next = this.waiting[0]);) {
+  async #round() {
+    clearTimeout(this.timer);
+    this.problem = null;
+    const tried = new Set();
+    for (let next; (next = this.waiting.find((one) => !tried.has(one.id)));) {
+      tried.add(next.id);
       try {
-        const stored = await post("/api/v1/judgments", next);
-        this.#drop(next.id);
-        this.wait = 1000;
-        this.onStored(next, stored);
+        await this.#send(next);
       } catch (problem) {
-        if (problem instanceof Refusal && problem.status < 500 && ![401, 408, 429].includes(problem.status)) {
-          this.#drop(next.id);
-          this.onRefused(next, problem);
-          continue;
-        }
-        if (problem instanceof Refusal && problem.status === 401) { location.assign("/login"); return; }
-        this.onWaiting(this.waiting.length);
-        setTimeout(() => this.flush(), this.wait);
-        this.wait = Math.min(this.wait * 2, 30000);
-        return;
+        this.problem = problem;
+        if (problem.final) this.#giveUp(next, problem);
+        else if (away(problem)) break;
       }
     }
-    this.onWaiting(0);
+    if (this.waiting.length) {
+      const soon = Math.max(this.wait * (0.75 + Math.random() / 2), (this.problem?.after ?? 0) * 1000);
+      this.timer = setTimeout(() => this.flush(), soon);
+      this.wait = Math.min(this.wait * 2, LAST);
+    }
+    this.onChange();
   }
 
-  #drop(done) {
-    this.#write(this.waiting.filter((one) => one.id !== done));
+  async #send(next) {
+    const deliver = () => post("/api/v1/judgments", next.said, { signal: AbortSignal.timeout(PATIENCE) });
+    const stored = await deliver().catch(async (problem) => {
+      if (![401, 403].includes(problem.status) || !(await renew().catch(() => false))) throw problem;
+      return deliver();
+    });
+    if (stored?.id !== next.id) throw new Refusal(502, { error: "somebody else answered in the server's place" });
+    this.kept.delete(next.id);
+    this.wait = FIRST;
+    this.onStored(next.said, stored);
   }
 
-  #write(list) {
-    localStorage.setItem(this.key, JSON.stringify(list));
+  #giveUp(next, problem) {
+    this.given.set(next.id, { ...next, reason: [problem.message, problem.hint].filter(Boolean).join(". ") });
+    this.kept.delete(next.id);
+    this.onRefused(next.said, problem);
   }
 }
