@@ -47,6 +47,19 @@ def test_lines_without_a_total(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "read: 1 row in 0 s\n"
 
 
+def test_work_that_is_soon_done_says_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with progress("score", 3, "prompt", patient=True) as bar:
+        bar.advance(3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    with progress("score", 3, "prompt", patient=True) as bar:
+        bar.advance()
+        bar.advance(2)
+    assert capsys.readouterr().err == "score: 3/3 prompts in 0 s\n"
+
+
 def test_no_last_line_after_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), progress("read", 3):
         raise ZeroDivisionError

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +23,10 @@ _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 LINE_SECONDS = 10.0
 """Where stderr is not a terminal, a line is written at most this often."""
+
+
+PATIENCE = 2.0
+"""Seconds that work may take without a word."""
 
 
 class Bar(Protocol):
@@ -48,19 +52,23 @@ def is_quiet() -> bool:
 
 
 @contextmanager
-def progress(label: str, total: int | None, unit: str = "step") -> Iterator[Bar]:
+def progress(label: str, total: int | None, unit: str = "step", *, patient: bool = False) -> Iterator[Bar]:
     """Show how far a piece of work is.
 
     Args:
         label: what is being done, a few words.
         total: how many units there are; None where that cannot be known.
         unit: what is counted, singular.
+        patient: show nothing before `PATIENCE` is over: for work that is mostly done sooner.
 
     Yields:
         A bar to ``advance``. Bars may be nested: the inner one stands below.
     """
     if is_quiet():
         yield _Silent()
+    elif patient:
+        with ExitStack() as stack:
+            yield _Patient(lambda: stack.enter_context(progress(label, total, unit)))
     elif not sys.stderr.isatty():
         yield (lines := _Lines(label, total, unit))
         lines.finish()
@@ -71,6 +79,23 @@ def progress(label: str, total: int | None, unit: str = "step") -> Iterator[Bar]
 class _Silent:
     def advance(self, n: int = 1, note: str = "") -> None:
         pass
+
+
+class _Patient:
+    """Opens a bar at the first advance after `PATIENCE`."""
+
+    def __init__(self, open_bar: Callable[[], Bar], clock: Callable[[], float] = time.monotonic) -> None:
+        self.open_bar, self.clock, self.start = open_bar, clock, clock()
+        self.done = 0
+        self.bar: Bar | None = None
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        self.done += n
+        if self.bar is not None:
+            self.bar.advance(n, note)
+        elif self.clock() - self.start >= PATIENCE:
+            self.bar = self.open_bar()
+            self.bar.advance(self.done, note)
 
 
 class _Lines:

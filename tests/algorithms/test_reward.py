@@ -95,6 +95,17 @@ def test_unit_and_none(world) -> None:
     assert (scorer.gain, scorer.bias) == (1, 0) and found["reference_mean"] == pytest.approx(found["raw_mean"])
 
 
+def test_a_sample_centres_the_scores(world) -> None:
+    ready = load(Inputs(model=str(world.sft), data=(str(world.pairs),)), RewardOptions(seed=1))
+    groups = [judged.group for judged in ready.data]
+    assert len(groups) > 5
+    whole = calibrate(ready.scorer, groups, RewardOptions(calibrate_on=0))
+    some, again = (calibrate(ready.scorer, groups, RewardOptions(calibrate_on=5)) for _ in range(2))
+    assert whole["reference_rows"] == len(groups) and some["reference_rows"] == 5
+    assert some == again and some["raw_mean"] != whole["raw_mean"]
+    assert some["reference_mean"] == pytest.approx(0, abs=1e-5)
+
+
 def by_hand(scores: list[float], ranks: list[int], ties: str = "half") -> float:
     """Mean over all pairs of the ranked responses, written out."""
     total, pairs = 0.0, 0

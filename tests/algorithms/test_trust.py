@@ -157,7 +157,7 @@ def test_watch_brings_back_the_weights_that_won_most_and_survives_a_checkpoint(m
     again = new()
     again.load_state_dict(watched.state_dict())
     assert again.heard == {"one", "two"}
-    assert again.look(1, None) == {"judge": 0.9, "judge_proxy": 1.0}, "a look that was made is not made again"
+    assert again.look(1) == {"judge": 0.9, "judge_proxy": 1.0}, "a look that was made is not made again"
     found = again.restore()
     assert found["best_step"] == 1 and found["judge_last"] == 0.6 and not found["fooled"]
     assert torch.equal(Policy.scorer.weight.data, torch.ones(3))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_models import causal
 
-from hearken.models.layout import Group
-from hearken.models.scorers import TokenScorer
+from hearken.models.layout import Group, Layout
+from hearken.models.scorers import TokenScorer, TokenScores
 from hearken.training import precision
 from hearken.training.options import TrainingOptions
 from hearken.training.run import Run
@@ -46,9 +46,27 @@ def test_measured_once_recorded_and_kept(tmp_path: Path, monkeypatch: pytest.Mon
         assert run.precision == "bf16"
     assert scorer.precision == "bf16"
     assert len(calls) == 1 and json.loads((tmp_path / "run/precision.json").read_text())["precision"] == "bf16"
-    with run.autocast():
+    with scorer.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     fixed = Run(tmp_path, TrainingOptions(device="cpu", precision="fp32"), {}, "x")
-    fixed.choose_precision(TokenScorer(causal("llama")), GROUPS)
-    with fixed.autocast():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    full = TokenScorer(causal("llama"))
+    fixed.choose_precision(full, GROUPS)
+    assert len(calls) == 1 and full.precision == fixed.precision == "fp32"
+
+
+def test_a_trial_is_short_whatever_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few beginnings, and no further pass once the time is up; the trained weights have no gradient afterwards."""
+    passes: list[int] = []
+    long = [Group([5] * 700, [[6] * 900] * 4)] * 50
+    scorer = TokenScorer(causal("llama"))
+    whole = scorer.forward
+
+    def forward(layout: Layout) -> TokenScores:
+        passes.append(len(layout.ids))
+        return whole(layout)
+
+    monkeypatch.setattr(scorer, "forward", forward)
+    monkeypatch.setattr(precision, "SECONDS", 0.0)
+    precision.choose(scorer, long)
+    assert len(passes) <= 2 and max(passes, default=0) <= 256
+    assert all(p.grad is None for p in scorer.model.parameters())

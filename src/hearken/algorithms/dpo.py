@@ -28,6 +28,7 @@ from hearken.models.loading import save, switch_adapter
 from hearken.models.scorers import TokenScorer
 from hearken.objectives import direct
 from hearken.objectives.preference import ordered_pairs, plackett_luce
+from hearken.progress import progress
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.forward import rows_of
@@ -123,8 +124,8 @@ def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label=options.stage.upper())
     run.choose_precision(scorer, groups)
-    reference = Reference(ready.reference, groups, run, options)
-    held_out = Reference(ready.reference, [j.group for j in ready.held_out], run, options)
+    reference = Reference(ready.reference, groups, options)
+    held_out = Reference(ready.reference, [j.group for j in ready.held_out], options)
 
     for step in run.steps(total):
         chosen = order.rows(step)
@@ -135,8 +136,7 @@ def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
         with run.guard():
             for part in microbatches(run.batch, options.tokens, scorer):
                 some = [batch[i] for i in part]
-                with run.autocast():
-                    found = losses(scorer, some, reference.of([chosen[i] for i in part]), options)
+                found = losses(scorer, some, reference.of([chosen[i] for i in part]), options)
                 share = found.loss.sum() / weight
                 run.backward(share)
                 figures.add(found, some, weight)
@@ -144,7 +144,7 @@ def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
         run.log(**figures.means(), **stats)
 
     metrics = {"train_loss": run.history[-1]["loss"], "steps": total}
-    metrics |= evaluate(scorer, ready.held_out, held_out, run, options)
+    metrics |= evaluate(scorer, ready.held_out, held_out, options)
     switch_adapter(scorer.model, "policy")
     save(scorer.model, policy.tokenizer, out)
     artifact = finish(
@@ -157,11 +157,11 @@ def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
 class Reference:
     """Log π_ref(y|x) of the responses of some groups: known beforehand, computed when asked for, or not needed."""
 
-    def __init__(self, scorer: TokenScorer | None, groups: Sequence[Group], run: Run, options: DPOOptions) -> None:
-        self.scorer, self.groups, self.run = scorer, groups, run
+    def __init__(self, scorer: TokenScorer | None, groups: Sequence[Group], options: DPOOptions) -> None:
+        self.scorer, self.groups = scorer, groups
         self.sums: Tensor | None = None
         if scorer is not None and options.cache_reference and groups:
-            self.sums = reference_sums(scorer, groups, options.tokens, run.precision, run.autocast)
+            self.sums = reference_sums(scorer, groups, options.tokens)
 
     def of(self, chosen: Sequence[int]) -> Tensor | None:
         """(r,) of the responses of the groups ``chosen``, or None."""
@@ -170,7 +170,7 @@ class Reference:
         if self.sums is not None:
             return self.sums[torch.tensor(rows_of(self.groups, chosen), device=self.sums.device)]
         layout = lay_out([self.groups[i] for i in chosen], self.scorer.device)
-        with torch.no_grad(), self.run.autocast():
+        with torch.no_grad():
             return direct.sequence_logprobs(self.scorer(layout).logprobs, layout.mask)
 
 
@@ -270,7 +270,7 @@ class Figures:
 
 @torch.no_grad()
 def evaluate(
-    scorer: TokenScorer, held_out: Sequence[Judged], reference: Reference, run: Run, options: DPOOptions
+    scorer: TokenScorer, held_out: Sequence[Judged], reference: Reference, options: DPOOptions
 ) -> dict[str, float]:
     """Loss and accuracy on held-out judgments; empty where there are none."""
     if not held_out:
@@ -278,12 +278,13 @@ def evaluate(
     groups = [j.group for j in held_out]
     scores = torch.zeros(sum(len(g.responses) for g in groups))
     total = 0.0
-    for part in microbatches(groups, options.tokens, scorer):
-        batch = [held_out[i] for i in part]
-        with run.autocast():
+    with progress("Held-out comparisons", len(groups), "comparison", patient=True) as bar:
+        for part in microbatches(groups, options.tokens, scorer):
+            batch = [held_out[i] for i in part]
             found = losses(scorer, batch, reference.of(part), options)
-        total += found.loss.sum().item()
-        filled = torch.tensor([[k < len(j.group.responses) for k in range(found.scores.shape[1])] for j in batch])
-        scores[torch.tensor(rows_of(groups, part))] = found.scores.float().cpu()[filled]
+            total += found.loss.sum().item()
+            filled = torch.tensor([[k < len(j.group.responses) for k in range(found.scores.shape[1])] for j in batch])
+            scores[torch.tensor(rows_of(groups, part))] = found.scores.float().cpu()[filled]
+            bar.advance(len(part))
     weight = sum(j.weight for j in held_out) or 1.0
     return {"validation_loss": total / weight} | pair_accuracy(scores.tolist(), held_out)

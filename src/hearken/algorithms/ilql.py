@@ -106,8 +106,7 @@ def run(inputs: Inputs, options: ILQLOptions, out: Path) -> Artifact:
         sums = dict.fromkeys(ILQLLoss._fields, 0.0)
         with run.guard():
             for part in microbatches(run.batch, options.tokens, scorer):
-                with run.autocast():
-                    found = losses(scorer, [batch[i] for i in part], tokens, options)
+                found = losses(scorer, [batch[i] for i in part], tokens, options)
                 run.backward(found.total)
                 for name, value in found._asdict().items():
                     sums[name] += value.item()

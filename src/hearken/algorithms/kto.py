@@ -164,8 +164,8 @@ def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label="KTO")
     run.choose_precision(scorer, [o.group for o in data])
-    fixed = Sums(ready.reference, data, run, options)
-    held_out = Sums(ready.reference, ready.held_out, run, options)
+    fixed = Sums(ready.reference, data, options)
+    held_out = Sums(ready.reference, ready.held_out, options)
 
     for step in run.steps(total):
         chosen = order.endless(step)  # batches of one size: a last one of a single row would have no mismatched pair
@@ -178,12 +178,11 @@ def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
         down = max(len(batch) - sum(o.label for o in batch), 1)
         with run.guard():
             z0 = kto_reference_point(
-                logprob_sums(scorer, [o.mismatched for o in batch], options.tokens, run.autocast) - ref_mismatched
+                logprob_sums(scorer, [o.mismatched for o in batch], options.tokens) - ref_mismatched
             )
             for part in microbatches(groups, options.tokens, scorer):
                 layout = lay_out([groups[i] for i in part], scorer.device)
-                with run.autocast():
-                    ratio = sequence_logprobs(scorer(layout).logprobs, layout.mask) - ref[part]
+                ratio = sequence_logprobs(scorer(layout).logprobs, layout.mask) - ref[part]
                 some = [batch[i] for i in part]
                 labels = torch.tensor([o.label for o in some], device=scorer.device)
                 found = losses(ratio, labels, z0, some, ready.weights, options)
@@ -195,7 +194,7 @@ def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
         run.log(**sums, z0=z0.item(), **stats)
 
     metrics = {"train_loss": run.history[-1]["loss"], "steps": total}
-    metrics |= evaluate(scorer, ready.held_out, held_out, ready.weights, run, options)
+    metrics |= evaluate(scorer, ready.held_out, held_out, ready.weights, options)
     switch_adapter(scorer.model, "policy")
     save(scorer.model, policy.tokenizer, out)
     artifact = finish(
@@ -217,12 +216,12 @@ def losses(
 class Sums:
     """Log π_ref of responses and of their mismatched pairs: known beforehand, or computed when asked for."""
 
-    def __init__(self, scorer: TokenScorer, data: Sequence[Opinion], run: Run, options: KTOOptions) -> None:
-        self.scorer, self.data, self.run, self.options = scorer, data, run, options
+    def __init__(self, scorer: TokenScorer, data: Sequence[Opinion], options: KTOOptions) -> None:
+        self.scorer, self.data, self.options = scorer, data, options
         self.known: Tensor | None = None
         if options.cache_reference and data:
             both = [o.both for o in data]
-            self.known = reference_sums(scorer, both, options.tokens, run.precision, run.autocast).view(-1, 2)
+            self.known = reference_sums(scorer, both, options.tokens).view(-1, 2)
 
     def of(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """(B,) of the rows ``chosen``, matched and mismatched."""
@@ -230,12 +229,12 @@ class Sums:
             found = self.known[torch.tensor(chosen, device=self.scorer.device)]
         else:
             both = [self.data[i].both for i in chosen]
-            found = logprob_sums(self.scorer, both, self.options.tokens, self.run.autocast).view(-1, 2)
+            found = logprob_sums(self.scorer, both, self.options.tokens).view(-1, 2)
         return found[:, 0], found[:, 1]
 
 
 def evaluate(
-    scorer: TokenScorer, held_out: Sequence[Opinion], fixed: Sums, weights: tuple[float, float], run: Run,
+    scorer: TokenScorer, held_out: Sequence[Opinion], fixed: Sums, weights: tuple[float, float],
     options: KTOOptions,
 ) -> dict[str, float]:  # fmt: skip
     """Loss on held-out thumbs, and how often the reward lies on the right side of z0; empty for fewer than two."""
@@ -243,9 +242,10 @@ def evaluate(
         return {}
     ref, ref_mismatched = fixed.of(range(len(held_out)))
     z0 = kto_reference_point(
-        logprob_sums(scorer, [o.mismatched for o in held_out], options.tokens, run.autocast) - ref_mismatched
+        logprob_sums(scorer, [o.mismatched for o in held_out], options.tokens, "Held-out thumbs, mismatched")
+        - ref_mismatched
     )  # fmt: skip
-    ratio = logprob_sums(scorer, [o.group for o in held_out], options.tokens, run.autocast) - ref
+    ratio = logprob_sums(scorer, [o.group for o in held_out], options.tokens, "Held-out thumbs") - ref
     labels = torch.tensor([o.label for o in held_out], device=ratio.device)
     found = losses(ratio, labels, z0, held_out, weights, options)
     right = ((ratio > z0) == labels).float().mean().item()

@@ -42,8 +42,8 @@ def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
             scores = rate(ready.reward, groups, samples, options)
             table = scores.view(len(groups), options.samples)
             telling = informative(table).nonzero()[:, 0].tolist()
-            reference = logprob_sums(ready.reference, groups, options.tokens, run.autocast)
-            kls = logprob_sums(scorer, groups, options.tokens, run.autocast) - reference
+            reference = logprob_sums(ready.reference, groups, options.tokens)
+            kls = logprob_sums(scorer, groups, options.tokens) - reference
             ranked = [Judged(g, "comparison", ranks(row)) for g, row in zip(groups, table, strict=True)]
             stats: list[dict[str, float]] = []
             for update, part in enumerate(minibatches(len(telling), step, options) if telling else []):
@@ -53,8 +53,7 @@ def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
                 for some in microbatches(run.batch, options.tokens, scorer):
                     rows = torch.tensor(rows_of(groups, [batch[i] for i in some]), device=scorer.device)
                     judged = [ranked[batch[i]] for i in some]
-                    with run.autocast():
-                        found = losses(scorer, judged, reference[rows], options)
+                    found = losses(scorer, judged, reference[rows], options)
                     run.backward(found.loss.sum() / len(batch))
                     figures.add(found, judged, len(batch))
                 stats.append(figures.means() | loop.optimiser.step(step * loop.updates + update))

@@ -173,8 +173,7 @@ def learn(
         layout = lay_out([groups[i] for i in part], scorer.device)
         rows = torch.tensor(rows_of(batch.groups, [chosen[i] for i in part]), device=scorer.device)
         mask, width = layout.mask, layout.mask.shape[1]
-        with run.autocast():
-            logprobs = scorer(layout, temperature=options.temperature).logprobs
+        logprobs = scorer(layout, temperature=options.temperature).logprobs
         found = ppo_clip(logprobs, batch.old_logprobs[rows, :width], advantages[rows, :width], options.clip)
         loss = group.aggregate(found.loss, mask, scale, **count)
         sums["policy_loss"] += loss.item()

@@ -235,7 +235,7 @@ def improve(
     for step in run.steps(iterations):
         chosen = order.endless(step)
         with run.guard():
-            judged = watch.look(step, run) if watch else {}
+            judged = watch.look(step) if watch else {}
             if judged and options.stop_when == "fooled" and watch and watch.fooled:
                 run.log(**judged)
                 break
@@ -258,7 +258,7 @@ def improve(
     }
     if watch:
         with run.guard():
-            if run.step == iterations and (judged := watch.look(iterations, run, last=True)):
+            if run.step == iterations and (judged := watch.look(iterations, last=True)):
                 run.log(**judged)
         metrics |= watch.restore()
         if watch.heard:
@@ -278,7 +278,7 @@ def collect(
 ) -> Rollout:  # fmt: skip
     """Sample, score, and compute what stays fixed during the updates."""
     found = roll_out(policy, models.reference, models.reward, sampler, chosen, step, run, options)
-    values = gather(models.value, found.groups, options.tokens, models.policy, run.autocast)
+    values = gather(models.value, found.groups, options.tokens, models.policy)
     rewards = token_rewards(found.scores, found.old_logprobs, found.ref_logprobs, found.mask, beta)
     if options.whiten_rewards:
         rewards = whiten(rewards, found.mask, keep_mean=True)
@@ -302,13 +302,11 @@ def learn(
         layout = lay_out([groups[i] for i in part], models.policy.device)
         rows = torch.tensor(rows_of(rollout.groups, [batch[i] for i in part]), device=whole.device)
         mask, width = layout.mask, layout.mask.shape[1]
-        with run.autocast():
-            logprobs = models.policy(layout, temperature=options.temperature).logprobs
+        logprobs = models.policy(layout, temperature=options.temperature).logprobs
         policy = ppo_clip(logprobs, rollout.old_logprobs[rows, :width], rollout.advantages[rows, :width], options.clip)
         policy_loss = masked_sum(policy.loss, mask) / tokens
         run.backward(policy_loss)  # before the value model's turn: one network's activations at a time
-        with run.autocast():
-            values = models.value(layout)
+        values = models.value(layout)
         value = value_clip(
             values, rollout.values[rows, :width], rollout.returns[rows, :width], options.value_clip or None
         )
@@ -325,8 +323,7 @@ def learn(
         count = sum(len(r) for g in ptx for r in g.responses)
         for part in microbatches(ptx, options.tokens, models.policy):
             layout = lay_out([ptx[i] for i in part], models.policy.device)
-            with run.autocast():
-                share = nll(models.policy(layout).logprobs, layout.trained).sum() / count
+            share = nll(models.policy(layout).logprobs, layout.trained).sum() / count
             run.backward(options.ptx_coef * share)
             sums["ptx_loss"] += share.item()
     norms = actor.clip(), critic.clip()  # both are looked at before either changes a weight

@@ -3,7 +3,7 @@
 Rankings: -1/C(K,2) Σ over pairs log σ(r_better - r_worse), all pairs of a prompt one batch element, K forward passes
 and one of the prompt (Ouyang et al. 2022), or Plackett-Luce. Ratings: squared error on the scale -1..1, of several
 attributes with a head for each (Wang et al. 2023, HelpSteer); their weighted sum is the score. Thumbs: binary
-cross-entropy. Afterwards a bias is set so that reference responses score 0 on average.
+cross-entropy. Afterwards a bias is set so that reference responses (a sample of them) score 0 on average.
 
 With ``by``, labelers of different groups have heads of their own on one network: a common head plus an offset for each
 group, under a normal prior N(0, 1/(shrink (d+1))), the variance of a fresh head's weights at shrink 1. So a small group
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -31,12 +32,11 @@ from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Example, Rating, Thumb
 from hearken.feedback.splits import labeler_value, of_labelers
 from hearken.feedback.weighting import multiply, reweight
-from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.layout import Group, lay_out
 from hearken.models.loading import merge_adapter, new_reward, save, score_head
 from hearken.models.precision import restore
 from hearken.models.scorers import RewardScorer, probe
 from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, rating_regression, thumb_bce
-from hearken.rewards.learned import LearnedReward
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.forward import gather
@@ -207,8 +207,7 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ou
         loss = 0.0
         with run.guard():
             for part in microbatches(run.batch, options.tokens, scorer):
-                with run.autocast():
-                    share = losses(scorer, [j for i in part for j in batch[i]], options).sum() / weight
+                share = losses(scorer, [j for i in part for j in batch[i]], options).sum() / weight
                 run.backward(share)
                 loss += share.item()
             if scorer.by:  # the prior speaks once for all judgments, and every step's loss is the mean of some
@@ -281,25 +280,35 @@ def rating_losses(heads: Tensor, batch: Sequence[Judged], names: Sequence[str]) 
 
 
 def calibrate(scorer: RewardScorer, references: Sequence[Group], options: RewardOptions) -> dict[str, float]:
-    """Set gain and bias so that ``references`` score 0 on average; returns the mean afterwards and the raw figures."""
+    """Set gain and bias so that ``references`` score 0 on average; returns the mean afterwards and the raw figures.
+
+    A random sample of them serves where there are more than ``calibrate_on``.
+    """
+    if (most := options.calibrate_on) and len(references) > most:
+        chosen = np.random.default_rng([options.seed, 7]).choice(len(references), most, replace=False)
+        references = [references[i] for i in sorted(chosen)]
     scorer.calibrate(1.0, 0.0)
-    score = LearnedReward(scorer, options.tokens)
-    raw = score(references)
+    heads = pooled(scorer, references, options.tokens, "Centring the scores")
+    raw = scorer.combine(heads)
     if not torch.isfinite(raw).all():
         raise UserError("the reward model scores some responses as NaN or infinite", "Train again with a lower lr")
     mean, spread = raw.mean().item(), raw.std(correction=0).item()
     gain = 1 / max(spread, 1e-6) if options.normalise == "unit" else 1.0
     if options.normalise != "none":
-        means = {}
-        for name in scorer.attributes:  # what other weights than these will need
-            scorer.weigh({name: 1.0})
-            means[name] = score(references).mean().item()
-        if means:
+        if scorer.attributes:  # what other weights than these will need
+            means = dict(zip(scorer.attributes, heads.mean(0).tolist(), strict=True))
             scorer.model.config.hearken_attribute_means = means
-            scorer.weigh(scorer.model.config.hearken_attribute_weights)
         scorer.calibrate(gain, -mean * gain)
     after = raw * scorer.gain + scorer.bias
-    return {"reference_mean": after.mean().item(), "reference_sd": after.std(correction=0).item(), "raw_mean": mean}
+    return {
+        "reference_mean": after.mean().item(), "reference_sd": after.std(correction=0).item(), "raw_mean": mean,
+        "reference_rows": len(references),
+    }  # fmt: skip
+
+
+def pooled(scorer: RewardScorer, groups: Sequence[Group], tokens: int, label: str) -> Tensor:
+    """(R, A) what each head says of every response, before weights, gain and bias."""
+    return gather(lambda layout: scorer.heads(layout)[:, None], groups, tokens, scorer, label)[:, 0]
 
 
 def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> dict[str, float]:
@@ -310,50 +319,50 @@ def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> d
     """
     if not held_out:
         return {}
-    found = pair_accuracy(*_scored(scorer, held_out, tokens))
-    if scorer.by:
-        return found | own_accuracy(scorer, held_out, tokens)
-    return found | correlations(scorer, [j for j in held_out if j.kind == "rating"], tokens)
-
-
-def _scored(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> tuple[list[float], list[Judged]]:
-    """The scores of all responses of all judgments, each response computed once; and the judgments in their order."""
     elements = by_responses(held_out)
-    scores = LearnedReward(scorer, tokens)([judged[0].group for judged in elements]).tolist()
-    every: list[float] = []
-    for same in elements:
-        mine, scores = scores[: len(same[0].group.responses)], scores[len(same[0].group.responses) :]
-        every += mine * len(same)
-    return every, [judged for same in elements for judged in same]
+    heads = pooled(scorer, [judged[0].group for judged in elements], tokens, "Held-out judgments").cpu()
+    judged = [j for same in elements for j in same]
+    rows, at = [], 0
+    for same in elements:  # judgments on the same responses read the same rows
+        mine = range(at, at := at + len(same[0].group.responses))
+        rows += [mine] * len(same)
+    scores = scorer.combine(heads.to(scorer.device)).cpu() * scorer.gain + scorer.bias
+    found = pair_accuracy([scores[i].item() for mine in rows for i in mine], judged)
+    if scorer.by:
+        return found | own_accuracy(scorer, judged, rows, heads)
+    return found | correlations(scorer, judged, rows, heads)
 
 
-def own_accuracy(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> dict[str, float]:
-    """`pair_accuracy` where each judgment is foretold by the head of its labeler's group; empty where none is."""
-    every: list[float] = []
-    kept: list[Judged] = []
-    for name in scorer.attributes:
-        if mine := [j for j in held_out if j.who == name]:
-            scorer.weigh({name: 1.0})
-            scores, judged = _scored(scorer, mine, tokens)
-            every, kept = every + scores, kept + judged
-    scorer.weigh(scorer.model.config.hearken_attribute_weights)
-    found = pair_accuracy(every, kept)
+def own_accuracy(
+    scorer: RewardScorer, judged: Sequence[Judged], rows: Sequence[range], heads: Tensor
+) -> dict[str, float]:
+    """`pair_accuracy` where each judgment is foretold by the head of its labeler's group; empty where none is.
+
+    Args:
+        scorer: with heads by groups.
+        judged: the judgments.
+        rows: of each, the rows of its responses in ``heads``.
+        heads: (R, A) what each head says.
+    """
+    column = {name: i for i, name in enumerate(scorer.attributes)}
+    mine = [(j, where) for j, where in zip(judged, rows, strict=True) if j.who in column]
+    scores = [heads[i, column[j.who or ""]].item() for j, where in mine for i in where]
+    found = pair_accuracy(scores, [j for j, _ in mine])
     return {f"own_{key}": found[key] for key in ("accuracy", "accuracy_low", "accuracy_high") if key in found}
 
 
-def correlations(scorer: RewardScorer, rated: Sequence[Judged], tokens: int) -> dict[str, float]:
-    """Pearson's r of every head with the ratings of its attribute, where three responses or more were rated on it."""
+def correlations(
+    scorer: RewardScorer, judged: Sequence[Judged], rows: Sequence[range], heads: Tensor
+) -> dict[str, float]:
+    """Pearson's r of every head with the ratings of its attribute, where three responses or more were rated on it.
+
+    Arguments as of `own_accuracy`.
+    """
     found: dict[str, float] = {}
-    if not rated or not scorer.attributes:
-        return found
-
-    def alone(layout: Layout) -> Tensor:
-        return scorer.heads(layout)[:, None]  # one response a group: (R, 1, A)
-
-    heads = gather(alone, [j.group for j in rated], tokens, scorer)[:, 0].cpu()
+    rated = [(j, where[0]) for j, where in zip(judged, rows, strict=True) if j.kind == "rating"]
     for column, name in enumerate(scorer.attributes):
-        rows = [i for i, j in enumerate(rated) if name in j.ratings]
-        both = torch.stack([heads[rows, column], torch.tensor([rated[i].ratings[name] for i in rows])])
-        if len(rows) > 2 and (both.std(1) > 0).all():
+        some = [(row, j.ratings[name]) for j, row in rated if name in j.ratings]
+        both = torch.stack([heads[[row for row, _ in some], column], torch.tensor([rating for _, rating in some])])
+        if len(some) > 2 and (both.std(1) > 0).all():
             found[f"correlation_{name}"] = torch.corrcoef(both)[0, 1].item()
     return found

@@ -37,6 +37,8 @@ class RewardOptions(TrainingOptions, TextOptions):
     """With --by: how strongly the heads are drawn together; at 1 they may differ by about as much as a fresh head."""
     normalise: Literal["mean", "unit", "none"] = "mean"
     """After training: reference responses score 0 on average (mean), and with standard deviation 1 (unit)."""
+    calibrate_on: int = Field(256, ge=0)
+    """For that, so many prompts' responses are scored, drawn at random; 0: all of them."""
     labeler_weights: str = ""
     """Weight judgments by labeler: reliability (from pairs that several judged), or a file (labeler, weight)."""
     population: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}

@@ -47,8 +47,7 @@ def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
                 tokens = sum(trained_tokens(g) for g in batch)
                 loss = 0.0
                 for some in microbatches(batch, options.tokens, scorer):
-                    with run.autocast():
-                        share = summed_nll(scorer, [batch[i] for i in some]) / tokens
+                    share = summed_nll(scorer, [batch[i] for i in some]) / tokens
                     run.backward(share)
                     loss += share.item()
                 stats.append({"loss": loss} | loop.optimiser.step(step * loop.updates + update))

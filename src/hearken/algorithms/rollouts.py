@@ -144,8 +144,7 @@ def draw(
         max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p, top_k=options.top_k
     )
     seeds = np.random.SeedSequence([options.seed, step]).generate_state(len(chosen)).tolist()
-    with run.autocast():
-        samples = sampler.sample(chosen, options.samples, how, seeds)
+    samples = sampler.sample(chosen, options.samples, how, seeds)
     if options.truncate_at:
         samples = [truncate(s, policy, options.truncate_at) for s in samples]
     n = options.samples
@@ -188,14 +187,14 @@ def roll_out(
     def referred(layout: Layout) -> Tensor:
         return reference(layout, temperature=options.temperature).logprobs
 
-    ref = gather(referred, groups, options.tokens, scorer, run.autocast)
+    ref = gather(referred, groups, options.tokens, scorer)
     lengths = torch.tensor([len(s.tokens) for s in samples], device=ref.device)
     mask = torch.arange(ref.shape[1], device=ref.device)[None] < lengths[:, None]
     found = torch.tensor([x for s in samples for x in s.logprobs], device=ref.device)
     sampled = torch.zeros_like(ref).masked_scatter(mask, found)
     if trust_sampler:
         return Batch(groups, samples, scores, mask, sampled, ref, -sampled, None)
-    old, entropy = gather(with_entropy, groups, options.tokens, scorer, run.autocast).unbind(-1)
+    old, entropy = gather(with_entropy, groups, options.tokens, scorer).unbind(-1)
     gap = masked_mean((sampled - old).abs(), mask).item()
     return Batch(groups, samples, scores, mask, old, ref, entropy, gap)
 

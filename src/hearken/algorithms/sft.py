@@ -21,6 +21,7 @@ from hearken.models.layout import Group, lay_out
 from hearken.models.loading import save
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.language import nll, perplexity
+from hearken.progress import progress
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.optimiser import Optimiser
@@ -67,8 +68,7 @@ def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
         loss = 0.0
         with run.guard():
             for part in microbatches(batch, options.tokens, scorer):
-                with run.autocast():
-                    share = summed_nll(scorer, [batch[i] for i in part]) / tokens
+                share = summed_nll(scorer, [batch[i] for i in part]) / tokens
                 run.backward(share)
                 loss += share.item()
             stats = optimiser.step(step)
@@ -104,7 +104,10 @@ def evaluate(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> dict[
     """Mean loss and perplexity per trained token of held-out groups; empty where there are none."""
     if not groups:
         return {}
-    parts = microbatches(groups, tokens, scorer)
-    total = sum(summed_nll(scorer, [groups[i] for i in part]).item() for part in parts)
+    total = 0.0
+    with progress("Held-out text", len(groups), "sequence", patient=True) as bar:
+        for part in microbatches(groups, tokens, scorer):
+            total += summed_nll(scorer, [groups[i] for i in part]).item()
+            bar.advance(len(part))
     count = sum(g.weight * trained_tokens(g) for g in groups)
     return {"validation_loss": total / count, "validation_perplexity": perplexity(total, count)}

@@ -153,7 +153,7 @@ def improve(
         for part in microbatches(rollout.groups, options.tokens, scorer):
             layout = lay_out([rollout.groups[i] for i in part], scorer.device)
             rows = torch.tensor(rows_of(rollout.groups, part), device=scorer.device)
-            with torch.set_grad_enabled(backward), run.autocast():
+            with torch.set_grad_enabled(backward):
                 share, distance = parts(layout, rows)
             if backward:
                 run.backward(share)
@@ -233,8 +233,7 @@ def fit_values(
             layout = lay_out([rollout.groups[i] for i in part], models.policy.device)
             rows = torch.tensor(rows_of(rollout.groups, part), device=models.policy.device)
             width = layout.mask.shape[1]
-            with run.autocast():
-                values = models.value(layout)
+            values = models.value(layout)
             found = value_clip(
                 values, rollout.values[rows, :width], rollout.returns[rows, :width], options.value_clip or None
             )

@@ -24,7 +24,6 @@ from hearken.rewards.learned import Reward
 from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import Sample, SamplingParameters
 from hearken.statistics.divergence import Divergence, find_divergence
-from hearken.training.run import Run
 
 
 class Prompts(NamedTuple):
@@ -111,15 +110,15 @@ class Watch:
         """Ids of the judgments that were heard, where people or machines of a project watch."""
         self.best: dict[str, Tensor] = {}
 
-    def look(self, step: int, run: Run, *, last: bool = False) -> dict[str, float]:
+    def look(self, step: int, *, last: bool = False) -> dict[str, float]:
         """Ask the judge, where it is time, about the policy as it stands; figures for the log."""
         if step % self.options.judge_every and not last:
             return {}
         if step in self.steps:  # the run was interrupted after this look
             at = self.steps.index(step)
             return {"judge": self.wins[at], "judge_proxy": self.rises[at]}
-        self.theirs = self.theirs or self._sample(run, reference=True)
-        mine = self._sample(run)
+        self.theirs = self.theirs or self._sample(reference=True)
+        mine = self._sample()
         # Against the reference's answers: a reward that is refitted on the way has its zero elsewhere.
         proxy = self._proxy(mine) - self._proxy(self.theirs)
         decode = self.policy.encoder.decode
@@ -146,7 +145,7 @@ class Watch:
         groups = [Group(ids, [sample.tokens]) for ids, sample in zip(self.prompts.ids, samples, strict=True)]
         return rate(self.proxy, groups, samples, self.options).mean().item()
 
-    def _sample(self, run: Run, *, reference: bool = False) -> list[Sample]:
+    def _sample(self, *, reference: bool = False) -> list[Sample]:
         """One answer a prompt, by the same draws whenever it is asked: what changes is the policy."""
         options = self.options
         how = SamplingParameters(
@@ -154,8 +153,7 @@ class Watch:
             top_k=options.top_k,
         )  # fmt: skip
         seeds = np.random.SeedSequence([options.seed, 1, 2]).generate_state(len(self.prompts.ids)).tolist()
-        with run.autocast():
-            samples = self.samplers[reference].sample(self.prompts.ids, 1, how, seeds)
+        samples = self.samplers[reference].sample(self.prompts.ids, 1, how, seeds)
         return [truncate(s, self.policy, options.truncate_at) for s in samples] if options.truncate_at else samples
 
     def verdict(self) -> Divergence | None:

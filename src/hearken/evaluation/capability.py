@@ -262,7 +262,9 @@ def _rank(policy: Any, loaded: Loaded) -> dict[str, Any]:
             context, answer = encode(policy, question.text, loaded.task.target_delimiter + choice)
             groups.append(Group(context, [answer]))
             owner.append(number)
-    logprobs = gather(lambda layout: policy.scorer(layout).logprobs, groups, TOKENS, policy.scorer).double()
+    logprobs = gather(
+        lambda layout: policy.scorer(layout).logprobs, groups, TOKENS, policy.scorer, "Capability"
+    ).double()
     totals = logprobs.sum(1).cpu().numpy()
     right, normed, nats, tokens = [], [], 0.0, 0
     start = 0

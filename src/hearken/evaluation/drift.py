@@ -130,7 +130,7 @@ def likelihood_change(policy: str, reference: str, rows: Sequence[Comparison]) -
         def answer(layout: Layout) -> torch.Tensor:
             return scorer(layout).logprobs.sum(1)
 
-        return gather(answer, groups, TOKENS, scorer)
+        return gather(answer, groups, TOKENS, scorer, "Log-probabilities")
 
     ratio = (sums(0) - sums(1)).double().cpu().numpy().reshape(-1, 2)
     better, worse = (cluster_bootstrap(ratio[:, side], np.array(keys)) for side in (0, 1))

@@ -151,7 +151,7 @@ def _logprobs(scorer: TokenScorer, groups: Sequence[Group], temperature: float) 
         found = scorer(layout, temperature=temperature, entropy=True)
         return torch.stack([found.logprobs, found.entropy], -1)
 
-    logprobs, entropy = gather(answer, groups, TOKENS, scorer).unbind(-1)
+    logprobs, entropy = gather(answer, groups, TOKENS, scorer, "Log-probabilities").unbind(-1)
     return logprobs, entropy
 
 
@@ -169,7 +169,7 @@ def text_nll(name: str, documents: Sequence[str]) -> tuple[float, int]:
     def answer(layout: object) -> Tensor:
         return nll(policy.scorer(layout).logprobs, layout.trained)  # type: ignore[attr-defined]
 
-    total = gather(answer, groups, TOKENS, policy.scorer).sum().item()
+    total = gather(answer, groups, TOKENS, policy.scorer, "Perplexity").sum().item()
     return total, sum(len(r) for g in groups for r in g.responses)
 
 
@@ -194,7 +194,9 @@ class Judge:
         rows = [(p, tuple(t), tuple(e)) for p, t, e in zip(prompts, responses, ends, strict=True)]
         once = {row: at for at, row in enumerate(dict.fromkeys(rows))}
         some, texts, ended = zip(*once, strict=True) if once else ((), (), ())
-        flat = LearnedReward(self.scorer, TOKENS)(self.groups(some, texts, ended)).tolist() if once else []
+        flat = (
+            LearnedReward(self.scorer, TOKENS, "Reward model")(self.groups(some, texts, ended)).tolist() if once else []
+        )
         found = in_rows(flat, texts)
         return [list(found[once[row]]) for row in rows]
 

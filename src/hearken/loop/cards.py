@@ -163,7 +163,7 @@ def _heads(reward: Path, judge: Judge, rows: Sequence[Comparison]) -> list[Table
     from hearken.rewards.confidence import last_layer, scored
     from hearken.rewards.learned import LearnedReward
 
-    learned = LearnedReward(judge.scorer, TOKENS)
+    learned = LearnedReward(judge.scorer, TOKENS, "Reward model")
     if not (reward / MANIFEST).is_file() or judge.scorer.head is not judge.scorer.output:
         return []
     try:
@@ -188,7 +188,7 @@ def _shift(reward: Path, judge: Any, now: Mapping[str, Answers]) -> Shift | None
 
     if not (reward / MANIFEST).is_file():
         return None
-    learned = LearnedReward(judge.scorer, TOKENS)
+    learned = LearnedReward(judge.scorer, TOKENS, "Reward model")
     try:
         confidence = confidence_of(str(reward), learned)
         training = [(r.prompt, t) for r in trained_on(str(reward)) if isinstance(r, Comparison) for t in r.responses]
@@ -249,7 +249,7 @@ def _discovered(reward: Path, rows: Sequence[Comparison], judge: Any) -> Discove
         at += sum(len(g.responses) for g in one)
     if not pairs:
         return None
-    features = last_layer(LearnedReward(judge.scorer, TOKENS), groups).double().cpu().numpy()
+    features = last_layer(LearnedReward(judge.scorer, TOKENS, "Reward model"), groups).double().cpu().numpy()
     better, worse = (np.array(side) for side in zip(*pairs, strict=True))
     return discover(features[better] - features[worse], labelers, prompts)
 

@@ -61,10 +61,11 @@ class GuidedScorer(TokenScorer):
 
     def estimates(self, states: Tensor) -> Estimates:
         """Of (n, d) hidden states."""
-        first, second = (head(states).float() for head in self.q)
-        with torch.no_grad():
-            late = tuple(head(states).float() for head in self.target)
-        return Estimates((first, second), (late[0], late[1]), self.v(states)[:, 0].float())
+        with self.autocast():
+            first, second = (head(states).float() for head in self.q)
+            with torch.no_grad():
+                late = tuple(head(states).float() for head in self.target)
+            return Estimates((first, second), (late[0], late[1]), self.v(states)[:, 0].float())
 
     def policy_logits(self, states: Tensor) -> Tensor:
         """(n, V) of the language model alone."""

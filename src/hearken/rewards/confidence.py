@@ -19,6 +19,7 @@ from torch import Tensor
 from hearken.feedback.records import hash_id
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.scorers import RewardScorer
+from hearken.progress import progress, quiet
 from hearken.rewards.learned import LearnedReward, Reward
 from hearken.statistics.intervals import resampled_counts
 from hearken.statistics.linear_reward import fit_pairs
@@ -86,14 +87,15 @@ def last_layer(reward: LearnedReward, groups: Sequence[Group]) -> Tensor:
     """(R, d) features of all responses, of which the score is a linear function."""
     scorer = reward.scorer
     whole: Tensor | None = None
-    for part in microbatches(groups, reward.tokens, scorer):
-        layout = scorer.apart(lay_out([groups[i] for i in part], scorer.device))
-        with reward.autocast():
+    with quiet(not reward.label), progress(reward.label, len(groups), "prompt", patient=True) as bar:
+        for part in microbatches(groups, reward.tokens, scorer):
+            layout = scorer.apart(lay_out([groups[i] for i in part], scorer.device))
             hidden = scorer.hidden(layout)
             found = (hidden[layout.last] if scorer.pooling == "last" else _mean(hidden, layout)).float()
-        if whole is None:
-            whole = found.new_zeros(sum(len(g.responses) for g in groups), found.shape[1])
-        whole[torch.tensor(rows_of(groups, part), device=found.device)] = found
+            if whole is None:
+                whole = found.new_zeros(sum(len(g.responses) for g in groups), found.shape[1])
+            whole[torch.tensor(rows_of(groups, part), device=found.device)] = found
+            bar.advance(len(part))
     assert whole is not None
     return whole
 

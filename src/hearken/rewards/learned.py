@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -22,13 +21,14 @@ class Reward(Protocol):
 
 
 class LearnedReward:
-    """A `RewardScorer` over any number of groups, microbatched by tokens, without gradient."""
+    """A `RewardScorer` over any number of groups, microbatched by tokens, without gradient.
 
-    def __init__(
-        self, scorer: RewardScorer, tokens: int, autocast: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> None:
-        self.scorer, self.tokens, self.autocast = scorer, tokens, autocast
+    With a ``label`` a bar says how far it is.
+    """
+
+    def __init__(self, scorer: RewardScorer, tokens: int, label: str = "") -> None:
+        self.scorer, self.tokens, self.label = scorer, tokens, label
 
     def __call__(self, groups: Sequence[Group]) -> Tensor:
         """(R,) scores of all responses of all groups, in order."""
-        return gather(self.scorer, groups, self.tokens, self.scorer, self.autocast)
+        return gather(self.scorer, groups, self.tokens, self.scorer, self.label)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.scorers import Scorer
+from hearken.progress import progress, quiet
 from hearken.training.batching import microbatches
 
 
@@ -23,25 +23,26 @@ def rows_of(groups: Sequence[Group], chosen: Sequence[int]) -> list[int]:
 
 @torch.no_grad()
 def gather(
-    function: Callable[[Layout], Tensor], groups: Sequence[Group], tokens: int, scorer: Scorer,
-    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Tensor:  # fmt: skip
+    function: Callable[[Layout], Tensor], groups: Sequence[Group], tokens: int, scorer: Scorer, label: str = ""
+) -> Tensor:
     """``function``'s answers for microbatches, (r,), (r, t) or (r, t, c), put together as (R,), (R, T) or (R, T, c).
 
-    ``scorer`` says how large a microbatch may be, where ``tokens`` is 0, and on which device it lies.
+    ``scorer`` says how large a microbatch may be, where ``tokens`` is 0, and on which device it lies. With a ``label``
+    a bar says how far it is.
     """
     lengths = [len(r) for g in groups for r in g.responses]
     whole: Tensor | None = None
-    for part in microbatches(groups, tokens, scorer):
-        with autocast():
+    with quiet(not label), progress(label, len(groups), "prompt", patient=True) as bar:
+        for part in microbatches(groups, tokens, scorer):
             piece = function(lay_out([groups[i] for i in part], scorer.device)).float()
-        if whole is None:
-            tokens_wide = (max(lengths), *piece.shape[2:]) if piece.ndim > 1 else ()
-            whole = piece.new_zeros(len(lengths), *tokens_wide)
-        rows = torch.tensor(rows_of(groups, part), device=scorer.device)
-        if piece.ndim > 1:
-            whole[rows, : piece.shape[1]] = piece
-        else:
-            whole[rows] = piece
+            if whole is None:
+                tokens_wide = (max(lengths), *piece.shape[2:]) if piece.ndim > 1 else ()
+                whole = piece.new_zeros(len(lengths), *tokens_wide)
+            rows = torch.tensor(rows_of(groups, part), device=scorer.device)
+            if piece.ndim > 1:
+                whole[rows, : piece.shape[1]] = piece
+            else:
+                whole[rows] = piece
+            bar.advance(len(part))
     assert whole is not None
     return whole

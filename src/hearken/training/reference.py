@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hearken.config import cache_folder
-from hearken.models.layout import Group, lay_out
+from hearken.models.layout import Group
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.direct import sequence_logprobs
-from hearken.progress import progress
-from hearken.training.batching import microbatches
-from hearken.training.forward import gather, rows_of
+from hearken.training.forward import gather
 
 
 def fingerprint(scorer: TokenScorer) -> str:
@@ -34,42 +31,27 @@ def fingerprint(scorer: TokenScorer) -> str:
     return digest.hexdigest()
 
 
-def logprob_sums(
-    scorer: TokenScorer, groups: Sequence[Group], tokens: int, autocast: Callable[[], AbstractContextManager[None]]
-) -> Tensor:
+def logprob_sums(scorer: TokenScorer, groups: Sequence[Group], tokens: int, label: str = "") -> Tensor:
     """Log π(y|x) in nats of every response of every group, in order and without gradient: (R,)."""
-    return gather(
-        lambda layout: sequence_logprobs(scorer(layout).logprobs, layout.mask), groups, tokens, scorer, autocast
-    )
+    return gather(lambda layout: sequence_logprobs(scorer(layout).logprobs, layout.mask), groups, tokens, scorer, label)
 
 
-def reference_sums(
-    scorer: TokenScorer, groups: Sequence[Group], tokens: int, precision: str,
-    autocast: Callable[[], AbstractContextManager[None]],
-) -> Tensor:  # fmt: skip
+def reference_sums(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> Tensor:
     """Log π_ref(y|x) in nats of every response of every group, in order: (R,), from the cache where it is known.
 
     Args:
         scorer: the reference policy as it is now.
         groups: prompts with their responses.
         tokens: real tokens of a microbatch.
-        precision: fp32 or bf16, a part of the key: both sides of a log-ratio must be computed alike.
-        autocast: the context of that precision.
     """
-    key = hashlib.sha256(f"{fingerprint(scorer)} {precision}".encode())
+    # The precision is a part of the key: both sides of a log-ratio must be computed alike.
+    key = hashlib.sha256(f"{fingerprint(scorer)} {scorer.precision}".encode())
     for g in groups:
         key.update(repr((list(g.prompt), [list(r) for r in g.responses])).encode())
     path = cache_folder("reference") / f"{key.hexdigest()}.safetensors"
     if path.is_file():
         return load_file(path)["sums"].to(scorer.device)
-    sums = torch.zeros(sum(len(g.responses) for g in groups), device=scorer.device)
-    with torch.no_grad(), progress("Reference policy", len(groups), "prompt") as bar:
-        for part in microbatches(groups, tokens, scorer):
-            layout = lay_out([groups[i] for i in part], scorer.device)
-            with autocast():
-                found = sequence_logprobs(scorer(layout).logprobs, layout.mask)
-            sums[torch.tensor(rows_of(groups, part), device=scorer.device)] = found.float()
-            bar.advance(len(part))
+    sums = logprob_sums(scorer, groups, tokens, "Reference policy")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")

@@ -19,7 +19,6 @@ import torch
 
 from hearken.errors import Pause, UserError
 from hearken.models.layout import Group
-from hearken.models.precision import autocast
 from hearken.models.scorers import RewardScorer, TokenScorer
 from hearken.progress import Bar, progress
 from hearken.training import precision
@@ -78,10 +77,6 @@ class Run:
     def choose_precision(self, scorer: TokenScorer | RewardScorer, groups: Sequence[Group]) -> None:
         """Fix the precision of ``scorer`` and of all that follow it: `precision.settle`, recorded in this folder."""
         self.precision = precision.settle(scorer, groups, self.options.precision, self.folder)
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Computation in this run's precision."""
-        return autocast(self.precision, self.device)
 
     # The loop
 
