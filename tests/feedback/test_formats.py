@@ -56,7 +56,7 @@ def says(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-READ_ONLY = {"oasst", "tldr", "summaries"}
+READ_ONLY = {name for name, layout in LAYOUTS.items() if layout.write is None}
 
 BY_HAND: list[tuple[str, dict[str, Any], Any]] = [
     (
@@ -136,7 +136,7 @@ def test_the_examples_of_the_documentation(tmp_path: Path) -> None:
             report = ReadReport()
             examples = read_examples(write(tmp_path / "a.jsonl", json.loads(line)), report=report)
             (layout,) = report.layouts
-            assert layout in heading
+            assert layout in heading.removeprefix("### ").partition(" — ")[0].split(", ")
             seen.add(layout)
             if layout not in READ_ONLY:
                 write_examples(examples, tmp_path / "b.jsonl", layout, overwrite=True)

@@ -25,25 +25,32 @@ def import_(
         "error"
     ),
     encoding: Annotated[str, typer.Option(help="Of text files.")] = "utf-8",
+    max_unpacked: Annotated[
+        float, typer.Option(min=0, metavar="GIB", help="Most that a .gz or .zip may unpack to; 0: 16, and 250 times.")
+    ] = 0.0,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Judgments from a file into the feedback database.
 
-    The layout is told from the columns: prompt/chosen/rejected, HH-RLHF dialogues, rankings, OASST trees, thumbs,
-    ratings, demonstrations, or a raw dump. Importing a file twice adds nothing.
+    The layout is told from the columns: prompt/chosen/rejected, rankings, thumbs, ratings, demonstrations, a raw dump,
+    and those of many published sets and programs (docs/formats.md). Importing a file twice adds nothing.
     """
     with clean_stdout():
         from hearken.feedback.transfer import import_file
         from hearken.loop.project import Project
 
         with Project(project).store() as store:
-            done = import_file(store, path, format, labeler, validation=validation, on_bad=on_bad, encoding=encoding)
+            done = import_file(
+                store, path, format, labeler, validation=validation, on_bad=on_bad, encoding=encoding,
+                max_unpacked=max_unpacked,
+            )  # fmt: skip
     result = {
         "layouts": sorted(done.read.layouts),
         "rows": done.read.rows,
         "examples": done.read.examples,
         "skipped": dict(done.read.skipped),
+        "without_judgment": done.read.unjudged,
         "new": {"prompts": done.prompts, "responses": done.responses, "judgments": done.judgments},
         "judgments_there_already": done.known,
         "same_judgment_twice": done.twice,

@@ -18,7 +18,8 @@ from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
 from hearken.feedback.formats import OnBad, ReadReport, canonical, iter_examples, write_examples
 from hearken.feedback.formats.files import is_hub_name, read_rows, sources, write_rows
-from hearken.feedback.formats.layouts import LAYOUTS, Row, find_layout
+from hearken.feedback.formats.layouts import LAYOUTS, find_layout
+from hearken.feedback.formats.values import Row
 from hearken.feedback.records import (
     ComparisonPayload,
     DemonstrationPayload,
@@ -95,6 +96,7 @@ def import_file(
     seed: int = 0,
     on_bad: OnBad = "error",
     encoding: str = "utf-8",
+    max_unpacked: float = 0.0,
 ) -> ImportReport:
     """Read a file, folder or Hub data set (see `formats.read_examples`), or a raw dump, into the feedback database.
 
@@ -113,12 +115,13 @@ def import_file(
         seed: of that split.
         on_bad: stop at a row that is wrong, or leave it out and count it.
         encoding: of text files.
+        max_unpacked: most GiB that a .gz or .zip file may unpack to; 0 for the limits of `files.Budget`.
 
     Raises:
         UserError: the file is wrong (where and why), or holds plain documents, which nobody judges.
     """
-    if format == "raw" or (format == "auto" and _is_raw(path)):
-        return _import_raw(store, path)
+    if format == "raw" or (format == "auto" and _is_raw(path, max_unpacked)):
+        return _import_raw(store, path, max_unpacked)
     report = ReadReport()
     prompts: dict[str, Prompt] = {}
     responses: dict[str, Response] = {}
@@ -128,7 +131,9 @@ def import_file(
     disputed: Counter[str] = Counter()
     seen: set[str] = set()
     twice = 0
-    for example in iter_examples(path, format, on_bad=on_bad, report=report, encoding=encoding):
+    for example in iter_examples(
+        path, format, on_bad=on_bad, report=report, encoding=encoding, max_unpacked=max_unpacked
+    ):
         if isinstance(example, Document):
             raise UserError(
                 f"{os.fspath(path)}: plain text is not feedback", "Give it to training as a file: hearken train --data"
@@ -368,10 +373,10 @@ def _raw(kind: str, record: Record) -> Row:
     return {"type": kind, **record.model_dump(mode="json")}
 
 
-def _is_raw(path: str | os.PathLike[str]) -> bool:
+def _is_raw(path: str | os.PathLike[str], max_unpacked: float) -> bool:
     if is_hub_name(os.fspath(path)):
         return False
-    first = sources(path)[0]
+    first = sources(path, max_unpacked)[0]
     return first.type == "jsonl" and next((_is_header(row) for _, row in read_rows(first)), False)
 
 
@@ -379,11 +384,11 @@ def _is_header(row: Row | UserError) -> bool:
     return isinstance(row, dict) and row.get("type") == "hearken" and "version" in row
 
 
-def _import_raw(store: FeedbackStore, path: str | os.PathLike[str]) -> ImportReport:
+def _import_raw(store: FeedbackStore, path: str | os.PathLike[str], max_unpacked: float) -> ImportReport:
     """Restore a raw dump. Tombstones are not restored: what they stand for is not in the dump."""
     report = ReadReport(files=1, layouts={"raw"})
     found: dict[type[Record], list[Any]] = {kind: [] for kind in _RECORDS.values()}
-    for where, row in read_rows(sources(path)[0]):
+    for where, row in read_rows(sources(path, max_unpacked)[0]):
         report.rows += 1
         if isinstance(row, UserError):
             raise UserError(f"{where}: {row.what}", row.hint)

@@ -64,3 +64,5 @@ class TextOptions(Options):
     """What to do with a row that cannot be read: stop and say where it stands, or leave it out and count it."""
     encoding: str = "utf-8"
     """Of text files, e.g. cp1252."""
+    max_unpacked: float = Field(0.0, ge=0)
+    """Most GiB that a .gz or .zip file may unpack to; 0: 16, and at most 250 times its own size."""

@@ -91,8 +91,13 @@ class Reader:
         sizes: list[tuple[str, int]] = []
         for path in paths:
             report = ReadReport()
-            rows += read_examples(path, on_bad=self.options.on_bad, encoding=self.options.encoding, report=report)
+            options = self.options
+            rows += read_examples(
+                path, on_bad=options.on_bad, encoding=options.encoding, report=report, max_unpacked=options.max_unpacked
+            )
             sizes.append((path, report.examples))
+            if report.unjudged:
+                warnings.warn(f"{path}: {report.unjudged} of its {report.rows} rows hold no judgment", stacklevel=2)
             if report.skipped:
                 self.skipped[path] = f"{report}; the first: {report.first}"
                 warnings.warn(f"{path}: {self.skipped[path]}", stacklevel=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,8 +11,19 @@ from typing import Literal
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
-from hearken.feedback.formats.files import TextMode, is_hub_name, read_hub, read_rows, sources, write_rows
-from hearken.feedback.formats.layouts import LAYOUTS, check, detect, find_layout
+from hearken.feedback.formats.detecting import detect, look_ahead, signature
+from hearken.feedback.formats.files import (
+    TextMode,
+    check_encoding,
+    is_hub_name,
+    read_hub,
+    read_rows,
+    sources,
+    write_rows,
+)
+from hearken.feedback.formats.layouts import LAYOUTS, Layout, find_layout
+from hearken.feedback.formats.making import check
+from hearken.feedback.formats.values import Row
 
 __all__ = ["LAYOUTS", "ReadReport", "check", "iter_examples", "layout_for", "read_examples", "write_examples"]
 
@@ -33,10 +45,14 @@ class ReadReport:
     """The first row left out: where it stands and what is wrong with it."""
     layouts: set[str] = field(default_factory=set)
     """The layouts found."""
+    unjudged: int = 0
+    """Rows that are well but say nothing yet: records that nobody has answered, trees without ranks."""
 
     def __str__(self) -> str:
         """One line, such as "1800 rows, 1796 examples, 4 skipped ('chosen' is empty: 4)"."""
         line = f"{self.rows} rows, {self.examples} examples"
+        if self.unjudged:
+            line += f", {self.unjudged} without a judgment"
         if self.skipped:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.most_common())
             line += f", {self.skipped.total()} skipped ({reasons})"
@@ -50,6 +66,7 @@ def read_examples(
     on_bad: OnBad = "error",
     report: ReadReport | None = None,
     encoding: str = "utf-8",
+    max_unpacked: float = 0.0,
 ) -> list[Example]:
     """Read a file, a folder, a .zip archive or a Hub data set.
 
@@ -60,12 +77,14 @@ def read_examples(
             from the columns of each file's first row.
         on_bad: stop at a row that is wrong, or leave it out and count it in ``report``.
         report: filled in while reading.
-        encoding: of text files.
+        encoding: of text files that do not begin with a mark of their own (BOM).
+        max_unpacked: most GiB that a .gz or .zip file may unpack to; 0 for the limits of `files.Budget`.
 
     Raises:
         UserError: where and what is wrong, and the mend; also when no row could be read.
     """
-    return list(iter_examples(path, format, on_bad=on_bad, report=report, encoding=encoding))
+    found = iter_examples(path, format, on_bad=on_bad, report=report, encoding=encoding, max_unpacked=max_unpacked)
+    return list(found)
 
 
 def iter_examples(
@@ -75,30 +94,38 @@ def iter_examples(
     on_bad: OnBad = "error",
     report: ReadReport | None = None,
     encoding: str = "utf-8",
+    max_unpacked: float = 0.0,
 ) -> Iterator[Example]:
-    """Like `read_examples`, one example after the other, without holding the file in memory."""
+    """Like `read_examples`, one example after the other, without holding the file in memory.
+
+    A file has one layout. Where ``format`` is "auto", a row that another layout fits is refused: nothing that it says
+    beside is passed over. Thumbs as the numbers 0 and 1 are read once both were seen.
+    """
     report = ReadReport() if report is None else report
+    check_encoding(encoding)
     text: TextMode = "lines" if format == "lines" else "prompts" if format == "prompts" else "document"
     fixed = None if format == "auto" else find_layout("text" if format == "lines" else format)
     name = os.fspath(path)
     if is_hub_name(name):
-        streams: Iterable[Iterator[tuple[str, object]]] = [read_hub(name)]
+        streams: Iterable[tuple[str, Iterator[tuple[str, Row | UserError]]]] = [(name, read_hub(name))]
     else:
         # "prompts" also names the layout of tables, so only .txt files are read by line.
         streams = (
-            read_rows(s, text if s.type == "text" or text == "lines" else "document", encoding) for s in sources(path)
+            (s.name, read_rows(s, text if s.type == "text" or text == "lines" else "document", encoding))
+            for s in sources(path, max_unpacked)
         )
-    for stream in streams:
+    for source, stream in streams:
         report.files += 1
-        layout = fixed
+        before = report.rows
+        layouts = _Layouts(fixed)
+        if fixed is None:
+            layouts.first, stream = look_ahead(stream)
         for where, row in stream:
             report.rows += 1
             try:
                 if isinstance(row, UserError):
                     raise row
-                assert isinstance(row, dict)
-                layout = layout or detect(row)
-                examples = layout.read(row)
+                layout, examples = layouts.read(row)
             except UserError as error:
                 message = UserError(f"{where}: {error.what}", error.hint)
                 if on_bad == "error":
@@ -106,13 +133,58 @@ def iter_examples(
                 report.skipped[error.what.partition(": ")[0]] += 1
                 report.first = report.first or str(message)
                 continue
+            if layout.says and layout.name not in report.layouts:
+                warnings.warn(f"{source}: {layout.says}", stacklevel=2)
             report.layouts.add(layout.name)
             report.examples += len(examples)
+            report.unjudged += not examples
             yield from examples
+        if report.rows == before and source != name:
+            warnings.warn(f"{source}: empty, no rows in it", stacklevel=2)
     if not report.rows:
         raise UserError(f"{name}: empty, no rows in it", "Check that it is the right file")
     if not report.examples:
-        raise UserError(f"{name}: none of its {report.rows} rows could be read", report.first or "No ranked replies")
+        raise UserError(f"{name}: none of its {report.rows} rows could be read", report.first or "No judgment in any")
+
+
+@dataclass
+class _Layouts:
+    """The layout of a file: given, or told from its first good row, and then the same for all."""
+
+    fixed: Layout | None
+    first: Layout | None = None
+    fitting: dict[object, Layout | UserError] = field(default_factory=dict)
+    """What `detect` says, by signature."""
+
+    def read(self, row: Row) -> tuple[Layout, list[Example]]:
+        """The row's examples.
+
+        Raises:
+            UserError: the row is wrong, or in another layout than those before.
+        """
+        if self.fixed is not None:
+            return self.fixed, self.fixed.read(row)
+        layout = self.first or detect(row)
+        examples = layout.read(row)
+        if layout.name not in ("repeated", "argilla-table") and (other := self._fits(row)).name != layout.name:
+            raise UserError(
+                f"the row looks like the layout '{other.name}', and those before like '{layout.name}'",
+                "One layout a file: put rows of another kind into a file of their own",
+            )
+        self.first = layout
+        return layout, examples
+
+    def _fits(self, row: Row) -> Layout:
+        key = signature(row)
+        if key not in self.fitting:
+            try:
+                self.fitting[key] = detect(row)
+            except UserError as error:
+                self.fitting[key] = error
+        found = self.fitting[key]
+        if isinstance(found, UserError):
+            raise found
+        return found
 
 
 def layout_for(examples: Iterable[Example]) -> str:

@@ -43,6 +43,18 @@ def parse(chosen: str, rejected: str) -> tuple[tuple[Message, ...], str, str]:
     return prompt, responses[0], responses[1]
 
 
+def turns(text: str) -> tuple[Message, ...]:
+    """The turns of one dialogue; an Assistant's turn at its end that says nothing yet is left out.
+
+    Raises:
+        UserError: not such a dialogue.
+    """
+    parts = _TURN.split(text.removesuffix("\n\nAssistant:").removesuffix("\n\nAssistant: "))
+    if parts[0] or len(parts) < 3:
+        raise UserError("the prompt is no dialogue", "Write '\\n\\nHuman: …\\n\\nAssistant: …'")
+    return tuple(Message(_ROLES[parts[i]], parts[i + 1]) for i in range(1, len(parts), 2))
+
+
 def render(prompt: Content, chosen: str, rejected: str) -> tuple[str, str]:
     """The two dialogues of a comparison; the inverse of `parse`.
 

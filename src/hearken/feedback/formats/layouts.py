@@ -7,12 +7,10 @@ A row's further columns are kept in ``metadata`` and written back. So is an opti
 from __future__ import annotations
 
 import difflib
-import json
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 from hearken.errors import UserError
 from hearken.feedback.examples import (
@@ -24,19 +22,25 @@ from hearken.feedback.examples import (
     Message,
     PromptOnly,
     Rating,
-    Role,
     Thumb,
     content_key,
 )
-from hearken.feedback.formats import canonical, hh, oasst, tldr
-
-Row = dict[str, Any]
-
-
-class Cell(str):
-    """A cell of a CSV file: text that may stand for a number, a truth value or a list."""
-
-    __slots__ = ()
+from hearken.feedback.formats import canonical, exports, hh, oasst, published, tldr
+from hearken.feedback.formats.making import check, make, row_of
+from hearken.feedback.formats.published import objects_with
+from hearken.feedback.formats.values import (
+    Row,
+    column,
+    content,
+    label,
+    messages,
+    number,
+    response,
+    structured,
+    text,
+    turns,
+    type_error,
+)
 
 
 @dataclass(frozen=True)
@@ -52,204 +56,33 @@ class Layout:
     """The class of the examples that it holds."""
     columns: tuple[str, ...]
     read: Callable[[Row], list[Example]]
-    write: Callable[[Any], Row] | None
+    write: Callable[[Any], Row] | None = None
+    fits: Callable[[Row], bool] | None = None
+    """Told from the columns alone, or asked too, where other layouts have the same columns."""
+    says: str = ""
+    """What to tell, once a file, about what is not read."""
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
+# --- pairs -----------------------------------------------------------------------------------------------------------
 
-
-def _plain(value: Any) -> Any:
-    """The value of a CSV cell that holds JSON lists or objects; any other value as it is."""
-    if isinstance(value, Cell):
-        if value[:1] in ("[", "{"):
-            try:
-                return json.loads(value)
-            except ValueError:
-                pass
-        return str(value)
-    return value
-
-
-def _column(row: Row, name: str) -> Any:
-    if row.get(name) is None:
-        near = difflib.get_close_matches(name, [str(key) for key in row if row[key] is not None], n=1)
-        hint = f"Did you mean '{name}' by '{near[0]}'?" if near and name not in row else f"Fill in the column '{name}'"
-        raise UserError(f"the column '{name}' is {'null' if name in row else 'missing'}", hint)
-    return row[name]
-
-
-def _type_error(name: str, wanted: str, value: Any) -> UserError:
-    return UserError(f"'{name}' must be {wanted}", f"It is {type(value).__name__} here")
-
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, Cell):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise UserError(f"'{name}' must be a number", f"The cell reads '{value}'") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _type_error(name, "a number", value)
-    if not math.isfinite(value):
-        raise UserError(f"'{name}' is not a finite number", "Leave out the row or write a number")
-    return value
-
-
-def _label(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, Cell) and value.lower() in ("true", "1", "false", "0"):
-        return value.lower() in ("true", "1")
-    raise UserError("'label' must be true or false", f"It is {value!r:.40} here")
-
-
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise _type_error(name, "text", value)
-    if not value.strip():
-        raise UserError(f"'{name}' is empty", "Leave out the row, or skip such rows while reading (on_bad='skip')")
-    return str(value)
-
-
-def _messages(value: Any, name: str) -> tuple[Message, ...]:
-    value = _plain(value)
-    if not isinstance(value, list) or not value:
-        raise _type_error(name, "a list of messages {role, content}", value)
-    messages = []
-    for number, turn in enumerate(value, 1):
-        if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
-            raise UserError(f"'{name}', message {number} needs 'role' and 'content'")
-        role, content = turn["role"], turn["content"]
-        if role not in get_args(Role):
-            known = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "developer": "system"}
-            hint = f"Write '{known[role]}'" if role in known else f"Known roles: {', '.join(get_args(Role))}"
-            raise UserError(f"'{name}', message {number} has the unknown role '{role}'", hint)
-        if not isinstance(content, str):
-            raise _type_error(f"content of message {number} of {name}", "text", content)
-        extra = [key for key in turn if key not in ("role", "content") and turn[key] is not None]
-        if extra:
-            raise UserError(f"'{name}', message {number} has '{extra[0]}'", "Only role and content are read; remove it")
-        messages.append(Message(role, content))
-    return tuple(messages)
-
-
-def _content(value: Any, name: str = "prompt") -> Content:
-    value = _plain(value)
-    return _messages(value, name) if isinstance(value, list) else _text(value, name)
-
-
-def _response(value: Any, name: str) -> str:
-    """A response: text, or a list with one assistant message."""
-    value = _plain(value)
-    if not isinstance(value, list):
-        return _text(value, name)
-    turns = _messages(value, name)
-    if len(turns) != 1 or turns[0].role != "assistant":
-        raise UserError(f"'{name}' must be one assistant message", "Put the earlier turns into 'prompt'")
-    return _text(turns[0].content, name)
-
-
-def _turns(content: Iterable[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in content]
-
-
-def _content_row(content: Content) -> Any:
-    return content if isinstance(content, str) else _turns(content)
-
-
-def _response_row(text: str, prompt: Content) -> Any:
-    return text if isinstance(prompt, str) else _turns([Message("assistant", text)])
-
-
-# --- examples --------------------------------------------------------------------------------------------------------
-
-
-def _defaults(kind: type[Example], names: Sequence[str]) -> dict[str, Any]:
-    return {f.name: f.default for f in fields(kind) if f.name in names and f.default is not MISSING}
-
-
-OPTIONAL: dict[type[Example], dict[str, Any]] = {
-    kind: _defaults(kind, ("strength", "share", "weight", "low", "high")) for kind in Example.__args__
-}
-"""The optional columns of each kind of example, with their defaults; all are numbers."""
-
-
-def _make(kind: type[Example], row: Row, columns: Sequence[str], **values: Any) -> list[Example]:
-    """An example of ``values``, the row's optional columns, and its further columns as metadata."""
-    metadata = {}
-    for key, value in row.items():
-        if key in columns:
-            continue
-        if key in OPTIONAL[kind] and value is not None and value != "":
-            number = _number(value, key)
-            if number != OPTIONAL[kind][key]:
-                values[key] = number
-                continue
-        metadata[key] = str(value) if isinstance(value, Cell) else value
-    example = kind(**values, metadata=metadata)
-    check(example)
-    return [example]
-
-
-def _row(example: Example, **columns: Any) -> Row:
-    """``columns``, the optional columns that differ from their defaults, and the metadata."""
-    options = {key: getattr(example, key) for key, default in OPTIONAL[type(example)].items()}
-    changed = {key: value for key, value in options.items() if value != OPTIONAL[type(example)][key]}
-    own = columns | changed
-    return own | {key: value for key, value in example.metadata.items() if key not in own}
-
-
-def check(example: Example) -> None:
-    """Refuse an example that means nothing: wrong lengths, ranges, or equal responses with different ranks.
-
-    Raises:
-        UserError: what is wrong with the row, without its location.
-    """
-    weight = getattr(example, "weight", 1.0)
-    if weight < 0:
-        raise UserError("'weight' is negative", "Write a weight of 0 or more")
-    if isinstance(example, Comparison):
-        _check_comparison(example)
-    elif isinstance(example, Rating):
-        if not example.ratings:
-            raise UserError("'ratings' is empty", 'Give at least one attribute, e.g. {"overall": 4}')
-        if not example.low < example.high:
-            raise UserError("'low' must be less than 'high'")
-        for name, value in example.ratings.items():
-            if not example.low <= value <= example.high:
-                raise UserError(
-                    f"'{name}' lies outside the scale",
-                    f"{value} is not in {example.low}..{example.high}; state the scale in the columns 'low' and 'high'",
-                )
-
-
-def _check_comparison(example: Comparison) -> None:
-    responses, ranks = example.responses, example.ranks
-    if len(responses) != len(ranks):
-        raise UserError("'ranks' and 'responses' differ in length", f"{len(ranks)} ranks, {len(responses)} responses")
-    ranked = [rank for rank in ranks if rank is not None]
-    if len(ranked) < 2:
-        raise UserError("fewer than two responses are ranked", "A comparison needs at least two ranks")
-    if min(ranked) != 0:
-        raise UserError("'ranks' must begin at 0, the best", f"The lowest rank here is {min(ranked)}")
-    by_text: dict[str, int | None] = {}
-    for text, rank in zip(responses, ranks, strict=True):
-        if by_text.setdefault(text, rank) != rank:
-            what = "chosen and rejected are equal" if len(responses) == 2 else "equal responses have different ranks"
-            raise UserError(what, "Leave out the row, or skip such rows while reading (on_bad='skip')")
-    for name in ("strength", "share"):
-        value = getattr(example, name)
-        if value is not None and len(responses) != 2:
-            raise UserError(f"'{name}' is for two responses", f"There are {len(responses)} here")
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"'{name}' must lie in 0..1", f"It is {value} here")
-
-
-# --- layouts ---------------------------------------------------------------------------------------------------------
+_SCORES = (
+    ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"), ("chosen_avg_rating", "rejected_avg_rating"),
+)  # fmt: skip
 
 
 def _pair(row: Row, columns: Sequence[str], prompt: Content, chosen: str, rejected: str) -> list[Example]:
-    return _make(Comparison, row, columns, prompt=prompt, responses=(chosen, rejected), ranks=(0, 1))
+    """A chosen and a rejected response; a tie where the row's own scores say so (as some of UltraFeedback's do)."""
+    lead = 1.0
+    for first, second in _SCORES:
+        if row.get(first) not in (None, "") and row.get(second) not in (None, ""):
+            lead = number(row[first], first) - number(row[second], second)
+            if lead < 0:
+                raise UserError(
+                    f"'{second}' is above '{first}': the row contradicts itself", "Mend it, or drop the two scores"
+                )
+            break
+    return published.pair(row, columns, prompt, (chosen, rejected), lead)
 
 
 def _ordered(example: Comparison) -> tuple[Comparison, str, str]:
@@ -260,26 +93,31 @@ def _ordered(example: Comparison) -> tuple[Comparison, str, str]:
         return example, *example.responses  # type: ignore[return-value]
     share = None if example.share is None else 1 - example.share
     second, first = example.responses
-    return (
-        Comparison(example.prompt, (first, second), (0, 1), example.strength, share, example.weight, example.metadata),
-        first,
-        second,
-    )
+    return replace(example, responses=(first, second), ranks=(0, 1), share=share), first, second
+
+
+def _content_row(said: Content) -> Any:
+    return said if isinstance(said, str) else turns(said)
+
+
+def _response_row(said: str, prompt: Content) -> Any:
+    return said if isinstance(prompt, str) else turns([Message("assistant", said)])
 
 
 def _read_pairs(row: Row) -> list[Example]:
-    prompt = _content(_column(row, "prompt"))
-    chosen, rejected = _column(row, "chosen"), _column(row, "rejected")
-    if isinstance(prompt, str) and isinstance(_plain(chosen), list):
+    prompt = content(column(row, "prompt"))
+    chosen, rejected = column(row, "chosen"), column(row, "rejected")
+    if isinstance(prompt, str) and isinstance(chosen, list):
         prompt = (Message("user", prompt),)
-    texts = _response(chosen, "chosen"), _response(rejected, "rejected")
-    return _pair(row, ("prompt", "chosen", "rejected"), prompt, *texts)
+    return _pair(
+        row, ("prompt", "chosen", "rejected"), prompt, response(chosen, "chosen"), response(rejected, "rejected")
+    )
 
 
 def _write_pairs(example: Comparison) -> Row:
     example, chosen, rejected = _ordered(example)
     prompt = example.prompt
-    return _row(
+    return row_of(
         example,
         prompt=_content_row(prompt),
         chosen=_response_row(chosen, prompt),
@@ -287,78 +125,125 @@ def _write_pairs(example: Comparison) -> Row:
     )
 
 
+def repeats_prompt(row: Mapping[str, Any]) -> bool:
+    """Whether both responses begin with the prompt and go on after it, all three as text."""
+    prompt, *both = (row.get(name) for name in ("prompt", "chosen", "rejected"))
+    if not isinstance(prompt, str) or len(prompt) < 8:
+        return False
+    return all(isinstance(one, str) and one.startswith(prompt) and one[len(prompt) :].strip() for one in both)
+
+
+def _read_repeated(row: Row) -> list[Example]:
+    texts = [text(column(row, name), name) for name in ("chosen", "rejected")]
+    prompt = text(column(row, "prompt"), "prompt")
+    for name, said in zip(("chosen", "rejected"), texts, strict=True):
+        if not said.startswith(prompt):
+            raise UserError(
+                f"'{name}' does not begin with the prompt, as in the rows before",
+                "Write the responses alone in all rows; or --format pairs reads them as they stand",
+            )
+    chosen, rejected = (
+        text(said[len(prompt) :], name) for name, said in zip(("chosen", "rejected"), texts, strict=True)
+    )
+    return _pair(row, ("prompt", "chosen", "rejected"), prompt, chosen, rejected)
+
+
 def _read_implicit(row: Row) -> list[Example]:
-    chosen = _messages(_column(row, "chosen"), "chosen")
-    rejected = _messages(_column(row, "rejected"), "rejected")
+    chosen = messages(column(row, "chosen"), "chosen")
+    rejected = messages(column(row, "rejected"), "rejected")
     shared = 0
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
     if not shared:
         raise UserError("chosen and rejected share no prompt", "Both must begin with the same messages")
-    for name, turns in (("chosen", chosen), ("rejected", rejected)):
-        if len(turns) != shared + 1 or turns[-1].role != "assistant":
+    for name, said in (("chosen", chosen), ("rejected", rejected)):
+        if len(said) != shared + 1 or said[-1].role != "assistant":
             raise UserError(f"'{name}' must be the shared messages and one assistant message after them")
-    texts = _text(chosen[-1].content, "chosen"), _text(rejected[-1].content, "rejected")
+    _check_inside(row.get("prompt"), chosen[:shared])
+    texts = text(chosen[-1].content, "chosen"), text(rejected[-1].content, "rejected")
     return _pair(row, ("chosen", "rejected"), chosen[:shared], *texts)
+
+
+def _check_inside(prompt: Any, shared: Sequence[Message]) -> None:
+    """Refuse a further column ``prompt`` that says what the dialogues do not: it would be lost."""
+    if prompt is None or prompt == "":
+        return
+    if isinstance(prompt, list):
+        inside = messages(prompt, "prompt") == tuple(shared[: len(prompt)])
+    else:
+        said = " ".join(str(prompt).split())
+        inside = any(said == " ".join(message.content.split()) for message in shared)
+    if not inside:
+        raise UserError(
+            "'prompt' is not what chosen and rejected begin with",
+            "Drop the column, or write the responses alone in chosen and rejected",
+        )
 
 
 def _write_implicit(example: Comparison) -> Row:
     example, chosen, rejected = _ordered(example)
     if isinstance(example.prompt, str):
         raise UserError("a plain prompt cannot be written as messages", "Write the layout 'pairs'")
-    turns = [(*example.prompt, Message("assistant", text)) for text in (chosen, rejected)]
-    return _row(example, chosen=_turns(turns[0]), rejected=_turns(turns[1]))
+    both = [turns((*example.prompt, Message("assistant", said))) for said in (chosen, rejected)]
+    return row_of(example, chosen=both[0], rejected=both[1])
 
 
 def _read_hh(row: Row) -> list[Example]:
     for name in ("chosen", "rejected"):
-        if not isinstance(_column(row, name), str):
-            raise _type_error(name, "a dialogue as text", row[name])
-    prompt, chosen, rejected = hh.parse(str(row["chosen"]), str(row["rejected"]))
-    return _pair(row, ("chosen", "rejected"), prompt, _text(chosen, "chosen"), _text(rejected, "rejected"))
+        if not isinstance(column(row, name), str):
+            raise type_error(name, "a dialogue as text", row[name])
+    chosen, rejected = str(row["chosen"]), str(row["rejected"])
+    prompt = row.get("prompt")
+    if isinstance(prompt, str) and not (chosen.startswith(prompt.rstrip()) and rejected.startswith(prompt.rstrip())):
+        raise UserError("'prompt' is not what chosen and rejected begin with", "Drop the column 'prompt'")
+    shared, better, worse = hh.parse(chosen, rejected)
+    return _pair(row, ("chosen", "rejected"), shared, text(better, "chosen"), text(worse, "rejected"))
 
 
 def _write_hh(example: Comparison) -> Row:
     example, chosen, rejected = _ordered(example)
     texts = hh.render(example.prompt, chosen, rejected)
-    return _row(example, chosen=texts[0], rejected=texts[1])
+    return row_of(example, chosen=texts[0], rejected=texts[1])
+
+
+# --- other judgments -------------------------------------------------------------------------------------------------
 
 
 def _read_rankings(row: Row) -> list[Example]:
     columns = ("prompt", "responses", "ranks")
-    prompt = _content(_column(row, "prompt"))
-    responses, ranks = (_plain(_column(row, name)) for name in columns[1:])
+    prompt = content(column(row, "prompt"))
+    responses, ranks = (structured(column(row, name)) for name in columns[1:])
     if not isinstance(responses, list):
-        raise _type_error("responses", "a list of texts", responses)
+        raise type_error("responses", "a list of texts", responses)
     if not isinstance(ranks, list):
-        raise _type_error("ranks", "a list of ranks", ranks)
+        raise type_error("ranks", "a list of ranks", ranks)
     for rank in ranks:
         if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 0):
             raise UserError("'ranks' must be whole numbers from 0, or null", f"One is {rank!r:.40} here")
-    texts = tuple(_text(text, "responses") for text in responses)
-    return _make(Comparison, row, columns, prompt=prompt, responses=texts, ranks=tuple(ranks))
+    texts = tuple(text(said, "responses") for said in responses)
+    return make(Comparison, row, columns, prompt=prompt, responses=texts, ranks=tuple(ranks))
 
 
 def _write_rankings(example: Comparison) -> Row:
     prompt = _content_row(example.prompt)
-    return _row(example, prompt=prompt, responses=list(example.responses), ranks=list(example.ranks))
+    return row_of(example, prompt=prompt, responses=list(example.responses), ranks=list(example.ranks))
 
 
-def _read_response(row: Row, kind: type[Example], columns: tuple[str, ...], **values: Any) -> list[Example]:
-    prompt, response = _content(_column(row, "prompt")), _column(row, "completion")
-    if isinstance(prompt, str) and isinstance(_plain(response), list):
+def _read_response(row: Row, kind: type[Example], columns: tuple[str, ...], **more: Any) -> list[Example]:
+    prompt, said = content(column(row, "prompt")), column(row, "completion")
+    if isinstance(prompt, str) and isinstance(said, list):
         prompt = (Message("user", prompt),)
-    values |= {"prompt": prompt, "response": _response(response, "completion")}
-    return _make(kind, row, ("prompt", "completion", *columns), **values)
+    more |= {"prompt": prompt, "response": response(said, "completion")}
+    return make(kind, row, ("prompt", "completion", *columns), **more)
 
 
 def _write_response(example: Rating | Thumb | Demonstration, **columns: Any) -> Row:
-    prompt, response = example.prompt, example.response
-    return _row(example, prompt=_content_row(prompt), completion=_response_row(response, prompt), **columns)
+    prompt, said = example.prompt, example.response
+    return row_of(example, prompt=_content_row(prompt), completion=_response_row(said, prompt), **columns)
 
 
 def _read_binary(row: Row) -> list[Example]:
-    return _read_response(row, Thumb, ("label",), label=_label(_column(row, "label")))
+    return _read_response(row, Thumb, ("label",), label=label(column(row, "label")))
 
 
 def _write_binary(example: Thumb) -> Row:
@@ -366,11 +251,11 @@ def _write_binary(example: Thumb) -> Row:
 
 
 def _read_ratings(row: Row) -> list[Example]:
-    ratings = _plain(_column(row, "ratings"))
+    ratings = structured(column(row, "ratings"))
     if not isinstance(ratings, dict):
-        raise _type_error("ratings", 'an object such as {"overall": 4}', ratings)
+        raise type_error("ratings", 'an object such as {"overall": 4}', ratings)
     # A null is an attribute that was not rated (Parquet writes one for each attribute the row lacks).
-    numbers = {str(name): _number(value, str(name)) for name, value in ratings.items() if value is not None}
+    numbers = {str(name): number(value, str(name)) for name, value in ratings.items() if value is not None}
     return _read_response(row, Rating, ("ratings",), ratings=numbers)
 
 
@@ -378,14 +263,17 @@ def _write_ratings(example: Rating) -> Row:
     return _write_response(example, ratings=dict(example.ratings))
 
 
-def _read_overall(row: Row, column: str) -> list[Example]:
-    return _read_response(row, Rating, (column,), ratings={"overall": _number(_column(row, column), column)})
+def _read_overall(row: Row, name: str) -> list[Example]:
+    return _read_response(row, Rating, (name,), ratings={"overall": number(column(row, name), name)})
 
 
-def _write_overall(example: Rating, column: str) -> Row:
+def _write_overall(example: Rating, name: str) -> Row:
     if set(example.ratings) != {"overall"}:
-        raise UserError(f"the layout '{column}' holds one number, 'overall'", "Write the layout 'ratings'")
-    return _write_response(example, **{column: example.ratings["overall"]})
+        raise UserError(f"the layout '{name}' holds one number, 'overall'", "Write the layout 'ratings'")
+    return _write_response(example, **{name: example.ratings["overall"]})
+
+
+# --- what is imitated, read or only asked ----------------------------------------------------------------------------
 
 
 def _read_sft(row: Row) -> list[Example]:
@@ -393,54 +281,62 @@ def _read_sft(row: Row) -> list[Example]:
 
 
 def _read_messages(row: Row) -> list[Example]:
-    turns = _messages(_column(row, "messages"), "messages")
-    if len(turns) < 2 or turns[-1].role != "assistant":
+    published.no_media(row)
+    found = messages(column(row, "messages"), "messages")
+    if len(found) < 2 or found[-1].role != "assistant":
         raise UserError("'messages' must end with an assistant message after a prompt")
-    response = _text(turns[-1].content, "messages")
-    return _make(Demonstration, row, ("messages",), prompt=turns[:-1], response=response)
+    return make(Demonstration, row, ("messages",), prompt=found[:-1], response=text(found[-1].content, "messages"))
 
 
 def _write_messages(example: Demonstration) -> Row:
     if isinstance(example.prompt, str):
         raise UserError("a plain prompt cannot be written as messages", "Write the layout 'sft'")
-    return _row(example, messages=_turns((*example.prompt, Message("assistant", example.response))))
+    return row_of(example, messages=turns((*example.prompt, Message("assistant", example.response))))
 
 
 def _read_text(row: Row) -> list[Example]:
-    return _make(Document, row, ("text",), text=_text(_column(row, "text"), "text"))
+    return make(Document, row, ("text",), text=text(column(row, "text"), "text"))
 
 
 def _write_text(example: Document) -> Row:
-    return _row(example, text=example.text)
+    return row_of(example, text=example.text)
 
 
 def _read_prompts(row: Row) -> list[Example]:
-    return _make(PromptOnly, row, ("prompt",), prompt=_content(_column(row, "prompt")))
+    return make(PromptOnly, row, ("prompt",), prompt=content(column(row, "prompt")))
 
 
 def _write_prompts(example: PromptOnly) -> Row:
-    return _row(example, prompt=_content_row(example.prompt))
+    return row_of(example, prompt=_content_row(example.prompt))
+
+
+# --- trees and summaries ---------------------------------------------------------------------------------------------
+
+
+def _checked(examples: Sequence[Example]) -> list[Example]:
+    for example in examples:
+        check(example)
+    return list(examples)
 
 
 def _read_oasst(row: Row) -> list[Example]:
-    examples: list[Example] = list(oasst.comparisons(row))
-    for example in examples:
-        check(example)
-    return examples
+    return _checked(list(oasst.comparisons(row)))
 
 
 def _read_tldr(row: Row) -> list[Example]:
-    return [tldr.demonstration({key: _plain(value) for key, value in row.items()})]
+    return [tldr.demonstration(row)]
 
 
 def _read_summaries(row: Row) -> list[Example]:
-    example = tldr.comparison({key: _plain(value) for key, value in row.items()})
-    check(example)
-    return [example]
+    return _checked([tldr.comparison(row | {name: structured(row[name]) for name in ("info", "summaries")})])
+
+
+def _read_axes(row: Row) -> list[Example]:
+    return _checked([tldr.rating(row | {name: structured(row[name]) for name in ("info", "summary")})])
 
 
 def _read_snapshot(row: Row) -> list[Example]:
-    return [canonical.load(str(_column(row, "kind")), _text(_column(row, "example"), "example"))]
+    return [canonical.load(str(column(row, "kind")), text(column(row, "example"), "example"))]
 
 
 def _write_snapshot(example: Example) -> Row:
@@ -448,12 +344,25 @@ def _write_snapshot(example: Example) -> Row:
     return {"kind": canonical.kind_name(example), "prompt": content_key(prompt), "example": canonical.dump(example)}
 
 
-_ALL = (
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+def _has(*names: str) -> Callable[[Row], bool]:
+    return lambda row: any(row.get(name) is not None for name in names)
+
+
+def _turns_in(name: str) -> Callable[[Row], bool]:
+    return lambda row: isinstance(structured(row.get(name)), list)
+
+
+OWN = (
     Layout("snapshot", Example, ("kind", "prompt", "example"), _read_snapshot, _write_snapshot),
-    Layout("oasst", Comparison, ("message_tree_id", "prompt"), _read_oasst, None),
-    Layout("tldr", Demonstration, ("title", "post", "summary"), _read_tldr, None),
-    Layout("summaries", Comparison, ("info", "summaries", "choice"), _read_summaries, None),
+    Layout("oasst", Comparison, ("message_tree_id", "prompt"), _read_oasst),
+    Layout("tldr", Demonstration, ("title", "post", "summary"), _read_tldr),
+    Layout("summaries", Comparison, ("info", "summaries", "choice"), _read_summaries),
+    Layout("axes", Rating, ("info", "summary", "worker"), _read_axes),
     Layout("pairs", Comparison, ("prompt", "chosen", "rejected"), _read_pairs, _write_pairs),
+    Layout("repeated", Comparison, ("prompt", "chosen", "rejected"), _read_repeated),
     Layout("implicit", Comparison, ("chosen", "rejected"), _read_implicit, _write_implicit),
     Layout("hh", Comparison, ("chosen", "rejected"), _read_hh, _write_hh),
     Layout("rankings", Comparison, ("prompt", "responses", "ranks"), _read_rankings, _write_rankings),
@@ -464,8 +373,8 @@ _ALL = (
             name,
             Rating,
             ("prompt", "completion", name),
-            partial(_read_overall, column=name),
-            partial(_write_overall, column=name),
+            partial(_read_overall, name=name),
+            partial(_write_overall, name=name),
         )
         for name in ("score", "rating")
     ),
@@ -474,8 +383,86 @@ _ALL = (
     Layout("text", Document, ("text",), _read_text, _write_text),
     Layout("prompts", PromptOnly, ("prompt",), _read_prompts, _write_prompts),
 )
-LAYOUTS = {layout.name: layout for layout in _ALL}
-"""All layouts by name, the more specific before the less specific (detection takes the first that fits)."""
+"""Hearken's own, the more specific before the less specific."""
+
+_KEPT = "safer_response_id is kept with the rows and not read; hearken import --format saferlhf-safer reads it"
+
+# fmt: off
+PUBLISHED = (
+    Layout(
+        "argilla", Example, ("fields", "responses"), exports.argilla, fits=_has("_server_id", "status", "suggestions")
+    ),
+    Layout("label-studio", Example, ("data", "annotations"), exports.label_studio),
+    Layout("label-studio-table", Example, ("annotator", "annotation_id"), exports.label_studio_table),
+    Layout("arena", Comparison, ("conversation_a", "conversation_b", "winner"), published.arena),
+    Layout("sharegpt-pairs", Comparison, ("conversations", "chosen", "rejected"), published.sharegpt_pairs),
+    *(
+        Layout("sharegpt-thumbs", Thumb, (name, thumb), published.sharegpt_thumbs)
+        for name in ("conversations", "messages")
+        for thumb in ("kto_tag", "label")
+    ),
+    *(
+        Layout("sharegpt", Demonstration, (name,), published.sharegpt, fits=_turns_in(name))
+        for name in ("conversations", "conversation")
+    ),
+    Layout("sharegpt", Demonstration, ("messages",), published.sharegpt, fits=_has("system", "tools")),
+    Layout("ultrafeedback", Rating, ("instruction", "completions"), published.ultrafeedback),
+    *(
+        Layout("distilabel", Rating, (name, "generations", "ratings"), published.distilabel)
+        for name in ("instruction", "prompt")
+    ),
+    Layout("alpaca-pairs", Comparison, ("instruction", "chosen", "rejected"), published.alpaca_pairs),
+    *(
+        Layout("alpaca-thumbs", Thumb, ("instruction", name, thumb), published.alpaca_thumbs)
+        for name in ("output", "response")
+        for thumb in ("kto_tag", "label")
+    ),
+    *(Layout("alpaca", Demonstration, ("instruction", name), published.alpaca) for name in ("output", "response")),
+    Layout("helpsteer", Rating, ("prompt", "response", "helpfulness"), published.helpsteer),
+    Layout(
+        "helpsteer2-pairs",
+        Comparison,
+        ("prompt", "response_1", "response_2", "preference_strength"),
+        published.helpsteer2_pairs,
+    ),
+    Layout("helpsteer3", Comparison, ("context", "response1", "response2", "overall_preference"), published.helpsteer3),
+    Layout(
+        "saferlhf",
+        Comparison,
+        ("prompt", "response_0", "response_1", "better_response_id"),
+        published.saferlhf,
+        says=_KEPT,
+    ),
+    Layout(
+        "saferlhf-safer",
+        Comparison,
+        ("prompt", "response_0", "response_1", "safer_response_id"),
+        partial(published.saferlhf, which="safer_response_id"),
+    ),
+    Layout(
+        "nectar",
+        Comparison,
+        ("prompt", "answers"),
+        published.nectar,
+        fits=lambda row: objects_with(row, "answers", ("answer", "rank")),
+    ),
+    Layout(
+        "stackexchange",
+        Comparison,
+        ("question", "answers"),
+        published.stackexchange,
+        fits=lambda row: objects_with(row, "answers", ("text", "pm_score")),
+    ),
+    Layout("stackexchange-pairs", Comparison, ("question", "response_j", "response_k"), published.stackexchange_pairs),
+    Layout("shp", Comparison, ("history", "human_ref_A", "human_ref_B", "labels"), published.shp),
+    Layout("rewardbench2", Comparison, ("prompt", "chosen", "rejected"), published.rewardbench2),
+    Layout("argilla-table", Example, ("QUESTION.responses",), exports.argilla_table),
+)
+# fmt: on
+"""Those of well-known sets and programs, read only. Columns of several spellings stand there once for each."""
+
+LAYOUTS = {layout.name: layout for layout in (*OWN, *PUBLISHED)}
+"""All layouts by name."""
 
 
 def find_layout(name: str) -> Layout:
@@ -489,33 +476,3 @@ def find_layout(name: str) -> Layout:
         hint = f"Did you mean '{near[0]}'?" if near else f"Known: auto, {', '.join(LAYOUTS)}"
         raise UserError(f"unknown format '{name}'", hint)
     return LAYOUTS[name]
-
-
-def detect(row: Row) -> Layout:
-    """The layout whose columns (and kinds of value) this row shows.
-
-    Raises:
-        UserError: no layout fits; names the nearest column that one wants.
-    """
-    columns = {key for key, value in row.items() if value is not None}
-    if isinstance(_plain(row.get("prompt")), dict):
-        return LAYOUTS["oasst"]
-    if {"chosen", "rejected"} <= columns:
-        chosen = _plain(row["chosen"])
-        if isinstance(chosen, list) and ("prompt" not in columns or len(chosen) > 1):
-            return LAYOUTS["implicit"]
-        if "prompt" not in columns and isinstance(chosen, str):
-            return LAYOUTS["hh"]
-    for half, whole in (({"chosen", "rejected"}, "pairs"), ({"responses", "ranks"}, "rankings")):
-        if half & columns and not half <= columns and "completion" not in columns:
-            return LAYOUTS[whole]  # so that a missing or misspelt column is named, instead of a file of prompts read
-    for layout in _ALL:
-        if set(layout.columns) <= columns and layout.name not in ("oasst", "implicit", "hh"):
-            return layout
-    missing = {name for layout in _ALL for name in layout.columns} - columns
-    guesses = [(key, difflib.get_close_matches(str(key), missing, n=1)) for key in sorted(map(str, columns))]
-    hints = [f"Did you mean '{near[0]}' by '{key}'?" for key, near in guesses if near]
-    shown = ", ".join(sorted(map(str, columns))) or "none"
-    raise UserError(
-        f"no known layout has the columns {shown}", hints[0] if hints else "docs/formats.md says which columns are read"
-    )

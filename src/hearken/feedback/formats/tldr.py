@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration
+from hearken.feedback.examples import Comparison, Demonstration, Rating
 
 
 def demonstration(row: dict[str, Any]) -> Demonstration:
@@ -31,6 +31,24 @@ def comparison(row: dict[str, Any]) -> Comparison:
     metadata = {k: row[k] for k in row if k not in ("info", "summaries", "choice")}
     metadata |= {"id": info["id"]} if info.get("id") is not None else {}
     return Comparison(_prompt(info), texts, (0, 1) if choice == 0 else (1, 0), metadata=metadata)
+
+
+def rating(row: dict[str, Any]) -> Rating:
+    """A summary rated from 1 to 7 on several axes (overall, accuracy, coverage, coherence), as the set has them.
+
+    Raises:
+        UserError: the row lacks what it needs.
+    """
+    info, summary = row["info"], row["summary"]
+    axes = summary.get("axes") if isinstance(summary, dict) else None
+    if not isinstance(info, dict) or not isinstance(axes, dict):
+        raise UserError("'info' must hold the post and 'summary' its text and axes", 'Write {"text": ..., "axes": {}}')
+    found = {str(name): value for name, value in axes.items() if value is not None}
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in found.values()):
+        raise UserError("an axis is no number", "Axes are rated from 1 to 7")
+    metadata = {k: row[k] for k in row if k not in ("info", "summary")}
+    metadata |= {"policy": summary["policy"]} if summary.get("policy") is not None else {}
+    return Rating(_prompt(info), _summary(summary, "text"), found, low=1.0, high=7.0, metadata=metadata)
 
 
 def _prompt(info: dict[str, Any]) -> str:

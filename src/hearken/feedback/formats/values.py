@@ -1,0 +1,264 @@
+"""Values of a row's columns: what a cell, a text, a number or a list of messages says, or why it says nothing."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from hearken.errors import UserError
+from hearken.feedback.examples import Content, Message, Role
+
+Row = dict[str, Any]
+
+CONTENT = frozenset(
+    {
+        "prompt", "chosen", "rejected", "completion", "messages", "conversations", "context", "conversation_a",
+        "conversation_b",
+    }
+)  # fmt: skip
+"""Columns that hold text in some files and messages in others; in CSV the first row says which, for the whole file."""
+
+ROLES: dict[str, Role] = {
+    "system": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant",
+    "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "bot": "assistant",
+    "model": "assistant", "function_call": "assistant", "tool": "tool", "observation": "tool",
+}  # fmt: skip
+"""Who speaks in ShareGPT's layout (``from``), as roles. A function call is what the assistant said."""
+
+_SPEAKERS = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "developer": "system"}
+_MESSAGES = re.compile(r"""\s*(array\()?\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
+_SKIP = "Leave out the row, or skip such rows while reading: --on-bad skip"
+
+
+class Cell(str):
+    """A cell of a CSV file: text that may stand for a number, a truth value or a list."""
+
+    __slots__ = ()
+
+
+# --- lists in cells --------------------------------------------------------------------------------------------------
+
+
+def structured(value: Any) -> Any:
+    """A list or object where a text writes one, as JSON or as Python does; any other value as it is.
+
+    For columns whose layout says that they hold a list or an object, never for texts.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                found = parse(value)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+            if isinstance(found, list | dict):
+                return found
+    return value
+
+
+def dialogue(text: str) -> list[dict[str, Any]] | None:
+    """The messages that a cell writes, as JSON or as Python does; None where it is text.
+
+    Raises:
+        UserError: it begins as messages do, and cannot be read as such.
+    """
+    found = structured(text)
+    keys = ({"role", "content"}, {"from", "value"})
+    if (
+        isinstance(found, list)
+        and found
+        and all(isinstance(t, dict) and any(k <= t.keys() for k in keys) for t in found)
+    ):
+        return found
+    if _MESSAGES.match(text):
+        raise UserError(
+            "a cell looks like a list of messages, and is neither JSON nor a list as Python writes it",
+            "Write it as JSON: json.dumps(messages)",
+        )
+    return None
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys())
+
+
+# --- single values ---------------------------------------------------------------------------------------------------
+
+
+def column(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column.
+
+    Raises:
+        UserError: missing or null; the nearest column is named.
+    """
+    if row.get(name) is None:
+        near = difflib.get_close_matches(name, [str(key) for key in row if row[key] is not None], n=1)
+        hint = f"Did you mean '{name}' by '{near[0]}'?" if near and name not in row else f"Fill in the column '{name}'"
+        raise UserError(f"the column '{name}' is {'null' if name in row else 'missing'}", hint)
+    return row[name]
+
+
+def type_error(name: str, wanted: str, value: Any) -> UserError:
+    """What to say of a value of the wrong type."""
+    return UserError(f"'{name}' must be {wanted}", f"It is {type(value).__name__} here")
+
+
+def number(value: Any, name: str) -> float:
+    """A finite number; a cell may write one."""
+    if isinstance(value, Cell):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise UserError(f"'{name}' must be a number", f"The cell reads '{value}'") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise type_error(name, "a number", value)
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise UserError(f"'{name}' is not a finite number", "Leave out the row or write a number")
+    return value
+
+
+def whole(value: Any, name: str, low: int, high: int) -> int:
+    """A whole number from ``low`` to ``high``."""
+    found = number(value, name)
+    if found != int(found) or not low <= found <= high:
+        raise UserError(f"'{name}' must be a whole number from {low} to {high}", f"It is {found:g} here")
+    return int(found)
+
+
+def label(value: Any) -> bool:
+    """A thumb: true or false, or 1 or 0 (see `formats.iter_examples` for what a column of such numbers must show)."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Cell) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if is_digit(value):
+        return float(value) == 1
+    raise UserError("'label' must be true or false", f"It is {value!r:.40} here")
+
+
+def is_digit(value: Any) -> bool:
+    """Whether a label is written as the number 0 or 1."""
+    if isinstance(value, Cell):
+        return value in ("0", "1", "0.0", "1.0")
+    return isinstance(value, int | float) and not isinstance(value, bool) and value in (0, 1)
+
+
+def text(value: Any, name: str) -> str:
+    """A text that says something."""
+    if not isinstance(value, str):
+        raise type_error(name, "text", value)
+    if not value.strip():
+        raise UserError(f"'{name}' is empty", _SKIP)
+    return str(value)
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def messages(value: Any, name: str) -> tuple[Message, ...]:
+    """A list of messages {role, content}, or {from, value} as ShareGPT writes them.
+
+    Raises:
+        UserError: no such list; or a message that holds what a `Message` cannot, such as an image or a tool call.
+    """
+    value = structured(value)
+    if not isinstance(value, list) or not value:
+        raise type_error(name, "a list of messages {role, content}", value)
+    found = []
+    parts = {isinstance(turn.get("content"), list) for turn in value if isinstance(turn, dict)}
+    for place, turn in enumerate(value, 1):
+        where = f"message {place} of '{name}'"
+        if not isinstance(turn, dict):
+            raise type_error(where, "an object {role, content}", turn)
+        shared = isinstance(turn.get("from"), str) and "value" in turn and turn.get("role") is None
+        who, what = ("from", "value") if shared else ("role", "content")
+        if not {who, what} <= turn.keys():
+            raise UserError(f"'{name}', message {place} needs 'role' and 'content'", "Or ShareGPT's 'from' and 'value'")
+        if len(parts) > 1 and isinstance(turn[what], list):
+            raise UserError(
+                f"{where} is a list of parts, and others of this row are text",
+                'Write all of them as text, or all as [{"type": "text", "text": ...}]',
+            )
+        _refuse_extras(turn, (who, what), where)
+        found.append(Message(_role(turn[who], shared, name, place), _spoken(turn[what], where)))
+    return tuple(found)
+
+
+def _role(said: Any, shared: bool, name: str, place: int) -> Role:
+    if shared and said in ROLES:
+        return ROLES[said]
+    if said in get_args(Role):
+        return said  # type: ignore[no-any-return]
+    known = isinstance(said, str) and said in _SPEAKERS
+    hint = f"Write '{_SPEAKERS[said]}'" if known else f"Known roles: {', '.join(get_args(Role))}"
+    raise UserError(f"'{name}', message {place} has the unknown role '{said}'", hint)
+
+
+def _spoken(content: Any, where: str) -> str:
+    """The text of a message; text parts one after the other, as chat templates put them."""
+    if isinstance(content, list):
+        return "".join(_part(part, where) for part in content)
+    if not isinstance(content, str):
+        raise type_error(f"content of {where}", "text", content)
+    return content
+
+
+def _part(part: Any, where: str) -> str:
+    if not isinstance(part, dict):
+        raise type_error(f"a part of {where}", 'an object {"type": "text", "text": ...}', part)
+    kind = part.get("type")
+    if kind != "text" or not isinstance(part.get("text"), str):
+        raise UserError(f"{where} holds a part of type '{kind}'", "Only text is read here, no pictures, sound or files")
+    other = [key for key, value in part.items() if key not in ("type", "text") and value is not None]
+    if other:
+        raise UserError(f"a text part of {where} has '{other[0]}'", "Only its text is read; remove the other")
+    return str(part["text"])
+
+
+def _refuse_extras(turn: Mapping[str, Any], known: tuple[str, str], where: str) -> None:
+    """Refuse what a message says beside its role and content; null and empty (as tables fill them in) say nothing."""
+    for key, value in turn.items():
+        if key in known or value is None or value in ("", [], {}) or (key == "loss" and value is True):
+            continue
+        hint = "Only role and content are read; remove it"
+        if key in ("tool_calls", "function_call", "tool_call_id"):
+            hint = "Write calls and their results into the content, as the model's template puts them"
+        raise UserError(f"{where} has '{key}'", hint)
+
+
+def content(value: Any, name: str = "prompt") -> Content:
+    """A prompt: text, or a list of messages."""
+    return messages(value, name) if isinstance(value, list) else text(value, name)
+
+
+def response(value: Any, name: str) -> str:
+    """A response: text, or a list with one assistant message."""
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        return text(value, name)
+    turns = messages(value, name)
+    if len(turns) != 1 or turns[0].role != "assistant":
+        raise UserError(f"'{name}' must be one assistant message", "Put the earlier turns into 'prompt'")
+    return text(turns[0].content, name)
+
+
+def listed(row: Mapping[str, Any], name: str) -> list[Any]:
+    """The list that a column holds."""
+    value = structured(column(row, name))
+    if not isinstance(value, list):
+        raise type_error(name, "a list", value)
+    return value
+
+
+def turns(found: Iterable[Message]) -> list[dict[str, str]]:
+    """Messages as a row holds them."""
+    return [{"role": message.role, "content": message.content} for message in found]
