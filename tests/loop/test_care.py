@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from hearken.errors import UserError
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, Response
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.care import backup, erase, restore
-from hearken.loop.project import Project, ProjectConfig
+from hearken.loop.project import CONFIG, Project, ProjectConfig
 from hearken.training.artifact import MANIFEST, write_json
 
 
@@ -36,6 +38,20 @@ def _judge(store: FeedbackStore, prompt: str, who: str) -> str:
 def _finish(project: Project, name: str, parents: dict[str, str], **inputs: Any) -> None:
     manifest = {"kind": "reward", "inputs": inputs, "parents": parents, "metrics": {}}
     write_json(project.artifacts / name / MANIFEST, manifest)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+def test_a_project_and_its_backups_are_the_owners_alone(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "new", ProjectConfig(model="none"))
+    saved = backup(project)
+    for path, mode in [(project.path, 0o700), (saved.parent, 0o700), (saved, 0o600), (project.path / CONFIG, 0o600)]:
+        assert stat.S_IMODE(path.stat().st_mode) == mode, path
+    with project.store() as store:
+        store.add_prompts([Prompt(content="later")])
+    kept = restore(project, saved)
+    assert kept.kept is not None
+    for path in (kept.kept, kept.database):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
 def test_backup_and_restore(project: Project) -> None:

@@ -51,6 +51,21 @@ class Group(TyperGroup):
             raise typer.Exit(1) from None
 
 
+def not_on_command_line(ctx: typer.Context, param: typer.CallbackParam, value: str) -> str:
+    """For options that hold a secret: their environment variable is the only way in.
+
+    Raises:
+        UserError: it was given on the command line, which everybody on this machine can read.
+    """
+    source = ctx.get_parameter_source(str(param.name))
+    if source is not None and source.name == "COMMANDLINE":
+        raise UserError(
+            f"{param.opts[0]}: a secret on the command line can be read by everybody on this machine",
+            f"Put it into the environment: {param.envvar}",
+        )
+    return value
+
+
 def disk_full(error: BaseException) -> str:
     """What could not be written, where ``error`` or anything that caused it says that the disk is full; else ""."""
     seen: list[BaseException] = []

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hearken.cli.console import JsonOption, ProjectOption, SeedOption, clean_stdout, emit
+from hearken.cli.console import JsonOption, ProjectOption, SeedOption, clean_stdout, emit, not_on_command_line
 from hearken.errors import UserError
 
 PolicyOption = Annotated[
@@ -81,7 +81,13 @@ def label(
     labeler: Annotated[Literal["simulated", "ai"], typer.Option("--with", help="Who answers the queue.")] = "simulated",
     server: Annotated[str, typer.Option(metavar="URL", help="A running 'hearken serve' whose queue is answered.")] = "",
     token: Annotated[
-        str, typer.Option(metavar="TOKEN", envvar="HEARKEN_TOKEN", help="For --server: one that may write.")
+        str,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="HEARKEN_TOKEN",
+            callback=not_on_command_line,
+            help="For --server: one that may write; in HEARKEN_TOKEN, as a command line can be read by all.",
+        ),
     ] = "",
     judge: Annotated[
         str, typer.Option(metavar="MODEL", help="ai: a folder or Hub name, or the server's name of its model.")

@@ -12,6 +12,17 @@ from hearken.cli.console import JsonOption, ProjectOption, emit
 from hearken.errors import UserError
 
 
+def _no_password(database: str | None) -> str | None:
+    from hearken.feedback.database import has_password
+
+    if database is not None and has_password(database):
+        raise UserError(
+            "--database: a password on the command line can be read by everybody on this machine",
+            "Leave it out of the URL; PostgreSQL's ~/.pgpass, the file that PGPASSFILE names, or PGPASSWORD holds it",
+        )
+    return database
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(epilog="Example:  hearken serve -C my-project")(serve)
@@ -19,7 +30,10 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     database: Annotated[
-        str | None, typer.Option(metavar="URL", help="A path or a postgresql:// URL.", show_default="the project's")
+        str | None,
+        typer.Option(
+            metavar="URL", help="A path or a postgresql:// URL.", show_default="the project's", callback=_no_password
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,

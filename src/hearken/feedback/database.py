@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hearken.errors import Unavailable, UserError
 from hearken.feedback import migrations
+from hearken.feedback.privacy import private
 
 BUSY_SECONDS = 30
 """How long a SQLite transaction waits for another one's to end."""
@@ -57,8 +58,21 @@ def parse_url(location: str | Path) -> URL:
     if url.get_backend_name() == "sqlite" and url.database:
         return url.set(drivername="sqlite")
     if url.get_backend_name() in ("postgresql", "postgres"):
-        return url.set(drivername="postgresql+psycopg")
+        query = dict(url.query)
+        if given := query.pop("password", None):  # libpq's other way to write it: here it is hidden like the first
+            url = url.set(password=given if isinstance(given, str) else given[-1])
+        return url.set(drivername="postgresql+psycopg", query=query)
     raise UserError(f"databases of kind '{url.drivername}' are not supported", "Use a path or a postgresql:// URL")
+
+
+def has_password(location: str) -> bool:
+    """Whether a database's URL holds one."""
+    return bool("://" in location and parse_url(location).password)
+
+
+def _without_secrets(url: URL) -> str:
+    shown = {name: value for name, value in url.query.items() if "password" not in name}
+    return url.set(query=shown).render_as_string(hide_password=True)
 
 
 class Database:
@@ -75,9 +89,10 @@ class Database:
     def __init__(self, location: str | Path, *, create: bool = True) -> None:
         self.url = parse_url(location)
         self.path = Path(self.url.database or "") if self.url.drivername == "sqlite" else None
-        self.name = str(self.path) if self.path else self.url.render_as_string(hide_password=True)
+        self.name = str(self.path) if self.path else _without_secrets(self.url)
         if self.path is not None:
             self._check_path(self.path, create)
+            self._keep_private(self.path)
         self.engine = self._engine()
         # One writer at a time inside this process: threads wait here in turn instead of polling the file's lock.
         self._lock = threading.Lock()
@@ -141,7 +156,7 @@ class Database:
         assert self.path is not None
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         try:
-            with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(partial)) as copy:
+            with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(private(partial))) as copy:
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")  # the copy is one file, without a -wal beside it
             partial.replace(target)
@@ -167,6 +182,14 @@ class Database:
             raise UserError(f"{path} is a folder", "Give the path of a database file")
         if not path.exists() and not create:
             raise UserError(f"{path}: no such database", "Run 'hearken init' first, or give another path")
+
+    @staticmethod
+    def _keep_private(path: Path) -> None:
+        """The file, and what SQLite puts beside it, which takes its mode."""
+        private(path)
+        for beside in (path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")):
+            if beside.exists():
+                private(beside)
 
     def _engine(self) -> Engine:
         if self.path is None:

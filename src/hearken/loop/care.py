@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hearken.errors import UserError
+from hearken.feedback import privacy
 from hearken.feedback.examples import content_key
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import utc_now
@@ -32,7 +33,7 @@ def backup(project: Project, out: Path | None = None) -> Path:
     with project.store() as store:
         if out is None:
             out = project.path / "backups" / f"feedback-{utc_now():%Y%m%d-%H%M%S}.db"
-            out.parent.mkdir(exist_ok=True)
+            out.parent.mkdir(privacy.FOLDER, exist_ok=True)
         return store.backup(out)
 
 

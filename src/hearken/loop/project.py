@@ -22,6 +22,7 @@ from pydantic import Field
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.config import Options, read_yaml
 from hearken.errors import UserError
+from hearken.feedback import privacy
 from hearken.feedback.examples import Content, Document, PromptOnly
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import Judgment, Prompt, QueueItem, Response, hash_id
@@ -127,9 +128,9 @@ class Project:
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists and is not empty", "Name a new folder")
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(privacy.FOLDER, parents=True, exist_ok=True)
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        (path / CONFIG).write_text(text, "utf-8")
+        privacy.private(path / CONFIG).write_text(text, "utf-8")
         return cls(path)
 
     def store(self) -> FeedbackStore:

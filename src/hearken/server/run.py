@@ -20,6 +20,7 @@ from hearken.errors import UserError
 from hearken.feedback.access import Role
 from hearken.feedback.database import parse_url
 from hearken.feedback.examples import Message
+from hearken.feedback.privacy import private
 from hearken.feedback.store import FeedbackStore
 from hearken.server.connections import Bounds, Connection, networks, watch
 from hearken.server.security import LOOPBACK, Door
@@ -202,7 +203,7 @@ def alone(location: str | Path) -> Iterator[None]:
         return
     path = Path(url.database or "")
     lock = path.with_name(f"{path.name}.server")
-    file = lock.open("a+", encoding="utf-8")
+    file = private(lock).open("a+", encoding="utf-8")
     try:
         if not _lock(file.fileno()):
             file.seek(0)

@@ -30,6 +30,7 @@ from typing import IO, Any, Literal, cast
 
 from hearken.errors import UserError
 from hearken.feedback.formats.values import CONTENT, Cell, Row, dialogue
+from hearken.feedback.privacy import private
 
 TextMode = Literal["document", "lines", "prompts"]
 """What a .txt file holds: one document, a document per line, or a prompt per line."""
@@ -218,7 +219,8 @@ def read_hub(name: str) -> Iterator[ReadRow]:
 def write_rows(rows: list[Row], path: str | os.PathLike[str], overwrite: bool = False, note: str = "") -> None:
     """Write rows by the suffix of ``path``: .jsonl, .json, .csv (these and .txt also .gz), .parquet.
 
-    The file appears whole or not at all. A .txt file takes rows of one text column: one document, or a prompt per line.
+    The file appears whole or not at all, and only its owner may read it. A .txt file takes rows of one text column: one
+    document, or a prompt per line.
 
     Raises:
         UserError: the file exists, the suffix is unknown, or the rows do not fit the kind of file.
@@ -235,7 +237,7 @@ def write_rows(rows: list[Row], path: str | os.PathLike[str], overwrite: bool = 
     unfinished = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
+        with private(unfinished).open("wb") as file:
             if path.suffix == ".gz":
                 # No time stamp, so that equal rows make equal files.
                 with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped:
