@@ -316,38 +316,6 @@ def test_a_server_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.Monk
     assert "hearken serve" in error.value.hint
 
 
-# -- webhooks ----------------------------------------------------------------------------------------------------
-
-
-def test_webhooks_are_called_once_at_each_step_and_signed(
-    store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from hearken.feedback.access import Webhook
-    from hearken.server.webhooks import Caller, signature
-
-    calls: list[tuple[str, bytes, dict[str, str]]] = []
-
-    def post(url: str, *, content: bytes, headers: dict[str, str], **_: Any) -> httpx.Response:
-        calls.append((url, content, headers))
-        return httpx.Response(204)
-
-    monkeypatch.setattr(httpx, "post", post)
-    items = fill(store, slots=9)
-    hook = store.access.add_webhook(Webhook(url="https://example.org/hook", every=2))
-    caller = Caller(store)
-    assert caller.look() == 0
-    for number, item in enumerate(items):
-        store.add_labeler(Labeler(id="ann", name="Ann"))
-        said = ComparisonPayload(response_ids=item.response_ids, ranks=(0, 1))
-        store.submit(
-            Judgment(id=f"{number}", prompt_id=item.prompt_id, item_id=item.id, labeler_id="ann", payload=said)
-        )
-    assert caller.look() == 1 and caller.look() == 0
-    url, body, headers = calls[0]
-    assert url == hook.url and json.loads(body) == {"event": "judgments", "reached": 2, "every": 2}
-    assert headers["X-Hearken-Signature"] == signature(hook.secret, body)
-
-
 # -- the end of the world ----------------------------------------------------------------------------------------
 
 

@@ -49,6 +49,14 @@ def serve(
             show_default="none",
         ),
     ] = None,
+    webhooks_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="What webhooks may call though it is no public address: an address or a range. Repeat for several.",
+            show_default="none",
+        ),
+    ] = None,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the link in a browser.")] = True,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -91,5 +99,6 @@ def serve(
     run(
         None if database is not None and not (project / "hearken.yaml").is_file() else project,
         database=database, host=host, port=port, public_url=public_url, certificate=files,
-        trusted_proxies=trusted_proxy or (), open_browser=open_ and sys.stdout.isatty() and not as_json, on_ready=ready,
+        trusted_proxies=trusted_proxy or (), webhooks_to=webhooks_to or (),
+        open_browser=open_ and sys.stdout.isatty() and not as_json, on_ready=ready,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -41,6 +42,7 @@ from hearken.server.security import (
 )
 from hearken.server.settings import LabelSettings, load
 from hearken.server.tasks import Model, Submission, Task, check_ticket
+from hearken.server.webhooks import where
 
 
 class Problem(Model):
@@ -522,6 +524,8 @@ def webhooks(request: Request, who: Manager) -> list[WebhookView]:
 def add_webhook(request: Request, who: Manager, new: NewWebhook) -> WebhookSecret:
     """Call an address each time so many more judgments are stored."""
     store = store_of(request)
+    with suppress(OSError):  # a name that is not known now may be later; each call looks again
+        where(new.url, request.app.state.webhooks_to)
     made = store.access.add_webhook(Webhook(url=new.url, every=new.every, reached=store.last_seq()))
     store.access.note(who.actor, "added webhook", made.id, every=new.every)
     return WebhookSecret(webhook=_webhook(made), secret=made.secret)

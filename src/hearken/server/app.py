@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from hearken.errors import Unavailable, UserError
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.goal import Goal
 from hearken.server import api, chat, labeler, owner
+from hearken.server.connections import Network
 from hearken.server.desk import Desk
 from hearken.server.pages import HERE, Elsewhere, page, send
 from hearken.server.security import RETRY_AFTER, ApiError, Attempts, Door, Guard, Passwords, explain, visitor
@@ -27,7 +28,7 @@ from hearken.server.webhooks import Caller
 
 def create_app(
     store: FeedbackStore, *, door: Door | None = None, policy: chat.Policy | None = None, media: Path | None = None,
-    goal: Goal | None = None,
+    goal: Goal | None = None, webhooks_to: Sequence[Network] = (),
 ) -> FastAPI:  # fmt: skip
     """The labelling app and its API over one feedback database.
 
@@ -37,9 +38,10 @@ def create_app(
         policy: whom labelers may talk to (`chat.Policy`); None for nobody.
         media: folder that the paths of media are relative to; None where there are none.
         goal: what a run waits for, shown to the labelers; None where none does.
+        webhooks_to: networks that webhooks may call though they are not public.
     """
     door = door or Door()
-    caller = Caller(store)
+    caller = Caller(store, webhooks_to)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -52,6 +54,7 @@ def create_app(
     )  # fmt: skip
     app.state.store, app.state.door, app.state.desk = store, door, Desk(store)
     app.state.policy, app.state.media, app.state.goal = policy, media, goal
+    app.state.webhooks_to = webhooks_to
     app.state.passwords, app.state.attempts = Passwords(), Attempts(store.access, app.state.desk.salt)
     app.add_exception_handler(ApiError, _explain)
     app.add_exception_handler(UserError, _explain)

@@ -51,6 +51,7 @@ def serve(
     public_url: str = "",
     certificate: tuple[Path, Path] | None = None,
     trusted_proxies: Sequence[str] = (),
+    webhooks_to: Sequence[str] = (),
     role: Role = "owner",
     landing: str = "",
     policy: Policy | None = None,
@@ -70,6 +71,7 @@ def serve(
         certificate: files of the TLS certificate and its key.
         trusted_proxies: addresses and ranges of the proxies whose word about where a request comes from
             (``X-Forwarded-For``) is believed; nobody else's is.
+        webhooks_to: addresses and ranges that webhooks may call though they are not public.
         role: whose link is given out: the owner's, or a labeler's (for the person at this machine).
         landing: where that link leads, e.g. ``/label``; by default to where that person works.
         policy: whom labelers may talk to, see `app.create_app`; by default the project's newest policy, when needed.
@@ -84,6 +86,7 @@ def serve(
     from hearken.server.app import create_app
 
     location, media = _where(project, database)
+    callable_ = networks(webhooks_to, "--webhooks-to")
     bounds = Bounds(trusted=networks(trusted_proxies, "--trusted-proxy"), together=_most_connections())
     policy = policy or (_Newest(project) if project is not None else None)
     local = host in LOOPBACK
@@ -104,7 +107,7 @@ def serve(
         door = Door(port=port, secure=secure, hosts=_hosts(host, public_url))
         base = public_url.rstrip("/") or f"{'https' if certificate else 'http'}://{_bracket(host)}:{port}"
         link = _link(store, base, role, landing, owners[0].id if owners and role == "owner" else None) if local else ""
-        app = create_app(store, door=door, policy=policy, media=media, goal=goal)
+        app = create_app(store, door=door, policy=policy, media=media, goal=goal, webhooks_to=callable_)
 
         def ready() -> None:
             if on_ready is not None:
