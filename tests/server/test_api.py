@@ -414,6 +414,63 @@ def test_settings_change_in_part_and_mistakes_are_named(site: Site) -> None:
     assert site.enter(name="Ann").http.patch("/api/v1/settings", json={"strength": 3}).status_code == 403
 
 
+def test_a_guideline_that_is_not_there_is_refused(site: Site) -> None:
+    owner, visitor = site.enter("owner"), site.enter()
+    task = visitor.claim()[0]
+    ranks = {"kind": "comparison", "ranks": [0, 1]}
+    for number in (0, 1, -1, 2**31):
+        assert visitor.submit(task, ranks, guideline=number).status_code == 422
+    owner.http.post("/api/v1/guidelines", json={"text": "Be kind."})
+    assert visitor.submit(task, ranks, guideline=2).status_code == 422
+    assert visitor.submit(task, ranks, guideline=1).status_code == 200
+
+
+def test_a_flag_gives_one_of_the_owners_reasons_now_or_before(site: Site) -> None:
+    owner, visitor = site.enter("owner"), site.enter()
+    task = visitor.claim()[0]
+    for reason in ("made up", "<b>harmful</b>", "harmful ", "x" * 201, ""):
+        assert visitor.submit(task, {"kind": "flag", "reason": reason}).status_code == 422
+    owner.http.patch("/api/v1/settings", json={"flags": ["rude"]})
+    owner.http.patch("/api/v1/settings", json={"flags": ["wrong"]})
+    for number, reason in enumerate(("rude", "wrong", "broken")):  # the page may be open since then
+        other = site.enter(name=f"Visitor {number}")
+        said = other.submit(other.claim()[0], {"kind": "flag", "reason": reason}, id=f"{number}" * 32)
+        assert said.status_code == 200, said.text
+    assert visitor.submit(task, {"kind": "flag", "reason": "ugly"}).status_code == 422
+
+
+def test_nobody_keeps_an_item_longer_than_the_owner_grants(site: Site) -> None:
+    owner, robot = site.enter("owner"), site.machine()
+    for seconds in (901, 86_400, 86_401, 10**18, 0, -1):
+        assert robot.post("/api/v1/claims", json={"lease_seconds": seconds}).status_code == 422
+    assert robot.post("/api/v1/claims", json={"lease_seconds": 900}).status_code == 200
+    owner.http.patch("/api/v1/settings", json={"lease_seconds": 1_200})
+    assert robot.post("/api/v1/claims", json={"lease_seconds": 1_200}).status_code == 200
+
+
+def test_names_and_words_are_checked_where_they_come_in(site: Site) -> None:
+    owner, writer = site.enter("owner"), site.machine("writer", ("write",))
+    bad = "Ann\u202e"
+    asked = [
+        owner.http.post("/welcome", json={"name": bad, "consent": True}),
+        owner.http.post("/account", json={"login": bad, "password": "correct horse"}),
+        owner.http.post("/api/v1/invites", json={"note": bad}),
+        owner.http.post("/api/v1/tokens", json={"name": bad, "scopes": ["read"]}),
+        writer.post("/api/v1/labelers", json={"name": bad, "kind": "ai"}),
+    ]
+    words: list[dict[str, object]] = [
+        {"project": bad}, {"question": "a\nb"}, {"flags": [bad]}, {"tags": ["a", "a"]}, {"span_labels": [""]},
+        {"tags": ["x" * 101]}, {"attributes": [{"name": "a\x00"}]}, {"about_you": [{"name": "a", "options": ["\x1b"]}]},
+        {"budget": 1e999}, {"undo_seconds": 10**12}, {"lease_seconds": 10**6}, {"lease_seconds": 1},
+    ]  # fmt: skip
+    asked += [
+        owner.http.patch("/api/v1/settings", content=json.dumps(one), headers={"Content-Type": "application/json"})
+        for one in words
+    ]
+    assert [answer.status_code for answer in asked] == [400] * len(asked), [answer.text for answer in asked]
+    assert site.store.access.settings()[1] == {"check_share": 0.0}
+
+
 def test_each_judgment_keeps_the_guideline_it_was_made_under(site: Site) -> None:
     owner, visitor = site.enter("owner"), site.enter(name="Ann")
     assert owner.http.post("/api/v1/guidelines", json={"text": "Be kind."}).json()["version"] == 1

@@ -411,6 +411,50 @@ def test_tokens_do_what_their_scopes_say_until_they_are_revoked(site: Site) -> N
     assert judge.post("/api/v1/claims", json={}).status_code == 401
 
 
+def test_a_token_that_writes_takes_over_nobodys_labeler(site: Site) -> None:
+    """Neither a person's, nor a machine's that another token or the command line has added; its own, any time."""
+    ann = site.enter()
+    first, second = site.machine("first", ("write",)), site.machine("second", ("write",))
+    site.store.add_labeler(Labeler(id="local", name="Local", kind="ai"))
+    mine = first.post("/api/v1/labelers", json={"name": "Judge", "kind": "ai", "id": "mine"})
+    assert mine.status_code == 200
+    assert first.post("/api/v1/labelers", json={"name": "x", "kind": "ai", "id": "mine"}).status_code == 200
+    tokens = len(site.store.access.tokens())
+    for client, id in ((second, "mine"), (first, "local"), (first, ann.labeler_id), (second, "first")):
+        answer = client.post("/api/v1/labelers", json={"name": "x", "kind": "ai", "id": id})
+        assert answer.status_code == 403 and "not yours" in answer.json()["error"], id
+    assert len(site.store.access.tokens()) == tokens
+    manager = site.machine("manager", ("write", "manage"))
+    assert manager.post("/api/v1/labelers", json={"name": "x", "kind": "ai", "id": "local"}).status_code == 200
+    assert manager.post("/api/v1/labelers", json={"name": "x", "kind": "ai", "id": ann.labeler_id}).status_code == 403
+
+
+def test_a_token_that_writes_does_nothing_else(site: Site) -> None:
+    writer = site.machine("writer", ("write",))
+    for path, methods in site.app.openapi()["paths"].items():
+        for method, operation in methods.items():
+            url = path.replace("{what}", "prompts").replace("{labeler_id}", "writer")
+            url = re.sub(r"{\w+}", "x", url)
+            if operation["tags"] != ["writing"] and (method, path) != ("get", "/api/v1/guidelines"):
+                assert writer.request(method.upper(), url, json={}).status_code in (403, 422), (method, url)
+
+
+def test_what_a_token_has_made_ends_with_it(site: Site) -> None:
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    access = Access(site.store._database, lambda: now[0])
+    writer, token = access.add_token("writer", ["write"], days=1)
+    made = access.add_machine(Labeler(name="Judge", kind="ai"), f"token:{token.id}")
+    assert made is not None and made[1].expires == token.expires
+    manager, top = access.add_token("manager", ["manage"])
+    between, next_one = access.add_token("between", ["manage"], made_by=f"token:{top.id}")
+    last, _ = access.add_token("last", ["manage"], made_by=f"token:{next_one.id}")
+    access.revoke_token(token.id)
+    assert access.token(writer) is None and access.token(made[0]) is None
+    assert access.token(manager) and access.token(last)
+    access.revoke_token(top.id)
+    assert not any(access.token(secret) for secret in (manager, between, last))
+
+
 def test_a_wrong_token_is_not_rescued_by_a_cookie(site: Site) -> None:
     visitor = site.enter("owner")
     answer = visitor.http.get("/api/v1/progress", headers={"Authorization": "Bearer wrong"})

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 
 from hearken.errors import UserError
 from hearken.feedback.database import Database
+from hearken.feedback.names import check_name
 from hearken.feedback.records import Labeler, Record, new_id, utc_now
 from hearken.feedback.schema import (
     Accounts,
@@ -127,6 +128,13 @@ class AuditEntry(Record):
 _TOKEN = select(Tokens).where(Tokens.c.hash == bindparam("hash"))
 
 
+def _check_names(name: str | None, login: str | None) -> None:
+    if name is not None:
+        check_name(name)
+    if login is not None:
+        check_name(login, "the name to log in with")
+
+
 class _UsedUp(Exception):
     """Nothing shall be counted: one of the keys is used up for so many seconds."""
 
@@ -158,12 +166,13 @@ class Access:
         """Add an account, and the labeler behind it where it judges.
 
         Raises:
-            UserError: the login is taken.
+            UserError: the login is taken, or it or the name cannot be used.
         """
         with self._database.write() as connection:
             return self._add_account(connection, account)
 
     def _add_account(self, connection: Connection, account: Account) -> Account:
+        _check_names(account.name, account.login)
         if account.labeler_id is None and account.role != "viewer":
             labeler = Labeler(name=account.name, created=self._clock())
             connection.execute(Labelers.insert(), to_row(labeler))
@@ -206,8 +215,10 @@ class Access:
         A new password, role or status ends all sessions of the account.
 
         Raises:
-            UserError: no such account; the login is taken; nobody would be left who may manage.
+            UserError: no such account; the login is taken, or it or the name cannot be used; nobody would be left who
+                may manage.
         """
+        _check_names(values.get("name"), values.get("login"))
         with self._database.write() as connection:
             self._database.lock(connection)
             new = Account.model_validate(self._account(connection, account_id).model_dump() | values)
@@ -312,6 +323,8 @@ class Access:
         self, role: Role, *, account_id: str | None = None, note: str = "", days: float = INVITE_DAYS
     ) -> tuple[str, Invite]:
         """Make an invitation. Returns its secret, which is nowhere kept, and the record."""
+        if note:
+            check_name(note, "the name on the invitation")
         secret, now = secrets.token_urlsafe(24), self._clock()
         invite = Invite(role=role, account_id=account_id, note=note, created=now, expires=now + timedelta(days=days))
         with self._database.write() as connection:
@@ -359,8 +372,9 @@ class Access:
         """Make a token. Returns its secret, which is nowhere kept, and the record.
 
         Raises:
-            UserError: the scope "label" without a labeler, or an unknown one.
+            UserError: the scope "label" without a labeler, or an unknown one; a name that cannot be used.
         """
+        check_name(name, "the token's name")
         secret, now = f"hearken_{secrets.token_urlsafe(32)}", self._clock()
         expires = None if days is None else now + timedelta(days=days)
         token = Token(
@@ -376,6 +390,39 @@ class Access:
             connection.execute(Tokens.insert(), to_row(token) | {"hash": digest(secret)})
         return secret, token
 
+    def add_machine(self, labeler: Labeler, actor: str, *, manages: bool = False) -> tuple[str, Token, Labeler] | None:
+        """Add a labeler that is no person, or find one that ``actor`` has added before, and make a token for it.
+
+        Args:
+            labeler: simulated or AI.
+            actor: who adds it; the token says so, and ends when that token ends.
+            manages: whether they may make tokens for anybody's labelers.
+
+        Returns:
+            The token's secret, the token and the labeler as stored; None where the labeler's id is somebody else's.
+        """
+        check_name(labeler.name, "the labeler's name")
+        secret, now = f"hearken_{secrets.token_urlsafe(32)}", self._clock()
+        with self._database.write() as connection:
+            self._database.lock(connection)
+            row = connection.execute(select(Labelers).where(Labelers.c.id == labeler.id)).mappings().first()
+            if row is None:
+                connection.execute(Labelers.insert(), to_row(labeler))
+            else:
+                added = select(Tokens.c.id).where(Tokens.c.labeler_id == labeler.id, Tokens.c.made_by == actor)
+                if row["erased"] or row["kind"] not in ("simulated", "ai"):
+                    return None
+                if not manages and connection.scalar(added.limit(1)) is None:
+                    return None
+                labeler = from_row(Labeler, row)
+            maker = select(Tokens.c.expires).where(Tokens.c.id == actor.removeprefix("token:"))
+            token = Token(
+                name=labeler.name, scopes=("label",), labeler_id=labeler.id, made_by=actor, created=now,
+                expires=connection.scalar(maker),
+            )  # fmt: skip
+            connection.execute(Tokens.insert(), to_row(token) | {"hash": digest(secret)})
+        return secret, token, labeler
+
     def token(self, secret: str) -> Token | None:
         """The token of a secret; None where it is unknown, over or revoked."""
         with self._database.read() as connection:
@@ -390,8 +437,14 @@ class Access:
         return self._all(Token, Tokens)
 
     def revoke_token(self, token_id: str) -> None:
-        """Make a token worthless at once; UserError where there is none."""
+        """Make a token worthless at once, and those that it has made; UserError where there is none."""
         self._revoke(Tokens, token_id, "token")
+        ended = [token_id]
+        with self._database.write() as connection:
+            while ended:
+                theirs = Tokens.c.made_by.in_([f"token:{one}" for one in ended]) & Tokens.c.revoked.is_(None)
+                ended = list(connection.scalars(select(Tokens.c.id).where(theirs)))
+                connection.execute(update(Tokens).where(theirs).values(revoked=self._clock()))
 
     # -- webhooks ------------------------------------------------------------------------------------------------
 
@@ -425,6 +478,12 @@ class Access:
         with self._database.read() as connection:
             row = connection.execute(newest).mappings().first()
         return (0, {}) if row is None else (row["version"], dict(row["value"]))
+
+    def earlier_settings(self) -> list[dict[str, Any]]:
+        """All versions of the settings, oldest first."""
+        stored = select(Settings.c.value).where(Settings.c.version > 0).order_by(Settings.c.version)
+        with self._database.read() as connection:
+            return [dict(value) for value in connection.scalars(stored)]
 
     def set_settings(self, value: dict[str, Any]) -> int:
         """Put new settings in force, unless they are; returns their version."""

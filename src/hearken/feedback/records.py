@@ -33,6 +33,9 @@ ItemKind = Literal["comparison", "rating", "thumb", "edit", "critique", "demonst
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """An integer that both databases can hold."""
 
+Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+"""A smaller one."""
+
 LabelerKind = Literal["person", "ai", "simulated", "import"]
 LabelerStatus = Literal["active", "paused"]
 
@@ -101,11 +104,11 @@ class Response(Record):
     """Why sampling ended: "eos", "length", "stop"; None where unknown."""
     policy: str | None = None
     """Name of the artifact that produced it; None for imported text."""
-    round: int | None = None
+    round: Int32 | None = None
     sampling: dict[str, Any] = {}
     """Sampling parameters, e.g. ``{"temperature": 1.0, "top_p": 1.0}``."""
     seed: Int64 | None = None
-    sample: int = 0
+    sample: Int32 = 0
     """Which of the responses sampled for this prompt with this seed (0, 1, ...)."""
     metadata: dict[str, Any] = {}
     created: AwareDatetime = Field(default_factory=utc_now)
@@ -149,11 +152,11 @@ class QueueItem(Record):
     prompt_id: str
     response_ids: tuple[str, ...] = ()
     kind: ItemKind = "comparison"
-    slots: int = Field(default=1, ge=1)
+    slots: Int32 = Field(default=1, ge=1)
     """How many labelers shall judge it (the overlap)."""
     priority: FiniteFloat = 0.0
     """Higher is served first; equal priorities are served in the order of their ids, which is as good as random."""
-    round: int | None = None
+    round: Int32 | None = None
     selection: str = "uniform"
     """The rule that chose this item."""
     propensity: FiniteFloat | None = Field(default=None, gt=0, le=1)
@@ -351,9 +354,9 @@ class Judgment(Record):
     order: tuple[int, ...] | None = None
     """Order of display: ``order[i]`` is the index of the response shown at place i."""
     order_seed: Int64 | None = None
-    guideline: int | None = None
+    guideline: Int32 | None = None
     """Version of the guideline in force."""
-    round: int | None = None
+    round: Int32 | None = None
     """Taken from the queue item where there is one."""
     weight: FiniteFloat = Field(default=1.0, ge=0)
     tags: tuple[str, ...] = ()

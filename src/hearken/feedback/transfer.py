@@ -20,6 +20,7 @@ from hearken.feedback.formats import OnBad, ReadReport, canonical, iter_examples
 from hearken.feedback.formats.files import is_hub_name, read_rows, sources, write_rows
 from hearken.feedback.formats.layouts import LAYOUTS, find_layout
 from hearken.feedback.formats.values import Row
+from hearken.feedback.names import check_name
 from hearken.feedback.records import (
     ComparisonPayload,
     DemonstrationPayload,
@@ -222,7 +223,9 @@ def _store(
     items: Iterable[QueueItem],
     judgments: Sequence[Judgment],
 ) -> ImportReport:
-    before = store.last_seq()
+    before, labelers = store.last_seq(), list(labelers)
+    for labeler in labelers:
+        check_name(labeler.name, f"the name of labeler {labeler.id!a}", 1_000)
     for labeler in labelers:
         store.add_labeler(labeler)
     new_prompts = sum(store.add_prompts(batch) for batch in _batches(prompts))

@@ -300,16 +300,21 @@ def enqueue(request: Request, who: Writer, new: NewItems) -> Added:
 
 @router.post("/labelers", tags=["writing"], operation_id="add_labeler")
 def add_labeler(request: Request, who: Writer, new: NewLabeler) -> LabelerToken:
-    """Add a simulated or AI labeler (or find it by its id), and get a token for it."""
+    """Add a simulated or AI labeler (or find, by its id, one that this token has added), and get a token for it.
+
+    The token ends when the one that made it ends.
+    """
     if new.kind not in ("simulated", "ai"):
         raise ApiError(422, f"a {new.kind} labeler cannot be added here", "People come by invitation")
-    store = store_of(request)
+    access = store_of(request).access
     made = Labeler.model_validate(new.model_dump(exclude_none=True))
-    labeler = store.add_labeler(made)
-    if labeler.kind not in ("simulated", "ai"):
-        raise ApiError(403, "that labeler is a person")
-    secret, token = store.access.add_token(labeler.name, ["label"], labeler_id=labeler.id)
-    store.access.note(who.actor, "added token", token.id, labeler=labeler.id)
+    found = access.add_machine(made, who.actor, manages="manage" in who.scopes)
+    if found is None:
+        raise ApiError(
+            403, "that labeler is not yours", "Give yours another id, or ask the owner of this project for its token"
+        )
+    secret, token, labeler = found
+    access.note(who.actor, "added token", token.id, labeler=labeler.id)
     return LabelerToken(labeler=labeler, token=secret)
 
 
@@ -482,7 +487,9 @@ def tokens(request: Request, who: Manager) -> list[Token]:
 def add_token(request: Request, who: Manager, new: NewToken) -> TokenSecret:
     """Make a token."""
     access = store_of(request).access
-    secret, token = access.add_token(new.name, new.scopes, labeler_id=new.labeler_id, days=new.days)
+    secret, token = access.add_token(
+        new.name, new.scopes, labeler_id=new.labeler_id, days=new.days, made_by=who.actor
+    )  # fmt: skip
     access.note(who.actor, "added token", token.id, scopes=sorted(new.scopes))
     return TokenSecret(token=token, secret=secret)
 

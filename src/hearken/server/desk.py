@@ -35,6 +35,8 @@ FRESH = 1.0
 class _Rules:
     version: int
     settings: LabelSettings
+    answerable: LabelSettings
+    """The same, with the words of all versions: who has a page open may answer in those that stand there."""
     guideline: int | None
     read: float
 
@@ -64,6 +66,7 @@ class Desk:
         self.salt = store.access.salt()
         self._draws = random.SystemRandom()
         self._rules: _Rules | None = None
+        self._last: _Rules | None = None
         self._practice: dict[int, list[str]] = {}
         self._items: OrderedDict[str, QueueItem] = OrderedDict()
 
@@ -75,8 +78,19 @@ class Desk:
             version, values = self.store.access.settings()
             known = self.store.guidelines()
             settings = LabelSettings.parse(values, where="settings")
-            self._rules = _Rules(version, settings, known[-1].version if known else None, now)
+            same = self._last is not None and self._last.version == version
+            answerable = self._last.answerable if self._last and same else self._with_earlier_words(settings)
+            newest = known[-1].version if known else None
+            self._rules = self._last = _Rules(version, settings, answerable, newest, now)
         return self._rules
+
+    def _with_earlier_words(self, settings: LabelSettings) -> LabelSettings:
+        versions = [*self.store.access.earlier_settings(), settings.model_dump()]
+        words = {
+            name: [*dict.fromkeys(word for one in versions for word in one.get(name, getattr(LabelSettings(), name)))]
+            for name in ("flags", "tags", "span_labels")
+        }
+        return settings.model_copy(update=words)
 
     @property
     def settings(self) -> LabelSettings:
@@ -107,9 +121,11 @@ class Desk:
         """Up to ``n`` tasks: practice first where it is wanted, then the queue's, some of them checks.
 
         Raises:
-            ApiError: 403 where the labeler is paused.
+            ApiError: 403 where the labeler is paused, 422 for a lease that is longer than the owner grants.
         """
         labeler, settings = who.labeler, self.settings
+        if lease_seconds is not None and lease_seconds > settings.lease_seconds:
+            raise ApiError(422, f"an item is kept for {settings.lease_seconds} seconds at most", "Ask for less")
         guideline = self.rules.guideline
         tasks = self._practice_left(labeler, settings, guideline, html)[:n] if practice else []
         wanted = kinds or (settings.kinds if who.kind == "page" else ())
@@ -203,14 +219,19 @@ class Desk:
                 cannot take, such as an answer to what was erased.
             Unavailable: the database is away, busy or full.
         """
-        labeler, settings = who.labeler, self.settings
+        labeler = who.labeler
         check_ticket(self.salt, labeler, said.item_id, said.ticket)
+        if said.guideline is not None and said.guideline > (self.rules.guideline or 0):
+            self.changed()  # another server may have a newer one
+        rules = self.rules
         with _for_good():
+            if said.guideline is not None and said.guideline > (rules.guideline or 0):
+                raise ApiError(422, f"there is no guideline {said.guideline}", "Send the number that came with it")
             item = self._items.get(said.item_id) or self._remember(self.store.item(said.item_id))
             original = ""
             if item.kind in ("edit", "span_flag") and said.answer.kind == item.kind:
                 original = self.store.response(item.response_ids[0]).text
-            made = judgment(said, item, original, labeler, self.salt, settings, who.kind)
+            made = judgment(said, item, original, labeler, self.salt, rules.answerable, who.kind)
             stored = self.store.submit(made)
         practice = item.metadata.get("practice")
         if practice is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from hearken.config import Options
+from hearken.errors import UserError
+from hearken.feedback.names import check_name
 from hearken.feedback.records import ItemKind
 from hearken.feedback.store import FeedbackStore
 
@@ -123,19 +126,19 @@ class LabelSettings(Options):
     """A labeler is paused by how they did in so many gold items ..."""
     check_least: float = Field(0.6, ge=0, le=1)
     """... if fewer than this share of the answers were right."""
-    undo_seconds: int = Field(600, ge=0)
+    undo_seconds: int = Field(600, ge=0, le=31_536_000)
     """How long a labeler may take a judgment back."""
     lease_seconds: int = Field(900, ge=30, le=86_400)
     """How long an item is kept for the labeler who has it on the screen."""
-    break_minutes: int = Field(50, ge=0)
+    break_minutes: int = Field(50, ge=0, le=525_600)
     """After how long a pause is proposed; 0 for never."""
-    hourly_cost: float | None = Field(None, ge=0)
+    hourly_cost: FiniteFloat | None = Field(None, ge=0)
     """What an hour of judging costs."""
-    budget: float | None = Field(None, ge=0)
+    budget: FiniteFloat | None = Field(None, ge=0)
     """What the labelling may cost altogether."""
     currency: str = Field("", max_length=8)
     """Of cost and budget."""
-    population: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
+    population: dict[str, dict[str, Annotated[FiniteFloat, Field(ge=0)]]] = {}
     """Whom the labelers should stand for: shares by attribute and value."""
 
     @model_validator(mode="after")
@@ -154,11 +157,32 @@ def load(store: FeedbackStore) -> tuple[int, LabelSettings]:
     return version, LabelSettings.parse(values, where="settings")
 
 
+def _words(settings: LabelSettings) -> Iterator[tuple[str, str, int]]:
+    """What labelers choose from or see as a heading: what it is, the text, and how long it may be."""
+    yield "project", settings.project, 80
+    yield "question", settings.question, 200
+    for what, words in (("tags", settings.tags), ("span_labels", settings.span_labels), ("flags", settings.flags)):
+        for word in words:
+            yield what, word, 100
+        if len(set(words)) < len(words):
+            raise UserError(f"settings: {what} names one thing twice", "Leave one out")
+    for attribute in settings.attributes:
+        yield "attributes", attribute.name, 40
+    for question in settings.about_you:
+        yield "about_you", question.name, 40
+        for option in question.options:
+            yield "about_you", option, 200
+    if settings.currency:
+        yield "currency", settings.currency, 8
+
+
 def save(store: FeedbackStore, values: dict[str, Any]) -> tuple[int, LabelSettings]:
     """Put new settings in force: those in force, with ``values`` over them.
 
     Raises:
-        UserError: an unknown key or a wrong value.
+        UserError: an unknown key, a wrong value, or a word that cannot be read as what it is.
     """
     settings = LabelSettings.parse({**store.access.settings()[1], **values}, where="settings")
+    for what, word, longest in _words(settings):
+        check_name(word, f"settings: {what}", longest)
     return store.access.set_settings(settings.model_dump(mode="json", exclude_unset=True)), settings

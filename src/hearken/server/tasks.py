@@ -178,7 +178,7 @@ class Submission(Model):
     seconds: Annotated[FiniteFloat, Field(ge=0, le=86_400)] | None = None
     """Time of attention, pauses left out."""
     tags: list[Annotated[str, Field(max_length=100)]] = Field([], max_length=20)
-    guideline: int | None = Field(None, ge=0, lt=2**31)
+    guideline: int | None = Field(None, ge=1, lt=2**31)
     """Version of the guideline that the labeler had read."""
     grounds: Grounds | None = None
 
@@ -304,6 +304,8 @@ def _payload(answer: Any, item: QueueItem, shown: Sequence[str], original: str, 
         case SkipAnswer():
             return SkipPayload(reason=answer.reason)
         case FlagAnswer():
+            if answer.reason not in settings.flags:
+                raise ApiError(422, f"'{answer.reason}' is no reason to flag", f"Known: {', '.join(settings.flags)}")
             if answer.place is not None and answer.place >= len(shown):
                 raise ApiError(422, f"there is no response at place {answer.place}")
             named = None if answer.place is None else shown[answer.place]
