@@ -46,8 +46,8 @@ def test_an_empty_prompt_is_the_bos_token() -> None:
 def test_an_unfinished_response_has_no_end_and_a_written_end_is_not_doubled() -> None:
     made = encoder()
     assert made.eos not in made.response("a", "the fox", 20, finished=False)
-    assert made.response("a", "the fox<eos> runs", 20).count(made.eos) == 1
-    assert made.response("a", "the fox<eos> runs", 20)[-1] == made.eos
+    assert made.response("a", "the fox runs<eos>", 40) == made.response("a", "the fox runs", 40)
+    assert made.truncation.say() == "1 responses end with the name of the end token, which is read as the end"
 
 
 def test_a_chat_prompt_is_the_template_and_the_response_ends_by_it() -> None:
@@ -62,7 +62,7 @@ def test_a_chat_prompt_is_the_template_and_the_response_ends_by_it() -> None:
 def test_other_stop_tokens_of_the_model_end_a_response() -> None:
     end = PLAIN.convert_tokens_to_ids("<|im_end|>")
     made = encoder(stop=[end, PLAIN.eos_token_id])
-    assert made.response("a", "the fox<|im_end|> runs", 20)[-1] == end
+    assert made.response("a", "the fox<|im_end|>", 20)[-1] == end
 
 
 def test_long_prompts() -> None:

@@ -67,7 +67,7 @@ def load(inputs: Inputs, options: DPOOptions) -> Ready:
     if any(left_out.values()):
         warnings.warn(f"left out: {said(left_out)}", stacklevel=2)
     more = {"judgments": len(data), "left_out": left_out, "skipped": reader.skipped}
-    facts = rows.facts | more | {"truncation": policy.encoder.truncation.say()}
+    facts = rows.facts | more | {"truncation": policy.encoder.tell()}
     without = options.loss in WITHOUT_REFERENCE
     if without and inputs.ref not in (None, inputs.model):
         warnings.warn(f"loss={options.loss} has no reference policy: --ref is not read", stacklevel=2)

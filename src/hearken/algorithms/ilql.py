@@ -64,7 +64,7 @@ def load(inputs: Inputs, options: ILQLOptions) -> Ready:
         raise nothing_fits(inputs.data)
     if len({score for _, score in data}) == 1:
         raise UserError(f"{', '.join(inputs.data)}: every response has the same score", "ILQL learns from differences")
-    more = {"responses": len(data), "skipped": reader.skipped, "truncation": policy.encoder.truncation.say()}
+    more = {"responses": len(data), "skipped": reader.skipped, "truncation": policy.encoder.tell()}
     return Ready(policy, scorer, data, rows.facts | more)
 
 

@@ -95,7 +95,7 @@ def load(inputs: Inputs, options: KTOOptions) -> Ready:
     weights = (options.desirable or max(bad / good, 1.0), options.undesirable or max(good / bad, 1.0))
     more: dict[str, Any] = {"thumbs_up": good, "thumbs_down": bad, "left_out": left_out}
     more |= {"desirable": weights[0], "undesirable": weights[1]}
-    facts = rows.facts | more | {"skipped": reader.skipped, "truncation": policy.encoder.truncation.say()}
+    facts = rows.facts | more | {"skipped": reader.skipped, "truncation": policy.encoder.tell()}
     reference = fixed_reference(inputs, policy, in_step=not options.cache_reference)
     return Ready(policy, reference, data, held_out, weights, facts)
 

@@ -94,7 +94,7 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     more = {"judgments": len(data), "references": len(references), "skipped": reader.skipped}
     if scorer.attributes:
         more["attributes"] = model.config.hearken_attribute_weights
-    facts = rows.facts | more | weighing | {"truncation": encoder.truncation.say()}
+    facts = rows.facts | more | weighing | {"truncation": encoder.tell()}
     return Ready(scorer, tokenizer, data, held_out, references, facts, lambda: network()[0])
 
 

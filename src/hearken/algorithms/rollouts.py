@@ -46,7 +46,7 @@ class Opened(NamedTuple):
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the data."""
         more = {"prompts": len(self.ids), "skipped": self.reader.skipped}
-        return self.rows.facts | more | {"truncation": self.policy.encoder.truncation.say()}
+        return self.rows.facts | more | {"truncation": self.policy.encoder.tell()}
 
 
 @dataclass
@@ -246,7 +246,7 @@ def described(
         prompt = contents[sample.prompt]
         yield {
             "prompt": prompt if isinstance(prompt, str) else [asdict(message) for message in prompt],
-            "completion": policy.encoder.decode(sample.tokens),
+            "completion": policy.encoder.decode(sample.tokens, prompt),
             "score": round(score, 4),
             **({} if kl is None else {"kl": round(kl, 4)}),
             "tokens": len(sample.tokens),

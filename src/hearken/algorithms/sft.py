@@ -47,7 +47,7 @@ def load(inputs: Inputs, options: SFTOptions) -> Ready:
     held_out = demonstrations(rows.validation, policy.encoder, options.train_on)
     if not data:
         raise nothing_fits(inputs.data)
-    more = {"sequences": len(data), "skipped": reader.skipped, "truncation": policy.encoder.truncation.say()}
+    more = {"sequences": len(data), "skipped": reader.skipped, "truncation": policy.encoder.tell()}
     return Ready(policy, data, held_out, rows.facts | more)
 
 

@@ -123,7 +123,7 @@ class Watch:
         proxy = self._proxy(mine) - self._proxy(self.theirs)
         decode = self.policy.encoder.decode
         answered = [
-            Answered(content, decode(a.tokens), decode(b.tokens), Group(ids, [a.tokens, b.tokens]))
+            Answered(content, decode(a.tokens, content), decode(b.tokens, content), Group(ids, [a.tokens, b.tokens]))
             for content, ids, a, b in zip(*self.prompts, mine, self.theirs, strict=True)
         ]
         outcomes, judgments = self.judge(step, answered)

@@ -26,7 +26,7 @@ from hearken.algorithms.ppo_options import PPOOptions
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.algorithms.watch import Judge
 from hearken.domains.text.loading import TextPolicy
-from hearken.domains.text.rewarding import open_reward
+from hearken.domains.text.rewarding import Known, open_reward, plain
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import Prompt, QueueItem, Response
@@ -96,7 +96,8 @@ class Refits:
         return Path(self.loop.refit_path(self.number, number))
 
     def _use(self, path: Path) -> None:
-        self.current.reward = open_reward(str(path), self.policy, {}, self.options)
+        known: Known = {ids: (plain(content), {}) for ids, content in self.contents.items()}
+        self.current.reward = open_reward(str(path), self.policy, known, self.options)
 
     # After a batch
 
@@ -112,10 +113,11 @@ class Refits:
             for at, group in enumerate(self.current.groups):
                 if wanted <= 0:
                     break
-                texts = list(dict.fromkeys(self.policy.encoder.decode(r) for r in group.responses))
+                content = self.contents[tuple(group.prompt)]
+                texts = list(dict.fromkeys(self.policy.encoder.decode(r, content) for r in group.responses))
                 if len(texts) < 2:
                     continue
-                prompt = Prompt(content=self.contents[tuple(group.prompt)])
+                prompt = Prompt(content=content)
                 store.add_prompts([prompt])
                 shown = [
                     Response(

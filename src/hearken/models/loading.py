@@ -126,6 +126,16 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> l
     return sorted(_ends(tokenizer, getattr(model, "generation_config", None) or model.config))
 
 
+def stop_tokens_of(name: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """`stop_tokens` of a model that is not loaded; the tokenizer's EOS where ``name`` holds a tokenizer only."""
+    base = _base_of(name)
+    try:
+        config = load_generation(name) or load_generation(base) or AutoConfig.from_pretrained(plain(base))
+    except (OSError, ValueError):
+        return [tokenizer.eos_token_id]
+    return sorted(_ends(tokenizer, config))
+
+
 def _ends(tokenizer: PreTrainedTokenizerBase, config: Any) -> list[int]:
     """The tokenizer's EOS first, then those that the configuration names besides."""
     more = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]

@@ -45,12 +45,12 @@ class FunctionReward:
     Args:
         function: see `RewardFunction`.
         name: for messages.
-        decode: token ids of a response to its text.
+        decode: token ids of a response, and the prompt that it answers, to its text.
         known: the text and metadata of each prompt, by its token ids.
     """
 
     def __init__(
-        self, function: RewardFunction, name: str, decode: Callable[[Sequence[int]], str],
+        self, function: RewardFunction, name: str, decode: Callable[[Sequence[int], Prompt], str],
         known: Mapping[tuple[int, ...], tuple[Prompt, dict[str, Any]]],
     ) -> None:  # fmt: skip
         self.function, self.name, self.decode, self.known = function, name, decode, known
@@ -63,7 +63,7 @@ class FunctionReward:
         """
         asked = [self.known[tuple(g.prompt)] for g in groups for _ in g.responses]
         prompts, metadata = [prompt for prompt, _ in asked], [data for _, data in asked]
-        texts = [self.decode(r) for g in groups for r in g.responses]
+        texts = [self.decode(r, self.known[tuple(g.prompt)][0]) for g in groups for r in g.responses]
         try:
             answer = list(self.function(prompts, texts, metadata))
         except UserError as error:

@@ -140,30 +140,49 @@ def nothing_fits(data: Sequence[str]) -> UserError:
     return UserError(f"{', '.join(data)}: no row is left", "Every prompt alone fills max_length: raise it, or truncate")
 
 
+def encoded(row: Example, encoder: TextEncoder, where: str = "", train_on: str = "last") -> list[Group]:
+    """One row as token groups: what every stage is fed, and what `hearken inspect` shows.
+
+    Args:
+        row: of any kind; a prompt alone becomes a group without responses, a long document several groups.
+        encoder: of the model.
+        where: for messages.
+        train_on: of a demonstration that is a dialogue, the ``last`` answer or ``all`` of them.
+    """
+    if isinstance(row, Document):
+        return encoder.documents([row.text])
+    if isinstance(row, PromptOnly):
+        ids = encoder.prompt(row.prompt, where)
+        return [] if ids is None else [Group(ids, [])]
+    if isinstance(row, Demonstration):
+        if train_on == "all" and not isinstance(row.prompt, str):
+            group = encoder.dialogue([*row.prompt, Message("assistant", row.response)], where)
+        else:
+            group = encoder.demonstration(row.prompt, row.response, where)
+    else:
+        responses = row.responses if isinstance(row, Comparison) else (row.response,)
+        group = encoder.group(row.prompt, responses, where)
+    return [] if group is None else [group]
+
+
 def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str = "last") -> list[Group]:
     """One group per demonstration (or best response of a comparison), with its weight, and pieces of plain text."""
     groups: list[Group] = []
-    documents: list[str] = []
+    documents: list[Group] = []
     for number, row in enumerate(rows, 1):
         where = f"row {number}"
         if isinstance(row, Document):
-            documents.append(row.text)
+            documents += encoded(row, encoder, where)
         elif isinstance(row, Demonstration | Comparison):
-            response = row.response if isinstance(row, Demonstration) else best(row)
-            if train_on == "all" and not isinstance(row.prompt, str):
-                group = encoder.dialogue([*row.prompt, Message("assistant", response)], where)
-            else:
-                group = encoder.group(row.prompt, [response], where)
-            if group is not None and row.weight > 0:
-                groups.append(replace(group, weight=row.weight))
+            one = row if isinstance(row, Demonstration) else Demonstration(row.prompt, best(row), row.weight)
+            found = encoded(one, encoder, where, train_on)
+            groups += [replace(group, weight=row.weight) for group in found if row.weight > 0]
         else:
             raise UserError(
                 f"{where} is a {kind_name(row)}, which is not something to imitate",
                 "SFT reads prompt/completion, messages, plain text, or the best response of comparisons",
             )
-    if documents:
-        groups += encoder.documents(documents)
-    return groups
+    return groups + documents
 
 
 def best(row: Comparison) -> str:
@@ -235,7 +254,7 @@ def judgments(rows: Sequence[Example], encoder: TextEncoder, by: str = "") -> li
             )
         responses = row.responses if isinstance(row, Comparison) else (row.response,)
         if (row.prompt, responses) not in groups:
-            groups[row.prompt, responses] = encoder.group(row.prompt, responses, f"row {number}")
+            groups[row.prompt, responses] = next(iter(encoded(row, encoder, f"row {number}")), None)
         group = groups[row.prompt, responses]
         if group is None:
             continue

@@ -1,41 +1,83 @@
 """The text domain's encoder: prompts and responses as the token ids a scorer reads.
 
-A dialogue goes through the tokenizer's own chat template; a tokenizer without one gets "Human/Assistant" turns. Plain
-text stays plain. A response that its author finished ends with an end-of-sequence token, which the model must learn to
-say and the reward model reads last.
+What is read is what the tokenizer and its chat template make of prompt and response together. The prompt's ids are
+those of its own text (it is sampled from before there is a response), the response's are the rest of the whole. Where
+no token ends between the two, the response is tokenised as a text that goes on. A dialogue goes through the template; a
+tokenizer without one gets "Human/Assistant" turns. Plain text stays plain.
+
+Special tokens that structure the text (beginning and end, padding, the template's turns) are never read from words:
+who writes about ``</s>`` writes three or four ordinary tokens. A prompt to which somebody applied the template already
+is the exception. A response that its author finished ends with an end token, which the model must learn to say and the
+reward model reads last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from hearken.domains.text.template import Template
+from hearken.domains.text.tokens import Tokens
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Message, content_key
 from hearken.models.layout import Group
 
-SPEAKER = {"system": "System", "user": "Human", "assistant": "Assistant", "tool": "Tool"}
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Say where a mistake stands."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error.what}" if where else error.what, error.hint) from None
+
+
+def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many elements two sequences have in common at their beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 @dataclass
 class Truncation:
-    """What did not fit, counted so that it can be said."""
+    """What did not fit, and what was not read as it was written, counted so that it can be said."""
 
     responses: int = 0
     prompts: int = 0
     dropped: int = 0
+    templated: int = 0
+    ended: int = 0
+    rewritten: int = 0
+    trimmed: int = 0
+    moved: int = 0
+    unclosed: int = 0
+    spelled: Counter[str] = field(default_factory=Counter)
+    """By special token: texts that spell it."""
 
     def say(self) -> str:
-        """A sentence, empty where everything fitted."""
+        """A sentence, empty where everything fitted and was read as written."""
+        spelled = ", ".join(f"{name} ({count})" for name, count in self.spelled.most_common(5))
         parts = [
             f"{count} {what}"
             for count, what in (
                 (self.responses, "responses were cut at max_length (no end-of-sequence token)"),
                 (self.prompts, "prompts lost their beginning"),
                 (self.dropped, "rows were left out because the prompt alone fills max_length"),
+                (self.templated, "texts have a chat template applied already: their special tokens are read as such"),
+                (self.ended, "responses end with the name of the end token, which is read as the end"),
+                (self.rewritten, "responses would lose words by the chat template: they are trained whole"),
+                (self.trimmed, "responses have other white space by the chat template"),
+                (self.moved, "prompts are written otherwise by the chat template once they are answered"),
+                (self.unclosed, "responses have no </think>, which the chat template's <think> asks for"),
+                (sum(self.spelled.values()), f"texts spell special tokens, read as plain text: {spelled}"),
             )
             if count
         ]
@@ -48,8 +90,9 @@ class TextEncoder:
     Args:
         tokenizer: a transformers tokenizer with an EOS token.
         max_length: longest prompt and response together.
-        stop: token ids that end a response; EOS where None.
-        long_prompts: ``error``, ``drop`` or ``truncate`` (keep the end).
+        stop: token ids that end a response; EOS where None. The token with which the chat template closes an
+            assistant's turn is one in any case.
+        long_prompts: ``error``, ``drop`` or ``truncate`` (keep the end, and the beginning-of-sequence token).
         reserve: tokens of ``max_length`` kept free for the response.
         seq2seq: prompt and response are two texts, each with the beginning and end that the tokenizer gives a text.
     """
@@ -60,88 +103,189 @@ class TextEncoder:
     ) -> None:  # fmt: skip
         self.tokenizer, self.max_length = tokenizer, max_length
         self.eos: int = tokenizer.eos_token_id  # type: ignore[assignment]
-        self.stop = set(stop or [self.eos]) | {self.eos}
         self.long_prompts, self.reserve, self.seq2seq = long_prompts, reserve, seq2seq
+        self.template = Template(tokenizer)
+        self.stop = set(stop or [self.eos]) | {self.eos}
+        closing = self._written(self.template.usual.tail) if self.template.own else []
+        self.end = closing[0] if closing else self.eos
+        """Closes an assistant's turn."""
+        self.stop.add(self.end)
+        self.tokens = Tokens(tokenizer, self._control())
+        self.template.escape = self.tokens.escape
+        self.ends = self.stop & set(self.tokens.control)
+        """The tokens of ``stop`` that no words spell: where one stands, a response ends."""
+        self._tail = self.tokens.words(self.template.usual.tail)
         self.truncation = Truncation()
+        self._before: tuple[str, list[int]] = ("", [])
+
+    def _written(self, text: str) -> list[int]:
+        """The added tokens whose names stand in a text, in its order."""
+        added = {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items()}
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return [i for i in ids if i in added and added[i] in text]
+
+    def _control(self) -> set[int]:
+        """The tokens that structure a text: special ones, ends, and what the template writes around turns.
+
+        Pairs that enclose a part of an answer (``<think>`` and ``</think>``) are the answer's own words, unless the
+        template writes them around turns.
+        """
+        added = {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items()}
+        named = {str(name) for name in self.tokenizer.special_tokens_map.values()}
+        pairs = {(n, n[0] + "/" + n[1:]) for n in added.values() if n[:1] in ("<", "[")}
+        inside = {n for pair in pairs if pair[1] in added.values() and not named & set(pair) for n in pair}
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        found = {i for i in special if added[i] not in inside and not _BYTE.fullmatch(added[i])} | self.stop
+        found |= {i for i, name in added.items() if name in named}
+        turns = (Message("user", "a"), Message("assistant", "a"), Message("user", "a"))
+        for some in (turns, turns[:1], (Message("system", "a"), *turns)):
+            try:
+                found |= set(self._written(self.template.render(some)))
+            except UserError:
+                continue
+        return found
+
+    # Plain text
+
+    def _applied(self, text: str) -> bool:
+        """Whether somebody applied the chat template to a plain text already, or wrote its special tokens."""
+        if self.tokens.begins_with_control(text):
+            return True
+        if not self.template.own:
+            return False
+        opening, closing = self.template.around
+        start = opening.strip().removeprefix(str(self.tokenizer.bos_token or "")).strip()
+        return bool(start and text.lstrip().startswith(start)) or bool(
+            closing.strip() and text.rstrip().endswith(closing.strip())
+        )
+
+    def _plain(self, text: str) -> tuple[str, bool]:
+        """A prompt or document of plain text, escaped, and whether a template was applied to it already."""
+        applied = self._applied(text)
+        return (text if applied else self.tokens.escape(text)), applied
+
+    def _note(self, *texts: str, applied: bool = False) -> None:
+        """Count the special tokens that texts spell."""
+        spelled = {name for text in texts for name in self.tokens.spelled(text)}
+        if applied:
+            self.truncation.templated += bool(spelled)
+        else:
+            self.truncation.spelled.update(spelled)
+
+    def _plain_response(self, text: str) -> str:
+        """A response of plain text, escaped, but for the end token that was written at its end."""
+        written = text.rstrip()
+        name = next((self.tokens.control[i] for i in self.ends if written.endswith(self.tokens.control[i])), None)
+        if name is not None:
+            self.truncation.ended += 1
+            text = written.removesuffix(name)
+        self._note(text)
+        return self.tokens.escape(text) + (name or "")
+
+    # Prompts
 
     def render(self, prompt: Content) -> str:
         """The prompt as the model sees it, up to where the response begins."""
-        if isinstance(prompt, str):
-            return prompt
-        if self.tokenizer.chat_template:
-            return self._template(prompt, add_generation_prompt=True)
-        end = self.tokenizer.eos_token
-        turns = (f"\n\n{SPEAKER[m.role]}: {m.content}{end if m.role == 'assistant' else ''}" for m in prompt)
-        return "".join(turns) + "\n\nAssistant:"
+        return prompt if isinstance(prompt, str) else self.tokens.unescape(self.template.before(prompt))
 
-    def _template(self, turns: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        plain = [{"role": m.role, "content": m.content} for m in turns]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                plain, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except TemplateError as error:
-            roles = ", ".join(m.role for m in turns)
-            raise UserError(
-                f"the chat template refuses a dialogue of {roles}: {error}", "Mend the dialogue or the template"
-            ) from None
-        return str(text)
-
-    def render_response(self, prompt: Content, response: str) -> str:
-        """The response as it follows `render`'s text, with what the template puts after it."""
-        if isinstance(prompt, str):
-            return response
-        if self.tokenizer.chat_template:
-            before = self.render(prompt)
-            whole = self._template([*prompt, Message("assistant", response)], add_generation_prompt=False)
-            if not whole.startswith(before):  # some templates strip or rewrite history
-                return response
-            return whole[len(before) :]
-        return f" {response}"
-
-    def _ids(self, text: str, special: bool) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    def _lead(self, prompt: Content, ids: Sequence[int]) -> list[int]:
+        """What the tokenizer puts before a text: once, and nothing where a template of its own writes it."""
+        lead = self.tokens.lead
+        if (not isinstance(prompt, str) and self.template.own) or list(ids[: len(lead)]) == lead:
+            return []
+        return lead
 
     def prompt(self, prompt: Content, where: str = "") -> list[int] | None:
         """Token ids of a prompt (at least one); None where it is to be left out.
 
         Raises:
-            UserError: it leaves no room for a response, and ``long_prompts`` is ``error``.
+            UserError: it leaves no room for a response, and ``long_prompts`` is ``error``; the template refuses it.
         """
-        templated = not isinstance(prompt, str) and bool(self.tokenizer.chat_template)
-        ids = self._ids(self.render(prompt), special=not templated)
-        if ids and ids[-1] == self.eos and isinstance(prompt, str) and not self.seq2seq:
-            ids = ids[:-1]  # tokenizers that close every text
+        with _at(where):
+            if isinstance(prompt, str):
+                text, applied = self._plain(prompt)
+                self._note(prompt, applied=applied)
+            else:
+                text = self.template.before(prompt)
+                self._note(*(m.content for m in prompt))
+            ids = self._ids(text)
+        return self._fit([*self._lead(prompt, ids), *ids], prompt, where)
+
+    def _ids(self, text: str) -> list[int]:
+        """Of a prompt, which several responses may follow."""
+        if self._before[0] != text:
+            self._before = text, self.tokens.ids(text)
+        return self._before[1]
+
+    def _fit(self, ids: list[int], prompt: Content, where: str) -> list[int] | None:
+        if self.seq2seq and (isinstance(prompt, str) or not self.template.own):
+            ids = [*ids, *self.tokens.close]
         if not ids:
             ids = [self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.eos]
         room = self.max_length - self.reserve
-        if len(ids) > room:
-            if self.long_prompts == "error":
-                name = where or f"prompt {content_key(prompt)[:8]}"
-                raise UserError(
-                    f"{name} has {len(ids)} tokens; with {self.reserve} for the response "
-                    f"it must fit in {self.max_length}",
-                    "Shorten it, raise max_length if the model allows, or set -o long_prompts=truncate (or drop)",
-                )
-            if self.long_prompts == "drop":
-                self.truncation.dropped += 1
-                return None
-            self.truncation.prompts += 1
-            ids = ids[-room:]
-        return ids
+        if len(ids) <= room:
+            return ids
+        if self.long_prompts == "error":
+            name = where or f"prompt {content_key(prompt)[:8]}"
+            raise UserError(
+                f"{name} has {len(ids)} tokens; with {self.reserve} for the response it must fit in {self.max_length}",
+                "Shorten it, raise max_length if the model allows, or set -o long_prompts=truncate (or drop)",
+            )
+        if self.long_prompts == "drop":
+            self.truncation.dropped += 1
+            return None
+        self.truncation.prompts += 1
+        start = [i for i in ids[:1] if i == self.tokenizer.bos_token_id and room > 1]
+        return start + ids[len(ids) - room + len(start) :]
+
+    # Responses
 
     def response(self, prompt: Content, response: str, room: int, *, finished: bool = True) -> list[int]:
-        """Token ids of a response with its end token, cut (and counted) at ``room``."""
-        ids = self._ids(self.render_response(prompt, response), special=self.seq2seq)
-        end = next((i for i, token in enumerate(ids) if token in self.stop), None)
-        if end is not None:
-            ids = ids[: end + 1]
+        """Token ids of a response with its end token, cut (and counted) at ``room``.
+
+        Args:
+            prompt: what it answers.
+            response: its words.
+            room: most tokens.
+            finished: whether it ended by itself; else it has no end token.
+        """
+        end = self.eos
+        if isinstance(prompt, str):
+            before, applied = self._plain(prompt)
+            text = self._plain_response(response)
+            end = self.end if applied and self.template.own else end
+        else:
+            self._note(response)
+            before, text = self._said(prompt, response)
+            text = text if finished else text.removesuffix(self.template.usual.tail)
+        ids = self._after(before, text)
+        last = next((i for i, token in enumerate(ids) if token in self.ends), None)
+        if last is not None:
+            ids = ids[: last + finished]
         elif finished:
-            ids = [*ids, self.eos]
+            ids = [*ids, end]
         if len(ids) > room:
             self.truncation.responses += 1
             ids = ids[:room]
         return ids or [self.eos]
+
+    def _said(self, prompt: Sequence[Message], response: str) -> tuple[str, str]:
+        said, notes = self.template.say(prompt, response), self.truncation
+        notes.rewritten += not said.whole
+        notes.trimmed += said.trimmed
+        notes.moved += said.moved
+        notes.unclosed += "<think>" in said.before[-40:] and "</think>" not in said.text
+        return said.before, said.text
+
+    def _after(self, before: str, text: str) -> list[int]:
+        """The ids of a text behind another: the rest of the whole, else those of a text that goes on."""
+        if self.seq2seq:
+            return [*self.tokens.lead, *self.tokens.ids(text)]
+        start = self._ids(before)
+        whole = self.tokens.ids(before + text)
+        if whole[: len(start)] == start:
+            return whole[len(start) :]
+        return self.tokens.ids(text, continues=True)
 
     def group(self, prompt: Content, responses: Sequence[str], where: str = "") -> Group | None:
         """A prompt with its responses; None where the prompt is to be left out."""
@@ -149,47 +293,98 @@ class TextEncoder:
         if ids is None:
             return None
         room = self.max_length - len(ids)
-        return Group(ids, [self.response(prompt, r, room) for r in responses])
+        with _at(where):
+            return Group(ids, [self.response(prompt, r, room) for r in responses])
 
-    def dialogue(self, turns: Sequence[Message], where: str = "") -> Group | None:
-        """A dialogue of which every assistant turn is trained: the first prompt, then one response with holes.
+    def demonstration(self, prompt: Content, response: str, where: str = "") -> Group | None:
+        """As `group`, of a response to imitate: where the chat template marks what is said, only that is trained."""
+        if not isinstance(prompt, str) and self.template.marks and self.template.say(prompt, response).whole:
+            return self.dialogue((*prompt, Message("assistant", response)), where, last=True)
+        return self.group(prompt, [response], where)
 
-        The template is rendered turn by turn, so a mask is right for any template that only ever appends.
+    # Dialogues of which more than the last answer is trained
+
+    def dialogue(self, turns: Sequence[Message], where: str = "", *, last: bool = False) -> Group | None:
+        """A dialogue of which assistant turns are trained: the first prompt, then one response with holes.
+
+        A template that marks with ``{% generation %}`` what the assistant says is believed. Else it is rendered up to
+        each turn and after it, and the whole must begin with both.
+
+        Args:
+            turns: the last one the assistant's.
+            where: for messages.
+            last: train the last turn alone.
+
+        Raises:
+            UserError: no assistant turn follows a prompt; the template drops words of a turn, or writes it otherwise.
         """
         answers = [i for i, m in enumerate(turns) if m.role == "assistant" and i > 0]
         if not answers:
             raise UserError(
                 f"{where or 'a dialogue'} has no assistant turn after a prompt", "Add one, or leave the row out"
             )
-        first = self.prompt(tuple(turns[: answers[0]]), where)
+        self._note(*(m.content for m in turns))
+        with _at(where):
+            text, spans = self._spans(turns, answers[-1:] if last else answers)
+            whole = self.tokens.ids(text)
+        cuts = [(self._cut(text, a, whole), self._cut(text, b, whole, inside=True)) for a, b in spans]
+        start = cuts[0][0]
+        first = self._fit([*self._lead(tuple(turns), whole), *whole[:start]], tuple(turns), where)
         if first is None:
             return None
-        text = self.render(tuple(turns[: answers[0]]))
-        ids: list[int] = []
-        mask: list[bool] = []
-        for i in answers:
-            before = tuple(turns[:i])
-            rendered = self.render(before)
-            if not rendered.startswith(text):
-                raise UserError(
-                    f"{where or 'a dialogue'}: this chat template rewrites earlier turns, "
-                    "so they cannot all be trained at once",
-                    "Set -o train_on=last",
-                )
-            between = self._ids(rendered[len(text) :], special=False) if len(rendered) > len(text) else []
-            answer_text = self.render_response(before, turns[i].content)
-            answer = self._ids(answer_text, special=False)
-            end = next((k for k, token in enumerate(answer) if token in self.stop), None)
-            if end is None:  # a template-less dialogue: `render` writes the end token after the turn
-                answer, end = [*answer, self.eos], len(answer)
-                answer_text += str(self.tokenizer.eos_token)
-            text = rendered + answer_text
-            ids += between + answer
-            mask += [False] * len(between) + [k <= end for k in range(len(answer))]
+        stand = range(start, cuts[-1][1] if last else len(whole))
+        ids, mask = [whole[i] for i in stand], [any(a <= i < b for a, b in cuts) for i in stand]
+        if not self.ends & set(whole[cuts[-1][0] :]) and not self.template.marks:
+            ids, mask = [*ids, self.eos], [*mask, True]
         room = self.max_length - len(first)
         if len(ids) > room:
             self.truncation.responses += 1
         return Group(first, [ids[:room]], [mask[:room]])
+
+    def _cut(self, text: str, at: int, whole: list[int], *, inside: bool = False) -> int:
+        """How many of the ids of ``text`` stand before a character.
+
+        A token on both sides of it counts as behind it, as before it with ``inside``.
+        """
+        ids = self.tokens.ids(text[:at])
+        common = _common(ids, whole)
+        return common + (inside and common < len(ids) and common < len(whole))
+
+    def _spans(self, turns: Sequence[Message], answers: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """The text of a dialogue, and where in it the turns ``answers`` begin and end, their end tokens included."""
+        if self.template.marks:
+            text, spans = self.template.marked(turns)
+            if len(spans) < len(answers):
+                raise UserError(
+                    f"the chat template marks {len(spans)} of {len(answers)} answers with {{% generation %}}",
+                    "Mend the template",
+                )
+            spans = spans[-len(answers) :]
+            for i, (a, b) in zip(answers, spans, strict=True):
+                self._kept(turns, i, text[a:b], "")
+            return text, spans
+        text = self.template.render(turns)
+        found = []
+        for i in answers:
+            before, frame = self.template.before(turns[:i]), self.template.frame(turns[:i])
+            before = before if text.startswith(before) else frame.head
+            upto = _common(text, self.template.render(turns[: i + 1]))
+            self._kept(turns, i, text[len(before) : upto] if text.startswith(before) else "", frame.prefill)
+            end = self.tokens.first_control(text, len(before), self.ends)
+            found.append((len(before), upto if end is None or end > upto else end))
+        return text, found
+
+    def _kept(self, turns: Sequence[Message], i: int, shown: str, prefill: str) -> None:
+        """Refuse to train all answers where the template leaves out words of one of them."""
+        said, opening = ("".join(text.split()) for text in (self.tokens.escape(turns[i].content), prefill))
+        if said.removeprefix(opening) not in "".join(shown.split()):
+            raise UserError(
+                f"this chat template rewrites earlier turns (message {i + 1} is not what was said there), "
+                "so they cannot all be trained at once",
+                "Set -o train_on=last",
+            )
+
+    # Documents
 
     def documents(self, texts: Sequence[str]) -> list[Group]:
         """Each text as one sequence with its end token, every token trained; longer ones in pieces of ``max_length``.
@@ -199,11 +394,36 @@ class TextEncoder:
         start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.eos
         found = []
         for text in texts:
-            ids = [start, *self._ids(text, special=False), self.eos]
+            words, applied = self._plain(text)
+            self._note(text, applied=applied)
+            ids = self.tokens.ids(words)
+            ended = applied and any(text.rstrip().endswith(self.tokens.control[i]) for i in self.ends)
+            ids = [*([] if ids[:1] == [start] else [start]), *ids, *([] if ended else [self.eos])]
             pieces = [ids[i : i + self.max_length] for i in range(0, len(ids), self.max_length)]
             found += [Group(p[:1], [p[1:]]) for p in pieces if len(p) > 1]
         return found
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of sampled tokens, without end and special tokens."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+    # Back to text
+
+    def decode(self, tokens: Sequence[int], prompt: object = "") -> str:
+        """The words of a sampled response, without end and control tokens, and without what the template adds to them.
+
+        Encoding them again gives ``tokens``, unless these are not how the tokenizer writes the text.
+
+        Args:
+            tokens: of the response.
+            prompt: what it answers, a text or a dialogue.
+        """
+        finished = bool(tokens) and tokens[-1] in self.stop
+        ids = tokens[:-1] if finished else tokens
+        text = self.tokens.text(ids, self.tokens.control)
+        if isinstance(prompt, str):
+            return text
+        text = text.removeprefix(self.template.usual.lead)
+        return text.removesuffix(self._tail) if finished else text
+
+    def tell(self) -> str:
+        """Warn of what was not read as written, where there is anything; the sentence."""
+        if said := self.truncation.say():
+            warnings.warn(said, stacklevel=3)
+        return said

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from hearken.domains.text.encoder import TextEncoder
+from hearken.domains.text.data import encoded
+from hearken.domains.text.encoder import TextEncoder, Truncation
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration, Document, Example, Message, PromptOnly, Rating, Thumb
+from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
 from hearken.feedback.formats import iter_examples
 from hearken.models.layout import Group
-from hearken.models.loading import load_tokenizer
+from hearken.models.loading import load_tokenizer, stop_tokens_of
 
 NO_LIMIT = 1 << 30
 SUMMARY_EXAMPLES = 1000
@@ -99,8 +101,12 @@ def inspect(
         UserError: data or tokenizer cannot be read, or there is no example number ``start``.
     """
     tokenizer = load_tokenizer(str(model), eos)
-    limit = max_length or min(_context(str(model)), 2048)
-    encoder = TextEncoder(tokenizer, limit, long_prompts="truncate")
+    context, seq2seq = _settings(str(model))
+    limit = max_length or min(context, 2048)
+    encoder = TextEncoder(
+        tokenizer, limit, stop=stop_tokens_of(str(model), tokenizer), long_prompts="truncate",
+        seq2seq=seq2seq,
+    )  # fmt: skip
     views: list[View] = []
     lengths: list[tuple[int, int]] = []
     lost_prompts = lost_responses = 0
@@ -136,65 +142,64 @@ def inspect(
     )
 
 
-def _context(model: str) -> int:
+def _settings(model: str) -> tuple[int, bool]:
+    """A model's context, and whether it is an encoder-decoder."""
     from transformers import AutoConfig
 
     from hearken.models.gguf import plain
 
     try:
-        config = AutoConfig.from_pretrained(plain(model)).get_text_config()
+        config = AutoConfig.from_pretrained(plain(model))
     except (OSError, ValueError):  # a folder with a tokenizer only
-        return 2048
-    return int(getattr(config, "max_position_embeddings", None) or 2048)
+        return 2048, False
+    text = config.get_text_config()
+    return int(getattr(text, "max_position_embeddings", None) or 2048), bool(config.is_encoder_decoder)
 
 
 def _views(example: Example, number: int, encoder: TextEncoder, train_on: str) -> Iterator[View]:
     """One view for each response of an example."""
     kind = type(example).__name__
-    unlimited = TextEncoder(encoder.tokenizer, NO_LIMIT, stop=sorted(encoder.stop))
-
-    def view(cut: Group | None, whole: Group | None, note: str) -> View:
-        assert cut and whole  # neither encoder leaves prompts out
-        response = cut.responses[0]
-        mask = cut.masks[0] if cut.masks else [True] * len(response)
-        pieces = [_piece(encoder, token, "prompt", False) for token in cut.prompt]
-        pieces += [_piece(encoder, token, "response", on) for token, on in zip(response, mask, strict=True)]
-        lost = len(whole.prompt) - len(cut.prompt), len(whole.responses[0]) - len(response)
-        return View(number, kind, note, tuple(pieces), *lost)
-
+    unlimited = copy(encoder)
+    unlimited.max_length, unlimited.truncation = NO_LIMIT, Truncation()
+    where = f"example {number}"
+    cut, whole = (encoded(example, e, where, train_on) for e in (encoder, unlimited))
     if isinstance(example, Document):
-        groups = encoder.documents([example.text])
-        for part, group in enumerate(groups, 1):
-            pieces = [_piece(encoder, group.prompt[0], "prompt", False)]
-            pieces += [_piece(encoder, token, "response", True) for token in group.responses[0]]
-            yield View(number, kind, f"piece {part} of {len(groups)}" if len(groups) > 1 else "", tuple(pieces), 0, 0)
+        notes = [f"piece {part} of {len(cut)}" if len(cut) > 1 else "" for part in range(1, len(cut) + 1)]
+        whole = cut
     elif isinstance(example, PromptOnly):
-        cut, whole = (Group(e.prompt(example.prompt) or [], [[]]) for e in (encoder, unlimited))
-        yield view(cut, whole, "")
-    elif isinstance(example, Demonstration) and isinstance(example.prompt, tuple) and train_on == "all":
-        turns = [*example.prompt, Message("assistant", example.response)]
-        where = f"example {number}"
-        yield view(encoder.dialogue(turns, where), unlimited.dialogue(turns, where), "every assistant turn")
+        notes = [""]
+    elif isinstance(example, Demonstration):
+        every = train_on == "all" and not isinstance(example.prompt, str)
+        notes = ["every assistant turn" if every else ""]
     else:
-        for response, note in _responses(example):
-            yield view(encoder.group(example.prompt, [response]), unlimited.group(example.prompt, [response]), note)
+        notes = _notes(example)
+    fitting = [part for group in cut for part in _parts(group)]
+    full = [part for group in whole for part in _parts(group)]
+    for (prompt, response, mask), (all_prompt, all_response, _), note in zip(fitting, full, notes, strict=True):
+        pieces = [_piece(encoder, token, "prompt", False) for token in prompt]
+        for at, (token, on) in enumerate(zip(response, mask, strict=True), 1):
+            ends = token in encoder.ends or (token in encoder.stop and at == len(all_response))
+            pieces.append(_piece(encoder, token, "end" if ends else "response", on))
+        yield View(number, kind, note, tuple(pieces), len(all_prompt) - len(prompt), len(all_response) - len(response))
 
 
-def _responses(example: Comparison | Rating | Thumb | Demonstration) -> list[tuple[str, str]]:
-    """Each response with what the example says about it."""
+def _parts(group: Group) -> Iterator[tuple[Sequence[int], Sequence[int], Sequence[bool]]]:
+    """Prompt, response and what of it is trained, of every response of a group; of a prompt alone, one empty one."""
+    for i, response in enumerate(group.responses or [[]]):
+        yield group.prompt, response, group.masks[i] if group.masks else [True] * len(response)
+
+
+def _notes(example: Comparison | Rating | Thumb) -> list[str]:
+    """What the example says about each response."""
     if isinstance(example, Comparison):
-        notes = ["not ranked" if rank is None else f"rank {rank}" for rank in example.ranks]
-        return list(zip(example.responses, notes, strict=True))
+        return ["not ranked" if rank is None else f"rank {rank}" for rank in example.ranks]
     if isinstance(example, Rating):
-        return [(example.response, ", ".join(f"{name} {value:g}" for name, value in example.ratings.items()))]
-    if isinstance(example, Thumb):
-        return [(example.response, "thumb up" if example.label else "thumb down")]
-    return [(example.response, "")]
+        return [", ".join(f"{name} {value:g}" for name, value in example.ratings.items())]
+    return ["thumb up" if example.label else "thumb down"]
 
 
-def _piece(encoder: TextEncoder, token: int, part: Literal["prompt", "response"], trained: bool) -> Piece:
-    text = str(encoder.tokenizer.decode([token]))
-    return Piece(token, text, "end" if part == "response" and token in encoder.stop else part, trained)
+def _piece(encoder: TextEncoder, token: int, part: Literal["prompt", "response", "end"], trained: bool) -> Piece:
+    return Piece(token, str(encoder.tokenizer.decode([token])), part, trained)
 
 
 def _warnings(encoder: TextEncoder, views: Iterable[View], summary: dict[str, Any]) -> Iterator[str]:
@@ -209,6 +214,9 @@ def _warnings(encoder: TextEncoder, views: Iterable[View], summary: dict[str, An
         )
     if summary["responses_cut"]:
         yield f"{summary['responses_cut']} response(s) are cut and so never end: raise max_length if the model allows"
+    fitted = replace(encoder.truncation, responses=0, prompts=0)
+    if said := fitted.say():
+        yield said
     for view in views:
         ids = [piece.id for piece in view.pieces[:2]]
         if tokenizer.bos_token_id is not None and ids == [tokenizer.bos_token_id] * 2:

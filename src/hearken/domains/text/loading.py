@@ -71,9 +71,13 @@ def text_encoder(
     if reserve >= length:
         raise UserError(f"responses of {reserve} tokens leave no room for a prompt in {length}", "Lower max_new_tokens")
     stop = stop_tokens(tokenizer, model)
-    return TextEncoder(
+    encoder = TextEncoder(
         tokenizer, length, stop=stop, long_prompts=options.long_prompts, reserve=reserve, seq2seq=is_seq2seq(model)
     )
+    settings = getattr(model, "generation_config", None)
+    if settings is not None and encoder.stop - set(stop):  # the saved model stops where the template closes a turn
+        settings.eos_token_id = sorted(encoder.stop)
+    return encoder
 
 
 def open_policy(name: str, options: TrainingOptions, text: TextOptions, *, reserve: int = 1) -> TextPolicy:

@@ -14,7 +14,7 @@ from hearken.domains.text.data import Disputed, Reader, Rows, by_responses, judg
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Content, Document, Example
+from hearken.feedback.examples import Comparison, Content, Document, Example, Message
 from hearken.feedback.splits import labeler_value, of_labelers
 from hearken.feedback.weighting import reweight
 from hearken.models.layout import Group
@@ -159,7 +159,7 @@ def open_reward(
             if trust.pessimism and trust.width != "models":
                 sure = confidence_of(term.name, learned, term.attributes)
                 careful = PessimisticReward(learned, sure, trust.pessimism, trust.width)
-            reward = translated(careful, term.name, policy, options)
+            reward = translated(careful, term.name, policy, options, known)
         parts.append((reward, term.weight))
     if trust.pessimism and trust.width == "models":
         parts = _as_ensemble(text, terms, parts, trust.pessimism)
@@ -302,23 +302,29 @@ def compared(
 
 
 def translated(
-    reward: LearnedReward | PessimisticReward, name: str, policy: TextPolicy, options: TextOptions
+    reward: LearnedReward | PessimisticReward, name: str, policy: TextPolicy, options: TextOptions, known: Known
 ) -> Reward:
-    """The reward itself where it reads the policy's tokens; else through text, by its own tokenizer."""
+    """The reward itself where it reads the policy's tokens; else through text, by its own tokenizer and template.
+
+    ``known`` says which prompts the tokens are; a prompt that it does not know is taken as the text of its tokens.
+    """
     tokenizer = load_tokenizer(name)
     check_size(tokenizer, reward.scorer.model, f"--reward {name}")
     mine, its = policy.tokenizer.get_vocab(), tokenizer.get_vocab()
-    if all(its.get(token) == i for token, i in mine.items()):
+    dialogues = any(not isinstance(prompt, str) for prompt, _ in known.values())
+    same = all(its.get(token) == i for token, i in mine.items())
+    if same and (not dialogues or tokenizer.chat_template == policy.tokenizer.chat_template):
         return reward
     encoder = text_encoder(tokenizer, reward.scorer.model, options)
 
     def score(groups: Sequence[Group]) -> Tensor:
         again = []
         for g in groups:
-            prompt = str(policy.tokenizer.decode(list(g.prompt)))
+            given, _ = known.get(tuple(g.prompt)) or (policy.encoder.decode(g.prompt), {})
+            prompt = given if isinstance(given, str) else tuple(Message(**m) for m in given)  # type: ignore[arg-type]
             ids = encoder.prompt(prompt) or [encoder.eos]
             room = encoder.max_length - len(ids)
-            texts = [(policy.encoder.decode(r), r[-1] in policy.encoder.stop) for r in g.responses]
+            texts = [(policy.encoder.decode(r, prompt), r[-1] in policy.encoder.stop) for r in g.responses]
             again.append(Group(ids, [encoder.response(prompt, text, room, finished=end) for text, end in texts]))
         return reward(again)
 

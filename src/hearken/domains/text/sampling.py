@@ -67,7 +67,10 @@ def sample(
         ids = [policy.encoder.prompt(p) or [policy.encoder.eos] for p in part]
         seeds = [prompt_seed(seed, p) for p in part]
         yield [
-            Sampled(part[s.prompt], policy.encoder.decode(s.tokens), s.tokens, s.finish_reason, seeds[s.prompt], i % k)
+            Sampled(
+                part[s.prompt], policy.encoder.decode(s.tokens, part[s.prompt]), s.tokens, s.finish_reason,
+                seeds[s.prompt], i % k,
+            )
             for i, s in enumerate(sampler.sample(ids, k, how, seeds))
         ]
 

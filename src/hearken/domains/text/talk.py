@@ -111,7 +111,7 @@ class Talker:
                         live.discard(row)
                         continue
                     said[row].append(token)
-                    text = encoder.decode(said[row])
+                    text = encoder.decode(said[row], messages)
                     if not text.endswith(UNFINISHED) and text.startswith(shown[row]) and text != shown[row]:
                         yield row, text[len(shown[row]) :]
                         shown[row] = text
@@ -120,6 +120,6 @@ class Talker:
                 tokens = choice[:, None]
                 every = torch.cat([every, tokens], 1)
             for row in range(n):
-                text = encoder.decode(said[row])
+                text = encoder.decode(said[row], messages)
                 if text.startswith(shown[row]) and text != shown[row]:
                     yield row, text[len(shown[row]) :]

@@ -1,0 +1,176 @@
+"""Dialogues as text, by the tokenizer's own chat template, and where in it a response stands.
+
+A template is a program: it may drop what stands before ``</think>``, ignore ``add_generation_prompt``, begin the answer
+itself, trim, add a system message, or write an earlier turn otherwise than a last one. So nothing is assumed about it:
+it is rendered with and without the response, and the two are compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from hearken.errors import UserError
+from hearken.feedback.examples import Message
+
+PLAIN_TURNS = (
+    "{% set speaker = {'system': 'System', 'user': 'Human', 'assistant': 'Assistant', 'tool': 'Tool'} %}"
+    "{% for m in messages %}{{ '\n\n' + speaker[m.role] + ': ' + m.content }}"
+    "{{ eos_token if m.role == 'assistant' else '' }}{% endfor %}"
+    "{{ '\n\nAssistant:' if add_generation_prompt else '' }}"
+)
+"""Of a tokenizer that has no chat template."""
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PROBE = "Zq7ResponseZq7"
+_OPENING = 40
+"""No template begins an answer with more characters than these."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A response as the template puts it behind its prompt; every text perhaps escaped.
+
+    Attributes:
+        before: the text up to where the response begins.
+        text: the response, with what the template puts around it.
+        whole: whether the template itself keeps all of the response; else it was put where the template puts one.
+        trimmed: whether white space of the response was changed.
+        moved: whether the template writes the prompt otherwise once it is answered.
+    """
+
+    before: str
+    text: str
+    whole: bool = True
+    trimmed: bool = False
+    moved: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a template puts around a response.
+
+    Attributes:
+        head: the text of prompt and response up to the response's own words.
+        lead: what the template writes between `Template.before` and these words.
+        prefill: what `Template.before` has already of the response (``<think>``).
+        tail: what follows the words.
+        moved: the prompt is written otherwise where it is answered.
+    """
+
+    head: str
+    lead: str
+    prefill: str
+    tail: str
+    moved: bool
+
+
+class Template:
+    """A chat template, or the turns of a tokenizer that has none.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        escape: makes words of the special tokens that a message spells.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, escape: Callable[[str], str] = str) -> None:
+        self.tokenizer, self.escape = tokenizer, escape
+        self.own = bool(tokenizer.chat_template)
+        self._names: dict[str, Any] = dict(tokenizer.special_tokens_map)
+        self.source: str = tokenizer.get_chat_template() if self.own else PLAIN_TURNS
+        self.marks = _GENERATION.search(self.source) is not None
+        hello = (Message("user", "a"),)
+        self.headless, self.usual = False, Frame("", "", "", "", False)
+        self.around = ("", "")
+        """What stands before the first message of a user and between it and the answer."""
+        try:
+            self.headless = self.render(hello, ask=True) == self.render(hello)
+            self.usual = self.frame(hello)
+            opening, _, closing = self.before((Message("user", _PROBE),)).partition(_PROBE)
+            self.around = opening, closing
+        except UserError:  # it asks for other turns; each dialogue will tell
+            pass
+
+    def render(self, turns: Sequence[Message], *, ask: bool = False) -> str:
+        """The text of a dialogue; with ``ask`` up to where the assistant answers, as far as the template says.
+
+        Raises:
+            UserError: the template refuses these turns.
+        """
+        return self._render(turns, add_generation_prompt=ask)[0]
+
+    def _render(self, turns: Sequence[Message], **how: Any) -> tuple[str, list[tuple[int, int]]]:
+        plain = [{"role": m.role, "content": self.escape(m.content)} for m in turns]
+        try:
+            made: Any = render_jinja_template([plain], chat_template=self.source, **(self._names | how))
+        except (TemplateError, TypeError, KeyError, ValueError) as error:
+            roles = ", ".join(m.role for m in turns)
+            raise UserError(
+                f"the chat template refuses a dialogue of {roles}: {error}", "Mend the dialogue or the template"
+            ) from None
+        (text,), spans = made
+        return str(text), list(spans[0]) if spans else []
+
+    def marked(self, turns: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+        """The text of a dialogue, and what stands between ``{% generation %}`` and ``{% endgeneration %}`` in it."""
+        return self._render(turns, return_assistant_tokens_mask=True)
+
+    def before(self, prompt: Sequence[Message]) -> str:
+        """The text up to where the response begins.
+
+        A template that ignores ``add_generation_prompt`` still writes a header when there is an answer: it is taken
+        from there.
+        """
+        asked = self.render(prompt, ask=True)
+        if not self.headless:
+            return asked
+        head = self._head(prompt)[0]
+        header = head[len(asked) :] if head.startswith(asked) else ""
+        return asked + (header.rstrip(" ") if header.strip() else "")
+
+    def _head(self, prompt: Sequence[Message]) -> tuple[str, str]:
+        """What stands before and behind the words of a response; all and nothing where it is not shown."""
+        text = self.render((*prompt, Message("assistant", _PROBE)))
+        head, found, tail = text.rpartition(_PROBE)
+        return (head, tail) if found else (text, "")
+
+    def frame(self, prompt: Sequence[Message]) -> Frame:
+        """What the template puts around a response to this prompt."""
+        before, (head, tail) = self.before(prompt), self._head(prompt)
+        if head.startswith(before):
+            return Frame(head, head[len(before) :], "", tail, moved=False)
+        if before.startswith(head):
+            return Frame(head, "", before[len(head) :], tail, moved=False)
+        return Frame(head, "", "", tail, moved=True)
+
+    def say(self, prompt: Sequence[Message], response: str) -> Spoken:
+        """A response behind its prompt: as the template has it where it keeps all its words, else put there whole."""
+        before, text = self.before(prompt), self.escape(response)
+        whole = self.render((*prompt, Message("assistant", response)))
+        rest = whole[len(before) :]
+        if whole.startswith(before) and text in rest:
+            return Spoken(before, rest)
+        if whole.startswith(before) and _follows(text, before, rest):
+            return Spoken(before, rest, trimmed=True)
+        frame, said = self.frame(prompt), text
+        opening = frame.prefill.strip()
+        if opening and text.lstrip().startswith(opening):
+            said = text.lstrip()[len(opening) :]
+        kept = frame.moved or _words(text) in _words(whole[len(frame.head) :])
+        return Spoken(before, frame.lead + said + frame.tail, whole=kept, moved=frame.moved)
+
+
+def _words(text: str) -> str:
+    """A text without white space."""
+    return "".join(text.split())
+
+
+def _follows(response: str, before: str, rest: str) -> bool:
+    """Whether all words of a response stand in ``rest``, but for the first that ``before`` may have as its last."""
+    said, asked, shown = _words(response), _words(before[-_OPENING:]), _words(rest)
+    return any(asked.endswith(said[:k]) and said[k:] in shown for k in range(min(len(said), _OPENING)))
