@@ -85,6 +85,11 @@ def assign(values: dict[str, Any], override: str) -> None:
         values[key] = text
 
 
+def located(name: str) -> str:
+    """A local path in full, so that it holds wherever it is read; names of the Hub stay."""
+    return os.path.abspath(name) if name and os.path.exists(name) else name
+
+
 def cache_folder(what: str) -> Path:
     """Where something is kept that can be made again: in ``$HEARKEN_CACHE``, else ``~/.cache/hearken``."""
     return Path(os.environ.get("HEARKEN_CACHE") or Path.home() / ".cache" / "hearken") / what

@@ -7,15 +7,17 @@ group ``hearken.stages``, whose value names a `Stage`.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearken.config import Options
+from hearken.config import Options, located
 from hearken.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +36,28 @@ class Inputs:
     ptx: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     parents: dict[str, str] = field(default_factory=dict)
+
+    def settled(self) -> Inputs:
+        """The same with local paths in full, so that they hold in every working directory."""
+
+        def many(paths: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(map(located, paths))
+
+        parts = [] if self.reward is None else re.split(r"([,*#])", self.reward)  # see `rewards.terms.parse_terms`
+        whole = self.reward and located(self.reward)
+        return replace(
+            self, model=located(self.model), data=many(self.data), validation=many(self.validation),
+            reward=whole if whole != self.reward else self.reward and "".join(located(part.strip()) for part in parts),
+            ref=self.ref and located(self.ref), ptx=many(self.ptx), references=many(self.references),
+            parents={k: located(v) if isinstance(v, str) else v for k, v in self.parents.items()},
+        )  # fmt: skip
+
+    def files(self) -> list[str]:
+        """Local files and folders that are read, in full."""
+        own = self.settled()
+        named = [own.model, *own.data, *own.validation, own.ref or "", *own.ptx, *own.references]
+        named += re.split(r"[,*#]", own.reward or "")
+        return list(dict.fromkeys(path for path in named if os.path.isabs(path) and os.path.exists(path)))
 
 
 @dataclass(frozen=True)

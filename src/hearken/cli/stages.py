@@ -6,7 +6,6 @@ The model alone knows types, ranges and defaults: the command line hands its wor
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -18,6 +17,7 @@ from hearken.algorithms.stage import Inputs, Stage, estimate, run_stage
 from hearken.cli.console import JsonOption, clean_stdout, emit, figure, flatten
 from hearken.config import Options, assign, read_yaml
 from hearken.errors import UserError
+from hearken.training.artifact import read_record
 
 INPUTS = {
     "model": "The model to start from: a folder or a Hub name.",
@@ -94,7 +94,7 @@ def _saved_request(out: Path, stage: Stage) -> dict[str, Any]:
     saved = out / "run" / "request.json"
     if not saved.is_file():
         raise UserError(f"--resume: there is no run in {out}", "Name the --out of the run to go on with")
-    request = json.loads(saved.read_text("utf-8"))
+    request = read_record(saved)
     if request["kind"] != stage.name:
         what = request["kind"]
         raise UserError(f"--resume: {out} holds a run of '{what}'", f"Run: hearken train {what} --out {out} --resume")

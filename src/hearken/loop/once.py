@@ -15,7 +15,7 @@ from hearken.algorithms.stage import Inputs, Stage, find_stage, run_stage
 from hearken.config import Options
 from hearken.errors import UserError
 from hearken.loop.project import Project
-from hearken.training.artifact import MANIFEST, Artifact, finish, request_of
+from hearken.training.artifact import MANIFEST, Artifact, finish, read_record, request_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Once:
         saved = out / MANIFEST if finished else out / "run" / "request.json"
         if not saved.is_file():
             return None
-        old, new = json.loads(saved.read_text("utf-8")), request_of(kind, inputs, options)
+        old, new = read_record(saved), request_of(kind, inputs, options)
         changed = [
             f"{part}.{key}"
             for part in ("inputs", "options")

@@ -11,7 +11,6 @@ more at the beginning, when the policy changes most.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from hearken.loop.rounds_options import OnlineOptions, Who
 from hearken.loop.watching import open_watched
 from hearken.models.layout import Group
 from hearken.rewards.learned import Reward
-from hearken.training.artifact import MANIFEST, Artifact, request_of
+from hearken.training.artifact import MANIFEST, Artifact, read_record, request_of
 
 if TYPE_CHECKING:
     from hearken.loop.rounds import Loop
@@ -175,7 +174,7 @@ class Refits:
             decay = config.decay if only is None else 1.0
             last = self.path(self.made) if self.made else Path(loop.reward_path(self.number))
             parents = {k: v for k, v in self.parents.items() if not k.startswith("refit ")}
-            base = json.loads((Path(loop.reward_path(self.number)) / MANIFEST).read_text("utf-8"))
+            base = read_record(Path(loop.reward_path(self.number)) / MANIFEST)
             held_out = base["inputs"]["validation"] and (project.snapshot("validation", as_of=as_of),)
             inputs = Inputs(
                 model=str(last) if config.reward_start == "last" else project.first_policy(),
@@ -188,7 +187,7 @@ class Refits:
             options = stage.options.parse(values, where="hearken.yaml: stages.reward")
             begun = out / "run" / "request.json"
             wanted = request_of("reward", inputs, options)
-            if out.exists() and not (begun.exists() and json.loads(begun.read_text("utf-8")) == wanted):
+            if out.exists() and not (begun.exists() and wanted.items() <= read_record(begun).items()):
                 shutil.rmtree(out)  # it had hardly begun, or labels have come since it was interrupted
             with torch.random.fork_rng():
                 run_stage(stage, inputs, options, out)

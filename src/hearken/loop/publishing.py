@@ -76,6 +76,9 @@ def write_folder(artifact: Artifact, folder: Path, card: str, *, rollouts: bool 
         (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
     if rollouts and (kept := artifact.path / "run" / "rollouts.jsonl").is_file():
         shutil.copy2(kept, folder / "rollouts.jsonl")
+    if (adapter := folder / "adapter_config.json").is_file():
+        said = portable(json.loads(adapter.read_text("utf-8")), _root(artifact))
+        adapter.write_text(json.dumps(said, indent=2, ensure_ascii=False), "utf-8")
     (folder / "README.md").write_text(card, "utf-8")
     clean = json.dumps(portable(artifact.manifest, _root(artifact)), indent=1, ensure_ascii=False)
     (folder / "hearken.json").write_text(clean, "utf-8")

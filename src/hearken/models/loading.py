@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from transformers import (
     logging,
 )
 
+from hearken.config import located
 from hearken.errors import UserError
 from hearken.models.gguf import plain
 
@@ -38,7 +40,7 @@ def _checked(name: str) -> str:
     name = plain(name)
     path = Path(name)
     looks_local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_local and not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
+    if looks_local and not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
         what = "does not exist" if not path.exists() else "is not a model folder (no config.json)"
         raise UserError(
             f"--model {name} {what}",
@@ -163,7 +165,10 @@ def load_policy(name: str, *, device: torch.device | str = "cpu") -> PreTrainedM
     if any("SequenceClassification" in kind for kind in kinds):
         raise UserError(f"--model {name} is a reward model ({kinds[0]})", "Name the language model it was made from")
     loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = _load(loader, name, "a language model", dtype=torch.float32)
+    name = _checked(name)
+    model = _load(loader, _base_of(name), "a language model", dtype=torch.float32)
+    if _is_adapter(name):
+        model.load_adapter(name)
     if _is_adapter(name) and (own := load_generation(name)) is not None:  # transformers reads the base's alone
         model.generation_config = own
     return model.to(device)
@@ -270,17 +275,39 @@ def load_generation(name: str) -> GenerationConfig | None:
 
 
 def _is_adapter(name: str) -> bool:
-    return (Path(name) / "adapter_config.json").is_file()
+    return (Path(name) / ADAPTER).is_file()
 
 
 def _base_of(name: str) -> str:
-    if _is_adapter(name):
-        return json.loads((Path(name) / "adapter_config.json").read_text())["base_model_name_or_path"]
-    return name
+    """What to load under ``name``: an adapter's base, as a path in full where it is a folder; else itself.
+
+    Raises:
+        UserError: the base's folder is not there.
+    """
+    if not _is_adapter(name):
+        return name
+    base = str(json.loads((Path(name) / ADAPTER).read_text("utf-8"))["base_model_name_or_path"])
+    made = Path(name) / "manifest.json"
+    before = json.loads(made.read_text("utf-8")).get("folder") if made.is_file() else None
+    if before and os.path.isabs(base) and before != os.path.abspath(name):  # what belongs together moved together
+        moved = os.path.normpath(os.path.join(os.path.abspath(name), os.path.relpath(base, before)))
+        base = moved if os.path.exists(moved) else base
+    if os.path.exists(base):
+        return os.path.abspath(base)
+    beside = Path(name).absolute().parent / Path(base).name
+    if (beside / "config.json").is_file():
+        return str(beside)
+    if os.path.isabs(base) or base.startswith(".") or base.count("/") > 1:
+        raise UserError(
+            f"{name} is an adapter of the base model {base}, which is not there",
+            f"Put the base back, or write where it is now into {Path(name) / ADAPTER}: base_model_name_or_path",
+        )
+    return base
 
 
 # Adapters, by transformers' own PEFT integration
 
+ADAPTER = "adapter_config.json"
 HEADS = ("lm_head", "embed_out", "score", "classification_head.dense", "classification_head.out_proj")
 
 
@@ -294,7 +321,13 @@ def add_adapter(
     named = {path for path, _ in model.named_modules()}
     heads = [n for n in HEADS if modules == "all-linear" and n in named]
     model.requires_grad_(False)
+    kind = "CAUSAL_LM"
+    if model.config.is_encoder_decoder:
+        kind = "SEQ_2_SEQ_LM"
+    if "SequenceClassification" in type(model).__name__:
+        kind = "SEQ_CLS"
     config = LoraConfig(
+        task_type=kind,
         r=rank,
         lora_alpha=alpha or 2 * rank,  # type: ignore[arg-type]  # a fraction is fine
         target_modules=modules,
@@ -358,6 +391,17 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) 
     for config in (model.config, getattr(model, "generation_config", None)):
         if config is not None:
             config.eos_token_id = _one_or_more(_ends(tokenizer, config))
+    if has_adapter(model):
+        for one in model.peft_config.values():
+            one.base_model_name_or_path = located(str(one.base_model_name_or_path))
+        base = str(model.peft_config[model.active_adapters()[0]].base_model_name_or_path)
+        stop = getattr(load_generation(base), "eos_token_id", None)
+        if tokenizer.eos_token_id not in (stop if isinstance(stop, list) else [stop]):
+            warnings.warn(
+                f"responses end with {tokenizer.eos_token!r}, which the settings of the base {base} do not name: "
+                f"outside hearken, give generate the adapter's own, GenerationConfig.from_pretrained({str(out)!r})",
+                stacklevel=2,
+            )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     model.set_attn_implementation(native)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,7 +48,7 @@ class Artifact:
         manifest = Path(path) / MANIFEST
         if not manifest.is_file():
             raise UserError(f"{path} is not a finished artifact (no {MANIFEST})", "Run the stage again to resume it")
-        content = json.loads(manifest.read_text("utf-8"))
+        content = read_record(manifest)
         return cls(Path(path), content["kind"], content)
 
 
@@ -74,19 +75,56 @@ def versions() -> dict[str, str]:
 
 
 def request_of(kind: str, inputs: Any, options: Options) -> dict[str, Any]:
-    """What a stage is asked for, as ``request.json`` and the manifest hold it."""
+    """What a stage is asked for, as ``request.json`` and the manifest hold it; local paths in full."""
     return {
         "kind": kind,
-        "inputs": json.loads(json.dumps(dataclasses.asdict(inputs))),
+        "inputs": json.loads(json.dumps(dataclasses.asdict(inputs.settled()))),
         "options": options.model_dump(mode="json"),
     }
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """``request.json`` or ``manifest.json``, with paths as they are now.
+
+    Where the artifact's folder was moved, what it names is looked for in the same place as seen from the folder first:
+    what belongs together moves together.
+    """
+    content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    folder = file.parent if file.name == MANIFEST else file.parent.parent
+    before, now = content.get("folder"), os.path.abspath(folder)
+    if not before or before == now:
+        return content
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(one) for one in value]
+        if not isinstance(value, str):
+            return value
+        return "".join(map(place, re.split(r"([,*#])", value)))  # a reward may name several, with weights
+
+    def place(path: str) -> str:
+        if not os.path.isabs(path):
+            return path
+        found = os.path.normpath(os.path.join(now, os.path.relpath(path, before)))
+        return found if os.path.exists(found) else path
+
+    for part in ("inputs", "parents"):
+        content[part] = {
+            key: {k: moved(v) for k, v in value.items()} if isinstance(value, dict) else moved(value)
+            for key, value in content.get(part, {}).items()
+        }
+    if "files" in content:
+        content["files"] = {moved(path): digest for path, digest in content["files"].items()}
+    if "files" in content.get("data", {}):
+        content["data"]["files"] = moved(content["data"]["files"])
+    return content
 
 
 def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwrite: bool = False) -> None:
     """Make ``out`` ready for a stage: new, or holding an unfinished run of exactly this request (which is resumed).
 
     Raises:
-        UserError: the folder holds something else; nothing in it is touched.
+        UserError: the folder holds something else, or a file that the run read has changed; nothing in it is touched.
     """
     request = request_of(kind, inputs, options)
     saved = out / "run" / "request.json"
@@ -100,8 +138,15 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
         elif not saved.exists():
             raise UserError(f"--out {out} exists and is not an unfinished run", "Name a new or empty folder")
         else:
-            old = json.loads(saved.read_text("utf-8"))
-            if old != request:
+            old = read_record(saved)
+            for path, digest in old.get("files", {}).items():
+                if hash_files((path,)) != digest:
+                    what = "has changed" if Path(path).exists() else "is gone"
+                    raise UserError(
+                        f"{path} {what} since the unfinished run in {out} began with it",
+                        "Put it back as it was to resume; or begin anew: name another folder, or add --overwrite",
+                    )
+            if any(old.get(part) != request[part] for part in request):
                 changed = [
                     f"{part}.{key}"
                     for part in ("inputs", "options")
@@ -113,8 +158,9 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
                     f"--out {out} holds an unfinished run with other settings ({what})",
                     "Use the same settings to resume it, name another folder, or add --overwrite",
                 )
+    files = {path: digest for path in inputs.files() if (digest := hash_files((path,))) is not None}
     try:
-        write_json(saved, request)
+        write_json(saved, request | {"folder": os.path.abspath(out), "files": files})
     except OSError as error:
         raise UserError(f"cannot write to --out {out} ({error.strerror})", "Name a folder you can write to") from None
 
@@ -136,10 +182,12 @@ def finish(
     seconds: float,
 ) -> Artifact:
     """Write the manifest: from here on the artifact is finished."""
+    request = request_of(kind, inputs, options)
+    given = request["inputs"]
     manifest = {
-        **request_of(kind, inputs, options),
-        "parents": {k: v for k, v in (("model", inputs.model), ("reward", inputs.reward), ("ref", inputs.ref)) if v}
-        | inputs.parents,
+        **request,
+        "folder": os.path.abspath(out),
+        "parents": {role: given[role] for role in ("model", "reward", "ref") if given[role]} | given["parents"],
         "data": data,
         "seed": getattr(options, "seed", None),
         "precision": _precision(out),
@@ -158,11 +206,23 @@ def _precision(out: Path) -> str | None:
     return json.loads(record.read_text("utf-8"))["precision"] if record.is_file() else None
 
 
+MODEL_FILES = re.compile(
+    r"(adapter_|generation_)?config\.json|tokenizer.*|vocab.*|merges.*|added_tokens\.json|special_tokens_map\.json"
+    r"|chat_template.*|(model|adapter_model|pytorch_model).*\.(safetensors|bin|json)|ilql_heads\..*|.*\.gguf"
+)
+"""What a model is, in its folder: others may write beside it what they know of it."""
+
+
 def hash_files(paths: tuple[str, ...]) -> str | None:
-    """SHA-256 over the content of files (and of the files in folders); None where a path is a Hub name."""
+    """SHA-256 over the content of files (and of the files in folders); None where a path is a Hub name.
+
+    Of a model's folder its `MODEL_FILES` count alone.
+    """
     digest = hashlib.sha256()
     for path in map(Path, paths):
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        if any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+            files = [file for file in files if file.parent == path and MODEL_FILES.fullmatch(file.name)]
         for file in files:
             if not file.is_file():
                 return None

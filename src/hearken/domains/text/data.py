@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hearken.config import located
 from hearken.domains.text.encoder import TextEncoder
 from hearken.errors import UserError
 from hearken.feedback.examples import (
@@ -129,7 +130,8 @@ class Reader:
         if not train:
             raise UserError(f"{', '.join(data)} leaves no rows to train on", "Add rows, or lower validation")
         facts = {
-            "files": list(data), "hash": hash_files(tuple(data)), "rows": len(train), "validation_rows": len(held_out),
+            "files": list(map(located, data)), "hash": hash_files(tuple(data)),
+            "rows": len(train), "validation_rows": len(held_out),
             "duplicates_removed": found.removed, "repeated_votes": found.repeated,
         }  # fmt: skip
         return Rows(train, held_out, facts)
