@@ -39,6 +39,13 @@ _WRITE = (
     "Write prompt, chosen, rejected (pairs); prompt, responses, ranks (rankings); prompt, completion, label (thumbs); "
     "or prompt, completion, score (ratings)"
 )
+_BESIDE = {
+    "prompts": _RESPONSES, "sft": _JUDGED | _RESPONSES, "messages": _JUDGED, "sharegpt": _JUDGED, "alpaca": _JUDGED,
+    "binary": frozenset({"ratings", "score", "rating"}), "ratings": frozenset({"score", "rating"}),
+    "score": frozenset({"rating"}),
+}  # fmt: skip
+"""What a row of a layout must not have beside its columns: it would be ignored."""
+
 _NAME = "Name the response 'completion', and a judgment of it 'label' or 'score'"
 _LAST = ("sft", "messages", "text", "prompts")
 """Layouts that say little, tried when no other fits."""
@@ -111,9 +118,7 @@ def _dialogue(said: Any) -> bool:
 
 def _refuse_ignored(layout: Layout, columns: set[str]) -> None:
     """Refuse a row that is read as less than it holds: a prompt with responses, a demonstration with a judgment."""
-    also = {
-        "prompts": _RESPONSES, "sft": _JUDGED | _RESPONSES, "messages": _JUDGED, "sharegpt": _JUDGED, "alpaca": _JUDGED,
-    }.get(layout.name)  # fmt: skip
+    also = _BESIDE.get(layout.name)
     if also and (found := sorted((columns & also) - set(layout.columns))):
         what = "a response" if found[0] in _RESPONSES - _JUDGED else "a judgment"
         raise UserError(
