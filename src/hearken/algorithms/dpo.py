@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hearken.algorithms.accuracy import pair_accuracy
+from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.dpo_options import DPOOptions, PairOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
@@ -66,7 +67,9 @@ def load(inputs: Inputs, options: DPOOptions) -> Ready:
         raise nothing_fits(inputs.data)
     if any(left_out.values()):
         warnings.warn(f"left out: {said(left_out)}", stacklevel=2)
+    strengths = any(judged.strength for judged in data)
     more = {"judgments": len(data), "left_out": left_out, "skipped": reader.skipped}
+    more |= say(of_recorded(options, [judged.group for judged in data], strengths))
     facts = rows.facts | more | {"truncation": policy.encoder.tell()}
     without = options.loss in WITHOUT_REFERENCE
     if without and inputs.ref not in (None, inputs.model):

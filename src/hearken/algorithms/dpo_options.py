@@ -66,8 +66,6 @@ class IPOOptions(DPOOptions):
 
     loss: PairLoss = "ipo"
     """See `hearken train dpo --help`."""
-    log_ratio: Literal["sum", "mean"] = "mean"
-    """The mean over tokens, so that tau means the same for short and long responses; the paper writes the sum."""
 
 
 class SimPOOptions(DPOOptions):

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.ilql_options import ILQLOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
@@ -65,7 +66,7 @@ def load(inputs: Inputs, options: ILQLOptions) -> Ready:
     if len({score for _, score in data}) == 1:
         raise UserError(f"{', '.join(inputs.data)}: every response has the same score", "ILQL learns from differences")
     more = {"responses": len(data), "skipped": reader.skipped, "truncation": policy.encoder.tell()}
-    return Ready(policy, scorer, data, rows.facts | more)
+    return Ready(policy, scorer, data, rows.facts | more | say(of_recorded(options, [group for group, _ in data])))
 
 
 def scored(found: Sequence[Judged]) -> list[tuple[Group, float]]:

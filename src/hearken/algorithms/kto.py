@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.dpo import fixed_reference
 from hearken.algorithms.kto_options import KTOOptions
 from hearken.algorithms.stage import Inputs
@@ -95,6 +96,7 @@ def load(inputs: Inputs, options: KTOOptions) -> Ready:
     weights = (options.desirable or max(bad / good, 1.0), options.undesirable or max(good / bad, 1.0))
     more: dict[str, Any] = {"thumbs_up": good, "thumbs_down": bad, "left_out": left_out}
     more |= {"desirable": weights[0], "undesirable": weights[1]}
+    more |= say(of_recorded(options, [one.group for one in data]))
     facts = rows.facts | more | {"skipped": reader.skipped, "truncation": policy.encoder.tell()}
     reference = fixed_reference(inputs, policy, in_step=not options.cache_reference)
     return Ready(policy, reference, data, held_out, weights, facts)

@@ -16,7 +16,7 @@ from torch import Tensor
 from hearken.algorithms.dpo import Figures, losses
 from hearken.algorithms.online_dpo_options import OnlineDPOOptions
 from hearken.algorithms.policy_gradient import load, mean
-from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up
+from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up, tell, without_signal
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged
 from hearken.models.loading import save, switch_adapter
@@ -40,6 +40,7 @@ def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
             groups, samples = draw(policy, loop.sampler, [ids[i] for i in chosen], step, run, options)
             run.batch = groups
             scores = rate(ready.reward, groups, samples, options)
+            tell(run, step, without_signal(samples, scores, options, grouped=True))
             table = scores.view(len(groups), options.samples)
             telling = informative(table).nonzero()[:, 0].tolist()
             reference = logprob_sums(ready.reference, groups, options.tokens)
@@ -64,6 +65,8 @@ def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
         if options.save_rollouts:
             run.record(ROLLOUTS, described(policy, samples, [ready.contents[i] for i in chosen], scores, kls))
 
+    if all(row["equal_groups"] == 1 for row in run.history):
+        run.notice("no step changed the policy: the responses to each prompt always scored alike")
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "kl", "equal_groups", "eos_share")} | {"steps": loop.iterations}
     switch_adapter(scorer.model, "policy")

@@ -130,6 +130,8 @@ def run(inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
             contents = [ready.contents[i] for i in chosen]
             run.record(ROLLOUTS, described(policy, batch.samples, contents, batch.scores, batch.kls()))
 
+    if all(row["equal_groups"] == 1 for row in run.history):
+        run.notice("no step changed the policy: the responses to each prompt always scored alike")
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "kl", "entropy", "length", "eos_share", "equal_groups")}
     metrics["steps"] = loop.iterations

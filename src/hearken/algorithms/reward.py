@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hearken.algorithms.accuracy import pair_accuracy
+from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, by_responses, demonstrations, judgments, nothing_fits
@@ -94,6 +95,7 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     more = {"judgments": len(data), "references": len(references), "skipped": reader.skipped}
     if scorer.attributes:
         more["attributes"] = model.config.hearken_attribute_weights
+    weighing |= say(of_recorded(options, [same[0].group for same in by_responses(data)]))
     facts = rows.facts | more | weighing | {"truncation": encoder.tell()}
     return Ready(scorer, tokenizer, data, held_out, references, facts, lambda: network()[0])
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hearken.algorithms.policy_gradient import load, mean
 from hearken.algorithms.rft_options import RFTOptions
-from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up
+from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up, tell, without_signal
 from hearken.algorithms.sft import summed_nll, trained_tokens
 from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group
@@ -39,6 +39,7 @@ def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
             groups, samples = draw(policy, loop.sampler, [ids[i] for i in chosen], step, run, options)
             run.batch = groups
             scores = rate(ready.reward, groups, samples, options)
+            tell(run, step, without_signal(samples, scores, options, grouped=True))
             table = scores.view(len(groups), options.samples)
             kept = select(groups, table, percentile(step, loop.iterations, options))
             stats: list[dict[str, float]] = []
@@ -59,6 +60,8 @@ def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
         if options.save_rollouts:
             run.record(ROLLOUTS, described(policy, samples, [ready.contents[i] for i in chosen], scores, None))
 
+    if all(row["equal_groups"] == 1 for row in run.history):
+        run.notice("no step changed the policy: the responses to each prompt always scored alike")
     last = run.history[-1]
     metrics = {key: last[key] for key in ("score", "best", "kept", "equal_groups")} | {"steps": loop.iterations}
     switch_adapter(scorer.model, "policy")

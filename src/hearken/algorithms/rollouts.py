@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hearken.algorithms.doubts import of_sampled, say
 from hearken.algorithms.rollout_options import RolloutOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader, Rows, nothing_fits, prompts
@@ -31,6 +32,8 @@ from hearken.training.optimiser import NonFiniteGradient, Optimiser
 from hearken.training.run import Run
 
 ROLLOUTS = "rollouts.jsonl"
+GROUPED = ("rloo", "grpo", "dr_grpo")
+"""Estimators that compare the responses to one prompt."""
 
 
 class Opened(NamedTuple):
@@ -42,10 +45,12 @@ class Opened(NamedTuple):
     contents: list[Content]
     ids: list[list[int]]
     """Tokens of ``contents``."""
+    doubts: dict[str, str]
+    """See `doubts.say`."""
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the data."""
-        more = {"prompts": len(self.ids), "skipped": self.reader.skipped}
+        more = self.doubts | {"prompts": len(self.ids), "skipped": self.reader.skipped}
         return self.rows.facts | more | {"truncation": self.policy.encoder.tell()}
 
 
@@ -107,7 +112,8 @@ def open_prompts(inputs: Inputs, options: RolloutOptions) -> Opened:
     contents, ids = prompts(rows.train, policy.encoder)
     if not ids:
         raise nothing_fits(inputs.data)
-    return Opened(policy, reader, rows, contents, ids)
+    doubts = say(of_sampled(options, ids, ptx=bool(inputs.ptx)))
+    return Opened(policy, reader, rows, contents, ids, doubts)
 
 
 def set_up(policy: TextPolicy, ids: Sequence[list[int]], options: RolloutOptions, out: Path, *, label: str) -> Loop:
@@ -178,6 +184,7 @@ def roll_out(
     groups, samples = draw(policy, sampler, chosen, step, run, options)
     run.batch = groups
     scores = rate(reward, groups, samples, options)
+    tell(run, step, without_signal(samples, scores, options, grouped=getattr(options, "estimator", "") in GROUPED))
     scorer = policy.scorer
 
     def with_entropy(layout: Layout) -> Tensor:
@@ -197,6 +204,40 @@ def roll_out(
     old, entropy = gather(with_entropy, groups, options.tokens, scorer).unbind(-1)
     gap = masked_mean((sampled - old).abs(), mask).item()
     return Batch(groups, samples, scores, mask, old, ref, entropy, gap)
+
+
+def without_signal(
+    samples: Sequence[Sample], scores: Tensor, options: RolloutOptions, *, grouped: bool = False
+) -> Iterator[str]:
+    """Why a first batch teaches nothing, or hardly anything.
+
+    Args:
+        samples: the responses.
+        scores: (R,) theirs.
+        options: of the stage.
+        grouped: only what differs between the responses to one prompt counts.
+    """
+    count, cut = len(samples), sum(s.finish_reason == "length" for s in samples)
+    if cut >= 0.9 * count:
+        scored = "" if options.missing_eos is None else f" and scored {options.missing_eos:g} (missing_eos)"
+        yield (
+            f"{cut} of the first {count} responses did not end within max_new_tokens={options.max_new_tokens}: each "
+            f"was cut{scored}, whatever it said. Raise max_new_tokens; or keep the reward's score: -o missing_eos=none"
+        )
+    table = scores.view(-1, options.samples)
+    if count > 1 and (scores == scores[0]).all():
+        yield f"all of the first {count} responses score {scores[0].item():g}: there is nothing to learn from that"
+    elif grouped and count > options.samples and (table == table[:, :1]).all():
+        yield (
+            f"the {options.samples} responses to each of the first {len(table)} prompts score alike: every advantage "
+            "is zero, and there is nothing to learn from that"
+        )
+
+
+def tell(run: Run, step: int, reasons: Iterator[str]) -> None:
+    """Say at the first step what `without_signal` finds."""
+    for reason in reasons if step == 0 else ():
+        run.notice(reason)
 
 
 def truncate(sample: Sample, policy: TextPolicy, text: str) -> Sample:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.sft_options import SFTOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader, demonstrations, nothing_fits
@@ -48,7 +49,7 @@ def load(inputs: Inputs, options: SFTOptions) -> Ready:
     if not data:
         raise nothing_fits(inputs.data)
     more = {"sequences": len(data), "skipped": reader.skipped, "truncation": policy.encoder.tell()}
-    return Ready(policy, data, held_out, rows.facts | more)
+    return Ready(policy, data, held_out, rows.facts | more | say(of_recorded(options, data)))
 
 
 def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:

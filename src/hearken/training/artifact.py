@@ -23,6 +23,7 @@ from hearken.config import Options
 from hearken.errors import UserError
 
 MANIFEST = "manifest.json"
+NOTICES = "notices.json"
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,8 @@ def finish(
         "seconds": round(seconds, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if (notices := out / "run" / NOTICES).is_file():
+        manifest["notices"] = json.loads(notices.read_text("utf-8"))
     write_json(out / MANIFEST, manifest)
     return Artifact(out, kind, manifest)
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,7 +23,7 @@ from hearken.models.layout import Group
 from hearken.models.scorers import RewardScorer, TokenScorer
 from hearken.progress import Bar, progress
 from hearken.training import precision
-from hearken.training.artifact import write_json
+from hearken.training.artifact import NOTICES, write_json
 from hearken.training.optimiser import NonFiniteGradient
 from hearken.training.options import TrainingOptions
 
@@ -127,6 +128,14 @@ class Run:
         """Append rows of the current step to ``run/NAME``, one of the ``records`` that are rewound on resuming."""
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"step": self.step, **row}, ensure_ascii=False) + "\n" for row in rows)
+
+    def notice(self, text: str) -> None:
+        """Something that whoever reads the result must know: said once, and kept for the manifest."""
+        file = self.folder / NOTICES
+        known = json.loads(file.read_text("utf-8")) if file.exists() else []
+        if text not in known:
+            write_json(file, [*known, text])
+            warnings.warn(f"{self.label}: {text}", stacklevel=2)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate the gradient of a microbatch's share of the loss.
