@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
-from people_world import Site, fill
+from fastapi.testclient import TestClient
+from people_world import HERE, Site, fill
 from sqlalchemy import event, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hearken.feedback import database
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
+from hearken.server.client import HearkenClient, Refused
 
 TIE = {"kind": "comparison", "ranks": [0, 0]}
 
@@ -148,3 +152,62 @@ def test_postgresql_stopped_and_started(stoppable_postgres: Any) -> None:
             assert "postgresql" not in said.text and "127.0.0.1" not in said.text and "SELECT" not in said.text
         assert ann.submit(task, TIE).status_code == 200
         assert store.count_judgments(ann.labeler_id) == 1
+
+
+# -- the HTTP API's own client -----------------------------------------------------------------------------------
+
+
+class Faulty(httpx.BaseTransport):
+    """A network on which every kind of passing fault comes before the true answer."""
+
+    def __init__(self, app: Any, faults: list[int | None]) -> None:
+        self.through, self.faults, self.sent = TestClient(app, base_url=HERE), faults, 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.sent += 1
+        fault = self.faults.pop(0) if self.faults else 200
+        if fault is None:
+            raise httpx.ConnectError("connection refused")
+        if fault != 200:
+            return httpx.Response(fault, headers={"Retry-After": "1"}, text="<html>no JSON</html>")
+        headers = {name: value for name, value in request.headers.items() if name in ("authorization", "content-type")}
+        url = request.url.raw_path.decode()
+        found = self.through.request(request.method, url, headers=headers, content=request.read())
+        return httpx.Response(found.status_code, headers=dict(found.headers), content=found.content)
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the client would have waited, each time."""
+    found: list[float] = []
+    monkeypatch.setattr(time, "sleep", found.append)
+    return found
+
+
+def test_the_client_sends_again_what_a_passing_fault_refused(site: Site, slept: list[float]) -> None:
+    secret = site.machine().headers["Authorization"].removeprefix("Bearer ")
+    network = Faulty(site.app, [])
+    with HearkenClient(HERE, secret, transport=network) as client:
+        task = client.claim()[0]
+        network.faults += [503, 429, None, 502, 504, None]
+        stored = client.submit(task, TIE)
+    assert site.store.judgment(stored["id"]).item_id == task.item_id and site.store.last_seq() == 1
+    assert len(slept) == 6 and slept[0] == 1 and all(pause <= 10 for pause in slept)
+
+
+def test_the_client_gives_up_after_its_patience_and_at_once_where_nothing_will_change(
+    site: Site, slept: list[float]
+) -> None:
+    secret = site.machine().headers["Authorization"].removeprefix("Bearer ")
+    network = Faulty(site.app, [])
+    with HearkenClient(HERE, secret, patience=5, transport=network) as client:
+        task = client.claim()[0]
+        network.faults += [503] * 99
+        with pytest.raises(Refused) as away:
+            client.submit(task, TIE)
+        assert away.value.status == 503 and not away.value.final and len(slept) < 5
+        network.faults.clear()
+        slept.clear()
+        with pytest.raises(Refused) as wrong:
+            client.submit(task, {"kind": "comparison", "ranks": [0]})
+        assert wrong.value.status == 422 and wrong.value.final and not slept

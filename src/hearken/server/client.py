@@ -33,9 +33,16 @@ from hearken.labelers.protocol import Ranking
 from hearken.progress import progress
 from hearken.server.tasks import Task
 
-TRIES = 5
-"""Attempts where the connection fails; answers carry ids, so sending one again is harmless."""
+PATIENCE = 120.0
+"""Seconds in which a request is sent again while the server or its database is away or full. Answers carry ids, so
+sending one again is harmless.
+"""
 
+SHORT_PATIENCE = 3.0
+"""The same where the address may be wrong (nothing has answered yet), or the server itself (500)."""
+
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Status of what may pass."""
 
 AT_ONCE, AT_MOST = 8, 50
 """Tasks that a labeler which is not a person takes at a time, and how many it may."""
@@ -48,11 +55,12 @@ class Refused(UserError):
         what: its own words.
         hint: likewise.
         status: of HTTP.
+        final: the same request can never succeed.
     """
 
-    def __init__(self, what: str, hint: str, status: int) -> None:
+    def __init__(self, what: str, hint: str, status: int, final: bool = False) -> None:
         super().__init__(what, hint)
-        self.status = status
+        self.status, self.final = status, final
 
 
 class HearkenClient:
@@ -61,10 +69,11 @@ class HearkenClient:
     Args:
         url: where it runs, e.g. ``http://127.0.0.1:8765``.
         token: an API token; what it may do is up to its scopes.
+        patience: seconds in which requests are sent again where something is away or full that comes back.
         transport: for tests: answers instead of a network.
 
     Raises:
-        UserError: the server cannot be reached.
+        UserError: the server cannot be reached, or not for as long as ``patience``.
         Refused: it refuses (its own words).
 
     Example:
@@ -73,8 +82,10 @@ class HearkenClient:
         ...         client.compare(task, ranks=[0, 1])
     """
 
-    def __init__(self, url: str, token: str, *, transport: httpx.BaseTransport | None = None) -> None:
-        self.url, self._transport = url.rstrip("/"), transport
+    def __init__(
+        self, url: str, token: str, *, patience: float = PATIENCE, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url, self._transport, self._patience, self._answered = url.rstrip("/"), transport, patience, False
         headers = {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=60, transport=transport)
 
@@ -184,20 +195,33 @@ class HearkenClient:
         new = {"name": name, "kind": kind, "id": id, "attributes": attributes or {}}
         found = self._send("POST", "/labelers", new)
         return Labeler.model_validate(found["labeler"]), HearkenClient(
-            self.url, found["token"], transport=self._transport
+            self.url, found["token"], patience=self._patience, transport=self._transport
         )
 
     def _send(self, method: str, path: str, body: Any = None, params: dict[str, Any] | None = None) -> Any:
-        for attempt in range(TRIES):
+        start, pause = time.monotonic(), 0.2
+        while True:
+            patience = SHORT_PATIENCE
             try:
                 answer = self._http.request(method, path, json=body, params=params)
-                break
+                if answer.status_code not in PASSING:
+                    break
+                problem, pause = _refused(answer), max(pause, _seconds(answer.headers.get("Retry-After", "")))
+                patience = self._patience if answer.status_code != 500 else patience
             except httpx.TransportError as error:
-                if attempt + 1 == TRIES:
-                    raise UserError(f"cannot reach {self.url} ({error})", "Does 'hearken serve' run there?") from None
-                time.sleep(0.2 * 2**attempt)
+                problem = UserError(f"cannot reach {self.url} ({error})", "Does 'hearken serve' run there?")
+                patience = self._patience if self._answered else patience
+            if time.monotonic() - start + pause > min(patience, self._patience):
+                raise problem
+            time.sleep(pause)
+            pause = min(2 * pause, 10)
+        self._answered = True
         _check(answer)
         return answer.json() if answer.content else None
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
 def _plain(record: Prompt | Response | QueueItem) -> dict[str, Any]:
@@ -205,14 +229,18 @@ def _plain(record: Prompt | Response | QueueItem) -> dict[str, Any]:
 
 
 def _check(answer: httpx.Response) -> None:
-    if answer.is_success:
-        return
+    if not answer.is_success:
+        raise _refused(answer)
+
+
+def _refused(answer: httpx.Response) -> UserError:
+    final = False
     try:
         said = answer.json()
-        what, hint = str(said["error"]), str(said["hint"])
+        what, hint, final = str(said["error"]), str(said["hint"]), said.get("final") is True
     except (ValueError, KeyError, TypeError):
         what, hint = f"the server at {answer.url.host} answered {answer.status_code}", "Is that 'hearken serve'?"
-    raise Refused(what, hint, answer.status_code)
+    return Refused(what, hint, answer.status_code, final)
 
 
 def content_of(task: Task) -> Content:

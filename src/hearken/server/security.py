@@ -11,8 +11,10 @@ import hmac
 import ipaddress
 import json
 import logging
+import math
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -454,13 +456,25 @@ def _problem(
     return JSONResponse({"error": what, "hint": hint} | ({"final": True} if final else {}), status, headers)
 
 
+def _warn(words: str) -> None:
+    """Write it into the log, the same words once a minute at most: every waiting browser asks again and again."""
+    now = time.monotonic()
+    if now - _warned.get(words, -math.inf) > 60:
+        _warned.clear()
+        _warned[words] = now
+        log.warning("%s", words)
+
+
+_warned: dict[str, float] = {}
+
+
 def explain(request: Request, error: Exception) -> JSONResponse:
     """An ApiError or a UserError as an answer, in which the database has no name.
 
     A fault that passes (`Unavailable`) is a 503, said in words for those who judge; the log has it for the owner.
     """
     if isinstance(error, Unavailable):
-        log.warning("%s", error)
+        _warn(str(error))
         return _problem(503, error.plain, "Try again in a moment", {"Retry-After": RETRY_AFTER})
     assert isinstance(error, ApiError | UserError)
     what, hint = (words.replace(store_of(request).name, "the database") for words in (error.what, error.hint))

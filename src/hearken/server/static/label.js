@@ -95,8 +95,8 @@ class Workplace {
       await this.fetch();
     } catch (problem) {
       const status = problem instanceof Refusal ? problem.status : 0;
-      if ([401, 403].includes(status) && (await renew().catch(() => false))) return this.next();
-      if (status === 401) return location.assign("/login");
+      if ([401, 403].includes(status) && (await renew().catch(() => "same")) === "new") return this.next();
+      if (status === 401) return location.assign("/login"); // what waits in the outbox is sent after it
       if (status === 403) return this.rest("Let us talk first", "Some of your answers were not what was expected, so no more items come for now. Nothing is lost, and it may well be the items that are wrong. The owner of this project will talk to you.");
       const said = status ? `${problem.message[0].toUpperCase()}${problem.message.slice(1)}.` : "The server cannot be reached.";
       this.rest("Waiting for the server", `${said} This page goes on by itself; what you have answered is kept.`);

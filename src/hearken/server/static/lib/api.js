@@ -7,7 +7,7 @@ export const token = () => csrf;
 
 export class Refusal extends Error {
   // final: the same request can never succeed. after: seconds in which it may, where the server knows.
-  constructor(status, { error, hint = "", final = false }, after = 0) {
+  constructor(status, { error = `the server said ${status}`, hint = "", final = false }, after = 0) {
     super(error);
     Object.assign(this, { status, hint, final, after });
   }
@@ -20,23 +20,24 @@ export async function send(method, path, body, more = {}) {
     method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: "same-origin", ...more,
   });
   if (answer.status === 204) return null;
-  const said = await answer.json().catch(() => ({ error: `the server said ${answer.status}` }));
+  const said = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refusal(answer.status, said, Number(answer.headers.get("Retry-After")) || 0);
   return said;
 }
 
 export const post = (path, body, more) => send("POST", path, body, more);
 
-// After a login in another tab this page's token is stale. True where there is a new one; the page is loaded again where
-// somebody else is logged in now.
+// After a login in another tab this page's token is stale. "new" where there is a new one, "out" where nobody is logged in any
+// more, else "same"; the page is loaded again where somebody else is logged in now.
 export async function renew() {
   const answer = await fetch(location.pathname, { credentials: "same-origin", headers: { Accept: "text/html" } });
-  if (answer.redirected || !answer.ok) return false;
+  if (answer.redirected) return "out";
+  if (!answer.ok) return "same";
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const who = (one) => JSON.parse(one.getElementById("options")?.textContent ?? "{}").labeler;
   if (who(page) !== who(document)) location.reload();
-  const fresh = page.querySelector('meta[name="csrf"]')?.content ?? "";
-  const changed = fresh !== "" && fresh !== csrf;
-  csrf = fresh || csrf;
-  return changed;
+  const fresh = page.querySelector('meta[name="csrf"]')?.content || csrf;
+  const changed = fresh !== csrf;
+  csrf = fresh;
+  return changed ? "new" : "same";
 }

@@ -1,24 +1,25 @@
 // What was begun and not sent: kept in the browser, item by item, and cleared a week later.
 
+import { Kept } from "./kept.js";
+
 const WEEK = 7 * 86_400_000;
+const PREFIX = "hearken:draft:";
 
 export class Drafts {
   constructor(owner) {
-    this.prefix = `hearken:draft:${owner}:`;
-    for (const key of Object.keys(localStorage)) {
-      if (key.startsWith("hearken:draft:") && Date.now() - (JSON.parse(localStorage[key]).at ?? 0) > WEEK) localStorage.removeItem(key);
-    }
+    this.kept = new Kept(`${PREFIX}${owner}:`);
+    new Kept(PREFIX).drop((draft) => Date.now() - (draft.at ?? 0) > WEEK);
   }
 
   load(item) {
-    return JSON.parse(localStorage.getItem(this.prefix + item) ?? "null")?.state ?? null;
+    return this.kept.get(item)?.state ?? null;
   }
 
   save(item, state) {
-    localStorage.setItem(this.prefix + item, JSON.stringify({ at: Date.now(), state }));
+    this.kept.set(item, { at: Date.now(), state });
   }
 
   clear(item) {
-    localStorage.removeItem(this.prefix + item);
+    this.kept.delete(item);
   }
 }

@@ -7,6 +7,10 @@ export class Kept {
     this.here = new Map();
   }
 
+  get(id) {
+    try { return this.here.get(id) ?? JSON.parse(localStorage.getItem(this.prefix + id)); } catch { return null; }
+  }
+
   set(id, value) {
     try {
       localStorage.setItem(this.prefix + id, JSON.stringify(value));
@@ -23,11 +27,21 @@ export class Kept {
 
   // In the order in which they came.
   get all() {
-    let stored = [];
+    return [...this.#stored().map(([, value]) => value), ...this.here.values()].sort((a, b) => a.at - b.at);
+  }
+
+  // Take away what is found old.
+  drop(old) {
+    for (const [id, value] of this.#stored()) if (old(value)) this.delete(id);
+  }
+
+  #stored() {
     try {
-      stored = Object.keys(localStorage).filter((key) => key.startsWith(this.prefix)).map((key) => JSON.parse(localStorage[key]));
-    } catch { /* only what is here */ }
-    return [...stored, ...this.here.values()].sort((a, b) => a.at - b.at);
+      return Object.keys(localStorage).filter((key) => key.startsWith(this.prefix))
+        .map((key) => [key.slice(this.prefix.length), JSON.parse(localStorage[key])]);
+    } catch {
+      return [];
+    }
   }
 
   // Whether something would go with this page.

@@ -78,8 +78,10 @@ export class Outbox {
   async #send(next) {
     const deliver = () => post("/api/v1/judgments", next.said, { signal: AbortSignal.timeout(PATIENCE) });
     const stored = await deliver().catch(async (problem) => {
-      if (![401, 403].includes(problem.status) || !(await renew().catch(() => false))) throw problem;
-      return deliver();
+      if (![401, 403, 413].includes(problem.status)) throw problem; // 413: strangers may send little
+      const state = await renew().catch(() => "same");
+      if (state === "new") return deliver();
+      throw state === "out" ? new Refusal(401, { error: "nobody is logged in" }) : problem;
     });
     if (stored?.id !== next.id) throw new Refusal(502, { error: "somebody else answered in the server's place" });
     this.kept.delete(next.id);
