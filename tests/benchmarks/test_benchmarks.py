@@ -191,3 +191,18 @@ def test_the_simulations_run(name: str, key: str, plots: int, tmp_path: Path) ->
     assert json.loads(out.read_text("utf-8"))[key]
     drawn = out.with_suffix(".html").read_text("utf-8")
     assert drawn.count("<svg") == plots and "no data" not in drawn
+
+
+@pytest.mark.slow
+def test_the_real_model_runs_with_a_tiny_one(tmp_path: Path) -> None:
+    from chat_folder import write_chat_folder
+
+    model, out = write_chat_folder(tmp_path / "tiny"), tmp_path / "figures.json"
+    command = [sys.executable, ROOT / "benchmarks" / "real_model.py", "--fast", "--seeds", "1", "--model", model]
+    ran = subprocess.run(
+        [*command, "--out", out, "--work", tmp_path / "work"], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    found = json.loads(out.read_text("utf-8"))
+    assert len(found["judge_on_known_pairs"]) == 8 and set(found["runs"]) == {"1"}
+    assert "wins by the independent judge" in ran.stdout and "nan" in ran.stdout  # one seed has no spread

@@ -151,8 +151,8 @@ def test_a_run_learns_from_the_person(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_goal_counts_people_and_ends_early(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "tales", ProjectConfig(model="m", world="tales"))
-    human.prepare(project, WORLD, WORLD.prompts(3))
-    human.prepare(project, WORLD, WORLD.prompts(3))  # nothing twice
+    human.prepare(project, human.tales(WORLD, WORLD.prompts(3)))
+    human.prepare(project, human.tales(WORLD, WORLD.prompts(3)))  # nothing twice
     with project.store() as store:
         LabelSettings.parse(store.access.settings()[1], where="settings")
         assert len(store.guidelines()) == 1 and store.progress().items == 3

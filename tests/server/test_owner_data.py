@@ -18,16 +18,15 @@ from hearken.feedback.store import FeedbackStore
 from hearken.server.owner_data import (
     ADJUDICATION,
     Book,
-    Pages,
     agreement_page,
+    compared,
+    contest,
     coverage_page,
     judgment_weights,
     labelers_page,
-    leaderboard_page,
     letters,
-    pairs_of,
     progress_page,
-    response_rows,
+    response_scores,
     verdict,
 )
 from hearken.statistics.weighting import training_weights
@@ -49,18 +48,15 @@ def book(full: FeedbackStore) -> Book:
 
 
 def test_pairs_are_the_same_for_every_labeler() -> None:
-    def said(ids: tuple[str, ...], ranks: tuple[int | None, ...], order: tuple[int, ...]) -> list[tuple[object, ...]]:
-        payload = ComparisonPayload(response_ids=ids, ranks=ranks)
-        found = pairs_of(Judgment(prompt_id="p", labeler_id="l", payload=payload, order=order))
-        return [(pair.a, pair.b, pair.outcome, pair.a_first) for pair in found]
-
-    assert said(("x", "y"), (0, 1), (1, 0)) == said(("y", "x"), (1, 0), (0, 1)) == [("x", "y", 1.0, False)]
-    assert said(("x", "y", "z"), (0, None, 0), (2, 1, 0)) == [("x", "z", 0.5, False)]
+    assert list(compared(("x", "y"), (0, 1), None, (1, 0))) == [("x", "y", 1.0, 0)]
+    assert list(compared(("y", "x"), (1, 0), None, (0, 1))) == [("x", "y", 1.0, 0)]
+    assert list(compared(("x", "y", "z"), (0, None, 0), None, (2, 1, 0))) == [("x", "z", 0.5, 0)]
+    assert list(compared(("y", "x"), (0, 1), 0.75, None)) == [("x", "y", 0.25, -1)]
 
 
 def test_progress_counts_and_forecasts(full: FeedbackStore, book: Book) -> None:
     page = progress_page(full, book, hourly_cost=20.0)
-    assert page.items == 80 < len(book.items) and page.slots_filled < page.slots and 0 < page.share < 1
+    assert page.items == 80 and page.items_done < 80 and page.slots_filled < page.slots and 0 < page.share < 1
     assert page.skips == 1 and page.flags == 0 and page.leased == 0
     assert sum(count for _, count in page.hourly) == sum(load.judgments for load in page.load)
     hours = [hour for hour, _ in page.hourly]
@@ -75,8 +71,8 @@ def test_progress_counts_and_forecasts(full: FeedbackStore, book: Book) -> None:
     assert 15 < (page.median_seconds or 0) < 35
 
 
-def test_agreement_and_what_is_disputed(book: Book) -> None:
-    page = agreement_page(book)
+def test_agreement_and_what_is_disputed(full: FeedbackStore, book: Book) -> None:
+    page = agreement_page(book, full)
     assert page.main is not None and page.main.name == "comparisons"
     assert 0.1 < page.main.alpha.low < page.main.alpha.estimate < page.main.alpha.high < 0.8
     assert {kind.name for kind in page.kinds} == {"comparisons", "thumbs", "rating: style"}
@@ -94,7 +90,7 @@ def test_agreement_and_what_is_disputed(book: Book) -> None:
 def test_an_adjudication_settles_a_dispute_and_is_no_vote(tmp_path: Path) -> None:
     with FeedbackStore(tmp_path / "feedback.db") as store:
         fill(store, prompts=30)
-        before = agreement_page(Book.load(store))
+        before = agreement_page(Book.load(store), store)
         disputed = before.disagreements[0]
         store.add_labeler(Labeler(id="owner", name="Owner"))
         ids = tuple(response.id for response in disputed.responses)
@@ -104,7 +100,7 @@ def test_an_adjudication_settles_a_dispute_and_is_no_vote(tmp_path: Path) -> Non
                 payload=ComparisonPayload(response_ids=ids, ranks=(0, 1)),
             )
         )  # fmt: skip
-        after = agreement_page(Book.load(store))
+        after = agreement_page(Book.load(store), store)
         assert after.main == before.main
         assert [one.item_id for one in after.disagreements if one.adjudicated] == [disputed.item_id]
         assert after.disagreements[-1].item_id == disputed.item_id  # what is settled goes last
@@ -143,8 +139,10 @@ def test_coverage_against_a_target(book: Book) -> None:
 
 
 def test_leaderboard_says_what_it_cannot_tell(book: Book) -> None:
-    page = leaderboard_page(book, resamples=300)
-    assert page is not None and page.baseline == "sft"
+    found = contest(book, resamples=300)
+    assert found is not None
+    page = found.page()
+    assert page.baseline == "sft" and found.page("ppo").baseline == "ppo"
     rows = {row.name: row for row in page.rows}
     assert rows["sft"].place == 3 and rows["sft"].win_rate is None
     assert rows["ppo"].win_rate is not None and rows["ppo"].win_rate.low > 0.5
@@ -170,15 +168,16 @@ def test_only_uniformly_chosen_items_count_for_quality(tmp_path: Path) -> None:
             ranks = (1, 0) if n < 3 else (0, 1)
             payload = ComparisonPayload(response_ids=ids, ranks=ranks)
             store.submit(Judgment(prompt_id=prompt.id, labeler_id="ana", item_id=item.id, payload=payload))
-        page = leaderboard_page(Book.load(store), resamples=20)
-        assert page is not None and page.pairs == 3 and page.rows[0].name == "new"
+        found = contest(Book.load(store), resamples=20)
+        assert found is not None and found.pairs == 3 and found.page().rows[0].name == "new"
 
 
-def test_single_responses(book: Book) -> None:
-    rows = response_rows(book)
+def test_single_responses(full: FeedbackStore, book: Book) -> None:
+    found = response_scores(book)
+    rows = found.rows(full, found.chosen().tolist())
     scores = [row.score for row in rows if row.score is not None]
     assert scores == sorted(scores, reverse=True) and all(math.isfinite(score) for score in scores)
-    assert all(row.response.policy == "ppo" for row in response_rows(book, "ppo"))
+    assert {row.response.policy for row in found.rows(full, found.chosen("ppo").tolist())} == {"ppo"}
     thumbed = [row for row in rows if row.thumbs_up + row.thumbs_down]
     assert all(row.thumbs_up + row.thumbs_down == 2 for row in thumbed) and len(thumbed) == 40
     assert all(row.rating is None or 0 <= row.rating <= 1 for row in rows)
@@ -186,14 +185,13 @@ def test_single_responses(book: Book) -> None:
 
 def test_an_empty_store_has_pages_too(tmp_path: Path) -> None:
     with FeedbackStore(tmp_path / "feedback.db") as store:
-        pages = Pages(store)
-        book = pages.book()
+        book = Book.load(store)
         progress = progress_page(store, book)
         assert progress.share == 0 and progress.forecast.hours is None and progress.hourly == []
-        assert agreement_page(book).kinds == [] and labelers_page(book).rows == []
-        assert leaderboard_page(book) is None and response_rows(book) == []
+        page = agreement_page(book, store)
+        assert page.kinds == [] and page.disagreements == [] and labelers_page(book).rows == []
+        assert contest(book) is None and len(response_scores(book).seq) == 0
         assert coverage_page(book, {"age": {"old": 1}}).weights == {}
-        assert pages.get("x", lambda _: object()) is pages.get("x", lambda _: object())
 
 
 def test_words_for_verdicts() -> None:

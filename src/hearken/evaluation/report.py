@@ -77,6 +77,8 @@ class Policy:
     name: str
     win_rate: Figure = None
     by_group: dict[str, JsonInterval] = field(default_factory=dict)
+    by_judge: dict[str, JsonInterval] = field(default_factory=dict)
+    """Win rates by each of several judges, the one that decides first."""
     proxy: Figure = None
     gold: Figure = None
     kl: Figure = None

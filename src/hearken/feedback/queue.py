@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -49,12 +49,14 @@ CLOSED = 2
 
 _CHUNK = 5_000
 
+T = TypeVar("T", str, int)
+
 _Lent = Leases.alias("lent")
 _First = Judgments.alias("first")
 _Repeats = Items.alias("repeats")
 
 
-def chunks(values: Iterable[str]) -> Iterator[list[str]]:
+def chunks(values: Iterable[T]) -> Iterator[list[T]]:
     """Distinct values in sorted lists that fit into one statement."""
     ordered = sorted(set(values))
     for start in range(0, len(ordered), _CHUNK):
@@ -69,7 +71,7 @@ def among(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.in_(bindparam("among", expanding=True))
 
 
-def rows_among(connection: Connection, query: Select[Any], values: Iterable[str]) -> Iterator[RowMapping]:
+def rows_among(connection: Connection, query: Select[Any], values: Iterable[T]) -> Iterator[RowMapping]:
     """The rows of a query with the condition `among`, whatever the number of values."""
     for part in chunks(values):
         yield from connection.execute(query, {"among": part}).mappings()

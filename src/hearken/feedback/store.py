@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import Select, Table, and_, case, delete, exists, func, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.engine import Connection, RowMapping
 
 from hearken.errors import UserError
@@ -75,6 +89,19 @@ _REDACTED: dict[str, dict[str, Any]] = {
 """What stands in a row after erasure, by target."""
 
 R = TypeVar("R", bound=Record)
+
+
+class QueueState(NamedTuple):
+    """What `FeedbackStore.queue_state` counts."""
+
+    items: int
+    items_done: int
+    slots: int
+    slots_filled: int
+    leased: int
+    """Leases in force now."""
+    open_slots: int
+    """Of items that are not done."""
 
 
 class FeedbackStore:
@@ -283,25 +310,31 @@ class FeedbackStore:
 
     def progress(self, round: int | None = None) -> Progress:
         """How far the queue has come, of one round or of all; gold and repeated items are left out."""
-        here = [~queue.is_check(), *([] if round is None else [Items.c.round == round])]
-        done = func.count().filter(Items.c.done > 0)
-        in_force = Leases.join(Items, Items.c.id == Leases.c.item_id)
-        of_round = [] if round is None else [Judgments.c.round == round]
+        state = self.queue_state(round)
+        here = [Judgments.c.live == queue.LIVE, *([] if round is None else [Judgments.c.round == round])]
+        kinds = select(Judgments.c.kind, func.count()).where(*here).group_by(Judgments.c.kind)
+        # Checks are few among many items: to count their answers and take them off is quicker than to look up the item
+        # of each judgment.
+        of_checks = kinds.join(Items, Items.c.id == Judgments.c.item_id).where(queue.is_check())
         with self._database.read() as connection:
-            slots = (func.coalesce(func.sum(column), 0) for column in (Items.c.slots, Items.c.filled))
-            items = connection.execute(select(func.count(), done, *slots).where(*here)).one()
-            now = self._clock()
-            leased = select(func.count()).select_from(in_force).where(Leases.c.expires > now, queue.is_open(), *here)
-            of_check = exists().where(Items.c.id == Judgments.c.item_id, queue.is_check())
-            kinds = select(Judgments.c.kind, func.count()).where(Judgments.c.live == 1, ~of_check, *of_round)
-            return Progress(
-                items=items[0],
-                items_done=items[1],
-                slots=items[2],
-                slots_filled=items[3],
-                leased=connection.scalar(leased) or 0,
-                judgments={kind: count for kind, count in connection.execute(kinds.group_by(Judgments.c.kind))},
-            )
+            counts = Counter({kind: count for kind, count in connection.execute(kinds)})
+            counts.subtract({kind: count for kind, count in connection.execute(of_checks)})
+        fields = state._asdict()
+        del fields["open_slots"]
+        return Progress(**fields, judgments={kind: count for kind, count in counts.items() if count})
+
+    def queue_state(self, round: int | None = None) -> QueueState:
+        """How far the queue has come, without a look at the judgments; gold and repeated items are left out."""
+        here = [~queue.is_check(), *([] if round is None else [Items.c.round == round])]
+        left = func.coalesce(func.sum(Items.c.slots - Items.c.filled).filter(queue.is_open()), 0)
+        slots = (func.coalesce(func.sum(column), 0) for column in (Items.c.slots, Items.c.filled))
+        counts = select(func.count(), func.count().filter(Items.c.done > 0), *slots, left).where(*here)
+        in_force = Leases.join(Items, Items.c.id == Leases.c.item_id)
+        leased = select(func.count()).select_from(in_force)
+        leased = leased.where(Leases.c.expires > self._clock(), queue.is_open(), *here)
+        with self._database.read() as connection:
+            items, done, slots_, filled, open_slots = connection.execute(counts).one()
+            return QueueState(items, done, slots_, filled, connection.scalar(leased) or 0, open_slots)
 
     def items_left(self) -> int:
         """How many items have open slots; gold and repeated items are left out."""
@@ -438,6 +471,40 @@ class FeedbackStore:
         where += [] if done is None else [Items.c.done > 0 if done else queue.is_open()]
         return (queue.item_record(row) for row in self._pages(select(Items).where(*where), Items.c.seq))
 
+    def items_by_number(self, numbers: Iterable[int]) -> dict[int, QueueItem]:
+        """Queue items by their number (``seq``)."""
+        query = select(Items).where(queue.among(Items.c.seq))
+        with self._database.read() as connection:
+            return {row["seq"]: queue.item_record(row) for row in queue.rows_among(connection, query, numbers)}
+
+    def responses_by_number(self, numbers: Iterable[int]) -> dict[int, Response]:
+        """Responses by their number (``seq``), without those that were erased."""
+        query = select(Responses).where(queue.among(Responses.c.seq), Responses.c.erased == 0)
+        with self._database.read() as connection:
+            return {row["seq"]: from_row(Response, row) for row in queue.rows_among(connection, query, numbers)}
+
+    def responses_by_id(self, ids: Iterable[str]) -> dict[str, Response]:
+        """Responses by id, without those that were erased."""
+        query = _RESPONSES.where(Responses.c.erased == 0)
+        with self._database.read() as connection:
+            return {row["id"]: from_row(Response, row) for row in queue.rows_among(connection, query, ids)}
+
+    def prompts_by_id(self, ids: Iterable[str]) -> dict[str, Prompt]:
+        """Prompts by id, without those that were erased."""
+        query = _PROMPTS.where(Prompts.c.erased == 0)
+        with self._database.read() as connection:
+            return {row["id"]: from_row(Prompt, row) for row in queue.rows_among(connection, query, ids)}
+
+    def judgments_of_items(self, item_ids: Iterable[str]) -> dict[str, list[Judgment]]:
+        """Judgments in force by item, in the order they were stored."""
+        query = select(Judgments).where(queue.among(Judgments.c.item_id), Judgments.c.live == queue.LIVE)
+        found: dict[str, list[Judgment]] = {}
+        with self._database.read() as connection:
+            rows = sorted(queue.rows_among(connection, query, item_ids), key=lambda row: row["seq"])
+        for row in rows:
+            found.setdefault(row["item_id"], []).append(from_row(Judgment, row))
+        return found
+
     def guidelines(self) -> list[Guideline]:
         """All versions of the guideline, oldest first."""
         with self._database.read() as connection:
@@ -527,6 +594,40 @@ class FeedbackStore:
             if len(rows) < size:
                 return
             last, size = rows[-1]["seq"], min(4 * size, _PAGE)
+
+    def batches(
+        self, query: Select[*tuple[Any, ...]], seq: ColumnElement[int], after: int, until: int
+    ) -> Iterator[Sequence[Any]]:
+        """Rows of a query of one's own in order of ``seq``, which is its first column, many at a time, none empty.
+
+        Each batch is a transaction of its own. For what is computed from very many rows; see `server.owner_data.book`.
+
+        Args:
+            query: what to read.
+            seq: the number by which to go.
+            after: only higher numbers than this one.
+            until: up to this number.
+        """
+        query = query.order_by(seq).limit(_PAGE)
+        while after < until:
+            with self._database.read() as connection:
+                rows = connection.execute(query.where(seq > after, seq <= until)).all()
+            if not rows:
+                return
+            yield rows
+            after = rows[-1][0]
+
+    def select(self, query: Select[*tuple[Any, ...]], among: Iterable[Any] | None = None) -> Sequence[Any]:
+        """All rows of a query of one's own.
+
+        Args:
+            query: what to read.
+            among: values of its condition `queue.among`, where it has one.
+        """
+        with self._database.read() as connection:
+            if among is None:
+                return connection.execute(query).all()
+            return [row for part in chunks(among) for row in connection.execute(query, {"among": part})]
 
     def _one(self, record: type[R], table: Any, id: str) -> R:
         with self._database.read() as connection:

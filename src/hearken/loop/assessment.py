@@ -12,6 +12,8 @@ from hearken.evaluation.drift import drift, entropy
 from hearken.evaluation.measure import Judge, asked_of, label_of, mean, measure
 from hearken.feedback.examples import Content
 from hearken.labelers.simulated import dialogue_text
+from hearken.worlds.tales.world import TaleWorld
+from hearken.worlds.world import open_world
 
 if TYPE_CHECKING:
     from hearken.loop.project import Project
@@ -35,11 +37,7 @@ def assess(
     reward = reward or (project.reward() if project.rewards() else None)
     how = project.config.sample.parameters
     proxy = Judge(reward) if reward else None
-    world = None
-    if project.config.world == "tales":
-        from hearken.worlds.tales.world import TaleWorld
-
-        world = TaleWorld(project.config.seed)
+    world = open_world(project.config.world, project.config.seed) if project.config.world else None
 
     found: dict[str, Any] = {}
     answers: dict[str, list[str]] = {}
@@ -59,9 +57,10 @@ def assess(
             figures["proxy"] = mean(scores[short], prompts)
         if world is not None:
             golds = [world.gold(dialogue_text(p), t) for p, t in zip(prompts, seen.texts, strict=True)]
-            parses = [world.parse(dialogue_text(p), t).parses for p, t in zip(prompts, seen.texts, strict=True)]
-            figures |= {"gold": mean(golds, prompts), "parse_rate": mean([float(x) for x in parses], prompts)}
-            found[short] = {**figures, "golds": golds, "parses": parses}
+            found[short] = {**figures, "gold": mean(golds, prompts), "golds": golds}
+            if isinstance(world, TaleWorld):
+                parses = [world.parse(dialogue_text(p), t).parses for p, t in zip(prompts, seen.texts, strict=True)]
+                found[short] |= {"parse_rate": mean([float(x) for x in parses], prompts), "parses": parses}
         else:
             found[short] = figures
         found[short] |= {"responses": seen.texts, "scores": scores.get(short)}

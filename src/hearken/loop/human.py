@@ -1,8 +1,8 @@
-"""`hearken quickstart --human`: the person at this machine in the labeler's chair of the tale world.
+"""`hearken quickstart --human`: the person at this machine in the labeler's chair of a built-in world.
 
-Practice items and pairs of tales that the world itself wrote are there at once, while the language model still
-trains; then come the model's own tales. Every answer counts. Whoever stops early leaves the rest to the simulated
-labelers.
+Practice items are there at once, and in the tale world pairs of tales that the world itself wrote, while the language
+model still trains; then come the model's own answers. Every judgment counts. Whoever stops early leaves the rest to
+the simulated labelers.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from hearken.feedback.records import Judgment, Prompt, QueueItem, Response
@@ -34,7 +35,7 @@ WARM_UP_FIRST = 1.0
 PATIENCE = 6.0
 """Seconds for which the page is kept up at the end, for an open one to say so; they look every four."""
 
-GUIDELINE = """Choose the tale that **you** would rather read. There is no right answer: your taste is to be learned.
+_TALES = """Choose the tale that **you** would rather read. There is no right answer: your taste is to be learned.
 
 Some tales will be broken: words that make no sense, a name that changes, a story that goes nowhere. You decide how much
 that matters."""
@@ -62,6 +63,28 @@ STEPS = {
 """What the person reads while a step runs."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What the person is asked, in one world."""
+
+    question: str
+    guideline: str
+    practice: Sequence[dict[str, Any]]
+    """Items that show how judging works: prompt, responses, which is best, and why."""
+    steps: Mapping[str, str]
+    """What the person reads while each step runs."""
+    pairs: Sequence[tuple[Prompt, tuple[str, str]]] = ()
+    """What can be judged before the model has answered."""
+
+
+def tales(world: TaleWorld, prompts: Sequence[str]) -> Setting:
+    """The tale world: pairs of its own tales for ``prompts`` can be judged at once."""
+    return Setting(
+        "Which tale do you like best?", _TALES, practice(world), STEPS,
+        [(Prompt(content=p, domain="tales"), (world.tale(p, 1), world.tale(p, 2))) for p in prompts],
+    )  # fmt: skip
+
+
 def practice(world: TaleWorld) -> list[dict[str, Any]]:
     """Three items that show a newcomer how judging works: a whole tale and one with a flaw that nobody misses."""
     rng = random.Random(f"practice:{world.seed}")
@@ -83,21 +106,20 @@ def practice(world: TaleWorld) -> list[dict[str, Any]]:
     return items
 
 
-def prepare(project: Project, world: TaleWorld, prompts: list[str]) -> None:
-    """How the person is asked, and pairs of the world's own tales that they can judge at once."""
+def prepare(project: Project, setting: Setting) -> None:
+    """How the person is asked, and what they can judge at once."""
     with project.store() as store:
         if store.access.settings()[0] == 0:
             store.access.set_settings(
                 {
-                    "project": "Your taste", "question": "Which tale do you like best?", "consent": CONSENT,
-                    "practice": practice(world), "check_share": 0.0,
+                    "project": "Your taste", "question": setting.question, "consent": CONSENT,
+                    "practice": list(setting.practice), "check_share": 0.0,
                 }
             )  # fmt: skip
-            store.add_guideline(GUIDELINE)
-        known = [Prompt(content=content, domain="tales") for content in prompts]
-        store.add_prompts(known)
-        for prompt in known:
-            pair = [Response(prompt_id=prompt.id, text=world.tale(str(prompt.content), n), sample=n) for n in (1, 2)]
+            store.add_guideline(setting.guideline)
+        store.add_prompts(prompt for prompt, _ in setting.pairs)
+        for prompt, texts in setting.pairs:
+            pair = [Response(prompt_id=prompt.id, text=text, sample=n) for n, text in enumerate(texts, 1)]
             store.add_responses(pair)
             ids = tuple(response.id for response in pair)
             store.enqueue([QueueItem(prompt_id=prompt.id, response_ids=ids, priority=WARM_UP_FIRST, propensity=1.0)])
@@ -147,9 +169,9 @@ def leave_the_rest(project: Project) -> None:
 
 
 @contextmanager
-def seated(project: Project, world: TaleWorld, prompts: list[str], needed: int, seat: Seat) -> Iterator[Goal]:
+def seated(project: Project, setting: Setting, needed: int, seat: Seat) -> Iterator[Goal]:
     """The page is open, and shows what is said to the goal; at the end it says where the report lies."""
-    prepare(project, world, prompts)
+    prepare(project, setting)
     with project.store() as store:
         goal = Goal(needed, lambda: len(given(store)))
         with seat(project, goal):

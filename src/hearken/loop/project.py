@@ -36,6 +36,7 @@ from hearken.loop.rounds_options import LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, write_json
+from hearken.worlds.world import open_world
 
 if TYPE_CHECKING:
     from hearken.domains.text.sampling import Width
@@ -69,7 +70,7 @@ class ProjectConfig(Options):
     """The policy to begin with: a folder or a Hub name."""
     prompts: str = ""
     """File, folder or Hub name of the prompts."""
-    world: Literal["", "tales"] = ""
+    world: Literal["", "tales", "notes"] = ""
     """A built-in world that knows the true reward; empty for real use."""
     database: str = "feedback.db"
     """File in the project folder, or a PostgreSQL URL."""
@@ -395,10 +396,10 @@ class Project:
 
     def panel(self) -> Panel:
         """The simulated labelers of this project's world."""
-        from hearken.worlds.tales.world import TaleWorld
-
-        world = TaleWorld(self.config.seed)
-        return make_panel(world.utility, world.groups, seed=self.config.seed, reads=dialogue_text)
+        world = open_world(self.config.world, self.config.seed)
+        # Whoever reads short messages has no weakness for long ones.
+        leaning: dict[str, Any] = {"length": 0.0, "side": 0.4} if self.config.world == "notes" else {}
+        return make_panel(world.utility, world.groups, seed=self.config.seed, reads=dialogue_text, **leaning)
 
     def snapshot(
         self, split: str, *, kinds: Sequence[str] = ("comparison",), as_of: int | None = None,

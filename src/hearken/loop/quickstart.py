@@ -7,7 +7,7 @@ Every step leaves something finished on disk and is skipped when it is there, so
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -119,12 +119,12 @@ def quickstart(
     if seat is None or human.record(project) is not None:
         return _run(project, world, plan, fast, None)
     first = world.prompts(plan.judged + plan.warm_up)[plan.judged :]
-    with human.seated(project, world, first, plan.needed, seat) as goal:
+    with human.seated(project, human.tales(world, first), plan.needed, seat) as goal:
         return _run(project, world, plan, fast, goal)
 
 
 def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal | None) -> dict[str, Any]:
-    step = _steps(project, goal)
+    step = steps(project, goal, human.STEPS)
     with step("Tale world") if not _data_complete(project) else nullcontext():
         data = _write_data(project, world, plan)
     with step("Language model"):
@@ -171,7 +171,7 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
             project.train("ppo", "r01-ppo-without-ptx", start, **plan.ppo)
     with step("Evaluation"):
         found = _evaluate(project, world, plan, data, ppo.path)
-        yours = taste.summary(project, world) if plan.needed else {}
+        yours = taste.summary(project, taste.tales(world)) if plan.needed else {}
     with step("Card of the reward model"):
         if not (reward.path / CARD).exists():
             project_card(project)
@@ -180,13 +180,15 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
     return {**found["summary"], **yours, "seconds": seconds, "report": str(report)}
 
 
-def _steps(project: Project, goal: Goal | None) -> Callable[[str], AbstractContextManager[None]]:
-    """A step of the run: timed, and told to the person who waits."""
+def steps(
+    project: Project, goal: Goal | None, said: Mapping[str, str]
+) -> Callable[[str], AbstractContextManager[None]]:
+    """A step of the run: timed, and told in the words of ``said`` to the person who waits."""
 
     @contextmanager
     def step(name: str) -> Iterator[None]:
         if goal is not None:
-            goal.say(human.STEPS[name])
+            goal.say(said[name])
         with project.timed(name):
             yield
 
@@ -306,4 +308,4 @@ def _ordered(ranks: Sequence[int | None]) -> list[tuple[int, int]]:
     return [(i, j) for i, a in known for j, b in known if a < b]
 
 
-__all__ = ["FAST", "Plan", "ceiling", "in_person", "quickstart"]
+__all__ = ["FAST", "Plan", "ceiling", "in_person", "quickstart", "steps"]

@@ -29,10 +29,17 @@ from hearken.loop.measured import content_of, last_evaluation, newest, round_of,
 from hearken.loop.project import CONFIG, Project, ProjectConfig
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact
+from hearken.worlds.world import open_world
 
 SHOWN = 8  # pairs of responses side by side
 LOSSES = 2  # of those on which the policy lost most
 
+_WORLDS = {"tales": "the tale world", "notes": "the world of short messages"}
+_JUDGES = {
+    "judge": "independent judge", "labelers": "labelers' taste", "reward": "reward model",
+    "understood": "better understood", "complete": "more complete", "easy": "easier to read",
+}  # fmt: skip
+"""Whom `quickstart_notes` asks, in words."""
 _DONE = {
     "sft": "Learned to imitate its data",
     "reward": "Learned to predict the judgments",
@@ -120,7 +127,7 @@ def _about_the_judge(project: Project) -> list[str]:
 
 def _subtitle(project: Project, artifacts: Mapping[str, Artifact], *, evaluated: bool) -> str:
     if project.config.world:
-        about = "RLHF on the tale world"
+        about = f"RLHF on {_WORLDS[project.config.world]}"
     else:
         prompts = f" on {Path(project.config.prompts).name}" if project.config.prompts else ""
         about = f"RLHF of {Path(project.config.model).name}{prompts}"
@@ -152,6 +159,12 @@ def _policy(project: Project, found: dict[str, Any], name: str, artifacts: Mappi
     return page.Policy(
         name=name,
         by_group={g: reckoning.figure(w) for g, w in figures.get("win_rate_by_group", {}).items()},
+        by_judge={
+            _JUDGES.get(judge, judge): rate
+            for part in ("win_rates", "win_rates_by_reading")
+            for judge, won in (figures.get(part) or {}).items()
+            if (rate := reckoning.figure(won)) is not None
+        },
         method="best of n" if name.startswith("best-of-") else artifacts[name].kind if name in artifacts else "",
         round=round_of(name),
         ended=reckoning.figure(figures.get("eos_share")),
@@ -364,7 +377,7 @@ def _training(project: Project, artifacts: Mapping[str, Artifact]) -> list[page.
             continue
         rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         rollouts = artifact.path / "run" / "rollouts.jsonl"
-        if project.config.world == "tales" and rollouts.exists():
+        if project.config.world and rollouts.exists():
             golds = reckoning.remembered(
                 project,
                 f"gold-{name}",
@@ -383,9 +396,7 @@ def _training(project: Project, artifacts: Mapping[str, Artifact]) -> list[page.
 
 
 def _gold_by_step(project: Project, rollouts: Path) -> dict[str, float]:
-    from hearken.worlds.tales.world import TaleWorld
-
-    world = TaleWorld(project.config.seed)
+    world = open_world(project.config.world, project.config.seed)
     values: dict[str, list[float]] = {}
     with rollouts.open(encoding="utf-8") as file:
         for line in file:
@@ -443,6 +454,12 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reck
         fast = " --fast" if config.stages.get("ppo") == FAST.ppo else ""
         fast += " --human" if human.record(project) else ""
         return [f"hearken quickstart {folder} --seed {config.seed}{fast}"]
+    if config.world == "notes":
+        from hearken.loop.quickstart_notes import FAST as FEW
+
+        how = " --fast" if config.stages.get("rloo") == FEW.rloo else ""
+        how += " --human" if human.record(project) else ""
+        return [f"hearken quickstart {folder} --model {Path(config.model).name} --seed {config.seed}{how}"]
     where = f"-C {folder}"
     model, prompts = (recipes.relative(n, None) for n in (config.model, config.prompts or "prompts.jsonl"))
     first = [f"hearken init {folder} --model {model} --prompts {prompts} --seed {config.seed}"]

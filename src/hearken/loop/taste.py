@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hearken.evaluation.report import Liking, OwnTaste
+from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import Judgment
+from hearken.labelers.simulated import dialogue_text
 from hearken.loop import human
+from hearken.loop.measured import content_of
 from hearken.loop.project import Project
 from hearken.statistics.intervals import Interval, clustered_wilson
 from hearken.training.artifact import write_json
@@ -31,8 +35,27 @@ NAMES = {
 }  # fmt: skip
 """The traits of a tale, in words."""
 
-Pair = tuple[str, str, str]
+Pair = tuple[Content, str, str]
 """Prompt, the response that was preferred, the other one."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What can be told apart in the answers of one world."""
+
+    names: Mapping[str, str]
+    """The traits of an answer, in words."""
+    traits: Callable[[str, str], dict[str, float]]
+    """(prompt, answer) -> how much it has of each."""
+    gold: Callable[[str, str], float]
+    """What the simulated labelers find an answer worth."""
+    policies: tuple[str, str]
+    """Before and after."""
+
+
+def tales(world: TaleWorld) -> View:
+    """What can be told apart in tales."""
+    return View(NAMES, traits, world.gold, ("r00-sft", "r01-ppo"))
 
 
 def traits(prompt: str, text: str) -> dict[str, float]:
@@ -51,7 +74,7 @@ def preferred(project: Project) -> tuple[list[Pair], list[Pair]]:
         found: tuple[list[Pair], list[Pair]] = ([], [])
         for judgment in human.given(store):
             prompt = prompts[judgment.prompt_id]
-            rows = ((str(prompt.content), texts[a], texts[b]) for a, b in _ordered(judgment))
+            rows = ((prompt.content, texts[a], texts[b]) for a, b in _ordered(judgment))
             found[prompt.split == "validation"].extend(rows)
     return found
 
@@ -68,14 +91,14 @@ def share(pairs: Sequence[Pair], of: Callable[[Pair], float]) -> tuple[Interval 
     Returns:
         The share, None where no pair differs; and how many pairs differ.
     """
-    differing = [(pair[0], value) for pair in pairs if (value := of(pair)) != 0]
+    differing = [(content_key(pair[0]), value) for pair in pairs if (value := of(pair)) != 0]
     if not differing:
         return None, 0
     return clustered_wilson([float(v > 0) for _, v in differing], [p for p, _ in differing]), len(differing)
 
 
-def measure(project: Project, world: TaleWorld) -> OwnTaste:
-    """The person's taste, what the reward model makes of it, and what became of the tales."""
+def measure(project: Project, view: View) -> OwnTaste:
+    """The person's taste, what the reward model makes of it, and what became of the answers."""
     from hearken.evaluation.measure import Judge
 
     reward = project.artifact("r01-reward")
@@ -85,21 +108,21 @@ def measure(project: Project, world: TaleWorld) -> OwnTaste:
     training, held_out = preferred(project)
     scored = _Scored(judge, [*training, *held_out])
     agreement, count = share(held_out, scored.lead)
-    others, _ = share(held_out, lambda pair: world.gold(pair[0], pair[1]) - world.gold(pair[0], pair[2]))
+    others, _ = share(held_out, lambda pair: _lead(view.gold, pair))
     evaluation = json.loads((project.path / "evaluation.json").read_text("utf-8"))
-    tales = {name: evaluation["policies"][name]["responses"] for name in ("r00-sft", "r01-ppo")}
-    prompts = [str(prompt) for prompt in evaluation["prompts"]]
-    mean = {name: _means(prompts, texts) for name, texts in tales.items()}
+    answers = [evaluation["policies"][name]["responses"] for name in view.policies]
+    prompts = [content_of(prompt) for prompt in evaluation["prompts"]]
+    before, after = (_means(view, prompts, texts) for texts in answers)
     # What the reward model likes is read off tales that nobody judged.
-    fresh = [(p, a, b) for p, a, b in zip(prompts, *tales.values(), strict=True) if a != b]
+    fresh = [(p, a, b) for p, a, b in zip(prompts, *answers, strict=True) if a != b]
     judged = _Scored(judge, fresh)
     likes = [pair if judged.lead(pair) >= 0 else (pair[0], pair[2], pair[1]) for pair in fresh]
 
     likings = []
-    for trait, name in NAMES.items():
+    for trait, name in view.names.items():
 
         def more(pair: Pair, trait: str = trait) -> float:
-            return traits(pair[0], pair[1])[trait] - traits(pair[0], pair[2])[trait]
+            return _lead(lambda prompt, text: view.traits(prompt, text)[trait], pair)
 
         person, pairs = share([*training, *held_out], more)
         if person is None or pairs < FEW:
@@ -107,8 +130,7 @@ def measure(project: Project, world: TaleWorld) -> OwnTaste:
         learned, _ = share(likes, more)
         likings.append(
             Liking(
-                name=name, person=person, pairs=pairs, learned=learned, before=mean["r00-sft"][trait],
-                after=mean["r01-ppo"][trait],
+                name=name, person=person, pairs=pairs, learned=learned, before=before[trait], after=after[trait],
             )
         )  # fmt: skip
     likings.sort(key=lambda one: -abs(one.person.estimate - 0.5))  # type: ignore[union-attr]
@@ -122,7 +144,7 @@ class _Scored:
     """The reward model's scores of the responses of some pairs."""
 
     def __init__(self, judge: Any, pairs: Sequence[Pair]) -> None:
-        texts: dict[str, dict[str, None]] = {}
+        texts: dict[Content, dict[str, None]] = {}
         for prompt, a, b in pairs:
             texts.setdefault(prompt, {}).update({a: None, b: None})
         scores = judge(list(texts), [list(some) for some in texts.values()]) if texts else []
@@ -137,9 +159,15 @@ class _Scored:
         return self._of[pair[0], pair[1]] - self._of[pair[0], pair[2]]
 
 
-def _means(prompts: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
-    rows = [traits(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-    return {name: math.fsum(row[name] for row in rows) / len(rows) for name in NAMES}
+def _lead(of: Callable[[str, str], float], pair: Pair) -> float:
+    """By how much the first response of a pair has more of something."""
+    prompt = dialogue_text(pair[0])
+    return of(prompt, pair[1]) - of(prompt, pair[2])
+
+
+def _means(view: View, prompts: Sequence[Content], texts: Sequence[str]) -> dict[str, float]:
+    rows = [view.traits(dialogue_text(prompt), text) for prompt, text in zip(prompts, texts, strict=True)]
+    return {name: math.fsum(row[name] for row in rows) / len(rows) for name in view.names}
 
 
 def load(path: Path) -> OwnTaste | None:
@@ -148,11 +176,11 @@ def load(path: Path) -> OwnTaste | None:
     return OwnTaste.from_json(file.read_text("utf-8")) if file.exists() else None
 
 
-def summary(project: Project, world: TaleWorld) -> dict[str, Any]:
+def summary(project: Project, view: View) -> dict[str, Any]:
     """``human`` of the quickstart's summary; measured once, and kept for the report."""
     found = load(project.path)
     if found is None:
-        found = measure(project, world)
+        found = measure(project, view)
         write_json(project.path / "runs" / FILE, json.loads(found.to_json()))
     agreement: Any = found.agreement
     return {

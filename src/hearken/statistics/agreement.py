@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hearken.statistics.intervals import Interval, cluster_index, percentile, resampled_counts
+from hearken.statistics.intervals import Interval, cluster_index, percentile, resamples
 
 Level = Literal["nominal", "ordinal", "interval"]
 """How far apart two values are: all alike, by the ranks between them, by their difference."""
@@ -107,15 +107,16 @@ def krippendorff_alpha(
     owner = cluster_index(clusters, len(table))[shared]
     table, each = table[shared], each[shared]
     size = table.shape[1]
-    pairs = table[:, :, None] * (table[:, None, :] - np.eye(size)) / (each - 1)[:, None, None]
     _, owner = np.unique(owner, return_inverse=True)
-    by_cluster = np.zeros((int(owner.max()) + 1, size, size))
-    np.add.at(by_cluster, owner, pairs)
+    by_cluster = np.empty((int(owner.max()) + 1, size, size))
+    for c, k in np.ndindex(size, size):  # one cell at a time: all of all units would be V² times as large
+        by_cluster[:, c, k] = np.bincount(owner, table[:, c] * (table[:, k] - (c == k)) / (each - 1))
     worth = np.arange(size, dtype=np.float64) if values is None else np.asarray(values, dtype=np.float64)
     estimate = float(_alpha(by_cluster.sum(0)[None], level, worth)[0])
     if len(by_cluster) == 1:
         return Interval(estimate, math.nan, math.nan)
-    drawn = resampled_counts(len(by_cluster), n, seed) @ by_cluster.reshape(len(by_cluster), -1)
+    flat = by_cluster.reshape(len(by_cluster), -1)
+    drawn = np.concatenate([counts @ flat for counts in resamples(len(flat), n, seed)])
     return percentile(_alpha(drawn.reshape(n, size, size), level, worth), estimate, confidence)
 
 
@@ -169,5 +170,6 @@ def raw_agreement(
     estimate = float(same.sum() / all_pairs.sum())
     if len(same) == 1:
         return Interval(estimate, math.nan, math.nan)
-    drawn = resampled_counts(len(same), n, seed)
-    return percentile((drawn @ same) / (drawn @ all_pairs), estimate, confidence)
+    both = np.stack([same, all_pairs], axis=1)
+    drawn = np.concatenate([counts @ both for counts in resamples(len(same), n, seed)])
+    return percentile(drawn[:, 0] / drawn[:, 1], estimate, confidence)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
-from hearken.statistics.intervals import Interval, cluster_index, percentile, resampled_counts
+from hearken.statistics.intervals import Interval, cluster_index, percentile, resamples
 
-_CHUNK = 4_000_000  # rows times resamples held in memory at once
+_CHUNK = 500_000  # rows times resamples held in memory at once
 _STEPS, _LONGEST, _CLOSE = 100, 2.0, 1e-9  # of Newton's method: most, longest in log-odds, and when to stop
 
 
@@ -186,26 +187,36 @@ def leaderboard(
     number = {name: i for i, name in enumerate(names)}
     a, b = (np.array([number[name] for name in side]) for side in (first, second))
     base = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
-    rows = np.arange(len(y))
-    x = np.zeros((len(y), len(names) + (covariate is not None)))
-    x[rows, a] += 1
-    x[rows, b] -= 1
+    columns = [a, b, y] if covariate is None else [a, b, y, np.asarray(covariate, dtype=np.float64)]
+    # Comparisons that are alike are one row of the fit, which counts as often as there are of them.
+    alike, row = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+    row, rows = row.reshape(-1), np.arange(len(alike))
+    x = np.zeros((len(alike), len(names) + (covariate is not None)))
+    x[rows, alike[:, 0].astype(np.int64)] += 1
+    x[rows, alike[:, 1].astype(np.int64)] -= 1
     if covariate is not None:
-        x[:, -1] = np.asarray(covariate, dtype=np.float64)
+        x[:, -1] = alike[:, 3]
     owner = cluster_index(prompts, len(y))
-    estimate = fit_davidson(x, y, base[None], ridge)
+    estimate = fit_davidson(x, alike[:, 2], np.bincount(row, base)[None], ridge)
+    fits = estimate
     if (clusters := int(owner.max()) + 1) > 1:
-        drawn = resampled_counts(clusters, n, seed)[:, owner] * base
-        fits = np.concatenate([estimate, fit_davidson(x, y, drawn, ridge, estimate[0])])
-    else:
-        fits = estimate
+        share = csr_array((base, (row, owner)), shape=(len(alike), clusters))  # of each cluster in each row
+        fits = np.concatenate(
+            [
+                estimate,
+                *(
+                    fit_davidson(x, alike[:, 2], (share @ counts.T).T, ridge, estimate[0])
+                    for counts in resamples(clusters, n, seed)
+                ),
+            ]
+        )
     kept = np.delete(fits, len(names), axis=1) if covariate is not None else fits
     kept[:, :-1] -= kept[:, :-1].mean(1, keepdims=True)
     board = Leaderboard((), None, names, kept, confidence)
     table = outcome_table(y) * base[:, None]
     tally = np.zeros((len(names), 3))
-    np.add.at(tally, a, table)
-    np.add.at(tally, b, table[:, ::-1])
+    for place in range(3):
+        tally[:, place] = np.bincount(a, table[:, place], len(names)) + np.bincount(b, table[:, 2 - place], len(names))
     order = np.argsort(-kept[0, :-1], kind="stable")
     standings = tuple(
         Standing(

@@ -59,19 +59,23 @@ def dawid_skene(
         raise ValueError(f"judgments with values 0..{number_of_values - 1} are needed")
     count = int(unit.max()) + 1
     weight = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
-    truth = np.zeros((count, number_of_values))
-    np.add.at(truth, (unit, said), 1.0)
-    truth /= np.maximum(truth.sum(1, keepdims=True), 1)
-    shape = int(who.max()) + 1, number_of_values, number_of_values
+    every = range(number_of_values)
+    votes = np.bincount(unit * number_of_values + said, minlength=count * number_of_values).reshape(count, -1)
+    truth: NDArray[np.float64] = votes / np.maximum(votes.sum(1, keepdims=True), 1)
+    people = int(who.max()) + 1
+    cell, cells = who * number_of_values + said, people * number_of_values
     for _ in range(steps):
         prior = weight @ truth / weight.sum()
-        counts = np.full(shape, float(smoothing))
-        np.add.at(counts, (who, said), truth[unit] * weight[unit, None])
-        counts = counts.transpose(0, 2, 1)  # true, then said
+        expected = truth * weight[:, None]
+        counts = smoothing + np.stack(
+            [np.bincount(cell, expected[unit, true], cells).reshape(people, -1) for true in every], axis=1
+        )  # labeler, true, said
         confusion = counts / np.maximum(counts.sum(2, keepdims=True), 1e-300)
         with np.errstate(divide="ignore"):
-            log_truth = np.tile(np.log(prior), (count, 1))
-            np.add.at(log_truth, unit, np.log(confusion)[who, :, said])
+            said_by = np.maximum(np.log(confusion), -1e300)
+            log_truth = np.log(prior) + np.stack(
+                [np.bincount(unit, said_by[who, true, said], count) for true in every], axis=1
+            )
         log_truth = np.maximum(log_truth, -1e300)
         new = np.exp(log_truth - log_truth.max(1, keepdims=True))
         new /= new.sum(1, keepdims=True)

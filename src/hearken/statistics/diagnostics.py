@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hearken.statistics.intervals import Interval, cluster_index, clustered_wilson
 
@@ -33,7 +33,7 @@ def diagnose(
     outcomes: ArrayLike,
     first_length: ArrayLike,
     second_length: ArrayLike,
-    judgments: Sequence[Hashable] | None = None,
+    judgments: Sequence[Hashable] | NDArray[np.generic] | None = None,
     level: float = 0.95,
 ) -> LabelerDiagnostics:
     """Diagnostics of pairs in the order they were shown; pairs of one ranking are one cluster.

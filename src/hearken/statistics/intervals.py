@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _CHUNK = 4_000_000  # draws held in memory at once
+_MANY = 5_000  # clusters from which on they are drawn one by one
 
 
 class Interval(NamedTuple):
@@ -178,6 +179,9 @@ def cluster_index(clusters: Sequence[Hashable] | NDArray[np.generic] | None, row
         return np.arange(rows)
     if len(clusters) != rows:
         raise ValueError(f"{rows} values but {len(clusters)} clusters")
+    if isinstance(clusters, np.ndarray) and clusters.dtype.kind in "iu":
+        _, first, found = np.unique(clusters, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[found]
     number: dict[Hashable, int] = {}
     return np.array([number.setdefault(cluster, len(number)) for cluster in clusters], dtype=np.int64)
 
@@ -187,8 +191,21 @@ def resampled_counts(clusters: int, n: int, seed: int = 0) -> NDArray[np.float64
 
     For statistics that are functions of weighted sums over clusters, and so need no copy of any row.
     """
+    return np.concatenate(list(resamples(clusters, n, seed)))
+
+
+def resamples(clusters: int, n: int, seed: int = 0) -> Iterator[NDArray[np.float64]]:
+    """The rows of `resampled_counts`, some at a time, so that memory does not grow with their product."""
     random = np.random.default_rng(seed)
-    return random.multinomial(clusters, np.full(clusters, 1 / clusters), size=n).astype(np.float64)
+    step = max(1, _CHUNK // (8 * clusters))
+    for start in range(0, n, step):
+        rows = min(step, n - start)
+        if clusters <= _MANY:
+            found = random.multinomial(clusters, np.full(clusters, 1 / clusters), size=rows)
+        else:  # the same distribution, a tenth of the time: a multinomial number is a chain of binomial ones
+            draws = (random.integers(clusters, size=clusters) for _ in range(rows))
+            found = np.stack([np.bincount(draw, minlength=clusters) for draw in draws])
+        yield found.astype(np.float64)
 
 
 def percentile(draws: NDArray[np.float64], estimate: float, level: float = 0.95) -> Interval:

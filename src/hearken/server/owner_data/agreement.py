@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import numpy as np
 
-from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, RatingPayload, Response, ThumbPayload
-from hearken.server.owner_data.book import LENGTH_GAPS, Book, Pair, pairs_of
-from hearken.statistics.agreement import Level, cohen_kappa, krippendorff_alpha, raw_agreement, value_counts
-from hearken.statistics.intervals import Interval
+from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, Response
+from hearken.feedback.store import FeedbackStore
+from hearken.server.owner_data.book import (
+    ADJUDICATION,
+    KINDS,
+    LENGTH_GAPS,
+    THUMB,
+    Book,
+    Bools,
+    Ints,
+    Rows,
+    verdicts,
+)
+from hearken.statistics.agreement import cohen_kappa, krippendorff_alpha, raw_agreement, value_counts
+from hearken.statistics.intervals import Interval, cluster_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,149 +91,169 @@ class AgreementPage:
         return next((kind for kind in self.kinds if kind.units), None)
 
 
-ADJUDICATION = "adjudication"
-"""Tag of the owner's own judgment on an item on which labelers disagree."""
-
-
-def agreement_page(book: Book, limit: int = 50) -> AgreementPage:
+def agreement_page(book: Book, store: FeedbackStore, limit: int = 50) -> AgreementPage:
     """Agreement beyond chance, and what is disputed. Adjudications are no labeler's opinion and stay out.
 
     Args:
         book: the judgments.
+        store: where the texts of disputed items are.
         limit: how many disputed items at most, the most disputed first.
     """
-    pairs = [pair for pair in book.fair_pairs if ADJUDICATION not in pair.tags]
-    kinds = [_pair_agreement("comparisons", pairs)] if pairs else []
-    kinds += _other_agreement(book)
-    tags: dict[str, list[Pair]] = defaultdict(list)
-    marked: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for pair in pairs:
-        marked[pair.unit] |= set(pair.tags) | set(_prompt_tags(book.prompts.get(pair.prompt_id)))
-    for pair in pairs:
-        for tag in marked[pair.unit]:
-            tags[tag].append(pair)
-    gaps: dict[str, list[Pair]] = {name: [] for name, _ in LENGTH_GAPS}
-    for pair in pairs:
-        gaps[book.length_gap(pair)].append(pair)
-    by_tag = [_pair_agreement(tag, found) for tag, found in tags.items()]
-    units = Counter(pair.unit for pair in pairs)
+    pairs = book.fair(book.opinions)
+    unit = book.unit(pairs)
+    tags = [(tag, _pair_agreement(book, tag, pairs[rows])) for tag, rows in _by_tag(book, pairs, unit)]
+    gap = book.length_gap(pairs)
+    gaps = [_pair_agreement(book, name, pairs[gap == number]) for number, (name, _) in enumerate(LENGTH_GAPS)]
     return AgreementPage(
-        kinds=kinds,
-        by_tag=sorted((one for one in by_tag if one.units), key=lambda one: -one.units)[:12],
-        by_length_gap=[one for one in (_pair_agreement(name, found) for name, found in gaps.items()) if one.units],
-        kappas=_kappas(book, pairs),
-        single=sum(count == 1 for count in units.values()),
-        disagreements=_disagreements(book, limit),
+        kinds=([_pair_agreement(book, "comparisons", pairs)] if len(pairs) else []) + _other_agreement(book),
+        by_tag=[one for _, one in sorted(tags, key=lambda named: (-named[1].units, named[0])) if one.units][:12],
+        by_length_gap=[one for one in gaps if one.units],
+        kappas=_kappas(book, pairs, unit),
+        single=int((np.unique(unit, return_counts=True)[1] == 1).sum()),
+        disagreements=_disagreements(book, store, limit),
     )
 
 
-def _prompt_tags(prompt: Prompt | None) -> Iterable[str]:
-    """What the prompt's own metadata says it is about."""
-    found = prompt.metadata.get("tags", prompt.metadata.get("category", ())) if prompt else ()
-    return [found] if isinstance(found, str) else [str(tag) for tag in found] if isinstance(found, list) else ()
+def _by_tag(book: Book, pairs: Rows, unit: Ints) -> Iterator[tuple[str, Bools]]:
+    """The pairs that belong to each tag: all of a unit of which a judgment or the prompt has it."""
+    prompt = book.prompt(pairs)
+    for number, tag in enumerate(book.tags):
+        said, about = (m["of"][m["tag"] == number] for m in (book.judgment_marks, book.prompt_marks))
+        marked = np.isin(pairs["judgment"], said) | np.isin(prompt, about)
+        if marked.any():
+            yield tag, np.isin(unit, unit[marked])
 
 
-def _pair_agreement(name: str, pairs: Sequence[Pair]) -> Agreement:
+def _pair_agreement(book: Book, name: str, pairs: Rows) -> Agreement:
     """Of comparisons: lost, tied, won, in order. Labelers do not know which response counts as the first, so each
     pair enters both ways round, and chance is the same for both sides.
     """
-    index: dict[tuple[str, str], int] = {}
-    prompts: list[str] = []
-    for pair in pairs:
-        if pair.unit not in index:
-            index[pair.unit] = len(index)
-            prompts.append(pair.prompt_id)
-    value = np.array([0 if p.outcome < 0.5 else 1 if p.outcome == 0.5 else 2 for p in pairs], dtype=np.int64)
-    counts = value_counts([index[pair.unit] for pair in pairs], value, 3)
+    unit = cluster_index(book.unit(pairs), len(pairs))
+    prompts = np.empty(int(unit.max(initial=-1)) + 1, dtype=np.int64)
+    prompts[unit] = book.prompt(pairs)
+    counts = value_counts(unit, verdicts(pairs), 3)
     judged = counts.sum(1)
     both = np.concatenate([counts, counts[:, ::-1]])
     return Agreement(
         name=name,
         units=int((judged >= 2).sum()),
         judgments=int(judged[judged >= 2].sum()),
-        alpha=krippendorff_alpha(both, "ordinal", [*prompts, *prompts], n=1000),
+        alpha=krippendorff_alpha(both, "ordinal", np.concatenate([prompts, prompts]), n=1000),
         raw=raw_agreement(counts, prompts, n=1000),
     )
 
 
 def _other_agreement(book: Book) -> list[Agreement]:
-    rows: dict[tuple[str, Level], list[tuple[str, str, float]]] = defaultdict(list)
-    for judgment in book.work:
-        match judgment.payload:
-            case ThumbPayload() as said:
-                rows["thumbs", "nominal"].append((judgment.prompt_id, said.response_id, float(said.label)))
-            case RatingPayload() as said:
-                for name, value in said.ratings.items():
-                    rows[f"rating: {name}", "ordinal"].append((judgment.prompt_id, said.response_id, value))
+    """Of thumbs and ratings, in the order in which they were first given."""
+    scores = book.scores[book.work[book.scores["judgment"]]]
     found = []
-    for (name, level), said_of in rows.items():
-        units = {response: i for i, response in enumerate(dict.fromkeys(response for _, response, _ in said_of))}
-        values = {value: i for i, value in enumerate(sorted({value for _, _, value in said_of}))}
-        prompt_of = {response: prompt for prompt, response, _ in said_of}
-        counts = value_counts([units[r] for _, r, _ in said_of], [values[v] for _, _, v in said_of], len(values))
-        prompts = [prompt_of[response] for response in units]
+    for number in dict.fromkeys(scores["scale"].tolist()):
+        rows = scores[scores["scale"] == number]
+        name = book.scales[number]
+        unit = cluster_index(rows["response"], len(rows))
+        prompts = np.empty(int(unit.max()) + 1, dtype=np.int64)
+        prompts[unit] = book.responses["prompt"][rows["response"]]
+        values, value = np.unique(rows["value"], return_inverse=True)
+        counts = value_counts(unit, value, len(values))
         judged = counts.sum(1)
         found.append(
             Agreement(
                 name=name,
                 units=int((judged >= 2).sum()),
                 judgments=int(judged[judged >= 2].sum()),
-                alpha=krippendorff_alpha(counts, level, prompts, n=1000),
+                alpha=krippendorff_alpha(counts, "nominal" if name == THUMB else "ordinal", prompts, n=1000),
                 raw=raw_agreement(counts, prompts, n=1000),
             )
         )
     return found
 
 
-def _kappas(book: Book, pairs: Sequence[Pair], least: int = 5) -> list[Kappa]:
-    said: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
-    for pair in pairs:
-        said[pair.labeler_id][pair.unit] = pair.outcome
+def _kappas(book: Book, pairs: Rows, unit: Ints, least: int = 5) -> list[Kappa]:
+    said = book.labeler(pairs)
+    seen = list(dict.fromkeys(said.tolist()))
+    people = sorted(seen, key=lambda number: book.labeler_name(book.people[number]))
+    rank = np.zeros(len(book.people), dtype=np.int64)
+    rank[people] = np.arange(len(people))
+    # Of several judgments of one labeler on one unit the last counts.
+    _, last = np.unique(np.stack([unit, rank[said]], axis=1)[::-1], axis=0, return_index=True)
+    rows = len(pairs) - 1 - last
+    unit, who, outcome = unit[rows], rank[said[rows]], pairs["outcome"][rows]
+    _, start, size = np.unique(unit, return_index=True, return_counts=True)
+    parts = []
+    for count in np.unique(size[size >= 2]):
+        members = start[size == count][:, None] + np.arange(count)
+        i, j = np.triu_indices(count, 1)
+        parts.append(np.stack([members[:, i].ravel(), members[:, j].ravel()]))
+    if not parts:
+        return []
+    one, other = np.concatenate(parts, axis=1)
+    key = who[one] * len(people) + who[other]
+    order = np.argsort(key, kind="stable")
+    keys, begin, shared = np.unique(key[order], return_index=True, return_counts=True)
     found = []
-    for one, other in itertools.combinations(sorted(said, key=book.labeler_name), 2):
-        shared = sorted(said[one].keys() & said[other].keys())
-        if len(shared) < least:
+    for pair, at, count in zip(keys.tolist(), begin.tolist(), shared.tolist(), strict=True):
+        if count < least:
             continue
-        a, b = ([said[who][unit] for unit in shared] for who in (one, other))
+        both = order[at : at + count]
+        a, b = outcome[one[both]], outcome[other[both]]
         # Both ways round, as for α.
-        kappa = cohen_kappa([*a, *(1 - v for v in a)], [*b, *(1 - v for v in b)])
-        raw = fmean(x == y for x, y in zip(a, b, strict=True))
-        found.append(Kappa(book.labeler_name(one), book.labeler_name(other), len(shared), kappa, raw))
+        kappa = cohen_kappa([*a.tolist(), *(1 - a).tolist()], [*b.tolist(), *(1 - b).tolist()])
+        first, second = (book.labeler_name(book.people[people[number]]) for number in divmod(pair, len(people)))
+        found.append(Kappa(first, second, count, kappa, float(np.mean(a == b))))
     return sorted(found, key=lambda one: -one.units)
 
 
-def _disagreements(book: Book, limit: int) -> list[Disagreement]:
-    by_item: dict[str, list[Judgment]] = defaultdict(list)
-    for judgment in book.work:
-        if judgment.item_id and isinstance(judgment.payload, ComparisonPayload):
-            by_item[judgment.item_id].append(judgment)
+def _disagreements(book: Book, store: FeedbackStore, limit: int) -> list[Disagreement]:
+    """Items on which labelers contradict each other: undecided ones first, then the most disputed."""
+    pairs = book.opinions
+    item = book.judgments["item"][pairs["judgment"]]
+    pairs, item = pairs[item > 0], item[item > 0]
+    if not len(pairs):
+        return []
+    # Of each item's units: how many pairs of judgments there are, how many of them are the same, and the extremes.
+    groups, group = np.unique(np.stack([item, book.unit(pairs)], axis=1), axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    judged = np.bincount(group)
+    value = np.unique(pairs["outcome"], return_inverse=True)[1]
+    cells, alike = np.unique(np.stack([group, value], axis=1), axis=0, return_counts=True)
+    same = np.bincount(cells[:, 0], alike * (alike - 1) / 2, len(groups))
+    high, low = np.full(len(groups), -1.0), np.full(len(groups), 2.0)
+    np.maximum.at(high, group, pairs["outcome"])
+    np.minimum.at(low, group, pairs["outcome"])
+    items, of = np.unique(groups[:, 0], return_inverse=True)
+    every = np.bincount(of, judged * (judged - 1) / 2)
+    contradict = np.bincount(of, (high > 0.5) & (low < 0.5)) > 0
+    split = 1 - np.bincount(of, same) / np.maximum(every, 1)
+    work = book.judgments[book.work & (book.judgments["kind"] == KINDS.index("comparison"))]
+    settled = np.isin(items, work["item"][work["settles"]])
+    asked, first = np.unique(work["item"], return_index=True)
+    since = first[np.searchsorted(asked, items)]
+    order = np.lexsort((since, -split, settled))
+    chosen = order[contradict[order]][:limit]
+    return _told(book, store, items[chosen].tolist(), split[chosen].tolist(), settled[chosen].tolist())
+
+
+def _told(
+    book: Book, store: FeedbackStore, numbers: list[int], splits: list[float], settled: list[bool]
+) -> list[Disagreement]:
+    """Disputed items with their texts; those that were erased in the meantime are left out."""
+    items = store.items_by_number(numbers)
+    responses = store.responses_by_id(response for item in items.values() for response in item.response_ids)
+    prompts = store.prompts_by_id(item.prompt_id for item in items.values())
+    judgments = store.judgments_of_items(item.id for item in items.values())
     found = []
-    for item_id, judgments in by_item.items():
-        opinions = [j for j in judgments if ADJUDICATION not in j.tags]
-        item = book.items.get(item_id)
-        if item is None or len(opinions) < 2 or item.prompt_id not in book.prompts:
+    for number, split, adjudicated in zip(numbers, splits, settled, strict=True):
+        item = items[number]
+        if item.prompt_id not in prompts or not responses.keys() >= set(item.response_ids):
             continue
-        outcomes: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for pair in (pair for judgment in opinions for pair in pairs_of(judgment)):
-            outcomes[pair.unit].append(pair.outcome)
-        differ = [a != b for said in outcomes.values() for a, b in itertools.combinations(said, 2)]
-        contradict = any(max(said) > 0.5 > min(said) for said in outcomes.values())
-        if not contradict or any(response not in book.responses for response in item.response_ids):
-            continue
-        found.append(
-            Disagreement(
-                item_id=item_id,
-                prompt=book.prompts[item.prompt_id],
-                responses=tuple(book.responses[response] for response in item.response_ids),
-                voices=tuple(
-                    Voice(book.labeler_name(j.labeler_id), verdict(j, item.response_ids), j.tags, j.seconds)
-                    for j in opinions
-                ),
-                split=fmean(differ),
-                adjudicated=len(opinions) < len(judgments),
-            )
+        voices = tuple(
+            Voice(book.labeler_name(j.labeler_id), verdict(j, item.response_ids), j.tags, j.seconds)
+            for j in judgments.get(item.id, ())
+            if j.kind == "comparison" and ADJUDICATION not in j.tags
         )
-    return sorted(found, key=lambda one: (one.adjudicated, -one.split))[:limit]
+        shown = tuple(responses[response] for response in item.response_ids)
+        found.append(Disagreement(item.id, prompts[item.prompt_id], shown, voices, split, adjudicated))
+    return found
 
 
 def verdict(judgment: Judgment, response_ids: Sequence[str]) -> str:

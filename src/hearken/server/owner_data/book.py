@@ -1,16 +1,28 @@
-"""The store in memory, and the pairs that its judgments compare."""
+"""What the owner's pages are computed from: the judgments as arrays, brought up to date with the new ones only.
+
+200,000 responses and 300,000 judgments take some tens of megabytes so; as records they take gigabytes. Texts stay in
+the database: pages that show some read those few.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Annotated, Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
+
+from hearken.feedback.checks import agrees
+from hearken.feedback.figures import State, judgments_between, prompts_between, responses_between, state_of
 from hearken.feedback.queue import FILLS_NO_SLOT
-from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response, utc_now
+from hearken.feedback.records import Labeler, Payload, utc_now
 from hearken.feedback.store import FeedbackStore
 
 BREAK_SECONDS = 600.0
@@ -19,112 +31,343 @@ BREAK_SECONDS = 600.0
 LENGTH_GAPS = (("within 10 %", 0.10), ("10 to 50 %", 0.50), ("over 50 %", math.inf))
 """Classes of pairs by how much longer the longer response is, in words."""
 
+ADJUDICATION = "adjudication"
+"""Tag of the owner's own judgment on an item on which labelers disagree."""
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two responses that one judgment compares, in the order of their ids: the same for every labeler."""
+KINDS = (
+    "comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag", "skip", "flag", "withdrawal",
+    "erased",
+)  # fmt: skip
+"""Kinds of judgment by number."""
 
-    prompt_id: str
-    a: str
-    b: str
-    outcome: float
-    """Of ``a``: 1 preferred, 0.5 tied, 0 not preferred."""
-    labeler_id: str
-    judgment_id: str
-    item_id: str | None
-    a_first: bool | None
-    """Whether ``a`` was shown before ``b``; None where the order was not stored."""
-    tags: tuple[str, ...] = ()
+THUMB = "thumbs"
+"""The scale of thumbs, beside those of ratings."""
 
-    @property
-    def unit(self) -> tuple[str, str]:
-        """What several labelers may have judged."""
-        return self.a, self.b
+Rows: TypeAlias = NDArray[np.void]
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+RESPONSES = np.dtype([("seq", "i8"), ("prompt", "i8"), ("policy", "i4"), ("words", "i4")])
+"""``seq`` and ``prompt``: their numbers in the database; ``policy``: its place in `Book.policies`, -1 for none."""
+JUDGMENTS = np.dtype(
+    [
+        ("seq", "i8"), ("created", "i8"), ("seconds", "f8"), ("item", "i8"), ("repeats", "i8"), ("guideline", "i4"),
+        ("labeler", "i4"), ("kind", "i1"), ("check", "?"), ("uniform", "?"), ("gold", "i1"), ("settles", "?"),
+        ("live", "?"),
+    ]
+)  # fmt: skip
+"""``created``: microseconds since 1970; ``item``, and ``repeats`` (the item it asks again): numbers in the database, 0
+for none; ``labeler``: place in `Book.people`; ``check``: answers a gold or repeated item; ``uniform``: not actively
+selected; ``gold``: 1 answered as expected, 0 not, -1 no gold item; ``settles``: an adjudication."""
+PAIRS = np.dtype([("judgment", "i4"), ("a", "i4"), ("b", "i4"), ("outcome", "f8"), ("first", "i1")])
+"""Two responses that one judgment compares, in the order of their ids: the same for every labeler. All are places, in
+`Book.judgments` and `Book.responses`; ``outcome`` of ``a``: 1 preferred, 0.5 tied, 0 not; ``first``: whether ``a`` was
+shown before ``b``, -1 where the order was not stored."""
+SCORES = np.dtype([("judgment", "i4"), ("response", "i4"), ("scale", "i4"), ("value", "f8"), ("share", "f8")])
+"""Ratings and thumbs; ``scale``: place in `Book.scales`; ``share``: the value on a scale from 0 to 1."""
+MARKS = np.dtype([("of", "i8"), ("tag", "i4")])
+"""Tags, of judgments (by place) or prompts (by number); ``tag``: place in `Book.tags`."""
 
 
-def pairs_of(judgment: Judgment) -> Iterator[Pair]:
-    """The pairs that a comparison ranks."""
-    said = judgment.payload
-    if not isinstance(said, ComparisonPayload):
-        return
-    place = {index: at for at, index in enumerate(judgment.order or ())}
-    for i, j in itertools.combinations(range(len(said.response_ids)), 2):
-        first, second = said.ranks[i], said.ranks[j]
-        if first is None or second is None:
-            continue
-        outcome = said.share if said.share is not None else (0.5 if first == second else float(first < second))
-        if said.response_ids[i] > said.response_ids[j]:
+@dataclass
+class Names:
+    """Names by number, in the order in which they were first seen."""
+
+    known: list[str] = field(default_factory=list)
+    _number: dict[str, int] = field(default_factory=dict)
+
+    def number(self, name: str) -> int:
+        """Its number, a new one where it is new."""
+        found = self._number.setdefault(name, len(self._number))
+        if found == len(self.known):
+            self.known.append(name)
+        return found
+
+
+def compared(
+    response_ids: Sequence[str], ranks: Sequence[int | None], share: float | None, order: Sequence[int] | None
+) -> Iterator[tuple[str, str, float, int]]:
+    """The pairs that a comparison ranks: (a, b, outcome, first) as in `PAIRS`, with the ids of a and b."""
+    place = {index: at for at, index in enumerate(order)} if order else {}
+    ranked = [index for index, rank in enumerate(ranks) if rank is not None]
+    for i, j in itertools.combinations(ranked, 2):
+        one, other = ranks[i], ranks[j]
+        outcome = share if share is not None else (0.5 if one == other else float(one < other))  # type: ignore[operator]
+        if response_ids[i] > response_ids[j]:
             i, j, outcome = j, i, 1 - outcome
-        shown = place[i] < place[j] if i in place and j in place else None
-        yield Pair(
-            judgment.prompt_id, said.response_ids[i], said.response_ids[j], outcome, judgment.labeler_id, judgment.id,
-            judgment.item_id, shown, judgment.tags,
-        )  # fmt: skip
+        first = int(place[i] < place[j]) if i in place and j in place else -1
+        yield response_ids[i], response_ids[j], outcome, first
+
+
+def microseconds(time: datetime) -> int:
+    """Since 1970."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(microseconds: int) -> datetime:
+    """The time so long after 1970, in UTC."""
+    return _EPOCH + timedelta(microseconds=int(microseconds))
+
+
+def verdicts(pairs: Rows) -> Ints:
+    """(N,) of pairs: 0 lost, 1 tied, 2 won."""
+    return np.sign(pairs["outcome"] - 0.5).astype(np.int64) + 1
 
 
 @dataclass(frozen=True)
 class Book:
-    """The store as of one judgment, in memory."""
+    """The store as of one judgment, without texts. Only judgments in force count (`live`)."""
 
-    prompts: dict[str, Prompt]
-    responses: dict[str, Response]
-    labelers: dict[str, Labeler]
-    items: dict[str, QueueItem]
-    judgments: tuple[Judgment, ...]
-    """In force, in the order they were stored; answers to gold and repeated items too."""
     now: datetime
     name: str = ""
+    labelers: Mapping[str, Labeler] = field(default_factory=dict)
+    responses: Rows = field(default_factory=lambda: np.empty(0, RESPONSES))
+    judgments: Rows = field(default_factory=lambda: np.empty(0, JUDGMENTS))
+    pairs: Rows = field(default_factory=lambda: np.empty(0, PAIRS))
+    scores: Rows = field(default_factory=lambda: np.empty(0, SCORES))
+    judgment_marks: Rows = field(default_factory=lambda: np.empty(0, MARKS))
+    prompt_marks: Rows = field(default_factory=lambda: np.empty(0, MARKS))
+    state: State = (0, 0, 0, 0)
+    """What `state_of` said of the store."""
+    _place: dict[str, int] = field(default_factory=dict)
+    _policies: Names = field(default_factory=Names)
+    _people: Names = field(default_factory=Names)
+    _scales: Names = field(default_factory=Names)
+    _tags: Names = field(default_factory=Names)
 
     @classmethod
-    def load(cls, store: FeedbackStore, round: int | None = None, now: datetime | None = None) -> Book:
-        """Read everything that is in force, of one round or of all."""
-        return cls(
-            prompts={prompt.id: prompt for prompt in store.prompts()},
-            responses={response.id: response for response in store.responses()},
-            labelers={labeler.id: labeler for labeler in store.labelers()},
-            items={item.id: item for item in store.items(round=round)},
-            judgments=tuple(store.judgments(round=round, checks=None)),
-            now=now or utc_now(),
-            name=store.name,
-        )
+    def load(cls, store: FeedbackStore, now: datetime | None = None) -> Book:
+        """Read everything that is in force."""
+        return cls(now or utc_now()).updated(store, now)
 
-    def is_check(self, judgment: Judgment) -> bool:
-        """Whether it answers a gold or repeated item, and so measures the labeler only."""
-        item = self.items.get(judgment.item_id or "")
-        return item is not None and (item.is_gold or item.repeat_of is not None)
+    def updated(self, store: FeedbackStore, now: datetime | None = None, say: Callable[[int], object] = int) -> Book:
+        """The book as of now: what is new is read. After an erasure all is read again. The old one stays as it is.
 
-    def is_uniform(self, item_id: str | None) -> bool:
-        """Whether the item was chosen uniformly at random (or there is none: judgments from files)."""
-        item = self.items.get(item_id or "")
-        return item is None or item.selection == "uniform"
+        Args:
+            store: the one that this book is of.
+            now: the time; by default the store's.
+            say: called with the number of the judgment that was read last.
+        """
+        now, state = now or utc_now(), state_of(store)
+        labelers = {labeler.id: labeler for labeler in store.labelers()}
+        if state == self.state:
+            return replace(self, now=now, labelers=labelers, name=store.name)
+        if self.state[0] and (state[0] < self.state[0] or state[3] != self.state[3]):
+            return Book(now).updated(store, now, say)
+        try:
+            return _Reader(self, store, say).read(now, labelers, state)
+        except KeyError:  # PostgreSQL: a response whose number is lower was committed later than others were read
+            if not self.state[0]:
+                raise
+            return Book(now).updated(store, now, say)
 
-    @cached_property
-    def work(self) -> tuple[Judgment, ...]:
-        """Judgments that are data: no checks, no skips or flags."""
-        return tuple(j for j in self.judgments if j.kind not in FILLS_NO_SLOT and not self.is_check(j))
+    # -- what the numbers stand for ------------------------------------------------------------------------------
 
-    @cached_property
-    def pairs(self) -> tuple[Pair, ...]:
-        """Compared pairs of all judgments that are data."""
-        return tuple(pair for judgment in self.work for pair in pairs_of(judgment))
+    @property
+    def as_of(self) -> int:
+        """The number of the newest judgment."""
+        return self.state[0]
 
-    @cached_property
-    def fair_pairs(self) -> tuple[Pair, ...]:
-        """Those of items that were chosen uniformly at random."""
-        return tuple(pair for pair in self.pairs if self.is_uniform(pair.item_id))
+    @property
+    def policies(self) -> list[str]:
+        """By number, in the order of their first responses."""
+        return self._policies.known
 
-    @cached_property
-    def words(self) -> dict[str, int]:
-        """Length of each response in words."""
-        return {response.id: len(response.text.split()) for response in self.responses.values()}
+    @property
+    def people(self) -> list[str]:
+        """Ids of labelers by number, in the order of their first judgments; erased ones too."""
+        return self._people.known
+
+    @property
+    def scales(self) -> list[str]:
+        """`THUMB` and the names of ratings, by number."""
+        return self._scales.known
+
+    @property
+    def tags(self) -> list[str]:
+        """Tags of judgments and prompts by number."""
+        return self._tags.known
 
     def labeler_name(self, labeler_id: str) -> str:
         """A labeler's name; "erased" where there is none any more."""
         labeler = self.labelers.get(labeler_id)
         return labeler.name if labeler else "erased"
 
-    def length_gap(self, pair: Pair) -> str:
-        """The pair's class of `LENGTH_GAPS`."""
-        long, short = sorted((self.words.get(pair.a, 0), self.words.get(pair.b, 0)), reverse=True)
-        gap = math.inf if short == 0 < long else (long - short) / max(short, 1)
-        return next(name for name, limit in LENGTH_GAPS if gap <= limit)
+    # -- which of them count -------------------------------------------------------------------------------------
+
+    @cached_property
+    def fills(self) -> Bools:
+        """(J,) whether a judgment is in force and says something: no skip, no flag."""
+        silent = [KINDS.index(kind) for kind in FILLS_NO_SLOT]
+        found: Bools = self.judgments["live"] & ~np.isin(self.judgments["kind"], silent)
+        return found
+
+    @cached_property
+    def work(self) -> Bools:
+        """(J,) whether a judgment is data: `fills`, and answers no gold or repeated item, which measure the labeler."""
+        found: Bools = self.fills & ~self.judgments["check"]
+        return found
+
+    @cached_property
+    def work_pairs(self) -> Rows:
+        """Compared pairs of all judgments that are data."""
+        found: Rows = self.pairs[self.work[self.pairs["judgment"]]]
+        return found
+
+    @cached_property
+    def opinions(self) -> Rows:
+        """Those of labelers: adjudications left out."""
+        found: Rows = self.work_pairs[~self.judgments["settles"][self.work_pairs["judgment"]]]
+        return found
+
+    def fair(self, pairs: Rows) -> Rows:
+        """Those of items that were chosen uniformly at random (or of none: judgments from files)."""
+        found: Rows = pairs[self.judgments["uniform"][pairs["judgment"]]]
+        return found
+
+    def unit(self, pairs: Rows) -> Ints:
+        """(N,) a number for the two responses: what several labelers may have judged."""
+        found: Ints = pairs["a"].astype(np.int64) * len(self.responses) + pairs["b"]
+        return found
+
+    def prompt(self, pairs: Rows) -> Ints:
+        """(N,) number of the prompt."""
+        found: Ints = self.responses["prompt"][pairs["a"]]
+        return found
+
+    def labeler(self, rows: Rows) -> Ints:
+        """(N,) who said it, of pairs or scores."""
+        found: Ints = self.judgments["labeler"][rows["judgment"]].astype(np.int64)
+        return found
+
+    def by_labeler(self, judgments: NDArray[np.integer[Any]]) -> dict[str, Ints]:
+        """Which of the judgments at these places are each labeler's, in the order of their first ones."""
+        who = self.judgments["labeler"][judgments]
+        order = np.argsort(who, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(who[order])) + 1) if len(who) else []
+        return {self.people[who[part[0]]]: part for part in sorted(parts, key=lambda part: int(part[0]))}
+
+    def words(self, places: NDArray[np.integer[Any]]) -> Ints:
+        """(N,) length in words of the responses at these places."""
+        found: Ints = self.responses["words"][places].astype(np.int64)
+        return found
+
+    def length_gap(self, pairs: Rows) -> Ints:
+        """(N,) the pair's class of `LENGTH_GAPS`."""
+        one, other = self.words(pairs["a"]), self.words(pairs["b"])
+        long, short = np.maximum(one, other), np.minimum(one, other)
+        gap = np.where((short == 0) & (long > 0), np.inf, (long - short) / np.maximum(short, 1))
+        return np.searchsorted([limit for _, limit in LENGTH_GAPS], gap, side="left")
+
+
+class _Reader:
+    """Reads what a book does not have yet."""
+
+    def __init__(self, book: Book, store: FeedbackStore, say: Callable[[int], object]) -> None:
+        self._book, self._store, self._say = book, store, say
+        self._new: dict[str, list[Rows]] = {
+            name: [getattr(book, name)]
+            for name in ("responses", "judgments", "pairs", "scores", "judgment_marks", "prompt_marks")
+        }
+        self._count, self._responses_read = len(book.judgments), len(book.responses)
+
+    def read(self, now: datetime, labelers: Mapping[str, Labeler], state: State) -> Book:
+        """The book with everything up to ``state``, which was read before."""
+        book, (newest, responses, prompts, _) = self._book, state
+        for batch in prompts_between(self._store, book.state[2], prompts):
+            marks = [(seq, book._tags.number(tag)) for seq, metadata in batch for tag in _prompt_tags(metadata)]
+            self._add("prompt_marks", marks, MARKS)
+        for batch in responses_between(self._store, book.state[1], responses):
+            self._responses(batch)
+        superseded: list[int] = []
+        for batch, replaced in judgments_between(self._store, book.as_of, newest):
+            superseded += replaced
+            self._judgments(batch)
+            self._say(batch[-1][0])
+        whole: dict[str, Any] = {
+            name: np.concatenate(parts) if len(parts) > 1 else parts[0] for name, parts in self._new.items()
+        }
+        if superseded:
+            judgments = whole["judgments"].copy()
+            judgments["live"] &= ~np.isin(judgments["seq"], superseded)
+            whole["judgments"] = judgments
+        return replace(book, **whole, now=now, name=self._store.name, labelers=labelers, state=state)
+
+    def _add(self, name: str, rows: list[tuple[Any, ...]], kind: np.dtype[np.void]) -> None:
+        if rows:
+            self._new[name].append(np.array(rows, dtype=kind))
+
+    def _responses(self, batch: Sequence[Any]) -> None:
+        place, policies, rows = self._book._place, self._book._policies, []
+        for seq, name, prompt, policy, text in batch:
+            place[name] = self._responses_read
+            self._responses_read += 1
+            rows.append((seq, prompt, -1 if policy is None else policies.number(policy), len(text.split())))
+        self._add("responses", rows, RESPONSES)
+
+    def _judgments(self, batch: Sequence[Any]) -> None:
+        book, place = self._book, self._book._place
+        rows: list[tuple[Any, ...]] = []
+        pairs: list[tuple[Any, ...]] = []
+        scores: list[tuple[Any, ...]] = []
+        marks: list[tuple[Any, ...]] = []
+        for (
+            seq, kind, who, seconds, guideline, created, live, payload, order, tags, item, selection, is_gold,
+            expected, metadata, repeats,
+        ) in batch:  # fmt: skip
+            if not live:
+                continue
+            number, said = self._count, json.loads(payload)
+            self._count += 1
+            tags = () if tags == "[]" else json.loads(tags)
+            marks += [(number, book._tags.number(tag)) for tag in tags]
+            if kind == "comparison":
+                shown = None if order is None else json.loads(order)
+                ranked = compared(said["response_ids"], said["ranks"], said.get("share"), shown)
+                pairs += [(number, place[a], place[b], outcome, first) for a, b, outcome, first in ranked]
+            elif kind == "thumb":
+                value = float(said["label"])
+                scores.append((number, place[said["response_id"]], book._scales.number(THUMB), value, value))
+            elif kind == "rating":
+                low, high = said.get("low", 1.0), said.get("high", 5.0)
+                scores += [
+                    (
+                        number, place[said["response_id"]], book._scales.number(f"rating: {name}"), value,
+                        (value - low) / ((high - low) or 1.0),
+                    )
+                    for name, value in said["ratings"].items()
+                ]  # fmt: skip
+            gold = (
+                -1 if not is_gold or expected is None else _gold(kind, said, json.loads(expected), json.loads(metadata))
+            )
+            rows.append(
+                (
+                    seq, microseconds(created), math.nan if seconds is None else seconds, item or 0, repeats or 0,
+                    -1 if guideline is None else guideline, book._people.number(who), _KIND[kind],
+                    bool(is_gold or repeats), selection in (None, "uniform"), gold, ADJUDICATION in tags, True,
+                )
+            )  # fmt: skip
+        self._add("judgments", rows, JUDGMENTS)
+        self._add("pairs", pairs, PAIRS)
+        self._add("scores", scores, SCORES)
+        self._add("judgment_marks", marks, MARKS)
+
+
+_KIND = {kind: number for number, kind in enumerate(KINDS)}
+_PAYLOAD: TypeAdapter[Any] = TypeAdapter(Annotated[Payload, Field(discriminator="kind")])
+
+
+def _gold(kind: str, said: Any, expected: Mapping[str, Any], metadata: Mapping[str, Any]) -> int:
+    """Whether a gold item was answered as expected; -1 where nothing was said, or it was practice."""
+    if "practice" in metadata or kind in FILLS_NO_SLOT:
+        return -1
+    return int(agrees(_PAYLOAD.validate_python(said), expected, exact=metadata.get("gold") == "exact"))
+
+
+def _prompt_tags(metadata: Mapping[str, Any]) -> Iterable[str]:
+    """What the prompt's own metadata says it is about."""
+    found = metadata.get("tags", metadata.get("category", ()))
+    return [found] if isinstance(found, str) else [str(tag) for tag in found] if isinstance(found, list) else ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from hearken.feedback.records import Labeler
 from hearken.server.owner_data.book import Book
@@ -48,7 +49,8 @@ def coverage_page(book: Book, target: Mapping[str, Mapping[str, float]] | None =
         target: shares of the population by attribute and value.
     """
     target = target or {}
-    counts = Counter(j.labeler_id for j in book.work if j.labeler_id in book.labelers)
+    judged = np.bincount(book.judgments["labeler"][book.work], minlength=len(book.people)).tolist()
+    counts = {who: count for who, count in zip(book.people, judged, strict=True) if count and who in book.labelers}
     people = [book.labelers[labeler] for labeler in counts]
     total = sum(counts.values())
     names = [*target, *sorted({name for one in people for name in one.attributes} - set(target))]

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 
-from hearken.feedback.checks import agrees
-from hearken.feedback.queue import FILLS_NO_SLOT
-from hearken.feedback.records import Judgment
-from hearken.server.owner_data.agreement import ADJUDICATION
-from hearken.server.owner_data.book import Book, Pair, pairs_of
+from hearken.server.owner_data.book import Book, Rows, verdicts
 from hearken.statistics.crowd_bt import crowd_bt
 from hearken.statistics.dawid_skene import dawid_skene
 from hearken.statistics.diagnostics import UNKNOWN, LabelerDiagnostics, consistency, diagnose
-from hearken.statistics.intervals import Interval, clustered_wilson
+from hearken.statistics.intervals import Interval, cluster_index, clustered_wilson
 from hearken.statistics.weighting import training_weights
 
 
@@ -59,27 +54,26 @@ class LabelersPage:
 
 def labelers_page(book: Book) -> LabelersPage:
     """Reliability, biases, ties and self-consistency of each labeler who compared anything."""
-    pairs = [pair for pair in book.pairs if ADJUDICATION not in pair.tags]
-    by_labeler: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        by_labeler[pair.labeler_id].append(pair)
+    pairs = book.opinions
+    mine = {who: pairs[rows] for who, rows in book.by_labeler(pairs["judgment"]).items()}
     everyone = _diagnose(book, pairs)
-    reliable, chance, overlap = _dawid_skene(pairs)
-    skill = _crowd_bt(pairs)
-    counts = {labeler_id: len(found) for labeler_id, found in by_labeler.items()}
+    reliable, chance, overlap = _dawid_skene(book, pairs)
+    skill = _crowd_bt(book, pairs)
+    counts = {labeler_id: len(found) for labeler_id, found in mine.items()}
     weights = training_weights({who: share.estimate for who, share in reliable.items()}, counts, chance)
-    judged = Counter(judgment.labeler_id for judgment in book.work)
+    judged = np.bincount(book.judgments["labeler"][book.work], minlength=len(book.people)).tolist()
+    judgments = dict(zip(book.people, judged, strict=True))
     same, gold = _consistency(book), _gold(book)
     rows = []
-    for labeler_id in {**by_labeler, **gold, **same}:
+    for labeler_id in {**mine, **gold, **same}:
         labeler = book.labelers.get(labeler_id)
-        found = _diagnose(book, by_labeler.get(labeler_id, []))
+        found = _diagnose(book, mine.get(labeler_id, pairs[:0]))
         row = LabelerRow(
             labeler_id=labeler_id,
             name=book.labeler_name(labeler_id),
             kind=labeler.kind if labeler else "erased",
             status=labeler.status if labeler else "erased",
-            judgments=judged[labeler_id],
+            judgments=judgments[labeler_id],
             reliability=reliable.get(labeler_id, UNKNOWN),
             crowd_bt=skill.get(labeler_id),
             diagnostics=found,
@@ -117,86 +111,76 @@ def _warned(row: LabelerRow, everyone: LabelerDiagnostics) -> LabelerRow:
     return replace(row, warnings=tuple(found))
 
 
-def _diagnose(book: Book, pairs: Sequence[Pair]) -> LabelerDiagnostics:
-    shown = [(p if p.a_first else _turned(p)) for p in pairs if p.a_first is not None and p.outcome in (0.0, 0.5, 1.0)]
+def _diagnose(book: Book, pairs: Rows) -> LabelerDiagnostics:
+    shown = pairs[(pairs["first"] >= 0) & np.isin(pairs["outcome"], (0.0, 0.5, 1.0))]
+    a_first = shown["first"] == 1
+    a, b = book.words(shown["a"]), book.words(shown["b"])
     return diagnose(
-        [pair.outcome for pair in shown],
-        [book.words.get(pair.a, 0) for pair in shown],
-        [book.words.get(pair.b, 0) for pair in shown],
-        [pair.judgment_id for pair in shown],
+        np.where(a_first, shown["outcome"], 1 - shown["outcome"]),
+        np.where(a_first, a, b),
+        np.where(a_first, b, a),
+        shown["judgment"],
     )
 
 
-def _turned(pair: Pair) -> Pair:
-    from dataclasses import replace
-
-    return replace(pair, a=pair.b, b=pair.a, outcome=1 - pair.outcome, a_first=pair.a_first is False)
-
-
-def _dawid_skene(pairs: Sequence[Pair]) -> tuple[dict[str, Interval], float, int]:
+def _dawid_skene(book: Book, pairs: Rows) -> tuple[dict[str, Interval], float, int]:
     """Expected share of right verdicts by labeler, that of guessing, and the number of pairs both rest on."""
-    judged = Counter(pair.unit for pair in pairs)
-    shared = [pair for pair in pairs if judged[pair.unit] >= 2]
-    if not shared:
+    _, unit, judged = np.unique(book.unit(pairs), return_inverse=True, return_counts=True)
+    shared = judged[unit] >= 2
+    pairs, unit = pairs[shared], cluster_index(unit[shared], int(shared.sum()))
+    if not len(pairs):
         return {}, 0.0, 0
-    units = {unit: i for i, unit in enumerate(dict.fromkeys(pair.unit for pair in shared))}
-    who = {labeler: i for i, labeler in enumerate(dict.fromkeys(pair.labeler_id for pair in shared))}
-    unit = np.array([units[pair.unit] for pair in shared])
-    said = np.array([0 if p.outcome < 0.5 else 1 if p.outcome == 0.5 else 2 for p in shared])
-    found = dawid_skene(unit, [who[pair.labeler_id] for pair in shared], said, 3, smoothing=1.0)
+    who = cluster_index(book.labeler(pairs), len(pairs))
+    said = verdicts(pairs)
+    found = dawid_skene(unit, who, said, 3, smoothing=1.0)
     right = found.truth[unit, said]
-    mine: dict[str, list[int]] = defaultdict(list)
-    for row, pair in enumerate(shared):
-        mine[pair.labeler_id].append(row)
     share = {
-        labeler: clustered_wilson(right[rows], [shared[row].judgment_id for row in rows])
-        for labeler, rows in mine.items()
+        labeler: clustered_wilson(right[rows], pairs["judgment"][rows])
+        for labeler, rows in book.by_labeler(pairs["judgment"]).items()
     }
-    return share, float(found.prior @ found.prior), len(units)
+    return share, float(found.prior @ found.prior), int(unit.max()) + 1
 
 
-def _crowd_bt(pairs: Sequence[Pair], least: int = 10) -> dict[str, float]:
+def _crowd_bt(book: Book, pairs: Rows, least: int = 10) -> dict[str, float]:
     """Reliability by labeler; none where a response has fewer than ``least`` comparisons in the mean."""
-    responses = {response: i for i, response in enumerate(dict.fromkeys(r for p in pairs for r in p.unit))}
-    if 2 * len(pairs) < least * len(responses) or not pairs:
+    responses = cluster_index(np.stack([pairs["a"], pairs["b"]], axis=1).ravel(), 2 * len(pairs)).reshape(-1, 2)
+    if 2 * len(pairs) < least * (int(responses.max(initial=-1)) + 1) or not len(pairs):
         return {}
-    who = {labeler: i for i, labeler in enumerate(dict.fromkeys(pair.labeler_id for pair in pairs))}
-    found = crowd_bt(
-        [responses[pair.a] for pair in pairs],
-        [responses[pair.b] for pair in pairs],
-        [who[pair.labeler_id] for pair in pairs],
-        [pair.outcome for pair in pairs],
-    )
-    return {labeler: float(found.reliability[i]) for labeler, i in who.items()}
+    number = book.labeler(pairs)
+    found = crowd_bt(responses[:, 0], responses[:, 1], cluster_index(number, len(pairs)), pairs["outcome"])
+    seen = dict.fromkeys(number.tolist())
+    return {book.people[labeler]: float(found.reliability[i]) for i, labeler in enumerate(seen)}
 
 
 def _consistency(book: Book) -> dict[str, Interval]:
     """By labeler: how often a repeated item got the same verdict, pair by pair."""
-    first: dict[tuple[str, str], Judgment] = {(j.item_id, j.labeler_id): j for j in book.judgments if j.item_id}
-    asked: dict[str, tuple[list[float], list[float], list[str]]] = defaultdict(lambda: ([], [], []))
-    for judgment in book.judgments:
-        item = book.items.get(judgment.item_id or "")
-        before = first.get((item.repeat_of, judgment.labeler_id)) if item and item.repeat_of else None
+    judgments = book.judgments
+    again = np.flatnonzero(judgments["live"] & (judgments["repeats"] > 0))
+    old = np.flatnonzero(judgments["live"] & np.isin(judgments["item"], judgments["repeats"][again]))
+    first = {(judgments["item"][at], judgments["labeler"][at]): at for at in old.tolist()}
+    begin = np.searchsorted(book.pairs["judgment"], np.arange(len(judgments) + 1))
+
+    def said(at: int) -> dict[int, float]:
+        pairs = book.pairs[begin[at] : begin[at + 1]]
+        return dict(zip(book.unit(pairs).tolist(), pairs["outcome"].tolist(), strict=True))
+
+    asked: dict[str, tuple[list[float], list[float], list[int]]] = defaultdict(lambda: ([], [], []))
+    for at in again.tolist():
+        before = first.get((judgments["repeats"][at], judgments["labeler"][at]))
         if before is None:
             continue
-        then = {pair.unit: pair.outcome for pair in pairs_of(before)}
-        for pair in pairs_of(judgment):
-            if pair.unit in then:
-                rows = asked[judgment.labeler_id]
-                rows[0].append(then[pair.unit])
-                rows[1].append(pair.outcome)
-                rows[2].append(judgment.id)
+        then = said(before)
+        for unit, outcome in said(at).items():
+            if unit in then:
+                rows = asked[book.people[judgments["labeler"][at]]]
+                rows[0].append(then[unit])
+                rows[1].append(outcome)
+                rows[2].append(at)
     return {labeler: consistency(*rows) for labeler, rows in asked.items()}
 
 
 def _gold(book: Book) -> dict[str, Interval]:
     """By labeler: share of gold items answered as expected."""
-    hits: dict[str, list[float]] = defaultdict(list)
-    for judgment in book.judgments:
-        item = book.items.get(judgment.item_id or "")
-        if item is None or not item.is_gold or item.expected is None or "practice" in item.metadata:
-            continue
-        if judgment.kind not in FILLS_NO_SLOT:
-            right = agrees(judgment.payload, item.expected, exact=item.metadata.get("gold") == "exact")
-            hits[judgment.labeler_id].append(float(right))
-    return {labeler: clustered_wilson(found) for labeler, found in hits.items()}
+    answers = book.judgments[book.fills & (book.judgments["gold"] >= 0)]
+    seen = dict.fromkeys(answers["labeler"].tolist())
+    return {book.people[number]: clustered_wilson(answers["gold"][answers["labeler"] == number]) for number in seen}

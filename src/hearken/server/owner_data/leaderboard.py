@@ -6,9 +6,10 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from hearken.server.owner_data.book import Book, Pair
+import numpy as np
+
+from hearken.server.owner_data.book import Book
 from hearken.statistics.bradley_terry import Leaderboard, leaderboard, length_lead
 from hearken.statistics.elo import START, elo_update
 from hearken.statistics.intervals import Interval
@@ -50,78 +51,96 @@ class LeaderboardPage:
     """What can be said, and what cannot be said yet."""
 
 
-def leaderboard_page(
-    book: Book, baseline: str | None = None, weights: Mapping[str, float] | None = None, resamples: int = 1000
-) -> LeaderboardPage | None:
-    """Policies by the comparisons between them, or None where no two were ever compared.
+@dataclass(frozen=True)
+class Contest:
+    """What the comparisons between policies come to, whichever of them is read against."""
+
+    board: Leaderboard
+    fair: Leaderboard | None
+    """The same at equal length; None where all lengths are equal."""
+    first: str
+    """The policy with responses first."""
+    elo: dict[str, list[float]]
+    """Ratings after each part of the judgments."""
+    mean_words: dict[str, float]
+    pairs: int
+    prompts: int
+
+    def page(self, baseline: str | None = None) -> LeaderboardPage:
+        """The page that reads win rates against ``baseline``, by default the policy with responses first."""
+        board, fair = self.board, self.fair
+        base = baseline if baseline in board.names else self.first
+        fair_strength = {s.name: s.strength for s in fair.standings} if fair else {}
+        rows = [
+            PolicyRow(
+                name=standing.name,
+                place=standing.place,
+                strength=standing.strength,
+                win_rate=board.chance(standing.name, base) if standing.name != base else None,
+                fair_strength=fair_strength.get(standing.name),
+                fair_win_rate=fair.chance(standing.name, base) if fair and standing.name != base else None,
+                elo=self.elo[standing.name][-1],
+                elo_history=tuple(self.elo[standing.name]),
+                wins=standing.wins,
+                ties=standing.ties,
+                losses=standing.losses,
+                level_with=standing.level_with,
+                mean_words=self.mean_words[standing.name],
+            )
+            for standing in board.standings
+        ]
+        effect = fair.covariate if fair else None
+        return LeaderboardPage(rows, base, self.pairs, self.prompts, effect, _in_words(board, fair))
+
+
+def contest(book: Book, weights: Mapping[str, float] | None = None, resamples: int = 1000) -> Contest | None:
+    """Compare policies by the comparisons between them; None where no two were ever compared.
 
     Args:
         book: the judgments.
-        baseline: the policy that win rates are against; by default the one with responses first.
         weights: of each labeler's judgments, e.g. those of `coverage_page`.
         resamples: of the bootstrap over prompts.
     """
-    policy = {response.id: response.policy for response in book.responses.values()}
-    games = []
-    for pair in book.fair_pairs:
-        a, b = policy.get(pair.a), policy.get(pair.b)
-        if a is not None and b is not None and a != b:
-            games.append((a, b, pair))
-    if not games:
+    pairs = book.fair(book.work_pairs)
+    one, other = (book.responses["policy"][pairs[side]] for side in ("a", "b"))
+    games = (one >= 0) & (other >= 0) & (one != other)
+    pairs, one, other = pairs[games], one[games], other[games]
+    if not len(pairs):
         return None
-    first, second = [a for a, _, _ in games], [b for _, b, _ in games]
-    outcomes = [pair.outcome for _, _, pair in games]
-    prompts = [pair.prompt_id for _, _, pair in games]
-    lead = length_lead([book.words[p.a] for _, _, p in games], [book.words[p.b] for _, _, p in games])
-    weight = [(weights or {}).get(pair.labeler_id, 1.0) for _, _, pair in games]
-    board = leaderboard(first, second, outcomes, prompts, weights=weight, n=resamples)
+    first, second = ([book.policies[number] for number in side.tolist()] for side in (one, other))
+    prompts, outcomes = book.prompt(pairs), pairs["outcome"]
+    lead = length_lead(book.words(pairs["a"]), book.words(pairs["b"]))
+    worth = np.array([(weights or {}).get(labeler, 1.0) for labeler in book.people])[book.labeler(pairs)]
+    board = leaderboard(first, second, outcomes, prompts, weights=worth, n=resamples)
     fair = (
-        leaderboard(first, second, outcomes, prompts, covariate=lead, weights=weight, n=resamples)
-        if any(lead)
+        leaderboard(first, second, outcomes, prompts, covariate=lead, weights=worth, n=resamples)
+        if np.any(lead)
         else None
     )
-    seen = [name for name in dict.fromkeys(policy.values()) if name in board.names]
-    base = baseline if baseline in board.names else seen[0]
-    assert base is not None
-    ratings, history = _elo(games)
-    of_policy: dict[str, list[int]] = defaultdict(list)
-    for response in book.responses.values():
-        if response.policy is not None:
-            of_policy[response.policy].append(book.words[response.id])
-    fair_strength = {s.name: s.strength for s in fair.standings} if fair else {}
-    rows = [
-        PolicyRow(
-            name=standing.name,
-            place=standing.place,
-            strength=standing.strength,
-            win_rate=board.chance(standing.name, base) if standing.name != base else None,
-            fair_strength=fair_strength.get(standing.name),
-            fair_win_rate=fair.chance(standing.name, base) if fair and standing.name != base else None,
-            elo=ratings[standing.name],
-            elo_history=tuple(history[standing.name]),
-            wins=standing.wins,
-            ties=standing.ties,
-            losses=standing.losses,
-            level_with=standing.level_with,
-            mean_words=fmean(of_policy[standing.name]),
-        )
-        for standing in board.standings
-    ]
-    return LeaderboardPage(
-        rows, base, len(games), len(set(prompts)), fair.covariate if fair else None, _in_words(board, fair)
+    written = book.responses[book.responses["policy"] >= 0]
+    count = np.bincount(written["policy"], minlength=len(book.policies))
+    words = np.bincount(written["policy"], written["words"], len(book.policies)) / np.maximum(count, 1)
+    return Contest(
+        board=board,
+        fair=fair,
+        first=next(name for name in book.policies if name in board.names),
+        elo=_elo(first, second, outcomes.tolist()),
+        mean_words=dict(zip(book.policies, words.tolist(), strict=True)),
+        pairs=len(pairs),
+        prompts=len(np.unique(prompts)),
     )
 
 
-def _elo(games: Sequence[tuple[str, str, Pair]]) -> tuple[dict[str, float], dict[str, list[float]]]:
+def _elo(first: Sequence[str], second: Sequence[str], outcomes: Sequence[float]) -> dict[str, list[float]]:
     ratings: dict[str, float] = {}
     history: dict[str, list[float]] = defaultdict(list)
-    every = max(1, len(games) // 60)
-    for number, (a, b, pair) in enumerate(games, 1):
-        ratings[a], ratings[b] = elo_update(ratings.get(a, START), ratings.get(b, START), pair.outcome)
-        if number % every == 0 or number == len(games):
+    every = max(1, len(outcomes) // 60)
+    for number, (a, b, outcome) in enumerate(zip(first, second, outcomes, strict=True), 1):
+        ratings[a], ratings[b] = elo_update(ratings.get(a, START), ratings.get(b, START), outcome)
+        if number % every == 0 or number == len(outcomes):
             for name, rating in ratings.items():
                 history[name].append(rating)
-    return ratings, history
+    return history
 
 
 def _in_words(board: Leaderboard, fair: Leaderboard | None) -> list[str]:

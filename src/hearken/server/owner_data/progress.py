@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import fmean, median
+
+import numpy as np
 
 from hearken.feedback.queue import FILLS_NO_SLOT
-from hearken.feedback.records import Judgment
 from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data.book import BREAK_SECONDS, Book
+from hearken.server.owner_data.book import BREAK_SECONDS, KINDS, Book, Floats, Ints, Rows, microseconds, moment
 from hearken.statistics.intervals import Interval
+
+_HOUR = 3_600_000_000
+"""In microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,71 +83,85 @@ def progress_page(store: FeedbackStore, book: Book, hourly_cost: float | None = 
         book: the judgments.
         hourly_cost: what an hour of judging costs, in the owner's currency.
     """
-    state = store.progress()
-    said = [j for j in book.judgments if j.kind not in FILLS_NO_SLOT]
-    people = {labeler.id for labeler in book.labelers.values() if labeler.kind != "import"}
-    timed = [min(j.seconds, BREAK_SECONDS) for j in said if j.seconds is not None]
-    hours = Counter(j.created.replace(minute=0, second=0, microsecond=0) for j in said if j.labeler_id in people)
-    by_labeler: dict[str, list[Judgment]] = defaultdict(list)
-    for judgment in book.judgments:
-        by_labeler[judgment.labeler_id].append(judgment)
-    load = [_load(book, labeler_id, by_labeler[labeler_id]) for labeler_id in by_labeler]
-    load += [_load(book, labeler.id, []) for labeler in book.labelers.values() if labeler.id not in by_labeler]
-    asked = (item for item in book.items.values() if not (item.is_gold or item.repeat_of))
-    open_slots = sum(item.slots - item.filled for item in asked if not item.done)
-    day = book.now - timedelta(hours=24)
+    state = store.queue_state()
+    judgments = book.judgments
+    kinds = _by_kind(judgments[judgments["live"] & ~judgments["check"]])
+    said = judgments[book.fills]
+    timed = _timed(said)
+    imported = [labeler.id for labeler in book.labelers.values() if labeler.kind == "import"]
+    known = np.array([who in book.labelers and who not in imported for who in book.people], dtype=bool)
+    by_people = said[known[said["labeler"]]] if len(said) else said
+    live = np.flatnonzero(judgments["live"])
+    load = [_load(book, who, judgments[live[rows]]) for who, rows in book.by_labeler(live).items()]
+    load += [_load(book, who, judgments[:0]) for who in book.labelers.keys() - {one.labeler_id for one in load}]
     return ProgressPage(
         items=state.items,
         items_done=state.items_done,
         slots=state.slots,
         slots_filled=state.slots_filled,
         leased=state.leased,
-        judgments=state.judgments,
-        median_seconds=median(timed) if timed else None,
-        skips=state.judgments.get("skip", 0),
-        flags=state.judgments.get("flag", 0),
-        hourly=_hourly(hours, book.now),
-        today=sum(j.created >= day for j in said if j.labeler_id in people),
-        load=sorted(load, key=lambda one: -one.judgments),
-        forecast=_forecast(open_slots, timed, [j.created for j in said if j.labeler_id in people], hourly_cost),
-        spent_hours=sum(timed) / 3600,
+        judgments=kinds,
+        median_seconds=_median(timed),
+        skips=kinds.get("skip", 0),
+        flags=kinds.get("flag", 0),
+        hourly=_hourly(by_people["created"], book.now),
+        today=int((by_people["created"] >= microseconds(book.now - timedelta(hours=24))).sum()),
+        load=sorted(load, key=lambda one: (-one.judgments, one.name)),
+        forecast=_forecast(state.open_slots, timed, by_people["created"], hourly_cost),
+        spent_hours=float(timed.sum()) / 3600,
     )
 
 
-def _load(book: Book, labeler_id: str, judgments: Sequence[Judgment]) -> Load:
+def _by_kind(judgments: Rows) -> dict[str, int]:
+    counts = np.bincount(judgments["kind"], minlength=len(KINDS)).tolist()
+    return {kind: count for kind, count in zip(KINDS, counts, strict=True) if count}
+
+
+def _timed(judgments: Rows) -> Floats:
+    """Seconds of those that were timed."""
+    seconds = judgments["seconds"]
+    found: Floats = np.minimum(seconds[~np.isnan(seconds)], BREAK_SECONDS)
+    return found
+
+
+def _median(values: Floats) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
+def _load(book: Book, labeler_id: str, judgments: Rows) -> Load:
     labeler = book.labelers.get(labeler_id)
-    timed = [min(j.seconds, BREAK_SECONDS) for j in judgments if j.seconds is not None]
-    kinds = Counter(j.kind for j in judgments)
+    timed, kinds = _timed(judgments), _by_kind(judgments)
     return Load(
         labeler_id=labeler_id,
         name=book.labeler_name(labeler_id),
         kind=labeler.kind if labeler else "erased",
         status=labeler.status if labeler else "erased",
         judgments=sum(count for kind, count in kinds.items() if kind not in FILLS_NO_SLOT),
-        skips=kinds["skip"],
-        flags=kinds["flag"],
-        median_seconds=median(timed) if timed else None,
-        hours=sum(timed) / 3600,
-        last=max((j.created for j in judgments), default=None),
+        skips=kinds.get("skip", 0),
+        flags=kinds.get("flag", 0),
+        median_seconds=_median(timed),
+        hours=float(timed.sum()) / 3600,
+        last=moment(judgments["created"].max()) if len(judgments) else None,
     )
 
 
-def _hourly(hours: Counter[datetime], now: datetime) -> list[tuple[datetime, int]]:
-    if not hours:
+def _hourly(created: Ints, now: datetime) -> list[tuple[datetime, int]]:
+    if not len(created):
         return []
-    last = now.replace(minute=0, second=0, microsecond=0)
-    first = max(min(hours), last - timedelta(hours=167))
-    count = int((last - first) / timedelta(hours=1)) + 1
-    return [(hour, hours[hour]) for hour in (first + timedelta(hours=i) for i in range(max(count, 1)))]
+    hours, counts = np.unique(created // _HOUR, return_counts=True)
+    count_of = dict(zip(hours.tolist(), counts.tolist(), strict=True))
+    last = microseconds(now) // _HOUR
+    first = max(min(count_of), last - 167)
+    return [(moment(hour * _HOUR), count_of.get(hour, 0)) for hour in range(first, max(last, first) + 1)]
 
 
-def _forecast(open_slots: int, timed: Sequence[float], times: list[datetime], hourly_cost: float | None) -> Forecast:
-    work = open_slots * fmean(timed) / 3600 if timed else None
+def _forecast(open_slots: int, timed: Floats, created: Ints, hourly_cost: float | None) -> Forecast:
+    work = open_slots * float(timed.mean()) / 3600 if len(timed) else None
     cost = work * hourly_cost if work is not None and hourly_cost is not None else None
-    recent = sorted(times)[-200:]
+    recent = np.sort(created)[-200:]
     # Hours in which somebody judged: pauses longer than an hour are nobody's pace.
-    steps = [min((b - a).total_seconds(), 3600.0) for a, b in itertools.pairwise(recent)]
-    active = sum(steps) / 3600
+    steps = np.minimum(np.diff(recent), _HOUR)
+    active = float(steps.sum()) / _HOUR
     if len(recent) < 5 or active <= 0:
         return Forecast(open_slots, work, None, None, cost)
     from scipy.stats import gamma

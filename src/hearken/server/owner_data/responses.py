@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from functools import cached_property
 
 import numpy as np
 
-from hearken.feedback.records import Prompt, RatingPayload, Response, ThumbPayload
-from hearken.server.owner_data.book import Book, Pair
+from hearken.feedback.records import Prompt, Response
+from hearken.feedback.store import FeedbackStore
+from hearken.server.owner_data.book import THUMB, Book, Bools, Floats, Ints, Rows, verdicts
 from hearken.statistics.bradley_terry import fit_davidson
+from hearken.statistics.intervals import cluster_index
+
+_WIDE = 8
+"""So many responses to a prompt are compared at most where prompts are fitted together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,59 +34,145 @@ class ResponseRow:
     thumbs_up: int
     thumbs_down: int
 
-    @property
-    def judged(self) -> bool:
-        """Whether anybody said anything about it."""
-        return self.score is not None or self.rating is not None or bool(self.thumbs_up + self.thumbs_down)
 
-
-def response_rows(book: Book, policy: str | None = None) -> list[ResponseRow]:
+@dataclass(frozen=True)
+class ResponseScores:
     """Judged responses, best score first. Scores compare responses to the same prompt, not across prompts."""
-    by_prompt: dict[str, list[Pair]] = defaultdict(list)
-    for pair in book.pairs:
-        by_prompt[pair.prompt_id].append(pair)
-    scores: dict[str, float] = {}
-    tally: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-    for pairs in by_prompt.values():
-        index = {response: i for i, response in enumerate(dict.fromkeys(r for p in pairs for r in p.unit))}
-        x = np.zeros((len(pairs), len(index)))
-        for row, pair in enumerate(pairs):
-            x[row, index[pair.a]], x[row, index[pair.b]] = 1, -1
-            place = 1 if pair.outcome == 0.5 else 0 if pair.outcome > 0.5 else 2
-            tally[pair.a][place] += 1
-            tally[pair.b][2 - place] += 1
-        beta = fit_davidson(x, [pair.outcome for pair in pairs], ridge=1.0)[0]
-        scores |= {response: float(beta[i]) for response, i in index.items()}
-    ratings: dict[str, list[float]] = defaultdict(list)
-    thumbs: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for judgment in book.work:
-        match judgment.payload:
-            case RatingPayload() as said:
-                width = (said.high - said.low) or 1.0
-                ratings[said.response_id] += [(value - said.low) / width for value in said.ratings.values()]
-            case ThumbPayload() as said:
-                thumbs[said.response_id][0 if said.label else 1] += 1
-    rows = [
-        ResponseRow(
-            response=response,
-            prompt=book.prompts[response.prompt_id],
-            score=scores.get(response.id),
-            wins=tally[response.id][0],
-            ties=tally[response.id][1],
-            losses=tally[response.id][2],
-            rating=fmean(ratings[response.id]) if ratings.get(response.id) else None,
-            thumbs_up=thumbs[response.id][0],
-            thumbs_down=thumbs[response.id][1],
-        )
-        for response in book.responses.values()
-        if response.prompt_id in book.prompts and (policy is None or response.policy == policy)
-    ]
-    return sorted((row for row in rows if row.judged), key=_worth, reverse=True)
+
+    seq: Ints
+    """(N,) number of the response in the database."""
+    policy: Ints
+    """(N,) place in ``policies``; -1 for none."""
+    policies: tuple[str, ...]
+    score: Floats
+    """(N,) see `ResponseRow`; NaN for None."""
+    tally: Ints
+    """(N, 3) lost, tied, won."""
+    rating: Floats
+    """(N,) NaN for None."""
+    thumbs: Ints
+    """(N, 2) up, down."""
+
+    @cached_property
+    def _of(self) -> dict[str, Ints]:
+        return {name: np.flatnonzero(self.policy == number) for number, name in enumerate(self.policies)}
+
+    def chosen(self, policy: str | None = None) -> Ints:
+        """Places of the responses of one policy, or of all, in order."""
+        return np.arange(len(self.seq)) if policy is None else self._of.get(policy, np.arange(0))
+
+    def rows(self, store: FeedbackStore, places: Sequence[int]) -> list[ResponseRow]:
+        """The responses at these places with their texts; those that were erased in the meantime are left out."""
+        responses = store.responses_by_number(int(self.seq[at]) for at in places)
+        prompts = store.prompts_by_id(response.prompt_id for response in responses.values())
+        found = []
+        for at in places:
+            response = responses.get(int(self.seq[at]))
+            if response is None or response.prompt_id not in prompts:
+                continue
+            score, rating = float(self.score[at]), float(self.rating[at])
+            losses, ties, wins = self.tally[at].tolist()
+            found.append(
+                ResponseRow(
+                    response=response,
+                    prompt=prompts[response.prompt_id],
+                    score=None if np.isnan(score) else score,
+                    wins=wins,
+                    ties=ties,
+                    losses=losses,
+                    rating=None if np.isnan(rating) else rating,
+                    thumbs_up=int(self.thumbs[at, 0]),
+                    thumbs_down=int(self.thumbs[at, 1]),
+                )
+            )
+        return found
 
 
-def _worth(row: ResponseRow) -> tuple[float, float, int]:
-    return (
-        row.score if row.score is not None else -math.inf,
-        row.rating if row.rating is not None else -1.0,
-        row.thumbs_up - row.thumbs_down,
+def response_scores(book: Book) -> ResponseScores:
+    """What the judgments make of each response that anybody judged."""
+    pairs, count = book.work_pairs, len(book.responses)
+    score = _scores(book, pairs)
+    said = verdicts(pairs)
+    tally = np.bincount(pairs["a"].astype(np.int64) * 3 + said, minlength=3 * count)
+    tally += np.bincount(pairs["b"].astype(np.int64) * 3 + 2 - said, minlength=3 * count)
+    given = book.scores[book.work[book.scores["judgment"]]]
+    thumb = np.array([name == THUMB for name in book.scales], dtype=bool)[given["scale"]]
+    ratings, thumbs = given[~thumb], given[thumb]
+    rated = np.bincount(ratings["response"], minlength=count)
+    with np.errstate(invalid="ignore"):
+        rating = np.bincount(ratings["response"], ratings["share"], count) / rated
+    down = (thumbs["value"] == 0).astype(np.int64)
+    up_down = np.bincount(thumbs["response"].astype(np.int64) * 2 + down, minlength=2 * count).reshape(-1, 2)
+    judged = np.flatnonzero(~np.isnan(score) | (rated > 0) | (up_down.sum(1) > 0))
+    worth = (
+        up_down[judged, 1] - up_down[judged, 0],
+        -np.nan_to_num(rating[judged], nan=-1.0),
+        -np.nan_to_num(score[judged], nan=-np.inf),
     )
+    order = judged[np.lexsort((judged, *worth))]
+    return ResponseScores(
+        seq=book.responses["seq"][order],
+        policy=book.responses["policy"][order].astype(np.int64),
+        policies=tuple(book.policies),
+        score=score[order],
+        tally=tally.reshape(-1, 3)[order],
+        rating=rating[order],
+        thumbs=up_down[order],
+    )
+
+
+def _scores(book: Book, pairs: Rows) -> Floats:
+    """(R,) strength of each response among those to its prompt; NaN where it was not compared."""
+    found = np.full(len(book.responses), np.nan)
+    if not len(pairs):
+        return found
+    compared = np.unique(np.concatenate([pairs["a"], pairs["b"]]))
+    prompt = cluster_index(book.responses["prompt"][compared], len(compared))
+    # Each response's place among the compared ones to its prompt, and how many these are.
+    order = np.argsort(prompt, kind="stable")
+    size = np.bincount(prompt)
+    place = np.empty(len(compared), dtype=np.int64)
+    place[order] = np.arange(len(compared)) - np.repeat(np.cumsum(size) - size, size)
+    a, b = (np.searchsorted(compared, pairs[side]) for side in ("a", "b"))
+    owner = prompt[a]
+    tied = np.zeros(len(size), dtype=bool)
+    tied[owner[pairs["outcome"] == 0.5]] = True
+    for width in np.unique(size).tolist():
+        for with_ties in (False, True):
+            members = np.flatnonzero((size == width) & (tied == with_ties))
+            # All pairs of many responses are too many; such prompts are few, and are fitted one by one.
+            for part in [members] if width <= _WIDE else members[:, None]:
+                if not len(part):
+                    continue
+                rows, mine = _among(owner, part, len(size)), _among(prompt, part, len(size))
+                said = (np.searchsorted(part, owner[rows]), place[a[rows]], place[b[rows]], pairs["outcome"][rows])
+                strengths = _fit(int(width), with_ties, len(part), *said)
+                found[compared[mine]] = strengths[np.searchsorted(part, prompt[mine]), place[mine]]
+    return found
+
+
+def _among(values: Ints, members: Ints, count: int) -> Bools:
+    """(N,) which of the values 0..count-1 are members."""
+    found = np.zeros(count, dtype=bool)
+    found[members] = True
+    return found[values]
+
+
+def _fit(width: int, with_ties: bool, prompts: int, owner: Ints, a: Ints, b: Ints, outcome: Floats) -> Floats:
+    """(prompts, width) strengths, where each prompt has as many compared responses: one fit, whose rows are all that is
+    said of any pair of places, weighted in each prompt by how often it is said there.
+    """
+    pairs, pair = np.unique(np.minimum(a, b) * width + np.maximum(a, b), return_inverse=True)
+    kinds = (1.0, 0.5, 0.0) if with_ties else (1.0, 0.0)
+    x = np.zeros((len(pairs) * len(kinds), width))
+    rows = np.arange(len(x))
+    x[rows, np.repeat(pairs // width, len(kinds))] = 1
+    x[rows, np.repeat(pairs % width, len(kinds))] = -1
+    outcome = np.where(a < b, outcome, 1 - outcome)
+    tied = outcome == 0.5
+    cell = (owner * len(pairs) + pair) * len(kinds)
+    said = np.zeros(prompts * len(x))
+    for row, kind in enumerate(kinds):  # a share of votes is so much of a win and the rest of a loss
+        part = tied if kind == 0.5 else np.where(tied, 0.0, outcome if kind == 1 else 1 - outcome)
+        said += np.bincount(cell + row, part, len(said))
+    return fit_davidson(x, kinds * len(pairs), said.reshape(prompts, -1), ridge=1.0)[:, :width]

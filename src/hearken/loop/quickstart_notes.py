@@ -1,0 +1,307 @@
+"""`hearken quickstart --model M`: the whole loop on a pretrained chat model, which learns to write short messages.
+
+The model answers requests, simulated labelers of two tastes (or the person at this machine) rank what it wrote, a
+reward model is fitted to the rankings, RLOO trains adapters by it, and a judge that had no part in any of this (see
+`evaluation.reader`) compares old and new answers to requests about other topics.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hearken.algorithms.stage import Inputs
+from hearken.config import Options, read_yaml
+from hearken.errors import UserError
+from hearken.feedback.examples import Content, Message, PromptOnly
+from hearken.feedback.formats import write_examples
+from hearken.feedback.records import Prompt
+from hearken.loop import human, taste
+from hearken.loop.cards import project_card
+from hearken.loop.goal import Goal
+from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
+from hearken.loop.quickstart import ceiling, steps
+from hearken.models.loading import load_tokenizer
+from hearken.models.packaged import PACKAGED, installed, make_model
+from hearken.rewards.trust import CARD
+from hearken.training.artifact import write_json
+from hearken.worlds.notes.world import NoteWorld, good_message, traits
+from hearken.worlds.tales.world import TaleWorld
+
+POLICY = "r01-rloo"
+JUDGE = "an untuned model that reads both answers (no labeler, no reward model)"
+
+
+class NotesPlan(Options):
+    """How much of everything."""
+
+    judged: int = 128
+    """Training requests whose answers are judged; RLOO draws from these and as many others."""
+    heldout_judged: int = 32
+    prompts: int = 256
+    """Training requests."""
+    k: int = 4
+    """Answers that are ranked together."""
+    overlap: int = 1
+    """Labelers who rank the same answers."""
+    heldout: int = 96
+    """Requests about other topics, on which policies are compared."""
+    needed: int = 0
+    """Judgments that the person at this machine is asked for; 0 where nobody is."""
+    documents: int = 40
+    """Plain texts about something else, on which perplexity is measured."""
+    max_new_tokens: int = 48
+    temperature: float = 0.7
+    """Of all sampling."""
+    reward: dict[str, Any] = {
+        "lora": 16, "lr": 1e-3, "epochs": 3, "batch": 8, "pooling": "mean", "warmup": 0.1, "eps": 1e-8,
+    }  # fmt: skip
+    rloo: dict[str, Any] = {
+        "lora": 16, "lr": 5e-4, "samples": 4, "batch": 64, "minibatches": 2, "episodes": 640, "beta": 0.05,
+        "max_new_tokens": 48, "temperature": 0.7, "missing_eos": -3.0, "schedule": "linear", "warmup": 0.1,
+        "eps": 1e-8,
+    }  # fmt: skip
+
+
+FAST = NotesPlan(
+    judged=8, heldout_judged=4, prompts=12, heldout=8, documents=2, max_new_tokens=8,
+    reward={**NotesPlan().reward, "lora": 2, "epochs": 1},
+    rloo={**NotesPlan().rloo, "lora": 2, "batch": 8, "episodes": 16, "max_new_tokens": 8},
+)  # fmt: skip
+
+
+STEPS = {
+    "Sampling": "The model is writing its first messages.",
+    "Your judgments": "",
+    "Judgments": "Simulated labelers judge what you left.",
+    "Reward model": "A reward model is learning your taste.",
+    "RLOO": "The model is learning to write messages that you like.",
+    "Evaluation": "Old and new messages are compared.",
+    "Card of the reward model": "What was learnt of your taste is looked at closely.",
+}
+"""What the person reads while a step runs."""
+
+GUIDELINE = """Choose the message that **you** would rather send. There is no right answer: your taste is to be learned.
+
+Most will be odd: too long, cut off, with gaps to fill in, or about something else. You decide how much that matters."""
+
+TRAITS = {
+    "said": "says what was asked", "does": "thanks, asks or is sorry as asked", "whole": "is whole",
+    "gaps": "gaps to fill in", "beside": "talks about the message", "letter": "letter forms", "kind": "a kind word",
+    "copied": "repeats the request", "words": "length",
+}  # fmt: skip
+"""What can be told apart in messages, in words."""
+
+
+def in_person(plan: NotesPlan) -> NotesPlan:
+    """The plan with one person instead of a panel: as many rankings as somebody has the patience for."""
+    needed = 12 if plan.judged < NotesPlan().judged else 48
+    return plan.model_copy(
+        update={
+            "needed": needed, "judged": needed, "heldout_judged": needed // 4,
+            "reward": {**plan.reward, "epochs": 2 * plan.reward["epochs"]},
+        }
+    )  # fmt: skip
+
+
+def setting(world: NoteWorld) -> human.Setting:
+    """What the person is asked."""
+    shown: list[dict[str, Any]] = []
+    for best, why, flawed in (
+        (0, "The second one says nothing of what was asked for.", "I hope you are well! Have a lovely day."),
+        (
+            1,
+            "The first one still has gaps to fill in.",
+            "Dear [Name], this is about [reason]. Regards, [Your name]",
+        ),
+        (0, "The second one breaks off. From now on only your own taste counts.", "Hello! I just wanted to let you"),
+    ):
+        request = world.prompts(len(shown) + 1)[-1]
+        pair = [good_message(request), flawed]
+        shown.append(
+            {"prompt": request, "responses": pair if best == 0 else pair[::-1], "best": best, "explanation": why}
+        )
+    return human.Setting("Which message would you rather send?", GUIDELINE, shown, STEPS)
+
+
+def view(world: NoteWorld, base: str) -> taste.View:
+    """What can be told apart in messages."""
+    from hearken.evaluation.measure import label_of
+
+    return taste.View(
+        TRAITS, lambda request, text: {name: float(getattr(traits(request, text), name)) for name in TRAITS},
+        world.gold, (label_of(base), POLICY),
+    )  # fmt: skip
+
+
+def quickstart_notes(
+    directory: Path | str, model: str, *, seed: int = 0, fast: bool = False, seat: human.Seat | None = None
+) -> dict[str, Any]:
+    """Run (or go on with) the whole loop on a pretrained chat model in ``directory``.
+
+    Args:
+        directory: a new folder, or one that an interrupted run left.
+        model: a name in `models.packaged.PACKAGED`, or a chat model's folder, GGUF file or Hub name.
+        seed: fixes every draw.
+        fast: a smoke test.
+        seat: opens the labelling page for the person at this machine, who then judges; without it simulated labelers
+            do.
+
+    Returns:
+        The summary that ``--json`` prints: seconds, reward, policy, perplexity, report, and human where a person
+        judged.
+
+    Raises:
+        UserError: the folder holds something else; there is no such model here.
+    """
+    plan = FAST if fast else NotesPlan()
+    plan = plan if seat is None else in_person(plan)
+    project = _open(Path(directory), model, plan, seed)
+    world = NoteWorld(seed)
+    if seat is None or human.record(project) is not None:
+        return _run(project, world, plan, None)
+    with human.seated(project, setting(world), plan.needed, seat) as goal:
+        return _run(project, world, plan, goal)
+
+
+def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None) -> dict[str, Any]:
+    base = project.config.model
+    step = steps(project, goal, STEPS)
+    prompts = _write_data(project, world, plan)
+    with step("Sampling"):
+        for split, count in (("train", plan.judged), ("validation", plan.heldout_judged)):
+            project.sample(prompts=count, policy=base, split=split)
+    if goal is not None:
+        with step("Your judgments"):
+            human.ask(project, goal)
+    with step("Judgments"):
+        if plan.needed:
+            human.leave_the_rest(project)
+        else:
+            project.label("simulated")
+    with step("Reward model"):
+        train, held_out = ((project.snapshot(split),) for split in ("train", "validation"))
+        how = {"precision": _precision()}
+        reward = project.train("reward", "r01-reward", Inputs(base, train, held_out), **plan.reward, **how)
+    with step("RLOO"):
+        inputs = Inputs(base, (prompts,), reward=str(reward.path), ref=base)
+        policy = project.train("rloo", POLICY, inputs, **plan.rloo, **how)
+    with step("Evaluation"):
+        found = _evaluate(project, plan, base, policy.path)
+        yours = taste.summary(project, view(world, base)) if plan.needed else {}
+    with step("Card of the reward model"):
+        if not (reward.path / CARD).exists():
+            project_card(project)
+    report = project.report()
+    seconds = round(sum(project.step_seconds().values()), 1)
+    return {**found["summary"], **yours, "seconds": seconds, "report": str(report)}
+
+
+def _open(path: Path, model: str, plan: NotesPlan, seed: int) -> Project:
+    """A new project with its model, or the one that an interrupted run with the same settings left."""
+    folder = path / model if model in PACKAGED else Path(model)
+    config = ProjectConfig(
+        model=str(folder.absolute()) if model in PACKAGED or folder.exists() else model, world="notes", seed=seed,
+        sample=SampleConfig(
+            k=plan.k, overlap=plan.overlap, max_new_tokens=plan.max_new_tokens, temperature=plan.temperature
+        ),
+        stages={"reward": plan.reward, "rloo": plan.rloo},
+    )  # fmt: skip
+    if not folder.exists() and model in PACKAGED:
+        installed(PACKAGED[model])
+    elif load_tokenizer(str(folder) if folder.exists() else model).chat_template is None:
+        raise UserError(f"--model {model} has no chat template", "Name a chat model: it is asked for messages")
+    if not (path / CONFIG).exists():
+        project = Project.create(path, config)
+    elif ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG) != config:
+        raise UserError(f"{path} holds a project with other settings", "Use the same options, or another folder")
+    else:
+        project = Project(path)
+    if model in PACKAGED and not folder.exists():
+        with project.timed("Model"):
+            make_model(model, folder)
+    return project
+
+
+def _precision() -> str:
+    """bf16 where the processor computes in it: a trial on a machine that is busy with other things may miss that."""
+    from hearken.models.precision import has_bf16
+    from hearken.training.precision import device_of
+
+    return "bf16" if has_bf16(device_of("auto")) else "auto"
+
+
+def asked(request: str) -> Content:
+    """A request as a chat model gets it."""
+    return (Message("user", request),)
+
+
+def _write_data(project: Project, world: NoteWorld, plan: NotesPlan) -> str:
+    """Requests into the database, and those that RLOO draws from into a file; its path."""
+    file = project.path / "data" / "prompts.jsonl"
+    if not file.exists():
+        requests = [asked(r) for r in world.prompts(plan.prompts)]
+        held_out = [asked(r) for r in world.prompts(plan.heldout, "heldout")]
+        with project.store() as store:
+            store.add_prompts(Prompt(content=r, split="train") for r in requests[: plan.judged])
+            store.add_prompts(Prompt(content=r, split="validation") for r in held_out)
+        file.parent.mkdir(exist_ok=True)
+        write_examples([PromptOnly(r) for r in requests], file, overwrite=True)
+    return str(file)
+
+
+def _evaluate(project: Project, plan: NotesPlan, base: str, policy: Path) -> dict[str, Any]:
+    """Figures by the independent judge, and beside them by the reward model and by the labelers' own taste."""
+    from hearken.evaluation.measure import text_perplexity
+    from hearken.evaluation.reader import Reader, reader_win_rates
+    from hearken.feedback.examples import content_key
+    from hearken.loop.assessment import assess
+    from hearken.statistics.winrate import outcomes, win_rate
+
+    saved = project.path / "evaluation.json"
+    if saved.exists():
+        return json.loads(saved.read_text("utf-8"))
+    prompts = project.held_out(plan.heldout)
+    found = assess(project, [base, str(policy)], prompts, project.config.seed + 1)
+    before, after = (found["policies"][name] for name in (found["baseline"], policy.name))
+    keys = [content_key(p) for p in prompts]
+    reader = Reader(base)
+    read_after, read_before = (reader.read(prompts, side["responses"]) for side in (after, before))
+    overall, single = reader_win_rates(read_after, read_before, keys)
+    by_reward = win_rate(outcomes(after["scores"], before["scores"]).tolist(), keys)
+    after["win_rates"] = {"judge": overall, "labelers": after["win_rate"], "reward": by_reward}
+    after["win_rates_by_reading"] = single
+    after["win_rate"] = overall
+    found["judge"] = JUDGE
+    after["says"], before["says"] = ([one.says for one in read] for read in (read_after, read_before))
+    texts = TaleWorld(project.config.seed).corpus(plan.documents, "heldout")
+    for name, side in ((base, before), (str(policy), after)):
+        side["perplexity"] = text_perplexity(name, texts)
+    found["ceiling"] = ceiling(project)
+    reward = project.artifact("r01-reward")
+    assert reward is not None
+    found["summary"] = {
+        "seed": project.config.seed,
+        "model": Path(base).name,
+        "reward": {
+            key: reward.metrics[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "length_accuracy")
+        } | {"ceiling": found["ceiling"]},
+        "policy": {
+            "win_rates": {name: list(rate) for name, rate in after["win_rates"].items()},
+            "win_rates_by_reading": {name: list(rate) for name, rate in single.items()},
+            "win_rate_by_group": {g: w[0] for g, w in after["win_rate_by_group"].items()},
+            "kl": after["kl"][0],
+            "ended": after["eos_share"][0], "ended_before": before["eos_share"][0],
+            "gold": after["gold"][0], "gold_before": before["gold"][0],
+            "length": after["length"][0], "length_before": before["length"][0],
+            "says": sum(after["says"]) / len(prompts), "says_before": sum(before["says"]) / len(prompts),
+            "distinct_2": after["distinct_2"], "distinct_2_before": before["distinct_2"],
+        },
+        "perplexity": {"before": before["perplexity"], "after": after["perplexity"]},
+    }  # fmt: skip
+    write_json(saved, found)
+    return json.loads(saved.read_text("utf-8"))
+
+
+__all__ = ["FAST", "JUDGE", "POLICY", "NotesPlan", "in_person", "quickstart_notes"]
