@@ -3,6 +3,8 @@
 A small language model is pretrained on the dialogues as unlabelled text (both responses of every row, those of the test
 rows too, without a word on which was preferred), then fitted to the comparisons. 200 rows are set aside and every
 setting below was chosen on them (``--choose`` prints the table); the rest is cross-validated once, in folds by prompt.
+With ``--model DIR`` the reward model starts from a pretrained model instead (``hearken model smollm2 DIR`` makes one),
+as low-rank adapters, with settings of its own that were chosen on the same 200 rows.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ FITTING: dict[str, Any] = {
     "long_prompts": "truncate", "trackers": "none", "precision": "fp32",
 }  # fmt: skip
 CHOICES: list[dict[str, Any]] = [{"lr": 1e-4}, {"lr": 3e-4}, {"lr": 1e-3}, {"lr": 3e-4, "epochs": 2.0}]
+ADAPTING = FITTING | {"lora": 16, "lr": 1e-3, "epochs": 2.0, "precision": "auto"}
+"""Of a pretrained model (``--model``)."""
+ADAPTING_CHOICES: list[dict[str, Any]] = [
+    {"lr": 3e-4}, {"lr": 1e-3}, {"lr": 3e-4, "epochs": 3.0}, {"pooling": "last"},
+]  # fmt: skip
 RIDGE = 0.01  # scikit-learn's C of the bigrams, chosen on the same 200 rows among .003, .01, .03, .1, .3
 
 
@@ -46,7 +53,8 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     aside = 20 if settings.fast else SET_ASIDE
     order = np.random.default_rng(settings.seed).permutation(len(rows))
     chosen, rest = [rows[i] for i in order[:aside]], [rows[i] for i in order[aside:]]
-    language_model = pretrain(rows, settings)
+    language_model = settings.model or pretrain(rows, settings)
+    fitting = fitting_of(settings)
     if settings.choose:
         return {"chosen_on": aside, "settings": choose(language_model, chosen, rest, settings)}
 
@@ -61,7 +69,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
         training, held_out = [rest[i] for i in np.flatnonzero(folds != fold)], [rest[i] for i in test]
         for s in range(settings.seeds):
             out = settings.work / f"fold-{fold}-seed-{s}"
-            leads = fit(language_model, training, held_out, out, settings.seed + s, FITTING)
+            leads = fit(language_model, training, held_out, out, settings.seed + s, fitting)
             models["reward model"][test] += leads / settings.seeds
         models["bigrams, Bradley–Terry"][test] = bigrams(training, held_out)
 
@@ -81,9 +89,18 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     print(f"\nReward model by fold: {', '.join(f'{100 * x:.1f}' for x in by_fold)} %")
     return {
         "rows": len(rest), "set_aside": aside, "skipped": skipped, "accuracy": accuracy, "ahead_of": ahead,
-        "by_fold": by_fold, "seeds_averaged": settings.seeds, "size": SIZE.model_dump(), "pretraining": PRETRAINING,
-        "fitting": FITTING,
-    }  # fmt: skip
+        "by_fold": by_fold, "seeds_averaged": settings.seeds, "fitting": fitting,
+    } | ({} if settings.model else {"size": SIZE.model_dump(), "pretraining": PRETRAINING})  # fmt: skip
+
+
+def fitting_of(settings: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the reward model's fit: of the small model made here, or of a pretrained one."""
+    return ADAPTING if settings.model else FITTING
+
+
+def model_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model``."""
+    parser.add_argument("--model", type=Path, help="a pretrained chat model to start from, instead of one made here")
 
 
 def comparisons() -> tuple[list[Comparison], int]:
@@ -150,9 +167,10 @@ def choose(
 ) -> list[dict[str, Any]]:
     """Every setting, fitted on the rest and judged on the rows set aside (means over the seeds)."""
     found = []
-    for number, change in enumerate(CHOICES):
+    fitting = fitting_of(settings)
+    for number, change in enumerate(ADAPTING_CHOICES if settings.model else CHOICES):
         leads = [
-            fit(model, rest, chosen, settings.work / f"choice-{number}-{s}", settings.seed + s, FITTING | change)
+            fit(model, rest, chosen, settings.work / f"choice-{number}-{s}", settings.seed + s, fitting | change)
             for s in range(settings.seeds)
         ]
         every = np.stack(leads)
@@ -190,4 +208,5 @@ if __name__ == "__main__":
     parser = arguments(re.split(r"\n\n", __doc__ or "")[0])
     parser.add_argument("--choose", action="store_true", help="compare settings on the 200 rows set aside, and stop")
     parser.add_argument("--seeds", type=int, default=2, help="reward models averaged per fold")
+    model_option(parser)
     run(main, parser)

@@ -2,7 +2,7 @@
 
 146 rankings are few: the figure says what can be learned from them, in cross-validation by conversation tree, beside
 "the longer reply wins". The language model and the settings (but for smaller batches) are those of
-human_preferences.py; nothing was tuned here.
+human_preferences.py, also with ``--model DIR``; nothing was tuned here.
 """
 
 from __future__ import annotations
@@ -12,29 +12,38 @@ import re
 from collections import Counter
 from typing import Any
 
-import human_preferences
 import numpy as np
 from common import RESULTS, arguments, run, table
-from human_preferences import FOLDS, comparisons, fit_reward, folds_by_prompt, pretrain, rankings
+from human_preferences import (
+    FOLDS,
+    comparisons,
+    fit_reward,
+    fitting_of,
+    folds_by_prompt,
+    model_option,
+    pretrain,
+    rankings,
+)
 
 from hearken.statistics.intervals import paired_difference
 from hearken.statistics.ranking import kendall_tau
 
-FITTING = human_preferences.FITTING | {"batch": 4}  # 16 would leave 8 steps
+BATCH = 4  # 16 would leave 8 steps
 
 
 def main(settings: argparse.Namespace) -> dict[str, Any]:
     rows = rankings()
     if settings.fast:
         rows = [row for row in rows if sum(map(len, row.responses)) < 1500][:24]
-    language_model = pretrain(comparisons()[0], settings)
+    language_model = settings.model or pretrain(comparisons()[0], settings)
+    fitting = fitting_of(settings) | {"batch": BATCH}
     trees = [str(row.metadata["message_tree_id"]) for row in rows]
     folds = folds_by_prompt(trees, 2 if settings.fast else FOLDS, settings.seed)
     scores: list[list[float]] = [[] for _ in rows]
     for fold in range(folds.max() + 1):
         training = [rows[i] for i in np.flatnonzero(folds != fold)]
         out = settings.work / f"rankings-fold-{fold}"
-        judge = fit_reward(language_model, training, out, FITTING | {"seed": settings.seed})
+        judge = fit_reward(language_model, training, out, fitting | {"seed": settings.seed})
         test = np.flatnonzero(folds == fold)
         found = judge([rows[i].prompt[-1:] for i in test], [rows[i].responses for i in test])
         for i, mine in zip(test, found, strict=True):
@@ -57,11 +66,12 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     return {
         "rankings": len(rows), "trees": len(set(trees)), "sizes": sizes,
         "tau": {"reward model": ours.mean, "longer wins": length.mean}, "ahead_of_longer": ahead,
-        "distinguishable_from_0": bool(told), "fitting": FITTING,
+        "distinguishable_from_0": bool(told), "fitting": fitting,
     }  # fmt: skip
 
 
 if __name__ == "__main__":
     parser = arguments(re.split(r"\n\n", __doc__ or "")[0])
+    model_option(parser)
     parser.set_defaults(work=RESULTS / "human_preferences")
     run(main, parser)
