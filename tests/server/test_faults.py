@@ -94,6 +94,8 @@ def test_a_page_says_so_too_and_loads_again_by_itself(site: Site) -> None:
     page = ann.http.get("/label", headers={"Accept": "text/html"})
     assert page.status_code == 503 and 'http-equiv="refresh"' in page.text
     assert "feedback.db" not in page.text and "Traceback" not in page.text
+    nowhere = ann.http.get("/nowhere", headers={"Accept": "text/html"})
+    assert nowhere.status_code == 503 and "too much to do" in nowhere.text
 
 
 def test_only_what_can_never_be_stored_is_final(site: Site) -> None:

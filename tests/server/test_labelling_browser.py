@@ -422,6 +422,75 @@ def test_attacks_run_nothing_in_the_page(run_server: Any, chromium: Any) -> None
     context.close()
 
 
+# -- what is seen ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compare(run_server: Any, chromium: Any) -> Iterator[Callable[..., Any]]:
+    """A page with one pair of these texts."""
+    contexts = []
+
+    def start(*texts: str) -> Any:
+        def prepare(store: FeedbackStore) -> None:
+            prompt = Prompt(content="Which $x$?")
+            both = [Response(prompt_id=prompt.id, text=text, sample=number) for number, text in enumerate(texts)]
+            store.add_prompts([prompt])
+            store.add_responses(both)
+            store.enqueue([QueueItem(prompt_id=prompt.id, response_ids=tuple(one.id for one in both))])
+            store.access.set_settings({"practice": [], "check_share": 0.0})
+
+        running = run_server(prepare)
+        context = chromium.new_context()
+        contexts.append(context)
+        page = context.new_page()
+        page.goto(running.link)
+        page.get_by_role("button", name="I agree").click()
+        page.locator(".question").wait_for()
+        page.wait_for_timeout(READ)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+def marked(page: Any) -> list[str]:
+    return sorted(page.locator("mark:visible").all_inner_texts())
+
+
+def test_differences_are_marked_in_the_answer_as_it_is_shown(compare: Callable[..., Any]) -> None:
+    same = "The **capital** of France, where $x^2$ holds, is quite surely"
+    page = compare(f"{same} Paris and $a$.", f"{same} Lyon and $b$.")
+    assert len(marked(page)) == 4 and {"Lyon", "Paris"} < set(marked(page))
+    assert page.locator(".rendered strong:visible").count() == 2 and page.locator("mark math:visible").count() == 2
+    page.keyboard.press("r")
+    assert marked(page) == ["Lyon", "Paris", "a", "b"] and page.locator("math:visible").count() == 0
+    page.keyboard.press("d")
+    assert marked(page) == []
+
+
+def test_differences_in_code_are_marked_when_asked_for(compare: Callable[..., Any]) -> None:
+    page = compare("So:\n\n```python\nx = 1\n```", "So:\n\n```python\nx = 2\n```")
+    assert marked(page) == [] and page.locator("pre .number:visible").count() == 2
+    page.keyboard.press("d")
+    assert marked(page) == ["1", "2"]
+
+
+def test_answers_that_would_look_alike_come_as_written(compare: Callable[..., Any]) -> None:
+    page = compare(r"It is $\frac12$.", r"It is $\frac{1}{2}$.")
+    assert {shown(page, 0), shown(page, 1)} == {r"It is $\frac12$.", r"It is $\frac{1}{2}$."}
+    page.keyboard.press("r")
+    assert page.locator(".response math:visible").count() == 2
+
+
+def test_the_page_shows_every_character_in_either_way(compare: Callable[..., Any]) -> None:
+    page = compare("3. a\n5. b  \n\n\u200bx", "")
+    texts = {re.sub(r"\s+", " ", shown(page, place)) for place in (0, 1)}
+    assert texts == {"This response is empty.", "3. a 5. b␣␣ ⟨U+200B⟩x"}
+    page.keyboard.press("r")
+    assert "3. a↵\n5. b␣␣↵\n↵\n⟨U+200B⟩x" in [shown(page, place) for place in (0, 1)]
+
+
 # -- accessibility -----------------------------------------------------------------------------------------------
 
 

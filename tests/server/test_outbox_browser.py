@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from people_world import Running, fill, running
 
+from hearken.feedback import database
 from hearken.feedback.access import Account
 from hearken.feedback.records import utc_now
 from hearken.feedback.store import FeedbackStore
@@ -140,6 +142,15 @@ def test_a_full_disk(small_disk: Path, at_work: Any) -> None:
         work_through(
             at_work(server), server, fill_up, filler.unlink, "disk is full", "(1 answer waits|2 answers wait)"
         )  # one may fit in
+
+
+def test_a_locked_database(tmp_path: Path, at_work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    with running(tmp_path / "feedback.db", prepare) as server:
+        other = sqlite3.connect(server.path, isolation_level=None)
+        begin, end = (lambda words=words: other.execute(words) for words in ("BEGIN IMMEDIATE", "ROLLBACK"))
+        work_through(at_work(server), server, begin, end, "database is busy", "2 answers wait")
+        other.close()
 
 
 def test_a_server_that_was_killed(tmp_path: Path, chromium: Any, at_work: Any) -> None:

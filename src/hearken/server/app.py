@@ -77,23 +77,29 @@ def _explain(request: Request, error: Exception) -> HTTPResponse:
     if not _wants_page(request):
         return answer
     said = json.loads(bytes(answer.body))
-    passing = isinstance(error, Unavailable)  # then nobody can be asked who is looking, either
-    found = page(
-        request, "problem.html", None if passing else visitor(request), answer.status_code, what=said["error"],
-        hint=said["hint"], again=int(RETRY_AFTER) if passing else 0,
-    )  # fmt: skip
-    if passing:
-        found.headers["Retry-After"] = RETRY_AFTER
+    found = _page(request, answer.status_code, said["error"], said["hint"])
+    if "Retry-After" in answer.headers:
+        found.headers["Retry-After"] = answer.headers["Retry-After"]
     return found
 
 
 def _plain(request: Request, error: Exception) -> HTTPResponse:
     assert isinstance(error, HTTPException)
     if _wants_page(request):
-        return page(
-            request, "problem.html", visitor(request), error.status_code, what="there is no such page", hint="", again=0
-        )  # fmt: skip
+        return _page(request, error.status_code, "there is no such page")
     return JSONResponse({"error": str(error.detail), "hint": ""}, error.status_code, error.headers)
+
+
+def _page(request: Request, status: int, what: str, hint: str = "") -> HTTPResponse:
+    """What went wrong, as a page. It shows who is looking, unless the database that knows it is away."""
+    viewer = None
+    if status != 503:
+        try:
+            viewer = visitor(request)
+        except Unavailable as error:
+            return _explain(request, error)
+    again = int(RETRY_AFTER) if status == 503 else 0
+    return page(request, "problem.html", viewer, status, what=what, hint=hint, again=again)
 
 
 def _wants_page(request: Request) -> bool:

@@ -68,8 +68,12 @@ def sample(
         seeds = [prompt_seed(seed, p) for p in part]
         yield [
             Sampled(
-                part[s.prompt], policy.encoder.decode(s.tokens, part[s.prompt]), s.tokens, s.finish_reason,
-                seeds[s.prompt], i % k,
+                part[s.prompt],
+                policy.encoder.decode(s.tokens, part[s.prompt]),
+                s.tokens,
+                s.finish_reason,
+                seeds[s.prompt],
+                i % k,
             )
             for i, s in enumerate(sampler.sample(ids, k, how, seeds))
         ]

@@ -1,6 +1,6 @@
 // Live conversation: say something, two answers stream in, choose one, and the talk goes on from it.
 
-import { Refusal, post, token } from "./lib/api.js";
+import { Refusal, patiently, post, token } from "./lib/api.js";
 import { Clock, span } from "./lib/clock.js";
 import { h, id, keyed } from "./lib/dom.js";
 import { Help, hotkey } from "./lib/keys.js";
@@ -130,13 +130,14 @@ class Talk {
     turn.judgment = id();
     turn.state = state;
     try {
-      await post("/api/v1/judgments", {
+      const said = {
         id: turn.judgment, item_id: turn.task.item_id, ticket: turn.task.ticket, answer,
         seconds: this.clock.seconds(), guideline: options.guideline,
-      });
+      };
+      await patiently(() => post("/api/v1/judgments", said), () => this.toast("Not stored yet. Trying again."));
     } catch (problem) {
       this.sent = false;
-      return this.toast(problem instanceof Refusal ? `Not stored: ${problem.message}.` : "No connection. Choose again.");
+      return this.toast(`Not stored: ${problem instanceof Refusal ? problem.message : "no connection"}. Choose again.`);
     }
     const ranks = answer.ranks ?? [0, 0];
     turn.winner = turn.task.responses[ranks[1] < ranks[0] ? 1 : 0];
