@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, StatementError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hearken.errors import Unavailable, UserError
@@ -261,10 +261,16 @@ class Database:
             what = f"{self.name}: all connections are in use"
             raise Unavailable(what, "Ask for less at once", plain="the server has too much to do") from error
         except StatementError as error:
+            if isinstance(error.orig, (OverflowError, UnicodeEncodeError)):
+                raise UserError(*_CANNOT_BE_STORED) from error
             raise error.orig if isinstance(error.orig, UserError) else error from None  # from `_dumps`
+        except (OverflowError, UnicodeEncodeError) as error:  # from SQLite, which PostgreSQL calls a DataError
+            raise UserError(*_CANNOT_BE_STORED) from error
 
     def _explain(self, error: DBAPIError) -> Exception:
         said = str(error.orig).strip()
+        if isinstance(error, DataError) and re.search("NUL|out of range", said):
+            return UserError(*_CANNOT_BE_STORED)
         for pattern, what, hint, plain in _EXPLANATIONS:
             if re.search(pattern, said, re.IGNORECASE):
                 return Unavailable(f"{self.name}: {what}", hint, plain=plain)
@@ -284,6 +290,10 @@ _LOCKED = (
     "the database is busy",
 )
 _AWAY = "the database does not answer"
+_CANNOT_BE_STORED = (
+    "a name, a number or a time cannot be stored",
+    "Leave out characters that cannot be seen (U+0000), numbers beyond 64 bits, and times before the year 1",
+)
 _EXPLANATIONS = (
     _LOCKED,
     ("file is not a database", "the file is not a database", "Give another path, or move the file away", _AWAY),

@@ -91,19 +91,21 @@ def _plain(request: Request, error: Exception) -> HTTPResponse:
 
 
 def _page(request: Request, status: int, what: str, hint: str = "") -> HTTPResponse:
-    """What went wrong, as a page. It shows who is looking, unless the database that knows it is away."""
+    """What went wrong, as a page. It shows who is looking, unless their token is wrong or the database is away."""
     viewer = None
     if status != 503:
         try:
             viewer = visitor(request)
         except Unavailable as error:
             return _explain(request, error)
+        except ApiError:
+            pass
     again = int(RETRY_AFTER) if status == 503 else 0
     return page(request, "problem.html", viewer, status, what=what, hint=hint, again=again)
 
 
 def _wants_page(request: Request) -> bool:
-    here = not request.url.path.startswith(("/api/", "/static/", "/media/"))
+    here = not request.scope["path"].startswith(("/api/", "/static/", "/media/"))
     return here and request.method == "GET" and "text/html" in request.headers.get("accept", "")
 
 

@@ -228,7 +228,7 @@ class Decision(Model):
 
     id: str = Field(min_length=8, max_length=64)
     item_id: str = Field(max_length=200)
-    ranks: list[int] = Field(min_length=2, max_length=26)
+    ranks: list[Annotated[int, Field(ge=0, lt=100)]] = Field(min_length=2, max_length=26)
 
 
 @router.post("/owner/adjudicate")

@@ -386,7 +386,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(headers)
+        refusal = self._refusal(headers, scope["query_string"])
         seen, asked = 0, False
 
         async def measured() -> Message:
@@ -413,9 +413,12 @@ class Guard:
         with suppress(ClientDisconnect):  # it went before its request was there: nobody is left to be answered
             await (refusal or self._app)(scope, measured, careful)
 
-    def _refusal(self, headers: Headers) -> JSONResponse | None:
-        if self._door.hosts and _host(headers.get("host", "")) not in self._door.hosts:
+    def _refusal(self, headers: Headers, query: bytes) -> JSONResponse | None:
+        name = _host(headers.get("host", ""))
+        if name is None or (self._door.hosts and name not in self._door.hosts):
             return _problem(400, "this server does not answer to that name")
+        if not query.isascii():
+            return _problem(400, "the address holds characters that are not encoded")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             return _problem(400, "Content-Length is no number")
