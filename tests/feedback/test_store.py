@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hearken.errors import UserError
+from hearken.errors import Unavailable, UserError
 from hearken.feedback import database
 from hearken.feedback.examples import Message
 from hearken.feedback.records import (
@@ -471,7 +471,7 @@ def test_a_locked_database_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     with FeedbackStore(path) as store:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(UserError, match="locked"):
+        with pytest.raises(Unavailable, match="locked"):
             store.add_prompts([Prompt(content="p")])
         assert list(store.prompts()) == []  # reading goes on
         other.execute("ROLLBACK")
@@ -490,7 +490,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
         def _small(connection: Any) -> None:
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
-        with pytest.raises(UserError, match="disk is full"):
+        with pytest.raises(Unavailable, match="disk is full"):
             store.add_prompts([Prompt(content="x" * 10_000_000)])
         event.remove(store._database.engine, "begin", _small)
         assert [prompt.content for prompt in store.prompts()] == ["before"]

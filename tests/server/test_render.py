@@ -232,6 +232,7 @@ def test_as_written_is_as_written(text: str) -> None:
 
 
 ALIKE = [
+    ("caf\u00e9", "cafe\u0301"), ("p\u0430ypal", "paypal"), ("\u212a", "K"), ("\u304c", "\u304b\u3099"),
     (r"So \(x\) is \[y\].", "So (x) is [y]."), (r"\(x\)", "$x$"), (r"$x_1$", r"$x^1$"), ("$5 and $10", "5 and 10"),
     ("3. a\n5. b\n9. c", "3. a\n4. b\n5. c"), ("1. a", "1) a"), ("01. a", "1. a"), ("- a", "* a"), ("- a", "a"),
     ("[1]: https://a.example\n\nHello", "Hello"), ("[a][1]\n\n[1]: /b", "[a](/b)"), ("[a](/b)", "[a](/c)"),
@@ -323,6 +324,11 @@ def test_lists_count_as_written_and_every_paragraph_has_its_direction() -> None:
     html = to_html("3. שלום\n5. hello\n\n> مرحبا\n\n```\nx\n```")
     assert html.count('<li dir="auto">') == 2 and '<span class="marker">5.</span>' in html
     assert '<p dir="auto"><span class="markup">&gt;</span> مرحبا' in html and '<pre dir="ltr">' in html
+
+
+def test_words_of_other_scripts_are_left_alone() -> None:
+    text = "привет, сорока; καλημέρα; café; ज़मीन; שָׁלוֹם; 5 µm, πr, Δx; ệ; が"
+    assert read(to_html(text)) == text and 'class="sign"' not in to_html(text)
 
 
 def test_joiners_that_do_their_work_are_left_alone() -> None:

@@ -25,6 +25,13 @@ _BLANK = frozenset(
 )
 """Nothing to see, though Unicode counts them among letters, marks and symbols."""
 
+_LATIN_LOOKS = frozenset(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501\u051b\u051d"  # Cyrillic, small
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406\u0408\u0405"  # Cyrillic, capital
+    "\u03bf\u03bd\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"  # Greek
+)
+"""Letters that look like Latin ones."""
+
 _OURS = frozenset(SIGNS.values()) | {"⟨"}
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 _ORDINARY = re.compile(r"[A-Za-z0-9 .,;:!?'()/=+*_#\[\]{}|\\`~^$%@-]*")
@@ -89,10 +96,25 @@ def _is_seen(text: str, index: int) -> bool:
     if char in _OURS:
         return char == "⟨" and not text.startswith("U+", index + 1)
     if char.isprintable() and char not in _BLANK:
-        return True
+        return char.isascii() or not _is_disguised(text, index)
     if char in "\u200c\u200d\ufe0e\ufe0f":
         return _joins(text, index)
     return 0x1F000 <= ord(char) <= 0x1FAFF  # emoji that are newer than Python's tables
+
+
+def _is_disguised(text: str, index: int) -> bool:
+    """Whether it looks like something else.
+
+    An accent that makes one character with its letter, a letter of another script within a Latin word, a symbol that is
+    another name for a letter (the sign of the Kelvin).
+    """
+    char, before, after = text[index], text[index - 1 : index], text[index + 1 : index + 2]
+    if char in _LATIN_LOOKS:
+        return any(one.isascii() and one.isalpha() for one in (before, after))
+    if unicodedata.combining(char):
+        return bool(before) and len(unicodedata.normalize("NFC", before + char)) == 1
+    other = unicodedata.normalize("NFC", char)
+    return other != char and len(other) == 1
 
 
 def _joins(text: str, index: int) -> bool:
