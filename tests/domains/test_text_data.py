@@ -11,11 +11,21 @@ from tiny_models import tokenizer, write_rows
 from hearken.algorithms.dpo import comparisons
 from hearken.algorithms.dpo_options import DPOOptions
 from hearken.algorithms.kto import opinions
-from hearken.domains.text.data import Reader, best, demonstrations, judgments, prompts
+from hearken.domains.text.data import Reader, best, demonstrations, encoded, judgments, prompts
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration, Document, Message, PromptOnly, Rating, Thumb
+from hearken.feedback.examples import (
+    CUT,
+    Comparison,
+    Demonstration,
+    Document,
+    Message,
+    PromptOnly,
+    Rating,
+    Thumb,
+    content_key,
+)
 from hearken.training.options import TextOptions
 
 ENCODER = TextEncoder(tokenizer(), 2048, long_prompts="truncate")
@@ -81,6 +91,15 @@ def test_rows_that_contradict_each_other_are_refused_where_a_function_reads_them
     with pytest.raises(UserError, match=told):
         open_reward("rule:answer", policy, both, options)
     assert next(facts for _, facts in both.values()) == {"answer": 1, "id": 1}, "a reward model does not mind"
+
+
+def test_a_response_that_was_cut_has_no_end() -> None:
+    cut = {CUT: [content_key(" sings")]}
+    row = Comparison("the fox", (" runs", " sings"), (1, 0), metadata=cut)
+    (group,) = encoded(row, ENCODER)
+    assert [r[-1] == ENCODER.eos for r in group.responses] == [True, False]
+    assert demonstrations([row], ENCODER)[0].responses == [group.responses[1]]
+    assert judgments([Thumb("the fox", " sings", True, metadata=cut)], ENCODER)[0].group.responses[0][-1] != ENCODER.eos
 
 
 def test_the_best_response_is_a_demonstration() -> None:

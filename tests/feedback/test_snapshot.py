@@ -22,6 +22,7 @@ from hearken.feedback.examples import (
     PromptOnly,
     Rating,
     Thumb,
+    finished,
 )
 from hearken.feedback.formats import read_examples
 from hearken.feedback.formats.canonical import content_hash, dump, load
@@ -104,6 +105,18 @@ def test_each_kind_of_judgment(db: FeedbackStore) -> None:
     assert [type(e) for e in found(db, "comparison")] == [Comparison] * 3
     with pytest.raises(UserError, match="unknown kind of example 'edit'"):
         found(db, "edit")
+
+
+def test_a_response_that_was_cut_says_so(db: FeedbackStore) -> None:
+    cut = Response(prompt_id=PROMPT.id, text="cut off", finish_reason="length")
+    db.add_responses([cut])
+    say(db, "1", ComparisonPayload(response_ids=(A.id, cut.id), ranks=(0, 1)))
+    say(db, "2", ThumbPayload(response_id=cut.id, label=True))
+    say(db, "3", rank(0, 1))
+    pair, thumb, whole = found(db, "comparison", "thumb")
+    assert isinstance(pair, Comparison) and isinstance(thumb, Thumb) and isinstance(whole, Comparison)
+    assert [finished(pair, r) for r in pair.responses] == [True, False] and not finished(thumb, thumb.response)
+    assert whole.metadata == {}
 
 
 def test_only_what_is_in_force(db: FeedbackStore) -> None:

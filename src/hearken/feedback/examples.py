@@ -32,6 +32,16 @@ def content_key(content: Content) -> str:
     return hashlib.sha256(json.dumps(plain, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
+CUT = "cut_responses"
+"""Of an example's metadata: keys (`content_key`) of those of its responses that were cut, and so have no end."""
+
+
+def finished(example: Comparison | Rating | Thumb | Demonstration, response: str) -> bool:
+    """Whether a response of an example ended by itself, as far as its metadata say."""
+    cut = example.metadata.get(CUT)
+    return not (isinstance(cut, list) and content_key(response) in cut)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A judgment over 2..K responses to one prompt: a ranking with ties, perhaps partial.

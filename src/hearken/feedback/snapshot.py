@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration, Example, PromptOnly, Rating, Thumb
+from hearken.feedback.examples import (
+    CUT,
+    Comparison,
+    Demonstration,
+    Example,
+    PromptOnly,
+    Rating,
+    Thumb,
+    content_key,
+)
 from hearken.feedback.formats import canonical, read_examples, write_examples
 from hearken.feedback.records import (
     ComparisonPayload,
@@ -68,7 +77,7 @@ def inline_examples(
     An edit is a demonstration, and a comparison in which the edited text beats the original. Each judgment is an
     example of its own, also where several labelers judged the same item. Left out are skips, flags, critiques and span
     flags; superseded, withdrawn and erased judgments; answers to gold and repeated items; comparisons with fewer than
-    two ranked responses.
+    two ranked responses. Which responses were cut, and so have no end, stands in the metadata (`examples.CUT`).
 
     Args:
         store: the feedback database.
@@ -96,7 +105,9 @@ def inline_examples(
     sources = {source for kind in kinds if kind in _SOURCES for source in _SOURCES[kind]}
     if not sources:
         return
-    texts = {response.id: _text(response) for response in store.responses(split=split)}
+    responses = list(store.responses(split=split))
+    texts = {response.id: _text(response) for response in responses}
+    cut = {response.id: content_key(response.text) for response in responses if response.finish_reason == "length"}
     labelers = {labeler.id: labeler.attributes for labeler in store.labelers()} if attributes else {}
     left_out = set() if evaluations else {item.id for item in store.items(selection="evaluation")}
     for judgment in store.judgments(as_of=as_of, kinds=sources, split=split, round=round):
@@ -105,6 +116,8 @@ def inline_examples(
         metadata = dict(judgment.metadata)
         if provenance:
             metadata |= {"labeler": judgment.labeler_id, "judgment": judgment.id, "item": judgment.item_id}
+        if unfinished := sorted({cut[shown] for shown in judgment.response_ids if shown in cut}):
+            metadata[CUT] = unfinished
         if attributes:
             metadata["attributes"] = labelers.get(judgment.labeler_id, {})
         weight = judgment.weight * (weights or {}).get(judgment.labeler_id, 1.0)

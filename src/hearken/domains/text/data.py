@@ -20,6 +20,7 @@ from hearken.feedback.examples import (
     PromptOnly,
     Rating,
     Thumb,
+    finished,
 )
 from hearken.feedback.formats import ReadReport, read_examples
 from hearken.feedback.formats.canonical import kind_name
@@ -160,10 +161,10 @@ def encoded(row: Example, encoder: TextEncoder, where: str = "", train_on: str =
         if train_on == "all" and not isinstance(row.prompt, str):
             group = encoder.dialogue([*row.prompt, Message("assistant", row.response)], where)
         else:
-            group = encoder.demonstration(row.prompt, row.response, where)
+            group = encoder.demonstration(row.prompt, row.response, where, finished=finished(row, row.response))
     else:
         responses = row.responses if isinstance(row, Comparison) else (row.response,)
-        group = encoder.group(row.prompt, responses, where)
+        group = encoder.group(row.prompt, responses, where, finished=[finished(row, r) for r in responses])
     return [] if group is None else [group]
 
 
@@ -176,7 +177,9 @@ def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str 
         if isinstance(row, Document):
             documents += encoded(row, encoder, where)
         elif isinstance(row, Demonstration | Comparison):
-            one = row if isinstance(row, Demonstration) else Demonstration(row.prompt, best(row), row.weight)
+            one = row
+            if isinstance(row, Comparison):
+                one = Demonstration(row.prompt, best(row), row.weight, row.metadata)
             found = encoded(one, encoder, where, train_on)
             groups += [replace(group, weight=row.weight) for group in found if row.weight > 0]
         else:

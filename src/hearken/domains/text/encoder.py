@@ -287,20 +287,35 @@ class TextEncoder:
             return whole[len(start) :]
         return self.tokens.ids(text, continues=True)
 
-    def group(self, prompt: Content, responses: Sequence[str], where: str = "") -> Group | None:
-        """A prompt with its responses; None where the prompt is to be left out."""
+    def group(
+        self, prompt: Content, responses: Sequence[str], where: str = "", *, finished: Sequence[bool] | None = None
+    ) -> Group | None:
+        """A prompt with its responses; None where the prompt is to be left out.
+
+        Args:
+            prompt: a text or a dialogue.
+            responses: their words.
+            where: for messages.
+            finished: which of them ended by themselves; all, where None.
+        """
         ids = self.prompt(prompt, where)
         if ids is None:
             return None
-        room = self.max_length - len(ids)
+        room, ends = self.max_length - len(ids), finished or [True] * len(responses)
         with _at(where):
-            return Group(ids, [self.response(prompt, r, room) for r in responses])
+            found = [self.response(prompt, r, room, finished=e) for r, e in zip(responses, ends, strict=True)]
+        return Group(ids, found)
 
-    def demonstration(self, prompt: Content, response: str, where: str = "") -> Group | None:
+    def demonstration(self, prompt: Content, response: str, where: str = "", *, finished: bool = True) -> Group | None:
         """As `group`, of a response to imitate: where the chat template marks what is said, only that is trained."""
-        if not isinstance(prompt, str) and self.template.marks and self.template.say(prompt, response).whole:
+        if (
+            finished
+            and not isinstance(prompt, str)
+            and self.template.marks
+            and self.template.say(prompt, response).whole
+        ):
             return self.dialogue((*prompt, Message("assistant", response)), where, last=True)
-        return self.group(prompt, [response], where)
+        return self.group(prompt, [response], where, finished=[finished])
 
     # Dialogues of which more than the last answer is trained
 

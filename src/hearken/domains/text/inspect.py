@@ -178,7 +178,7 @@ def _views(example: Example, number: int, encoder: TextEncoder, train_on: str) -
     for (prompt, response, mask), (all_prompt, all_response, _), note in zip(fitting, full, notes, strict=True):
         pieces = [_piece(encoder, token, "prompt", False) for token in prompt]
         for at, (token, on) in enumerate(zip(response, mask, strict=True), 1):
-            ends = token in encoder.ends or (token in encoder.stop and at == len(all_response))
+            ends = on and (token in encoder.ends or (token in encoder.stop and at == len(all_response)))
             pieces.append(_piece(encoder, token, "end" if ends else "response", on))
         yield View(number, kind, note, tuple(pieces), len(all_prompt) - len(prompt), len(all_response) - len(response))
 
