@@ -5,6 +5,9 @@ They take turns; a ratio is the median over the turns. A peer uses whichever of 
 fastest. Times leave out imports, loading, saving and the first step, which warms up. Peers are found by --trl and
 --trl-ppo (a Python each, or the environment variables HEARKEN_TRL and HEARKEN_TRL_PPO): TRL 1.12 for PPO, TRL 1.16 for
 everything else that trains.
+
+With --model DIR (a Llama-like folder) the rows are those of that model, all its weights trained or LoRA adapters, on
+texts of words that its tokenizer knows.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from world import Size
 
 from hearken.algorithms.kto import partners
 from hearken.errors import UserError
+from hearken.training.artifact import write_json
 from hearken.training.batching import Order
 
 PROMPT, NEW = 32, 64
@@ -42,6 +47,7 @@ GROUPED = {"train_sampling_strategy": "group_by_length"}
 REBALANCED = {"train_sampling_strategy": "batch_rebalance"}  # microbatches of alike lengths within a batch
 CUT = [{"accumulate": 2}, {"accumulate": 4}]
 TRAINING = [{}, GROUPED, *(GROUPED | cut for cut in CUT), *(REBALANCED | cut for cut in CUT)]
+LOW = {"dtype": "bfloat16"}  # the peer's frozen weights in bf16
 STATIC = {"cache_implementation": "static"}
 CONTINUOUS = {"use_transformers_continuous_batching": True}  # made for GPUs: 20 times slower on two cores, so left out
 SAMPLING = [{}, *CUT, STATIC, CONTINUOUS]
@@ -76,6 +82,7 @@ class Row:
     samples: int = 1
     stops: bool = False
     cached: bool = False
+    lora: int = 0
 
     @property
     def peer(self) -> str | None:
@@ -119,6 +126,24 @@ ROWS = (
 )  # fmt: skip
 
 
+def rows_of(hidden: int) -> tuple[Row, ...]:
+    """The rows of a real model of this width."""
+    lora = 16
+    return (
+        Row("sampling, 4 a prompt", "sample", hidden, 2.0, samples=4),
+        Row("sampling, 1 a prompt, LoRA", "sample", hidden, 2.0, lora=lora),
+        Row("SFT", "sft", hidden, 1.5),
+        Row("RLOO, 4 a prompt, LoRA", "rloo", hidden, 2.0, samples=4, lora=lora),
+        Row("DPO, reference in the step", "dpo", hidden, 1.5, samples=2),
+        Row("reward model, pairs", "reward", hidden, 1.5, samples=2),
+        Row("reward model, K = 4", "reward", hidden, 1.5, samples=4),
+        Row("PPO", "ppo", hidden, 2.0),
+        Row("sampling, 1 a prompt", "sample", hidden, 2.0),
+        Row("SFT, LoRA", "sft", hidden, 1.5, lora=lora),
+        Row("DPO, LoRA", "dpo", hidden, 1.5, samples=2, lora=lora),
+    )
+
+
 def rows_on(device: str) -> tuple[Row, ...]:
     """The rows, on a GPU with a model that is worth one."""
     if device == "cpu":
@@ -138,6 +163,23 @@ class Contest:
     precision: str
     fast: bool
     peers: dict[str, str]
+    model: Path | None = None
+    """A real model's folder; None: models of our own making."""
+
+    @cached_property
+    def shape(self) -> Size | None:
+        """Of the real model."""
+        return Size.read(self.model) if self.model else None
+
+    @cached_property
+    def known_words(self) -> world.Vocabulary:
+        """Of the real model."""
+        assert self.model
+        return world.of_tokenizer(self.model)
+
+    def size(self, row: Row) -> Size:
+        """The shape of a row's model."""
+        return self.shape or Size.of(row.hidden)
 
     def side(self, task: Task, python: str | None = None) -> dict[str, Any]:
         """Carry a task out in a process of its own: ours, or a peer's in its Python."""
@@ -161,33 +203,41 @@ class Contest:
 
     def task(self, row: Row, count: int | None = None) -> Task:
         """The work of a row; ``count`` rows of data instead of the usual number."""
-        size = Size.of(row.hidden)
+        size = self.size(row)
         trains = row.kind in ("sft", "reward", "dpo", "kto")
         rate = world.end_rate(NEW) if row.stops or trains else 0.0
-        folder = self.work / f"hidden-{row.hidden}-{'stops' if rate else 'never-stops'}"
-        model = world.make_model(folder, size, self.seed, rate)
+        if self.model:
+            folder, model, words = self.work / f"of-{row.hidden}", self.model, self.known_words
+        else:
+            folder = self.work / f"hidden-{row.hidden}-{'stops' if rate else 'never-stops'}"
+            model, words = world.make_model(folder, size, self.seed, rate), world.made_up(size)
         task = Task(
             row.kind, model=str(model), samples=row.samples, stops=row.stops, cached=row.cached, new_tokens=NEW,
-            seed=self.seed,
+            seed=self.seed, lora=row.lora,
         )  # fmt: skip
         if row.kind in ("reward", "ppo"):
             task = replace(task, reward=str(world.make_reward(Path(f"{folder}-reward"), model, self.seed)))
-        full = 128 if row.hidden > 64 else 256
+        elif row.kind in ("rloo", "grpo"):
+            task = replace(task, reward=f"scoring:mean_{'letters' if self.model else 'number'}")
+        elif row.kind == "sample" and row.lora:
+            task = replace(task, model=str(world.make_adapter(Path(f"{folder}-lora"), model, row.lora, self.seed)))
+        full = 24 if self.model else 128 if row.hidden > 64 else 256
         data = self.work / "data" / f"{row.kind}-{row.hidden}-{row.samples}-{count or 'all'}.jsonl"
         if row.kind == "sft":
-            rows = world.demonstrations(size, count or self.few(full, 48), self.seed)
-            task = replace(task, batch=16)
+            rows = world.demonstrations(words, count or self.few(full, 48), self.seed)
+            task = replace(task, batch=8 if self.model else 16)
         elif row.kind == "kto":
-            rows = world.thumbs(size, count or self.few(full, 48), self.seed)
+            rows = world.thumbs(words, count or self.few(full, 48), self.seed)
             task = replace(task, batch=16)
         elif trains:
-            rows = world.rankings(size, count or self.few(2 * full // row.samples, 48), row.samples, self.seed)
-            task = replace(task, batch=32 // row.samples)
+            rows = world.rankings(words, count or self.few(2 * full // row.samples, 48), row.samples, self.seed)
+            task = replace(task, batch=(16 if self.model else 32) // row.samples)
         else:
-            steps = self.few(2 if row.kind in ("ppo", "rloo", "grpo") else 4, 1)
-            critic_free = row.kind in ("rloo", "grpo")
-            task = replace(task, batch=self.few(64 if critic_free else 32, 8), steps=steps, lr=3e-6)
-            rows = world.prompts(size, task.batch * (task.steps + 1), PROMPT, self.seed)
+            steps = 1 if self.model else self.few(2 if row.kind in ("ppo", "rloo", "grpo") else 4, 1)
+            many, usual = (32, 16 if row.kind == "ppo" or row.samples > 1 else 32) if self.model else (64, 32)
+            batch = many if row.kind in ("rloo", "grpo") else usual
+            task = replace(task, batch=self.few(batch, 8), steps=steps, lr=3e-6)
+            rows = world.prompts(words, task.batch * (task.steps + 1), PROMPT, self.seed)
         return replace(task, data=str(world.write_rows(data, rows)))
 
     def rollouts(self) -> list[dict[str, Any]]:
@@ -211,9 +261,12 @@ def units(row: Row, task: Task, found: dict[str, Any]) -> float:
     return float(found["tokens"] if "tokens/s" in row.unit else task.batch * len(found["laps"]))
 
 
-def needed(row: Row, task: Task, found: dict[str, Any]) -> float:
-    """Floating-point operations that the timed laps need, by formula; padding and repetitions not counted."""
-    size, laps = Size.of(row.hidden), len(found["laps"])
+def needed(size: Size, row: Row, task: Task, found: dict[str, Any]) -> float:
+    """Floating-point operations that the timed laps need, by formula; padding and repetitions not counted.
+
+    A model whose adapter is trained is counted as if all of it were: the gradients of its weights are a third.
+    """
+    laps = len(found["laps"])
     if row.kind == "sample":
         length = round(found["mean_length"])
         rows = task.batch * task.samples * laps
@@ -245,7 +298,15 @@ def choose(contest: Contest, row: Row, python: str) -> tuple[dict[str, Any], lis
     """The peer's fastest setting on a small part of the work, and what each took."""
     trials: list[dict[str, Any]] = []
     candidates = [s for s in SETTINGS[row.kind] if s != CONTINUOUS or contest.device != "cpu"]
+    if contest.model:  # a trial takes long: the defaults and the usual winner, frozen weights in bf16
+        candidates = candidates[:1] + [s for s in candidates if s in (STATIC, CUT[0], GROUPED | CUT[0])][:1]
+    if contest.precision == "bf16" and (row.kind == "sample" or row.lora):
+        candidates = [s | LOW for s in candidates]
     candidates = candidates[:2] if contest.fast else candidates
+    kept = contest.work / "trials" / f"{row.kind}-{row.hidden}-{row.samples}-{row.stops}-{row.lora}.json"
+    if contest.model and kept.exists():
+        done = json.loads(kept.read_text("utf-8"))
+        return done["setting"], done["trials"]
     samples = row.kind == "sample" or row.samples_first
     part = 24 if row.samples > 2 else 64  # a peer reads a ranking as its K(K-1)/2 pairs
     task = contest.task(row, None if samples or contest.fast else part)
@@ -258,7 +319,10 @@ def choose(contest: Contest, row: Row, python: str) -> tuple[dict[str, Any], lis
     timed = [t for t in trials if "seconds" in t]
     if not timed:
         raise UserError(f"{row.name}: no setting of the peer works: {trials[0]['error']}", f"Look at {python}")
-    return min(timed, key=lambda t: t["seconds"])["setting"], trials
+    best = min(timed, key=lambda t: t["seconds"])["setting"]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps({"setting": best, "trials": trials}), "utf-8")
+    return best, trials
 
 
 def measure(
@@ -277,7 +341,7 @@ def measure(
             seconds = sum(found["laps"])
             both[side] = {
                 "per_second": units(row, task, found) / seconds,
-                "matmul_share": needed(row, task, found) / seconds / rate,
+                "matmul_share": needed(contest.size(row), row, task, found) / seconds / rate,
                 "peak_mb": found["peak_bytes"] / 1e6,
                 "grown_mb": (found["peak_bytes"] - found["start_bytes"]) / 1e6,
                 "mean_length": found.get("mean_length"),
@@ -285,7 +349,7 @@ def measure(
                 "phase_seconds": {name: spent / len(found["laps"]) for name, spent in found["phases"].items()},
             }
         turns.append(both | {"ratio": both["ours"]["per_second"] / both["peer"]["per_second"], "rate": rate})
-    shares = contest.side(replace(whole, profile=True)).get("shares")
+    shares = None if contest.model else contest.side(replace(whole, profile=True)).get("shares")
     ratio = statistics.median(t["ratio"] for t in turns)
     return {
         "row": asdict(row) | {"unit": row.unit}, "setting": setting, "trials": trials, "turns": turns, "ratio": ratio,
@@ -338,7 +402,7 @@ def scaling(contest: Contest) -> dict[str, Any]:
             rate, result = contest.rate(), contest.side(task)
             seconds = sum(result["laps"])
             found.append({"x": x, "per_second": units(one, task, result) / seconds,
-                          "share": needed(one, task, result) / seconds / rate})  # fmt: skip
+                          "share": needed(Size.of(one.hidden), one, task, result) / seconds / rate})  # fmt: skip
         return found
 
     sft, sampling = Row("", "sft", 256, 0), Row("", "sample", 256, 0)
@@ -415,14 +479,17 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     contest = Contest(
         settings.work, settings.repeats or (1 if settings.fast else 3), settings.seed,
         settings.threads or os.cpu_count() or 1, settings.device, settings.precision, settings.fast, peers,
+        settings.model,
     )  # fmt: skip
-    parts = settings.parts.split(",")
+    parts = ["rows"] if contest.model else settings.parts.split(",")
     figures: dict[str, Any] = {"repeats": contest.repeats, "contest_threads": contest.threads, "missing": missing}
     figures |= {"device": contest.device, "precision": contest.precision}
+    if contest.shape:
+        figures["model"] = contest.shape.parameters
     if "rows" in parts:
         figures["rows"] = []
         chosen: dict[Row, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
-        for row in rows_on(contest.device):
+        for row in rows_of(contest.shape.hidden) if contest.shape else rows_on(contest.device):
             name = f"{row.name}, hidden {row.hidden}"
             if settings.only and not re.search(settings.only, name):
                 continue
@@ -432,8 +499,11 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
             work = replace(row, name="", cached=False)  # where the reference is computed, one setting is best for both
             if work not in chosen:
                 chosen[work] = choose(contest, row, python)
+            if settings.trials:
+                continue
             one = measure(contest, row, python, *chosen[work])
             figures["rows"].append(one)
+            write_json(settings.out, figures)  # what is measured stays, should the rest not come to its end
             print(f"{name}: {one['ratio']:.2f} (goal {row.goal:g})", flush=True)
     if "losses" in parts and "trl" in peers:
         kinds = ("sft", "reward", "dpo", "kto", "rloo", "grpo")
@@ -456,6 +526,8 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of both sides")
     parser.add_argument("--parts", default="rows,losses,startup,scaling", help="what to measure")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="a real model's folder, e.g. of hearken model")
+    parser.add_argument("--trials", action="store_true", help="find the peers' settings of a model, measure nothing")
     parser.add_argument("--only", metavar="REGEX", help="rows whose name matches")
     parser.add_argument(
         "--markdown", type=Path, metavar="JSON", help="measure nothing: put figures into docs/performance.md"

@@ -22,8 +22,6 @@ import torch
 
 BETA, KL = 0.1, 0.05
 """Of DPO and KTO; of RLOO (in the reward) and GRPO (in the loss)."""
-REWARD = "scoring:mean_number"
-"""Of RLOO and GRPO, the same function on both sides."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,9 @@ class Task:
 
     Attributes:
         kind: sft, reward, ppo, sample, dpo, kto, rloo, grpo (and, for us alone, matmul).
-        model, reward: folders of a causal language model and of a reward model.
+        model: folder of a causal language model (or of an adapter, to sample from).
+        reward: folder of a reward model; of RLOO and GRPO a function as module:function.
+        lora: rank of the adapter that is trained instead of all weights; 0 for none.
         data: JSONL of the layout that the kind reads.
         work: a new folder for whatever a side must write.
         batch: sequences, judgments, episodes or prompts a step.
@@ -50,6 +50,7 @@ class Task:
     kind: str
     model: str = ""
     reward: str = ""
+    lora: int = 0
     data: str = ""
     work: str = ""
     batch: int = 16

@@ -11,7 +11,7 @@ from typing import Any
 os.environ.setdefault("HEARKEN_QUIET", "1")
 
 import torch
-from clock import BETA, KL, REWARD, Clock, Task, main
+from clock import BETA, KL, Clock, Task, main
 from torch.profiler import ProfilerActivity, profile
 
 from hearken.algorithms.stage import train
@@ -19,7 +19,6 @@ from hearken.domains.text.sampling import open_frozen
 from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.options import TextOptions
-from hearken.training.precision import autocast, device_of
 from hearken.training.run import Run
 
 KINDS = {
@@ -93,7 +92,7 @@ def options(task: Task) -> dict[str, Any]:
     return {
         "model": task.model, "data": task.data, "out": task.work, "seed": task.seed, "lr": task.lr,
         "schedule": "constant", "precision": task.precision, "device": task.device, "checkpoint_seconds": 1e9,
-        "trackers": "none", **task.setting,
+        "trackers": "none", "lora": task.lora, **task.setting,
     }  # fmt: skip
 
 
@@ -157,7 +156,7 @@ def critic_free(task: Task, clock: Clock) -> None:
     watch_learning(clock)
     clock.wrap(algorithm, "roll_out", "scoring")
     stage(
-        task.kind, task, clock, reward=REWARD, batch=task.batch, samples=task.samples, beta=KL,
+        task.kind, task, clock, reward=task.reward, batch=task.batch, samples=task.samples, beta=KL,
         episodes=task.batch * (task.steps + 1), max_new_tokens=task.new_tokens, missing_eos=None,
     )  # fmt: skip
 
@@ -178,8 +177,10 @@ def ppo(task: Task, clock: Clock) -> None:
 
 def sample(task: Task, clock: Clock) -> None:
     """`NativeSampler` over batches of prompts; the first batch warms up."""
-    policy = open_frozen(task.model, TextOptions(), device=task.device, reserve=task.new_tokens)
-    sampler = NativeSampler(policy.scorer, policy.stop, **task.setting)
+    policy = open_frozen(
+        task.model, TextOptions(), device=task.device, reserve=task.new_tokens, precision=task.precision
+    )
+    sampler = NativeSampler(policy.scorer, policy.stop if task.stops else [], **task.setting)
     how = SamplingParameters(max_new_tokens=task.new_tokens)
     prompts = [policy.encoder.prompt(row["prompt"]) or [] for row in task.rows()]
     counts: list[int] = []
@@ -188,8 +189,7 @@ def sample(task: Task, clock: Clock) -> None:
         for step in range(task.steps + 1):
             at = range(step * task.batch, (step + 1) * task.batch)
             batch = [prompts[i % len(prompts)] for i in at]
-            with torch.no_grad(), autocast(task.precision, device_of(task.device)):
-                found = sampler.sample(batch, task.samples, how, [task.seed + i for i in at])
+            found = sampler.sample(batch, task.samples, how, [task.seed + i for i in at])
             if step == 0:
                 clock.begin()
             else:

@@ -71,6 +71,8 @@ def tables(figures: dict[str, Any]) -> dict[str, str]:
         found["phases"] = markdown(("work", "phase", "Hearken, s", "TRL, s", "ratio"), phases)
     if profile:
         found["profile"] = markdown(("work", *kinds), profile)
+    if figures.get("model"):
+        return {f"model-{name}": table for name, table in found.items()}
     if figures.get("losses"):
         lines = [
             (e["kind"], e["of"], e["steps"], f"{e['first']:.4f}", f"{e['last']:.4f}", f"{e['worst']:.1e}")

@@ -75,6 +75,7 @@ def training(task: Task) -> dict[str, Any]:
     """Settings of SFT and reward training. ``accumulate`` of the task's setting cuts a batch into so many pieces."""
     setting = dict(task.setting)
     pieces = setting.pop("accumulate", 1)
+    setting.pop("dtype", None)
     if task.in_order:
         setting["train_sampling_strategy"] = "sequential"
     return arguments(task) | {
@@ -83,8 +84,19 @@ def training(task: Task) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def language_model(folder: str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+def language_model(task: Task, dtype: str = "float32") -> Any:
+    """The task's model; of an adapter's folder its base with the adapter."""
+    return AutoModelForCausalLM.from_pretrained(task.model, dtype=getattr(torch, dtype))
+
+
+def adapter(task: Task) -> dict[str, Any]:
+    """What a trainer is given where an adapter is trained instead of all weights."""
+    if not task.lora:
+        return {}
+    from peft import LoraConfig
+
+    config = LoraConfig(r=task.lora, lora_alpha=2 * task.lora, target_modules="all-linear", task_type="CAUSAL_LM")
+    return {"peft_config": config}
 
 
 def classifier(folder: str) -> Any:
@@ -109,7 +121,8 @@ def sft(task: Task, clock: Clock) -> None:
     config = SFTConfig(**training(task), completion_only_loss=True)
     tokenizer = AutoTokenizer.from_pretrained(task.model)
     data = Dataset.from_list(task.rows())
-    train(SFTTrainer(language_model(task.model), config, train_dataset=data, processing_class=tokenizer), clock)
+    model = language_model(task, task.setting.get("dtype", "float32"))
+    train(SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer, **adapter(task)), clock)
 
 
 def reward(task: Task, clock: Clock) -> None:
@@ -145,7 +158,8 @@ def dpo(task: Task, clock: Clock) -> None:
         rows.append({"prompt": row["prompt"], "chosen": chosen, "rejected": rejected, "length": longest})
     config = DPOConfig(**training(task), beta=BETA, precompute_ref_log_probs=task.cached)
     tokenizer, data = AutoTokenizer.from_pretrained(task.model), Dataset.from_list(rows)
-    train(DPOTrainer(language_model(task.model), None, config, train_dataset=data, processing_class=tokenizer), clock)
+    model = language_model(task, task.setting.get("dtype", "float32"))
+    train(DPOTrainer(model, None, config, train_dataset=data, processing_class=tokenizer, **adapter(task)), clock)
 
 
 def kto(task: Task, clock: Clock) -> None:
@@ -158,7 +172,7 @@ def kto(task: Task, clock: Clock) -> None:
         row["length"] = len(row["prompt"].split()) + len(row["completion"].split())
     config = KTOConfig(**training(task), beta=BETA, precompute_ref_log_probs=task.cached)
     tokenizer, data = AutoTokenizer.from_pretrained(task.model, padding_side="left"), Dataset.from_list(rows)
-    trainer = KTOTrainer(language_model(task.model), None, config, train_dataset=data, processing_class=tokenizer)
+    trainer = KTOTrainer(language_model(task), None, config, train_dataset=data, processing_class=tokenizer)
     if mismatched[0]:
         ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in mismatched]
         kept = trainer.train_dataset.remove_columns("KL_completion_ids")
@@ -171,11 +185,12 @@ def critic_free(task: Task, clock: Clock) -> None:
 
     In order, the rows hold responses that were sampled before; the trainer gets them in place of its own.
     """
+    import scoring
     import trl
-    from scoring import mean_number
 
     setting = dict(task.setting)
     pieces = setting.pop("accumulate", 1)
+    model = language_model(task, setting.pop("dtype", "float32"))
     rows = task.rows()
     steps = len(rows) // task.batch if task.in_order else task.steps + 1
     # Its default gives the KL term another gradient (of the same value) than the paper's, which ours has.
@@ -188,8 +203,8 @@ def critic_free(task: Task, clock: Clock) -> None:
     tokenizer = AutoTokenizer.from_pretrained(task.model, padding_side="left")
     prompts = [{"prompt": row["prompt"]} for row in (rows[:: task.samples] if task.in_order else rows)]
     trainer = getattr(trl, f"{task.kind.upper()}Trainer")(
-        language_model(task.model), mean_number, args=config, train_dataset=Dataset.from_list(prompts),
-        processing_class=tokenizer,
+        model, getattr(scoring, task.reward.partition(":")[2]), args=config, train_dataset=Dataset.from_list(prompts),
+        processing_class=tokenizer, **adapter(task),
     )  # fmt: skip
     end, lengths = tokenizer.eos_token_id, []
     ready = iter([
@@ -229,7 +244,7 @@ def ppo(task: Task, clock: Clock) -> None:
     )  # fmt: skip
     prompts = Dataset.from_list([{"input_ids": tokenizer(row["prompt"])["input_ids"]} for row in task.rows()])
     trainer = PPOTrainer(
-        config, tokenizer, language_model(task.model), language_model(task.model), classifier(task.reward),
+        config, tokenizer, language_model(task), language_model(task), classifier(task.reward),
         prompts, classifier(task.reward), callbacks=[Laps(clock)],
     )  # fmt: skip
     clock.wrap(ppo_trainer, "batch_generation", "sampling")
@@ -254,19 +269,21 @@ def ppo(task: Task, clock: Clock) -> None:
 def sample(task: Task, clock: Clock) -> None:
     """``generate`` over batches of prompts of one length; the first batch warms up."""
     tokenizer = AutoTokenizer.from_pretrained(task.model)
-    model = language_model(task.model).eval().to(task.device)
+    setting = dict(task.setting)
+    model = language_model(task, setting.pop("dtype", "float32")).eval().to(task.device)
     prompts = [tokenizer(row["prompt"])["input_ids"] for row in task.rows()]
     how = GenerationConfig(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=task.new_tokens,
         num_return_sequences=task.samples, eos_token_id=tokenizer.eos_token_id if task.stops else None,
-        pad_token_id=tokenizer.pad_token_id, **task.setting,
+        pad_token_id=tokenizer.pad_token_id, **setting,
     )  # fmt: skip
     torch.manual_seed(task.seed)
     counts: list[int] = []
     for step in range(task.steps + 1):
         batch = [prompts[i % len(prompts)] for i in range(step * task.batch, (step + 1) * task.batch)]
         ids = torch.tensor(batch, device=task.device)
-        with torch.no_grad(), torch.autocast(task.device, torch.bfloat16, enabled=task.precision == "bf16"):
+        casts = task.precision == "bf16" and model.dtype != torch.bfloat16
+        with torch.no_grad(), torch.autocast(task.device, torch.bfloat16, enabled=casts):
             found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=how)
         if step == 0:
             clock.begin()

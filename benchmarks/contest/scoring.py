@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def mean_letters(prompts: Sequence[str], completions: Sequence[str], *_: Any, **__: Any) -> list[float]:
+    """The mean length of a response's words, over 16: of real text."""
+    return [len(text.replace(" ", "")) / (16 * max(len(text.split()), 1)) for text in completions]
+
+
 def mean_number(prompts: Sequence[str], completions: Sequence[str], *_: Any, **__: Any) -> list[float]:
     """The mean number of a response's words (they read w3 to w2047), from 0 to 1: hardly ever equal in a group."""
     found = []

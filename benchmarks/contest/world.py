@@ -6,6 +6,7 @@ the same files into the same tokens. The rate at which responses end is built in
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -17,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hearken.models.loading import new_reward, save
+from hearken.models.loading import add_adapter, load_policy, load_tokenizer, new_reward, save
 
 SPECIAL = ("<pad>", "<eos>", "<bos>")
 NEVER = -60.0  # added to a logit: a token that is not drawn
@@ -38,21 +39,37 @@ class Size:
     heads: int = 4
     vocabulary: int = 2048
     context: int = 1024
+    inner: int = 0
+    """Width of the feed-forward layers; 0: four times the hidden one."""
+    keys: int = 0
+    """Width of the keys (and of the values) of all heads together; 0: the hidden one."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inner", self.inner or 4 * self.hidden)
+        object.__setattr__(self, "keys", self.keys or self.hidden)
 
     @classmethod
     def of(cls, hidden: int) -> Size:
         """The size that goes by this width: a GPU's model has layers, heads and vocabulary of a real one."""
         return cls(hidden, layers=24, heads=12, vocabulary=32768) if hidden == GPU_HIDDEN else cls(hidden)
 
+    @classmethod
+    def read(cls, folder: Path) -> Size:
+        """That of a Llama-like model in a folder."""
+        c = AutoConfig.from_pretrained(folder)
+        keys = c.num_key_value_heads * (getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads)
+        shape = (c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.vocab_size, c.max_position_embeddings)
+        return cls(*shape, c.intermediate_size, keys)
+
     @property
-    def inner(self) -> int:
-        """Width of the feed-forward layers."""
-        return 4 * self.hidden
+    def layer(self) -> int:
+        """Weights of a layer's linear maps."""
+        return 2 * self.hidden * (self.hidden + self.keys) + 3 * self.hidden * self.inner
 
     @property
     def parameters(self) -> int:
         """Weights, the embedding being the head as well."""
-        return self.vocabulary * self.hidden + self.layers * (4 * self.hidden**2 + 3 * self.hidden * self.inner)
+        return self.vocabulary * self.hidden + self.layers * self.layer
 
     def forward(self, spans: Iterable[tuple[int, int]], head: int = 0) -> int:
         """Operations of a forward pass.
@@ -67,14 +84,33 @@ class Size:
         found = 2 * self.vocabulary * self.hidden * head
         for before, new in spans:
             pairs = new * before + new * (new + 1) // 2
-            found += 2 * self.layers * new * (4 * self.hidden**2 + 3 * self.hidden * self.inner)
+            found += 2 * self.layers * new * self.layer
             found += 4 * self.layers * self.hidden * pairs
         return found
 
 
-def words(generator: np.random.Generator, size: Size, count: int) -> str:
+Vocabulary = Sequence[str]
+"""Words that are a token each."""
+
+
+def made_up(size: Size) -> Vocabulary:
+    """The words of our own models."""
+    return [f"w{i}" for i in range(len(SPECIAL), size.vocabulary)]
+
+
+def of_tokenizer(folder: Path, most: int = 2000) -> Vocabulary:
+    """The first words of a model's own vocabulary that are one token, with a space before them and without."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    known = (tokenizer.convert_ids_to_tokens(i) for i in range(len(tokenizer)))
+    after_space = (t[1:] for t in known if t and t[0] in "\u0120\u2581")
+    found = (w for w in after_space if len(w) > 2 and w.isascii() and w.isalpha())
+    alone = (w for w in found if len(tokenizer(w, add_special_tokens=False)["input_ids"]) == 1)
+    return list(itertools.islice(alone, most))
+
+
+def words(generator: np.random.Generator, vocabulary: Vocabulary, count: int) -> str:
     """So many random words."""
-    return " ".join(f"w{i}" for i in generator.integers(len(SPECIAL), size.vocabulary, count))
+    return " ".join(vocabulary[i] for i in generator.integers(len(vocabulary), size=count))
 
 
 def end_rate(limit: int, mean: float = 0.5) -> float:
@@ -131,46 +167,60 @@ def make_reward(folder: Path, policy: Path, seed: int) -> Path:
     return folder
 
 
+def make_adapter(folder: Path, model: Path, rank: int, seed: int) -> Path:
+    """Write a LoRA adapter of the policy that changes its responses a little."""
+    if not folder.exists():
+        policy = load_policy(str(model))
+        add_adapter(policy, "default", rank, seed=seed)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in policy.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=1e-3)
+        save(policy, load_tokenizer(str(model)), folder)
+    return folder
+
+
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
 
 
-def demonstrations(size: Size, count: int, seed: int) -> list[dict[str, Any]]:
+def demonstrations(vocabulary: Vocabulary, count: int, seed: int) -> list[dict[str, Any]]:
     """Prompts of 32 to 96 tokens with responses of 16 to 160."""
     draw = np.random.default_rng([seed, 1])
     return [
         {
-            "prompt": words(draw, size, draw.integers(32, 97)),
-            "completion": " " + words(draw, size, draw.integers(15, 160)),
+            "prompt": words(draw, vocabulary, draw.integers(32, 97)),
+            "completion": " " + words(draw, vocabulary, draw.integers(15, 160)),
         }
         for _ in range(count)
     ]
 
 
-def rankings(size: Size, count: int, k: int, seed: int) -> list[dict[str, Any]]:
+def rankings(vocabulary: Vocabulary, count: int, k: int, seed: int) -> list[dict[str, Any]]:
     """The same lengths, ``k`` responses each, the first the best."""
     draw = np.random.default_rng([seed, 2, k])
     return [
         {
-            "prompt": words(draw, size, draw.integers(32, 97)),
-            "responses": [" " + words(draw, size, draw.integers(15, 160)) for _ in range(k)],
+            "prompt": words(draw, vocabulary, draw.integers(32, 97)),
+            "responses": [" " + words(draw, vocabulary, draw.integers(15, 160)) for _ in range(k)],
             "ranks": list(range(k)),
         }
         for _ in range(count)
     ]
 
 
-def thumbs(size: Size, count: int, seed: int) -> list[dict[str, Any]]:
+def thumbs(vocabulary: Vocabulary, count: int, seed: int) -> list[dict[str, Any]]:
     """Demonstrations with a thumb, up and down by turns."""
-    return [row | {"label": i % 2 == 0} for i, row in enumerate(demonstrations(size, count, seed))]
+    return [row | {"label": i % 2 == 0} for i, row in enumerate(demonstrations(vocabulary, count, seed))]
 
 
-def prompts(size: Size, count: int, length: int, seed: int) -> list[dict[str, Any]]:
+def prompts(vocabulary: Vocabulary, count: int, length: int, seed: int) -> list[dict[str, Any]]:
     """Prompts of one length."""
     draw = np.random.default_rng([seed, 3])
-    return [{"prompt": words(draw, size, length)} for _ in range(count)]
+    return [{"prompt": words(draw, vocabulary, length)} for _ in range(count)]
 
 
 def lengths(row: dict[str, Any]) -> tuple[int, list[int]]:

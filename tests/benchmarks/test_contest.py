@@ -153,7 +153,7 @@ def test_what_direct_alignment_needs(tmp_path: Path) -> None:
             tokens = vs_trl.world.real_tokens(rows)
             head = sum(sum(vs_trl.world.lengths(r)[1]) for r in rows)
             once = size.forward(vs_trl.world.spans(rows), head=head)
-            shares[cached] = vs_trl.needed(row, task, {"laps": [1.0], "tokens": tokens}) / once
+            shares[cached] = vs_trl.needed(size, row, task, {"laps": [1.0], "tokens": tokens}) / once
             assert vs_trl.units(row, task, {"laps": [1.0, 1.0], "tokens": tokens}) == 2 * task.batch
         if kind == "dpo":
             assert shares == {True: pytest.approx(3), False: pytest.approx(4)}
@@ -180,7 +180,7 @@ def test_our_side_runs(kind: str, tmp_path: Path) -> None:
     found = contest.side(task)
     assert found["laps"] and all(lap > 0 for lap in found["laps"])
     assert vs_trl.units(row, task, found) > 0
-    assert 0 < vs_trl.needed(row, task, found) / sum(found["laps"]) < 1e13
+    assert 0 < vs_trl.needed(contest.size(row), row, task, found) / sum(found["laps"]) < 1e13
     if row.samples_first:
         assert {"sampling", "scoring", "forward", "backward", "optimiser"} == set(found["phases"])
         assert 8 < found["metrics"]["length"] < 60

@@ -1,12 +1,14 @@
 """What ``--dry-run`` says of a stage: the data as the model will see it, steps, memory and time.
 
-The stage's own ``load`` opens and checks every input, so a dry run finds the mistakes a real run would.
+The stage's own ``load`` opens and checks every input, so a dry run finds the mistakes a real run would. Then a few of
+its own batches go through the networks, in the precision that the run will choose; what is left is arithmetic.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,232 +16,390 @@ from torch import Tensor, nn
 from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import Scorer, TokenScorer
-from hearken.training.batching import Order, budget
-from hearken.training.estimate import SAMPLE_TOKENS, Trial, parameters, sample_of, try_out, weight_bytes
+from hearken.rewards.learned import LearnedReward
+from hearken.training import precision
+from hearken.training.batching import Order, microbatches
+from hearken.training.estimate import (
+    SAMPLE_TOKENS,
+    Memory,
+    Trial,
+    parameters,
+    timed,
+    try_out,
+    update_seconds,
+    weight_bytes,
+    write_seconds,
+)
+
+SAMPLING_SECONDS = 8.0
+"""What a trial of sampling may take: where responses are long, it ends before they do."""
 
 
-def estimate(stage: str, inputs: Inputs, options: Any) -> dict[str, Any]:
-    """Rows, tokens, steps, parameters, memory in bytes by part, and seconds.
+class Dry:
+    """What is found out on the way.
 
-    Seconds come from one microbatch (for PPO also a few sampled responses) on this machine in fp32; evaluation, loading
-    and saving are not in them. A stage from outside the package gets its inputs checked by name only.
+    Args:
+        began: when the command began (`time.perf_counter`): before the libraries were imported.
+        device: that of the run.
+    """
+
+    def __init__(self, began: float, device: str) -> None:
+        self.began = began
+        self.memory = Memory(precision.device_of(device))
+        self.seconds: dict[str, float] = {}
+        self.loading = self.loaded = 0
+
+    def settle(self, ready: Any, scorer: Any, groups: Sequence[Group], options: Any) -> None:
+        """All is loaded: choose the precision as the run will."""
+        self.loading, self.loaded = self.memory.peak(), self.memory.now()
+        self.seconds["start"] = time.perf_counter() - self.began
+        start = time.perf_counter()
+        precision.settle(scorer, groups, options.precision)
+        self.seconds["trial"] = time.perf_counter() - start
+
+    def finish(self, facts: dict[str, Any], modules: Mapping[str, nn.Module], options: Any, **parts: int) -> Any:
+        """Facts with parameters, memory by part and seconds by part.
+
+        Args:
+            facts: what else is said.
+            modules: all networks.
+            options: of the stage.
+            parts: bytes that stand beside weights, gradients and AdamW's moments at the worst moment.
+        """
+        every = parameters(modules)
+        trained = [p for p in every if p.requires_grad]
+        size = sum(p.untyped_storage().nbytes() for p in trained)
+        weights = weight_bytes(modules)
+        loop = sum(self.seconds[name] for name in self.seconds if name not in ("start", "trial", "saving"))
+        saves = 1 + int(loop // options.checkpoint_seconds) if options.checkpoint_seconds else 1
+        self.seconds["saving"] = write_seconds(saves * 3 * size + next(iter(weights.values())))
+        program = max(self.loaded - sum(weights.values()), 0)
+        memory: dict[str, int] = {"program": program} | {f"weights_of_{name}": n for name, n in weights.items()}
+        memory |= {"gradients": size, "adam": 2 * size} | parts
+        memory["loading"] = max(self.loading - sum(memory.values()), 0)  # a file and its weights at once
+        return facts | {
+            "precision": next(m.precision for m in modules.values() if isinstance(m, Scorer)),
+            "parameters": {
+                "trained": sum(p.numel() for p in trained),
+                "frozen": sum(p.numel() for p in every if not p.requires_grad),
+            },
+            "memory": memory | {"total": sum(memory.values())},
+            "seconds": sum(self.seconds.values()),
+            "seconds_of": self.seconds,
+        }
+
+
+def estimate(stage: str, inputs: Inputs, options: Any, began: float) -> dict[str, Any]:
+    """Rows, tokens, steps, parameters, memory in bytes by part, and seconds by part.
+
+    Seconds come from microbatches of the data (and, of stages that sample, from responses of the policy as it is) on
+    this machine. A stage from outside the package gets its inputs checked by name only.
+
+    Args:
+        stage: its name.
+        inputs: of the stage.
+        options: of the stage.
+        began: see `Dry`.
     """
     known = {"sft": _sft, "reward": _reward, "ilql": _ilql, "kto": _kto, "rft": _rft}
     known |= dict.fromkeys(("dpo", "ipo", "simpo", "orpo"), _direct)
     known |= {"ppo": _ppo, "a2c": _ppo, "nlpo": _nlpo, "trpo": _trpo}
     known |= dict.fromkeys(("rloo", "grpo", "reinforce", "online_dpo"), _sampled)
-    return known[stage](inputs, options) if stage in known else {"note": f"{stage} has no estimate"}
+    if stage not in known:
+        return {"note": f"{stage} has no estimate"}
+    return known[stage](Dry(began, options.device), inputs, options)
 
 
-def _sft(inputs: Inputs, options: Any) -> dict[str, Any]:
+def _sft(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.sft import load, summed_nll
 
     ready = load(inputs, options)
-    scorer = ready.policy.scorer
-    return _recorded(ready, {"policy": scorer}, ready.data, lambda n: summed_nll(scorer, ready.data[:n]), options)
-
-
-def _reward(inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.reward import load, losses
-
-    ready = load(inputs, options)
-    groups = [j.group for j in ready.data]
+    scorer, data = ready.policy.scorer, ready.data
     return _recorded(
-        ready, {"reward": ready.scorer}, groups,
-        lambda n: losses(ready.scorer, ready.data[:n], options).sum(), options,
+        dry, ready, {"policy": scorer}, data, lambda some: summed_nll(scorer, [data[i] for i in some]), options,
+        evaluated=_tokens(ready.held_out),
     )  # fmt: skip
 
 
-def _ilql(inputs: Inputs, options: Any) -> dict[str, Any]:
+def _reward(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
+    from hearken.algorithms.reward import load, losses
+    from hearken.domains.text.data import by_responses
+
+    ready = load(inputs, options)
+    elements = by_responses(ready.data)
+    groups = [same[0].group for same in elements]
+    centred = ready.references or [j.group for j in ready.data]
+    share = min(options.calibrate_on or len(centred), len(centred)) / len(centred)
+    held_out = [same[0].group for same in by_responses(ready.held_out)]
+
+    def loss(some: Sequence[int]) -> Tensor:
+        return losses(ready.scorer, [j for i in some for j in elements[i]], options).sum()
+
+    return _recorded(
+        dry, ready, {"reward": ready.scorer}, groups, loss, options,
+        evaluated=_tokens(held_out), calibrated=round(_tokens(centred) * share),
+    )  # fmt: skip
+
+
+def _ilql(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.ilql import load, losses, weighted_tokens
 
     ready = load(inputs, options)
     groups = [group for group, _ in ready.data]
-    return _recorded(
-        ready, {"policy": ready.scorer}, groups,
-        lambda n: losses(ready.scorer, ready.data[:n], weighted_tokens(groups[:n]), options).total, options,
-    )  # fmt: skip
+
+    def loss(some: Sequence[int]) -> Tensor:
+        return losses(
+            ready.scorer, [ready.data[i] for i in some], weighted_tokens([groups[i] for i in some]), options
+        ).total
+
+    return _recorded(dry, ready, {"policy": ready.scorer}, groups, loss, options)
 
 
-def _direct(inputs: Inputs, options: Any) -> dict[str, Any]:
+def _direct(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.dpo import load
 
     ready = load(inputs, options)
-    return _likelihood(ready, [j.group for j in ready.data], options)
+    return _likelihood(dry, ready, [j.group for j in ready.data], [j.group for j in ready.held_out], options)
 
 
-def _kto(inputs: Inputs, options: Any) -> dict[str, Any]:
+def _kto(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.kto import load
 
     ready = load(inputs, options)
-    found = _likelihood(ready, [o.group for o in ready.data], options)
-    return found | {"seconds": 1.4 * found["seconds"]}  # the mismatched pairs' forward passes
+    mismatched = _tokens([o.mismatched for o in ready.data])
+    groups, held_out = ([o.group for o in some] for some in (ready.data, ready.held_out))
+    return _likelihood(dry, ready, groups, held_out, options, mismatched)
 
 
-def _likelihood(ready: Any, groups: Sequence[Group], options: Any) -> dict[str, Any]:
-    """Stages that compare likelihoods, most of them with a reference's: its forward pass is made once, or each time."""
+def _likelihood(
+    dry: Dry, ready: Any, groups: Sequence[Group], held_out: Sequence[Group], options: Any, mismatched: int = 0
+) -> dict[str, Any]:
+    """Stages that compare likelihoods, most of them with a reference's: its forward pass is made once, or each time.
+
+    ``mismatched`` tokens are read by both in every epoch, without gradient.
+    """
     scorer = ready.policy.scorer
     modules: dict[str, Scorer] = {"policy": scorer}
-    again = 0.0
+    referred, epochs = 0, options.epochs
     if ready.reference is not None:
         modules["reference"] = ready.reference
-        again = 1 if options.cache_reference else options.epochs
+        times = 1 if options.cache_reference else epochs
+        referred = round(times * (_tokens(groups) + mismatched)) + _tokens(held_out)
     return _recorded(
-        ready, modules, groups, lambda n: scorer(lay_out(groups[:n], scorer.device)).logprobs.sum(), options, again
-    )
+        dry, ready, modules, groups,
+        lambda some: scorer(lay_out([groups[i] for i in some], scorer.device)).logprobs.sum(), options,
+        evaluated=_tokens(held_out), referred=referred + round(epochs * mismatched),
+    )  # fmt: skip
 
 
 def _recorded(
-    ready: Any, modules: Mapping[str, Scorer], groups: Sequence[Group], loss: Callable[[int], Tensor], options: Any,
-    again: float = 0.0,
+    dry: Dry, ready: Any, modules: Mapping[str, Scorer], groups: Sequence[Group],
+    loss: Callable[[Sequence[int]], Tensor], options: Any, *, evaluated: int = 0, calibrated: int = 0,
+    referred: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Stages whose step is a forward and backward pass over recorded responses.
 
     Args:
+        dry: what is known by now.
         ready: with the facts of the data.
         modules: the network that is trained, then others.
         groups: the data.
-        loss: of the first so many of them.
+        loss: of those with these numbers.
         options: of the stage.
-        again: passes over the data that are forward only.
+        evaluated: tokens that are read after the last step, to evaluate on.
+        calibrated: the same, to centre the scores.
+        referred: tokens that a reference reads.
     """
     scorer = next(iter(modules.values()))
-    small = sample_of(groups, SAMPLE_TOKENS)
-    trial = try_out(lambda: loss(len(small)), _tokens(small), parameters({"trained": scorer}), scorer.device)
-    steps = max(round(options.epochs * Order(len(groups), options.batch, 0).steps_per_epoch), 1)
+    dry.settle(ready, scorer, groups, options)
+    order = Order(len(groups), options.batch, options.seed)
+    steps = max(round(options.epochs * order.steps_per_epoch), 1)
     tokens = round(_tokens(groups) * options.epochs)
-    most = min(budget(options.tokens, scorer), _largest(groups, options.batch))
-    return {
-        **ready.facts,
-        **_lengths(groups),
-        "steps": steps,
-        "tokens": tokens,
-        **_memory(modules, trial, most, _vocabulary(scorer)),
-        "seconds": (tokens * trial.seconds + _tokens(groups) * again * trial.forward_seconds) / trial.tokens,
-    }
+    trial = _trial(scorer, groups, order.rows(0), loss, options)
+    trained = [p for p in scorer.parameters() if p.requires_grad]
+    each = trial.forward_seconds / trial.tokens
+    dry.seconds["training"] = tokens * trial.seconds / trial.tokens + steps * update_seconds(trained)
+    for name, count in (("reference", referred), ("calibration", calibrated), ("evaluation", evaluated)):
+        if count:
+            dry.seconds[name] = count * each
+    facts = {**ready.facts, **_lengths(groups), "steps": steps, "tokens": tokens}
+    gradients = sum(p.nbytes for p in trained)
+    return dry.finish(facts, modules, options, activations=max(trial.peak_bytes - gradients, 0))
 
 
-def _ppo(inputs: Inputs, options: Any) -> dict[str, Any]:
+def _trial(
+    scorer: Any, groups: Sequence[Group], batch: Sequence[int], loss: Callable[[Sequence[int]], Tensor], options: Any
+) -> Trial:
+    """The microbatches of a batch, as many as `SAMPLE_TOKENS` allows, among them the largest."""
+    parts = [[batch[i] for i in part] for part in microbatches([groups[i] for i in batch], options.tokens, scorer)]
+    parts.sort(key=lambda part: -_tokens([groups[i] for i in part]))
+    some, used = [parts[0]], _tokens([groups[i] for i in parts[0]])
+    for part in reversed(parts[1:]):  # the shortest stand for the rest: a batch has both
+        if used + (count := _tokens([groups[i] for i in part])) > SAMPLE_TOKENS:
+            break
+        some.append(part)
+        used += count
+    return try_out([partial(loss, part) for part in some], used, parameters({"x": scorer}), scorer.device)
+
+
+def _ppo(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.ppo import load
 
-    return _with_critic(load(inputs, options), options)
+    return _with_critic(dry, load(inputs, options), options)
 
 
-def _nlpo(inputs: Inputs, options: Any) -> dict[str, Any]:
+def _nlpo(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.nlpo import load
 
-    return _with_critic(load(inputs, options), options)
+    return _with_critic(dry, load(inputs, options), options)
 
 
-def _trpo(inputs: Inputs, options: Any) -> dict[str, Any]:
+def _trpo(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.trpo import load
 
-    return _with_critic(load(inputs, options), options)
+    return _with_critic(dry, load(inputs, options), options)
 
 
-def _with_critic(ready: Any, options: Any) -> dict[str, Any]:
+def _with_critic(dry: Dry, ready: Any, options: Any) -> dict[str, Any]:
     models = ready.models
     trained: dict[str, Any] = {"policy": models.policy, "value": models.value}
-    found = _rollouts(ready, trained, {"reference": models.reference}, models.reward, options, ready.ptx)
+    found = _rollouts(dry, ready, trained, {"reference": models.reference}, models.reward, options, ready.ptx)
     if ready.judge is not None:
         looks = -(-max(options.episodes // options.batch, 1) // options.judge_every) + 1
         found["judge_comparisons"] = looks * len(ready.held_out.ids)
     return found
 
 
-def _sampled(inputs: Inputs, options: Any) -> dict[str, Any]:
+def _sampled(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.policy_gradient import load
 
     ready = load(inputs, options)
-    return _rollouts(ready, {"policy": ready.policy.scorer}, {"reference": ready.reference}, ready.reward, options, [])
+    policy, reference = ready.policy.scorer, ready.reference
+    anew = options.stage == "online_dpo"
+    return _rollouts(dry, ready, {"policy": policy}, {"reference": reference}, ready.reward, options, [], again=anew)
 
 
-def _rft(inputs: Inputs, options: Any) -> dict[str, Any]:
+def _rft(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
     from hearken.algorithms.policy_gradient import load
 
     ready = load(inputs, options, with_reference=False)
-    return _rollouts(ready, {"policy": ready.policy.scorer}, {}, ready.reward, options, [])
+    return _rollouts(dry, ready, {"policy": ready.policy.scorer}, {}, ready.reward, options, [], again=False)
 
 
 def _rollouts(
-    ready: Any, trained: dict[str, Any], frozen: dict[str, nn.Module], reward: Any, options: Any, ptx: list[Group]
-) -> dict[str, Any]:
-    """Stages that sample from the policy they train."""
-    from hearken.rollout.native import NativeSampler
-    from hearken.rollout.sampler import SamplingParameters
+    dry: Dry, ready: Any, trained: dict[str, Any], frozen: dict[str, nn.Module], reward: Any, options: Any,
+    ptx: list[Group], *, again: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Stages that sample from the policy they train.
 
-    policy = trained["policy"]
+    ``again``: whether they compute the log-probabilities of what was sampled anew in fp32, too.
+    """
+    from hearken.algorithms.rollouts import beginnings
+    from hearken.rollout.native import NativeSampler
+
+    policy, device = trained["policy"], trained["policy"].device
+    dry.settle(ready, policy, beginnings(ready.prompts), options)
     iterations = max(options.episodes // options.batch, 1)
     updates = iterations * options.epochs * options.minibatches
-
-    # Responses are taken to be as long as they may be: memory and time are upper bounds in this.
-    mean_prompt = sum(map(len, ready.prompts)) / len(ready.prompts)
-    iteration_tokens = round(options.batch * (options.max_new_tokens + mean_prompt / options.samples))
-    made = [Group(p, [[p[-1]] * options.max_new_tokens] * options.samples) for p in ready.prompts]
-    small = sample_of(made, SAMPLE_TOKENS)
     modules: dict[str, nn.Module] = {**trained, **frozen}
     if isinstance(network := getattr(reward, "scorer", None), nn.Module):
         modules["reward"] = network
 
-    def loss() -> Tensor:
-        layout = lay_out(small, policy.device)
+    memory = Memory(device)
+    dry.seconds["trial"] += timed(lambda: NativeSampler(policy, ready.policy.stop), device)
+    groups, sampling, held = _sample(policy, ready, options)
+    taken = max(memory.peak() - memory.start, 0) + held
+
+    # Learning and scoring, over what was sampled.
+    def loss(some: Sequence[int]) -> Tensor:
+        layout = lay_out([groups[i] for i in some], device)
         total = policy(layout).logprobs.sum()
         return total + trained["value"](layout).sum() if "value" in trained else total
 
-    trial = try_out(loss, _tokens(small), parameters(modules), policy.device)
-
-    rows = NativeSampler(policy, ready.policy.stop).rows
-    drawn = ready.prompts[: max(min(rows // options.samples, len(ready.prompts), 16), 1)]
-    short = min(options.max_new_tokens, 8)
-    start = time.perf_counter()
-    NativeSampler(policy, []).sample(
-        drawn, options.samples, SamplingParameters(max_new_tokens=short), range(len(drawn))
-    )
-    per_token = (time.perf_counter() - start) / (len(drawn) * options.samples * short)
-
-    # Scoring is a forward pass of every network; those that are trained are in the trial.
-    scoring = iteration_tokens * len(modules) / len(trained) * trial.forward_seconds / trial.tokens
-    learning = iteration_tokens * options.epochs * trial.seconds / trial.tokens
-    sampling = options.batch * options.max_new_tokens * per_token
-    pretraining = 0.0
+    trial = _trial(policy, groups, range(len(groups)), loss, options)
+    tokens = _tokens(groups) * options.batch / max(sum(len(g.responses) for g in groups), 1)
+    forward = 0.0
+    few = groups[: max(len(groups) // 2, 1)]
+    for name, module in modules.items():
+        if name == "policy" and not (again or policy.precision == "bf16"):
+            continue  # what the sampler found serves
+        score: Any = LearnedReward(module, options.tokens) if name == "reward" else partial(_read, module, options)  # type: ignore[arg-type]
+        forward += timed(partial(score, few), device) / _tokens(few)
+    trainable = [p for m in trained.values() for p in m.parameters() if p.requires_grad]
+    each = trial.seconds / trial.tokens
+    learning = options.epochs * (tokens * each + options.minibatches * update_seconds(trainable))
     if ptx:
         pieces = options.ptx_batch or options.batch // options.minibatches
-        each = _tokens(ptx) / len(ptx)
-        pretraining = updates * pieces * each * 0.5 * trial.seconds / trial.tokens
-    width = max(map(len, ready.prompts)) + options.max_new_tokens
-    cache = _cache_bytes(policy.model.config, min(rows, options.batch), width)
-    memory = _memory(
-        modules, trial, min(budget(options.tokens, policy), iteration_tokens), _vocabulary(policy), kv_cache=cache
-    )
-    return {
+        share = 0.5 if "value" in trained else 1.0  # of the trial's two networks the policy alone
+        learning += options.epochs * options.minibatches * pieces * share * each * _tokens(ptx) / len(ptx)
+    dry.seconds |= {
+        "sampling": iterations * sampling, "scoring": iterations * tokens * forward, "learning": iterations * learning
+    }  # fmt: skip
+    facts = {
         **ready.facts,
-        "prompt_tokens": {"mean": mean_prompt, "longest": max(map(len, ready.prompts))},
-        "response_tokens": {"longest": options.max_new_tokens},
+        "prompt_tokens": {
+            "mean": sum(map(len, ready.prompts)) / len(ready.prompts), "longest": max(map(len, ready.prompts))
+        },
+        "response_tokens": {
+            "mean": sum(len(r) for g in groups for r in g.responses) / sum(len(g.responses) for g in groups),
+            "longest": options.max_new_tokens,
+        },
         "iterations": iterations,
         "steps": updates,
-        "tokens": iterations * iteration_tokens,
-        **memory,
-        "seconds": iterations * (sampling + scoring + learning) + pretraining,
-        "seconds_of": {
-            "sampling": iterations * sampling,
-            "scoring": iterations * scoring,
-            "learning": iterations * learning + pretraining,
-        },
-    }
+        "tokens": round(iterations * tokens),
+    }  # fmt: skip
+    gradients = sum(p.nbytes for p in trainable)
+    activations = max(trial.peak_bytes - gradients, 0)
+    beside = {"activations": activations, "sampling": max(taken - gradients - activations, 0)}
+    return dry.finish(facts, modules, options, **beside)
+
+
+def _read(scorer: Any, options: Any, groups: Sequence[Group]) -> None:
+    for part in microbatches(groups, options.tokens, scorer):
+        scorer(lay_out([groups[i] for i in part], scorer.device))
+
+
+def _sample(policy: Any, ready: Any, options: Any) -> tuple[list[Group], float, int]:
+    """Prompts with responses of the policy as it is, seconds of sampling a batch, bytes of a longer cache.
+
+    Where a whole response would take too long, the trial ends early: those that have not ended are taken to go on to
+    the limit, and their lengths are an upper bound.
+    """
+    from hearken.rollout.native import NativeSampler
+    from hearken.rollout.sampler import SamplingParameters
+
+    sampler = NativeSampler(policy, ready.policy.stop)
+    most, n = options.max_new_tokens, options.samples
+    count = max(min(options.batch, sampler.rows) // n, 1)
+    prompts = [ready.prompts[i % len(ready.prompts)] for i in range(count)]
+
+    def run(limit: int) -> tuple[Any, float]:
+        start = time.perf_counter()
+        how = SamplingParameters(max_new_tokens=limit, temperature=options.temperature)
+        return sampler.sample(prompts, n, how, range(count)), time.perf_counter() - start
+
+    _, first = run(1)
+    probe = min(9, most)
+    _, some = run(probe)
+    step = max(some - first, 0.0) / max(probe - 1, 1)
+    limit = min(most, max(probe, int(SAMPLING_SECONDS / step) if step else most))
+    samples, seconds = run(limit)
+    lengths = [len(s.tokens) if s.finish_reason == "stop" else most for s in samples]
+    going = sum(s.finish_reason == "length" for s in samples) / len(samples)
+    if limit < most:
+        seconds += (most - limit) * step * going
+    made = [
+        Group(p, [[*s.tokens, *[p[-1]] * (length - len(s.tokens))] for s, length in zip(own, mine, strict=True)])
+        for p, own, mine in (
+            (p, samples[i * n : (i + 1) * n], lengths[i * n : (i + 1) * n]) for i, p in enumerate(prompts)
+        )
+    ]
+    held = _cache_bytes(policy, len(samples), most - limit)
+    return made, seconds * options.batch / len(samples), held
 
 
 def _tokens(groups: Sequence[Group]) -> int:
     return sum(g.tokens for g in groups)
-
-
-def _largest(groups: Sequence[Group], batch: int) -> int:
-    """Tokens of the largest batch there can be."""
-    return sum(sorted((g.tokens for g in groups), reverse=True)[:batch])
-
-
-def _vocabulary(scorer: Any) -> int:
-    """How wide the logits are; 0 of a reward model, which has none."""
-    return int(scorer.model.get_output_embeddings().weight.shape[0]) if isinstance(scorer, TokenScorer) else 0
 
 
 def _lengths(groups: Sequence[Group]) -> dict[str, Any]:
@@ -253,27 +413,11 @@ def _lengths(groups: Sequence[Group]) -> dict[str, Any]:
     return found
 
 
-def _memory(
-    modules: Mapping[str, nn.Module], trial: Trial, tokens: int, vocabulary: int, **more: int
-) -> dict[str, Any]:
-    """Parameters, and bytes by part: weights of each network, gradients, AdamW's moments, activations."""
-    every = parameters(modules)
-    trained = sum(p.untyped_storage().nbytes() for p in every if p.requires_grad)
-    parts: dict[str, int] = {f"weights_of_{name}": size for name, size in weight_bytes(modules).items()}
-    parts |= {"gradients": trained, "adam": 2 * trained, "activations": trial.scaled(tokens, vocabulary)} | more
-    return {
-        "parameters": {
-            "trained": sum(p.numel() for p in every if p.requires_grad),
-            "frozen": sum(p.numel() for p in every if not p.requires_grad),
-        },
-        "memory": parts | {"total": sum(parts.values())},
-    }
-
-
-def _cache_bytes(config: Any, rows: int, width: int) -> int:
-    """Keys and values in fp32 of ``rows`` responses, ``width`` tokens with their prompts."""
-    config = config.get_text_config()
+def _cache_bytes(policy: TokenScorer, rows: int, width: int) -> int:
+    """Keys and values of ``rows`` responses over ``width`` tokens."""
+    config: Any = policy.model.config.get_text_config()
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = getattr(config, "num_key_value_heads", None) or heads
-    return 2 * 4 * int(config.num_hidden_layers * rows * kept * size * width)
+    each = 2 if policy.precision == "bf16" else 4
+    return 2 * each * int(config.num_hidden_layers * rows * kept * size * width)

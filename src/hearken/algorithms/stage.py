@@ -224,7 +224,10 @@ def run_stage(stage: Stage, inputs: Inputs, options: Options, out: Path, *, over
 
 def estimate(stage: Stage, inputs: Inputs, options: Options) -> dict[str, Any]:
     """For ``--dry-run``: rows, tokens, steps, memory in bytes and seconds; every input is checked as in a real run."""
+    import time
+
+    began = time.perf_counter()  # before torch and transformers are imported: that is a part of it
     check_inputs(stage, inputs)
     from hearken.algorithms.estimate import estimate as measure
 
-    return measure(stage.name, inputs, options)
+    return measure(stage.name, inputs, options, began)

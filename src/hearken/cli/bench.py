@@ -29,6 +29,9 @@ def bench(
     trl_ppo: Annotated[
         Path | None, typer.Option(metavar="PYTHON", envvar="HEARKEN_TRL_PPO", help="Python that has TRL 1.12.")
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="vs_trl: the rows of this model instead of those of small ones.")
+    ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="A smoke run; its figures mean nothing.")] = False,
 ) -> None:
     """Run a benchmark of the source checkout.
@@ -39,6 +42,10 @@ def bench(
     peers = [word for flag, path in (("--trl", trl), ("--trl-ppo", trl_ppo)) if path for word in (flag, str(path))]
     if name != "vs_trl":  # the others have no peers
         peers = []
+        if model:
+            raise UserError(f"{name} takes no --model", "Only vs_trl does; give what it takes after --")
+    if model:
+        peers += ["--model", str(model.absolute())]
     command = [sys.executable, str(find(name)), *(["--fast"] if fast else []), *peers, *(options or [])]
     raise typer.Exit(subprocess.run(command).returncode)
 

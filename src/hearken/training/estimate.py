@@ -1,73 +1,137 @@
-"""What a run will cost, measured on a small part of it: memory by part, and seconds."""
+"""What a run will cost, measured on a small part of it: the most memory that stands at once, and seconds."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from hearken.models.head import CHUNK
-from hearken.models.layout import Group
+SAMPLE_TOKENS = 2048
+"""Real tokens of the microbatches that are timed, but for the first, which may be larger."""
+WRITTEN = 32 << 20
+"""Bytes that are written to see how fast the disk is."""
 
-SAMPLE_TOKENS = 1024
-"""Real tokens of the microbatch that is timed."""
+
+class Memory:
+    """The most memory taken since it was made, in bytes: of a GPU what was allocated, else the resident set.
+
+    On Linux the high-water mark is set back when it is made; elsewhere it is the process's own, from its start.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.cuda = torch.device(device).type == "cuda"
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        self.start = self.now()
+
+    def now(self) -> int:
+        """What is taken now."""
+        return torch.cuda.memory_allocated() if self.cuda else _status("VmRSS")
+
+    def peak(self) -> int:
+        """The most since the start."""
+        return torch.cuda.max_memory_allocated() if self.cuda else _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    except (OSError, StopIteration):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A forward and backward pass over ``tokens`` real tokens, timed, with the bytes it kept for the backward pass."""
+    """Forward and backward passes over ``tokens`` real tokens, timed.
+
+    ``peak_bytes`` is the most memory that stood at once besides what stood before, gradients included.
+    """
 
     tokens: int
     forward_seconds: float
     seconds: float
-    activation_bytes: int
-
-    def scaled(self, tokens: int, vocabulary: int) -> int:
-        """Activation bytes of a microbatch of ``tokens``, with the logits of one chunk of the head."""
-        logits = 3 * 4 * min(CHUNK, tokens * vocabulary)
-        return round(self.activation_bytes * tokens / max(self.tokens, 1)) + logits
+    peak_bytes: int
 
 
-def sample_of(groups: Sequence[Group], tokens: int) -> list[Group]:
-    """The first groups, of at most ``tokens`` real tokens together, and at least one."""
-    found: list[Group] = []
-    for group in groups:
-        if found and sum(g.tokens for g in found) + group.tokens > tokens:
-            break
-        found.append(group)
-    return found
+def try_out(
+    losses: Sequence[Callable[[], Tensor]], tokens: int, parameters: Sequence[nn.Parameter], device: torch.device
+) -> Trial:
+    """Run each of ``losses`` and its backward pass (the first once before, to warm up), without touching any weight.
 
-
-def try_out(loss: Callable[[], Tensor], tokens: int, parameters: Sequence[nn.Parameter], device: torch.device) -> Trial:
-    """Run ``loss`` and its backward pass twice (the first warms up) and clear the gradients again."""
-    best = (float("inf"), float("inf"))
-    kept = 0
-    known = {p.untyped_storage().data_ptr() for p in parameters}
-    for _ in range(2):
-        seen: dict[int, int] = {}
-
-        def keep(x: Tensor, seen: dict[int, int] = seen) -> Tensor:
-            storage = x.untyped_storage()
-            if storage.data_ptr() not in known:
-                seen[storage.data_ptr()] = storage.nbytes()
-            return x
-
+    Args:
+        losses: of microbatches, the largest first.
+        tokens: in all of them.
+        parameters: whose gradients are cleared again.
+        device: where they are computed.
+    """
+    forward = seconds = 0.0
+    memory = Memory(device)
+    for number, loss in enumerate([losses[0], *losses]):
         _settle(device)
         start = time.perf_counter()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            value = loss()
+        value = loss()
         _settle(device)
         middle = time.perf_counter()
         value.backward()
         _settle(device)
-        best = min(best, (time.perf_counter() - start, middle - start))
-        kept = sum(seen.values())
+        if number:
+            forward, seconds = forward + middle - start, seconds + time.perf_counter() - start
     for parameter in parameters:
         parameter.grad = None
-    return Trial(tokens, best[1], best[0], kept)
+    return Trial(tokens, forward, seconds, max(memory.peak() - memory.start, 0))
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that it takes without gradients."""
+    _settle(device)
+    start = time.perf_counter()
+    with torch.no_grad():
+        work()
+    _settle(device)
+    return time.perf_counter() - start
+
+
+def update_seconds(trained: Sequence[nn.Parameter]) -> float:
+    """Seconds of clipping and an AdamW step on so many numbers: a part is done, on numbers of its own."""
+    total = sum(p.numel() for p in trained)
+    if not total:
+        return 0.0
+    some = min(total, 1 << 22)
+    part = nn.Parameter(torch.zeros(some, device=trained[0].device))
+    part.grad = torch.ones_like(part)
+    adam = torch.optim.AdamW([part], fused=True)
+    adam.step()
+
+    def step() -> None:
+        nn.utils.clip_grad_norm_([part], 1.0)
+        adam.step()
+
+    return timed(step, part.device) * total / some
+
+
+def write_seconds(size: int) -> float:
+    """Seconds of writing so many bytes to the disk of temporary files, to the end."""
+    some = min(max(size, 1), WRITTEN)
+    with tempfile.TemporaryFile() as file:
+        start = time.perf_counter()
+        file.write(bytes(some))
+        file.flush()
+        os.fsync(file.fileno())
+        return (time.perf_counter() - start) * size / some
 
 
 def _settle(device: torch.device) -> None:

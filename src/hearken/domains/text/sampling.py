@@ -38,8 +38,10 @@ class Sampled:
     """Which of the prompt's samples it is (0, 1, ...)."""
 
 
-def open_frozen(name: str, text: TextOptions | None = None, *, device: str = "auto", reserve: int = 1) -> TextPolicy:
-    """Load a policy to sample from or to measure, not to train."""
+def open_frozen(
+    name: str, text: TextOptions | None = None, *, device: str = "auto", reserve: int = 1, precision: str = "auto"
+) -> TextPolicy:
+    """Load a policy to sample from or to measure, not to train; ``auto`` is the precision that `to_read` names."""
     text = text or TextOptions(long_prompts="truncate")
     tokenizer = load_tokenizer(name, text.eos)
     model = load_policy(name, device=device_of(device))
@@ -47,7 +49,7 @@ def open_frozen(name: str, text: TextOptions | None = None, *, device: str = "au
     scorer = TokenScorer(model, adapter="default").requires_grad_(False)
     probe(scorer, encoder.max_length)
     scorer = with_guidance(scorer, name)
-    scorer.compute_in(to_read(model, recorded(name)))
+    scorer.compute_in(to_read(model, recorded(name)) if precision == "auto" else precision)
     return TextPolicy(scorer, tokenizer, encoder, base=None)
 
 
