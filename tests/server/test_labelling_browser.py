@@ -10,7 +10,7 @@ import pytest
 from people_world import Running, fill, running
 
 from hearken.feedback.access import Account
-from hearken.feedback.records import Judgment, Prompt, QueueItem, Response, utc_now
+from hearken.feedback.records import ItemKind, Judgment, Prompt, QueueItem, Response, utc_now
 from hearken.feedback.store import FeedbackStore
 from hearken.server import desk
 
@@ -489,6 +489,37 @@ def test_the_page_shows_every_character_in_either_way(compare: Callable[..., Any
     assert texts == {"This response is empty.", "3. a 5. b␣␣ ⟨U+200B⟩x"}
     page.keyboard.press("r")
     assert "3. a↵\n5. b␣␣↵\n↵\n⟨U+200B⟩x" in [shown(page, place) for place in (0, 1)]
+
+
+@pytest.mark.parametrize("kind", ["span_flag", "edit"])
+def test_hidden_characters_are_shown_where_text_is_marked_or_edited(
+    run_server: Any, chromium: Any, kind: ItemKind
+) -> None:
+    text = "One\u200b two\u202e three."
+
+    def prepare(store: FeedbackStore) -> None:
+        prompt = Prompt(content="Count.")
+        response = Response(prompt_id=prompt.id, text=text)
+        store.add_prompts([prompt])
+        store.add_responses([response])
+        store.enqueue([QueueItem(prompt_id=prompt.id, response_ids=(response.id,), kind=kind)])
+        store.access.set_settings({"practice": [], "check_share": 0.0, "kinds": [kind]})
+
+    running = run_server(prepare)
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(running.link)
+    page.get_by_role("button", name="I agree").click()
+    page.locator(".question").wait_for()
+    assert page.locator(".response .content").inner_text() == "One⟨U+200B⟩ two⟨U+202E⟩ three."
+    page.wait_for_timeout(READ)
+    if kind == "span_flag":
+        page.locator(".word").nth(1).click()
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        span = stored(page, running)[0].payload.spans[0]  # type: ignore[union-attr]
+        assert text[span.start : span.end] == "two\u202e"
+    context.close()
 
 
 # -- accessibility -----------------------------------------------------------------------------------------------

@@ -1,16 +1,17 @@
 // A response made better. The changes are shown as they are made.
 
 import { diff, words } from "../lib/diff.js";
-import { h } from "../lib/dom.js";
+import { h, hidden, signed } from "../lib/dom.js";
 import { writing } from "./writing.js";
 
 export function mount(task, desk, draft) {
-  const original = task.responses[0].text;
-  const before = h("p", { class: "plain" }, original);
+  const { text: original, written } = task.responses[0];
+  const signs = hidden(written);
+  const before = h("p", { class: "plain text" }, original);
   const show = (text) => {
     const pieces = words(original);
     const same = diff(pieces, words(text));
-    before.replaceChildren(...(same ? pieces.map((piece, index) => (same[0][index] ? piece : h("del", {}, piece))) : [original]));
+    before.replaceChildren(...(same ? pieces.flatMap((piece, index) => (same[0][index] ? signed(piece, signs) : h("del", {}, signed(piece, signs)))) : signed(original, signs)));
   };
   return writing({
     name: "edit", question: "Make this response better.", kind: "edit", label: "The response, to be edited",

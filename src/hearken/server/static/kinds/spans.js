@@ -1,21 +1,22 @@
 // Passages of a response that are marked. Words are chosen with the arrows, by clicking, or by selecting text; a digit marks
 // them. Offsets are counted in code points, as the server counts them.
 
-import { h, keyed } from "../lib/dom.js";
+import { h, hidden, keyed, signed } from "../lib/dom.js";
 
 export function mount(task, desk, draft) {
-  const text = task.responses[0].text;
+  const { text, written } = task.responses[0];
+  const signs = hidden(written);
   const labels = desk.options.span_labels;
   let spans = draft.spans ?? [];
   let from = null, to = null; // indices of words
   const words = [];
   let offset = 0;
-  const sheet = h("p", { class: "plain words", tabindex: 0, role: "application",
+  const sheet = h("p", { class: "plain words text", tabindex: 0, role: "application",
     "aria-label": "The response. Arrow keys choose a word, with Shift several; digits mark them.", "aria-describedby": "marked" });
   for (const piece of text.match(/\s+|[^\s]+/gu) ?? []) {
     const length = [...piece].length;
     if (piece.trim()) {
-      const word = h("span", { class: "word", "data-word": words.length }, piece);
+      const word = h("span", { class: "word", "data-word": words.length }, signed(piece, signs));
       words.push({ start: offset, end: offset + length, element: word });
       sheet.append(word);
     } else sheet.append(piece);

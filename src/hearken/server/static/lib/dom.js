@@ -17,6 +17,17 @@ export function clean(html, className = "text") {
   return element;
 }
 
+// What the server shows by number in ``written``, by the character itself: for places that build their text by themselves.
+export function hidden(written) {
+  const numbers = [...clean(written).querySelectorAll(".sign[title]")].map((sign) => sign.textContent);
+  return new Map(numbers.map((number) => [String.fromCodePoint(parseInt(number.slice(3, -1), 16)), number]));
+}
+
+export function signed(text, signs) {
+  if (!signs.size) return [text];
+  return [...text].map((char) => (signs.has(char) ? h("span", { class: "sign", title: "a character that is not seen" }, signs.get(char)) : char));
+}
+
 export const letter = (place) => String.fromCharCode(65 + place);
 
 // A button that shows its key. The text before the key is its name.
