@@ -6,6 +6,7 @@ reads it like any other. A training run pins the snapshot's hash, so that it can
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections import Counter
@@ -36,6 +37,9 @@ from hearken.feedback.records import (
     ThumbPayload,
 )
 from hearken.feedback.store import FeedbackStore
+
+_BATCH = 1_000
+"""Judgments whose texts are in memory at a time."""
 
 _SOURCES = {
     "comparison": ("comparison", "edit"),
@@ -97,35 +101,39 @@ def inline_examples(
     unknown = sorted(set(kinds) - {*_SOURCES, "prompt"})
     if unknown:
         raise UserError(f"unknown kind of example '{unknown[0]}'", f"Known: {', '.join(_SOURCES)}, prompt")
-    prompts = {}
-    for prompt in store.prompts(split=split):
-        prompts[prompt.id] = prompt.content
-        if "prompt" in kinds and prompt.domain != "practice":
-            yield PromptOnly(prompt.content, prompt.metadata)
+    if "prompt" in kinds:
+        prompts = (prompt for prompt in store.prompts(split=split) if prompt.domain != "practice")
+        yield from (PromptOnly(prompt.content, prompt.metadata) for prompt in prompts)
     sources = {source for kind in kinds if kind in _SOURCES for source in _SOURCES[kind]}
     if not sources:
         return
-    responses = list(store.responses(split=split))
-    texts = {response.id: _text(response) for response in responses}
-    cut = {response.id: content_key(response.text) for response in responses if response.finish_reason == "length"}
     labelers = {labeler.id: labeler.attributes for labeler in store.labelers()} if attributes else {}
     left_out = set() if evaluations else {item.id for item in store.items(selection="evaluation")}
-    for judgment in store.judgments(as_of=as_of, kinds=sources, split=split, round=round):
-        if judgment.item_id in left_out:
-            continue
-        metadata = dict(judgment.metadata)
-        if provenance:
-            metadata |= {"labeler": judgment.labeler_id, "judgment": judgment.id, "item": judgment.item_id}
-        if unfinished := sorted({cut[shown] for shown in judgment.response_ids if shown in cut}):
-            metadata[CUT] = unfinished
-        if attributes:
-            metadata["attributes"] = labelers.get(judgment.labeler_id, {})
-        weight = judgment.weight * (weights or {}).get(judgment.labeler_id, 1.0)
-        weight *= (round_weights or {}).get(judgment.round or 0, 1.0)
-        common = {"prompt": prompts[judgment.prompt_id], "weight": weight, "metadata": metadata}
-        for example in _inline(judgment, texts, common):
-            if canonical.kind_name(example) in kinds:
-                yield example
+    found = store.judgments(as_of=as_of, kinds=sources, split=split, round=round)
+    while batch := list(itertools.islice(found, _BATCH)):
+        # Texts are looked up for some judgments at a time: all of them may not fit into memory.
+        contents = {id: prompt.content for id, prompt in store.prompts_by_id(j.prompt_id for j in batch).items()}
+        responses = store.responses_by_id(response for j in batch for response in j.response_ids)
+        texts = {id: _text(response) for id, response in responses.items()}
+        cut = {id: content_key(one.text) for id, one in responses.items() if one.finish_reason == "length"}
+        for judgment in batch:
+            if judgment.item_id in left_out:
+                continue
+            if judgment.prompt_id not in contents or not texts.keys() >= set(judgment.response_ids):
+                continue  # erased since the judgment was read
+            metadata = dict(judgment.metadata)
+            if provenance:
+                metadata |= {"labeler": judgment.labeler_id, "judgment": judgment.id, "item": judgment.item_id}
+            if unfinished := sorted({cut[shown] for shown in judgment.response_ids if shown in cut}):
+                metadata[CUT] = unfinished
+            if attributes:
+                metadata["attributes"] = labelers.get(judgment.labeler_id, {})
+            weight = judgment.weight * (weights or {}).get(judgment.labeler_id, 1.0)
+            weight *= (round_weights or {}).get(judgment.round or 0, 1.0)
+            common = {"prompt": contents[judgment.prompt_id], "weight": weight, "metadata": metadata}
+            for example in _inline(judgment, texts, common):
+                if canonical.kind_name(example) in kinds:
+                    yield example
 
 
 def snapshot(

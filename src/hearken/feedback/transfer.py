@@ -46,6 +46,7 @@ RAW_VERSION = 1
 _BATCH = 2_000
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -241,9 +242,6 @@ def _store(
     return ImportReport(report, new_prompts, new_responses, new, len(judgments) - new)
 
 
-T = TypeVar("T")
-
-
 def _batches(values: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(values)
     while batch := list(itertools.islice(iterator, _BATCH)):
@@ -285,31 +283,44 @@ def export(
         UserError: nothing to export, an unknown layout, or a file that exists or cannot be written.
     """
     if layout == "raw":
-        rows = list(_raw_rows(store, split, as_of))
         if not Path(out).name.endswith((".jsonl", ".jsonl.gz")):
             raise UserError(f"{out}: a raw dump is JSONL", "Give a name that ends in .jsonl or .jsonl.gz")
+        rows = _Counted(_raw_rows(store, split, as_of))
         write_rows(rows, out, overwrite)
-        return ExportReport(Path(out), layout, len(rows))
+        return ExportReport(Path(out), layout, rows.count)
     held = find_layout(layout).kind
     kinds = [name for name, kind in canonical.KINDS.items() if issubclass(kind, held) and name != "document"]
     if not kinds:
         raise UserError(f"the feedback database holds no '{layout}'", "Known: pairs, binary, rankings, sft, raw, ...")
-    found = list(inline_examples(store, kinds, split, as_of, provenance=layout == "snapshot", weights=weights))
     left_out: Counter[str] = Counter()
-    examples: list[Example] = []
-    if layout == "binary" and not found:
-        found = list(inline_examples(store, ["comparison"], split, as_of, provenance=False, weights=weights))
-        for example in found:
-            examples += _unpaired(example, left_out)
-    elif layout in ("pairs", "implicit", "hh"):
-        for example in found:
-            examples += _pairs(example, left_out)
-    else:
-        examples = found
-    if not examples:
+
+    def found(kinds: Sequence[str]) -> Iterator[Example]:
+        return inline_examples(store, kinds, split, as_of, provenance=layout == "snapshot", weights=weights)
+
+    examples = found(kinds)
+    if layout in ("pairs", "implicit", "hh"):
+        examples = (pair for example in examples for pair in _pairs(example, left_out))
+    first = next(examples, None)
+    if first is None and layout == "binary":
+        examples = (thumb for example in found(["comparison"]) for thumb in _unpaired(example, left_out))
+        first = next(examples, None)
+    if first is None:
         raise UserError(f"{store.name} holds nothing to export as '{layout}'", "Label or import some, or change --as")
-    write_examples(examples, out, layout, overwrite=overwrite)
-    return ExportReport(Path(out), layout, len(examples), left_out)
+    counted = _Counted(itertools.chain([first], examples))
+    write_examples(counted, out, layout, overwrite=overwrite)
+    return ExportReport(Path(out), layout, counted.count, left_out)
+
+
+class _Counted(Iterator[T]):
+    """Passes values on, and counts them."""
+
+    def __init__(self, values: Iterator[T]) -> None:
+        self._values, self.count = values, 0
+
+    def __next__(self) -> T:
+        value = next(self._values)
+        self.count += 1
+        return value
 
 
 def _pairs(example: Example, left_out: Counter[str]) -> Iterator[Comparison]:

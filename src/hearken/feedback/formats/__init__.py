@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
@@ -227,17 +227,21 @@ def write_examples(
     Raises:
         UserError: an example that the layout cannot hold, a file that exists, or one that cannot be written.
     """
-    examples = list(examples)
-    chosen = find_layout(layout_for(examples) if layout == "auto" else layout)
+    if layout == "auto":
+        examples = list(examples)
+        layout = layout_for(examples)
+    chosen = find_layout(layout)
     if chosen.write is None:
         raise UserError(f"the layout '{chosen.name}' can only be read", "Write the layout 'rankings'")
-    rows = []
+    write_rows(_rows_of(examples, chosen, chosen.write), path, overwrite, note)
+
+
+def _rows_of(examples: Iterable[Example], layout: Layout, write: Callable[[Any], Row]) -> Iterator[Row]:
     for number, example in enumerate(examples, 1):
-        if not isinstance(example, chosen.kind):
-            have, wanted = type(example).__name__, chosen.kind.__name__
-            raise UserError(f"example {number} is a {have}", f"The layout '{chosen.name}' holds a {wanted}")
+        if not isinstance(example, layout.kind):
+            have, wanted = type(example).__name__, layout.kind.__name__
+            raise UserError(f"example {number} is a {have}", f"The layout '{layout.name}' holds a {wanted}")
         try:
-            rows.append(chosen.write(example))
+            yield write(example)
         except UserError as error:
             raise UserError(f"example {number}: {error.what}", error.hint) from None
-    write_rows(rows, path, overwrite, note)

@@ -216,11 +216,11 @@ def read_hub(name: str) -> Iterator[ReadRow]:
         raise UserError(f"{name}: the Hub data set cannot be read ({reason:.120})", hint) from None
 
 
-def write_rows(rows: list[Row], path: str | os.PathLike[str], overwrite: bool = False, note: str = "") -> None:
+def write_rows(rows: Iterable[Row], path: str | os.PathLike[str], overwrite: bool = False, note: str = "") -> None:
     """Write rows by the suffix of ``path``: .jsonl, .json, .csv (these and .txt also .gz), .parquet.
 
     The file appears whole or not at all, and only its owner may read it. A .txt file takes rows of one text column: one
-    document, or a prompt per line.
+    document, or a prompt per line. All but .parquet and .txt are written row by row, however many there are.
 
     Raises:
         UserError: the file exists, the suffix is unknown, or the rows do not fit the kind of file.
@@ -231,7 +231,7 @@ def write_rows(rows: list[Row], path: str | os.PathLike[str], overwrite: bool = 
         raise UserError(f"{path}: cannot write this kind of file", _KNOWN.partition(";")[0])
     if path.exists() and not overwrite:
         raise UserError(f"{path}: exists already", "Remove it or choose another name")
-    encoders: dict[str, Callable[[list[Row], IO[bytes], Path], None]]
+    encoders: dict[str, Callable[[Iterable[Row], IO[bytes], Path], None]]
     encoders = {"jsonl": _jsonl, "json": _json, "csv": _csv, "parquet": partial(_parquet, note=note), "text": _text}
     encode = encoders[kind]
     unfinished = path.with_name(f".{path.name}.partial")
@@ -637,23 +637,31 @@ def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _jsonl(rows: list[Row], file: IO[bytes], path: Path) -> None:
+def _jsonl(rows: Iterable[Row], file: IO[bytes], path: Path) -> None:
     for row in rows:
         file.write(_dump(row).encode() + b"\n")
 
 
-def _json(rows: list[Row], file: IO[bytes], path: Path) -> None:
-    file.write(b"[\n" + ",\n".join(map(_dump, rows)).encode() + b"\n]\n")
+def _json(rows: Iterable[Row], file: IO[bytes], path: Path) -> None:
+    file.write(b"[\n")
+    for number, row in enumerate(rows):
+        file.write(b",\n" * (number > 0) + _dump(row).encode())
+    file.write(b"\n]\n")
 
 
-def _csv(rows: list[Row], file: IO[bytes], path: Path) -> None:
+def _csv(rows: Iterable[Row], file: IO[bytes], path: Path) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
-    columns = _columns(rows)
-    writer.writerow(columns)
-    for row in rows:
-        values = (row.get(column) for column in columns)
-        writer.writerow("" if v is None else _safe_cell(v) if isinstance(v, str) else _dump(v) for v in values)
+    columns: dict[str, None] = {}
+    with tempfile.TemporaryFile() as waiting:  # the columns are known after the last row only
+        for row in rows:
+            columns |= dict.fromkeys(row)
+            waiting.write(_dump(row).encode() + b"\n")
+        waiting.seek(0)
+        writer.writerow(columns)
+        for row in map(json.loads, waiting):
+            values = (row.get(column) for column in columns)
+            writer.writerow("" if v is None else _safe_cell(v) if isinstance(v, str) else _dump(v) for v in values)
     text.detach()
 
 
@@ -667,10 +675,11 @@ def _plain_cell(text: str) -> Cell:
     return Cell(text[1:] if text.startswith("'") and _FORMULA.match(text) else text)
 
 
-def _parquet(rows: list[Row], file: IO[bytes], path: Path, note: str) -> None:
+def _parquet(rows: Iterable[Row], file: IO[bytes], path: Path, note: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    rows = list(rows)
     arrays = {}
     for column in _columns(rows):
         try:
@@ -685,7 +694,8 @@ def _parquet(rows: list[Row], file: IO[bytes], path: Path, note: str) -> None:
     pq.write_table(pa.table(arrays, metadata={"hearken": note} if note else None), file)
 
 
-def _text(rows: list[Row], file: IO[bytes], path: Path) -> None:
+def _text(rows: Iterable[Row], file: IO[bytes], path: Path) -> None:
+    rows = list(rows)
     columns = _columns(rows)
     if columns == ["text"] and len(rows) == 1:
         file.write(rows[0]["text"].encode())
