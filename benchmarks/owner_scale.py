@@ -2,7 +2,8 @@
 
 The server runs in a process of its own; its pages are asked for over HTTP as a browser does: at once after the start,
 again, and after one more judgment. A page that is computed for the first time says so, and one whose newest state is
-still being computed is shown as of an older judgment; both are said in the table. Memory is what the server's resident
+still being computed is shown as of an older judgment; both are said in the table ("again" is the best of five visits, and
+"processor" the server's own time for one of them). Memory is what the server's resident
 memory has grown by since it answered its first request, at its peak.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from big_store import fill
 from common import arguments, run, table
-from serve_load import SERVER
+from serve_load import SERVER, processor_seconds
 
 from hearken.errors import UserError
 from hearken.feedback.access import Account
@@ -92,6 +93,10 @@ class Server:
                 size += len(piece)
         return size, time.perf_counter() - began
 
+    def processor(self) -> float:
+        """Seconds of processor time that it has used."""
+        return processor_seconds(self._process.pid)
+
     def memory(self, which: str = "VmHWM") -> float:
         """MB of resident memory: now (VmRSS) or at its peak (VmHWM)."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -136,7 +141,11 @@ def measure(location: str) -> tuple[list[list[Any]], dict[str, Any]]:
     with FeedbackStore(location) as store, serving(location) as server:
         first = {name: server.get(path) for name, path in PAGES.items()}
         ready = {name: _ready(server, path) for name, path in PAGES.items()}
-        again = {name: server.get(path)[1] for name, path in PAGES.items()}
+        again, busy = {}, {}
+        for name, path in PAGES.items():
+            before = server.processor()
+            again[name] = min(server.get(path)[1] for _ in range(5))
+            busy[name] = (server.processor() - before) / 5
         response = next(store.responses())
         labeler = store.labelers()[0].id
         store.submit(
@@ -153,13 +162,20 @@ def measure(location: str) -> tuple[list[list[Any]], dict[str, Any]]:
             rows.append(
                 [
                     name, f"{first[name][1]:.2f}", f"{ready[name]:.1f}" if _is_counting(first[name][0]) else "",
-                    f"{again[name]:.2f}", f"{after[name][1]:.2f}", "as of the one before" if old else "",
+                    f"{again[name]:.2f}", f"{busy[name]:.2f}", f"{after[name][1]:.2f}", "as of the one before" if old else "",
                 ]
             )  # fmt: skip
-            figures[name] = {"first": first[name][1], "again": again[name], "after": after[name][1]}
+            figures[name] = {
+                "first": first[name][1],
+                "again": again[name],
+                "processor": busy[name],
+                "after": after[name][1],
+            }
         for name, path in FILES.items():
+            before = server.processor()
             size, seconds = server.size(path)
-            figures[name] = {"seconds": seconds, "megabytes": size / 1e6, "grown": server.grown()}
+            spent = server.processor() - before
+            figures[name] = {"seconds": seconds, "processor": spent, "megabytes": size / 1e6, "grown": server.grown()}
     slowest = max(max(each.values()) for name, each in figures.items() if name in PAGES)
     return rows, figures | {"slowest": slowest, "grown": pages}
 
@@ -174,7 +190,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
         if not Path(location).exists():
             fill(location, responses, judgments, settings.seed)
     rows, figures = measure(location)
-    columns = ["page", "first, s", "whole after, s", "again, s", "after a judgment, s", "is then shown"]
+    columns = ["page", "first, s", "whole after, s", "again, s", "processor, s", "after a judgment, s", "is then shown"]
     table("The owner's pages", columns, rows)
     print(f"\nslowest answer {figures['slowest']:.2f} s; the server's memory grew by {figures['grown']:.0f} MB at most")
     for name in FILES:

@@ -246,7 +246,7 @@ class Book:
     def by_labeler(self, judgments: NDArray[np.integer[Any]]) -> dict[str, Ints]:
         """Which of the judgments at these places are each labeler's, in the order of their first ones."""
         who = self.judgments["labeler"][judgments]
-        order = np.argsort(who, kind="stable")
+        order = np.argsort(who.astype(np.uint16) if len(self.people) < 2**16 else who, kind="stable")
         parts = np.split(order, np.flatnonzero(np.diff(who[order])) + 1) if len(who) else []
         return {self.people[who[part[0]]]: part for part in sorted(parts, key=lambda part: int(part[0]))}
 

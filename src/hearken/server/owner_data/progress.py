@@ -9,7 +9,7 @@ import numpy as np
 
 from hearken.feedback.queue import FILLS_NO_SLOT
 from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data.book import BREAK_SECONDS, KINDS, Book, Floats, Ints, Rows, microseconds, moment
+from hearken.server.owner_data.book import BREAK_SECONDS, KINDS, Book, Floats, Ints, microseconds, moment
 from hearken.statistics.intervals import Interval
 
 _HOUR = 3_600_000_000
@@ -84,16 +84,16 @@ def progress_page(store: FeedbackStore, book: Book, hourly_cost: float | None = 
         hourly_cost: what an hour of judging costs, in the owner's currency.
     """
     state = store.queue_state()
-    judgments = book.judgments
-    kinds = _by_kind(judgments[judgments["live"] & ~judgments["check"]])
-    said = judgments[book.fills]
-    timed = _timed(said)
-    imported = [labeler.id for labeler in book.labelers.values() if labeler.kind == "import"]
-    known = np.array([who in book.labelers and who not in imported for who in book.people], dtype=bool)
-    by_people = said[known[said["labeler"]]] if len(said) else said
-    live = np.flatnonzero(judgments["live"])
-    load = [_load(book, who, judgments[live[rows]]) for who, rows in book.by_labeler(live).items()]
-    load += [_load(book, who, judgments[:0]) for who in book.labelers.keys() - {one.labeler_id for one in load}]
+    columns = {name: book.judgments[name].copy() for name in ("live", "check", "kind", "labeler", "seconds", "created")}
+    kinds = _by_kind(columns["kind"][columns["live"] & ~columns["check"]])
+    timed = _timed(columns["seconds"][book.fills])
+    people = [who in book.labelers and book.labelers[who].kind != "import" for who in book.people]
+    by_people = columns["created"][book.fills & np.array([*people, False])[columns["labeler"]]]
+    live = np.flatnonzero(columns["live"])
+    said = [columns[name][live] for name in ("kind", "seconds", "created")]
+    load = [_load(book, who, *(column[rows] for column in said)) for who, rows in book.by_labeler(live).items()]
+    silent = book.labelers.keys() - {one.labeler_id for one in load}
+    load += [_load(book, who, *(column[:0] for column in said)) for who in silent]
     return ProgressPage(
         items=state.items,
         items_done=state.items_done,
@@ -104,44 +104,42 @@ def progress_page(store: FeedbackStore, book: Book, hourly_cost: float | None = 
         median_seconds=_median(timed),
         skips=kinds.get("skip", 0),
         flags=kinds.get("flag", 0),
-        hourly=_hourly(by_people["created"], book.now),
-        today=int((by_people["created"] >= microseconds(book.now - timedelta(hours=24))).sum()),
+        hourly=_hourly(by_people, book.now),
+        today=int((by_people >= microseconds(book.now - timedelta(hours=24))).sum()),
         load=sorted(load, key=lambda one: (-one.judgments, one.name)),
-        forecast=_forecast(state.open_slots, timed, by_people["created"], hourly_cost),
+        forecast=_forecast(state.open_slots, timed, by_people, hourly_cost),
         spent_hours=float(timed.sum()) / 3600,
     )
 
 
-def _by_kind(judgments: Rows) -> dict[str, int]:
-    counts = np.bincount(judgments["kind"], minlength=len(KINDS)).tolist()
+def _by_kind(kinds: Ints) -> dict[str, int]:
+    counts = np.bincount(kinds, minlength=len(KINDS)).tolist()
     return {kind: count for kind, count in zip(KINDS, counts, strict=True) if count}
 
 
-def _timed(judgments: Rows) -> Floats:
-    """Seconds of those that were timed."""
-    seconds = judgments["seconds"]
-    found: Floats = np.minimum(seconds[~np.isnan(seconds)], BREAK_SECONDS)
-    return found
+def _timed(seconds: Floats) -> Floats:
+    """Those that were measured, without breaks."""
+    return np.minimum(seconds[~np.isnan(seconds)], BREAK_SECONDS)
 
 
 def _median(values: Floats) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def _load(book: Book, labeler_id: str, judgments: Rows) -> Load:
+def _load(book: Book, labeler_id: str, kinds: Ints, seconds: Floats, created: Ints) -> Load:
     labeler = book.labelers.get(labeler_id)
-    timed, kinds = _timed(judgments), _by_kind(judgments)
+    timed, count = _timed(seconds), _by_kind(kinds)
     return Load(
         labeler_id=labeler_id,
         name=book.labeler_name(labeler_id),
         kind=labeler.kind if labeler else "erased",
         status=labeler.status if labeler else "erased",
-        judgments=sum(count for kind, count in kinds.items() if kind not in FILLS_NO_SLOT),
-        skips=kinds.get("skip", 0),
-        flags=kinds.get("flag", 0),
+        judgments=sum(number for kind, number in count.items() if kind not in FILLS_NO_SLOT),
+        skips=count.get("skip", 0),
+        flags=count.get("flag", 0),
         median_seconds=_median(timed),
         hours=float(timed.sum()) / 3600,
-        last=moment(judgments["created"].max()) if len(judgments) else None,
+        last=moment(created.max()) if len(created) else None,
     )
 
 
