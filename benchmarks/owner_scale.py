@@ -2,9 +2,9 @@
 
 The server runs in a process of its own; its pages are asked for over HTTP as a browser does: at once after the start,
 again, and after one more judgment. A page that is computed for the first time says so, and one whose newest state is
-still being computed is shown as of an older judgment; both are said in the table ("again" is the best of five visits, and
-"processor" the server's own time for one of them). Memory is what the server's resident
-memory has grown by since it answered its first request, at its peak.
+still being computed is shown as of an older judgment; both are said in the table ("again" is the best of five visits,
+"processor" the server's own time for one of them). Memory is what the server's resident memory has grown by since it
+answered its first request, at its peak.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ def measure(location: str) -> tuple[list[list[Any]], dict[str, Any]]:
             rows.append(
                 [
                     name, f"{first[name][1]:.2f}", f"{ready[name]:.1f}" if _is_counting(first[name][0]) else "",
-                    f"{again[name]:.2f}", f"{busy[name]:.2f}", f"{after[name][1]:.2f}", "as of the one before" if old else "",
+                    f"{again[name]:.2f}", f"{busy[name]:.2f}", f"{after[name][1]:.2f}",
+                    "as of the one before" if old else "",
                 ]
             )  # fmt: skip
             figures[name] = {
