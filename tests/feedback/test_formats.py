@@ -10,6 +10,7 @@ import os
 import tempfile
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from hearken.feedback.examples import (
     Thumb,
 )
 from hearken.feedback.formats import LAYOUTS, ReadReport, iter_examples, read_examples, write_examples
-from hearken.feedback.formats.files import is_hub_name
+from hearken.feedback.formats.files import is_hub_name, write_rows
 
 SHARED = Path(os.environ.get("HEARKEN_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 
@@ -641,3 +642,31 @@ def test_csv_formulas_are_made_harmless_and_come_back(tmp_path: Path) -> None:
     assert not [cell for cell in cells if cell[0] in "=+-@\t\r"]
     assert cells[6:] == ["'tis", "a=b", "'"]  # what is no formula stays as it is
     assert read_examples(tmp_path / "thumbs.csv") == examples
+
+
+def test_rows_are_written_one_by_one(tmp_path: Path) -> None:
+    """Columns that appear late have a place in the header; a row that fails leaves no file."""
+    waiting = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal waiting
+        for number in range(3):
+            waiting += 1
+            yield {"a": number} | ({"late": "x"} if number == 2 else {})
+
+    for name, wanted in {
+        "rows.csv": "a,late\r\n0,\r\n1,\r\n2,x\r\n",
+        "rows.jsonl": '{"a": 0}\n{"a": 1}\n{"a": 2, "late": "x"}\n',
+        "rows.json": '[\n{"a": 0},\n{"a": 1},\n{"a": 2, "late": "x"}\n]\n',
+    }.items():
+        write_rows(rows(), tmp_path / name)
+        assert (tmp_path / name).read_bytes().decode() == wanted
+    assert waiting == 9
+
+    def wrong() -> Iterator[dict[str, Any]]:
+        yield {"a": 1}
+        raise UserError("example 2 is a Thumb", "")
+
+    with pytest.raises(UserError, match="example 2"):
+        write_rows(wrong(), tmp_path / "wrong.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv", "rows.json", "rows.jsonl"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hearken.statistics.bradley_terry import fit_davidson, leaderboard, length_lead, outcome_table
+from hearken.statistics.intervals import cluster_index, resampled_counts
 
 
 def games(random: np.random.Generator, strengths: np.ndarray, n: int, tie: float = 0.0) -> list[np.ndarray]:
@@ -141,3 +142,25 @@ def test_interval_of_a_difference_covers() -> None:
         found = leaderboard(["a"] * len(y), ["b"] * len(y), y, owner, n=300, seed=trial).difference("a", "b")
         covered += found.low <= true <= found.high
     assert 0.92 <= covered / trials <= 0.97
+
+
+def test_comparisons_that_are_alike_count_as_often_as_there_are_of_them() -> None:
+    """The leaderboard fits distinct rows with weights; here every comparison is a row, resampled with its prompt."""
+    random = np.random.default_rng(3)
+    names = np.array(["a", "b", "c"])
+    pairs = np.array([random.permutation(3)[:2] for _ in range(90)])
+    outcomes = random.choice([0.0, 0.5, 1.0, 0.7], size=90)
+    weights = random.choice([0.5, 1.0, 2.0], size=90)
+    lead = random.choice([-0.4, 0.0, 0.3], size=90)
+    prompts = random.integers(0, 30, size=90)
+    first, second = names[pairs[:, 0]].tolist(), names[pairs[:, 1]].tolist()
+    board = leaderboard(first, second, outcomes, prompts, lead, weights, n=50, seed=4)
+    order = [board.names.index(name) for name in names]
+    x = np.zeros((90, 4))
+    x[np.arange(90), pairs[:, 0]], x[np.arange(90), pairs[:, 1]], x[:, 3] = 1, -1, lead
+    _, owner = np.unique(cluster_index(prompts.tolist(), 90), return_inverse=True)
+    drawn = resampled_counts(int(owner.max()) + 1, 50, seed=4)[:, owner] * weights
+    fits = np.concatenate([fit_davidson(x, outcomes, weights[None]), fit_davidson(x, outcomes, drawn)])
+    strengths = fits[:, :3] - fits[:, :3].mean(1, keepdims=True)
+    assert board.fitted[:, order] == pytest.approx(strengths, abs=1e-6)
+    assert board.fitted[:, 3] == pytest.approx(fits[:, 4], abs=1e-6)

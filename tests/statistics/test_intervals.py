@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from hearken.statistics import intervals
 from hearken.statistics.intervals import (
     Interval,
     cluster_bootstrap,
@@ -152,3 +153,31 @@ def test_resampled_counts_and_percentiles() -> None:
     assert drawn.shape == (100, 7) and np.all(drawn.sum(1) == 7)
     assert percentile(np.arange(101.0), 50) == pytest.approx((50, 2.5, 97.5))
     assert math.isnan(percentile(np.array([1.0, math.nan]), 1.0).low)
+
+
+def test_resamples_are_those_of_one_draw_whatever_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = np.random.default_rng(7).multinomial(40, np.full(40, 1 / 40), size=30)
+    monkeypatch.setattr(intervals, "_CHUNK", 8 * 40 * 4)
+    parts = list(intervals.resamples(40, 30, seed=7))
+    assert [len(part) for part in parts] == [4] * 7 + [2]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert np.array_equal(intervals.resampled_counts(40, 30, seed=7), whole)
+
+
+def test_many_clusters_are_drawn_one_by_one_from_the_same_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "_MANY", 2)
+    drawn = intervals.resampled_counts(20, 4_000, seed=1)
+    assert (drawn.sum(1) == 20).all()
+    assert drawn.mean() == pytest.approx(1)
+    # A multinomial number has variance n p (1 - p) and covariance -n p².
+    covariance = np.cov(drawn.T)
+    assert np.diag(covariance).mean() == pytest.approx(0.95, abs=0.02)
+    assert covariance[~np.eye(20, dtype=bool)].mean() == pytest.approx(-0.05, abs=0.005)
+
+
+def test_clusters_by_number_are_those_by_name() -> None:
+    names = ["c", "a", "c", "b", "a", "d"]
+    numbers = np.array([ord(name) for name in names])
+    wanted = [0, 1, 0, 2, 1, 3]
+    assert intervals.cluster_index(numbers, 6).tolist() == intervals.cluster_index(names, 6).tolist() == wanted
+    assert intervals.cluster_index(np.array([], dtype=np.int64), 0).tolist() == []
