@@ -84,3 +84,21 @@ def test_read_yaml_names_the_mistake(tmp_path: Path, content: bytes, message: st
         read_yaml(path)
     with pytest.raises(UserError, match=r"missing\.yaml \(No such file"):
         read_yaml(tmp_path / "missing.yaml")
+
+
+def test_the_word_none_is_none_where_an_option_may_be() -> None:
+    """As ``-o missing_eos=none`` and ``--config`` hand it on."""
+
+    class Loose(Options):
+        missing: float | None = -1.0
+        name: str = "none"
+        label: str | None = ""
+
+    found = Loose.parse({"missing": "None", "name": "none", "label": "none"})
+    assert (found.missing, found.name, found.label) == (None, "none", "none")
+    assert Loose.parse({"missing": "2"}).missing == 2
+    values: dict[str, Any] = {}
+    assign(values, "missing=none")
+    assert Loose.parse(values).missing is None
+    with pytest.raises(UserError):
+        Loose.parse({"missing": "nothing"})

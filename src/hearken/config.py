@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from hearken.errors import UserError
 
@@ -16,6 +17,17 @@ class Options(BaseModel):
     """Base of all options. Unknown keys are refused, and the nearest right key is named."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, values: Any) -> Any:
+        """Read the word none as the command line and YAML files have it, where an option may be None."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: None if str(value).lower() == "none" and _may_be_none(cls.model_fields.get(name)) else value
+            for name, value in values.items()
+        }
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "options") -> Self:
@@ -35,6 +47,10 @@ class Options(BaseModel):
                 raise UserError(f"{where}: unknown key '{key}'", hint) from None
             value = f" (got {first['input']!r})" if first["loc"] else ""
             raise UserError(f"{where}: {key or 'value'}: {first['msg']}{value}") from None
+
+
+def _may_be_none(field: FieldInfo | None) -> bool:
+    return field is not None and type(None) in get_args(field.annotation) and str not in get_args(field.annotation)
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

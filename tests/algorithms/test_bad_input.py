@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, Callable[[Any, Path], dict[str, Any]], str]] = {
     "causal as reward": ("ppo", lambda w, t: {"reward": w.base}, "not a reward model.*hearken train reward"),
     "no reward": ("ppo", lambda w, t: {"reward": None}, "train ppo needs --reward"),
     "reward for sft": ("sft", lambda w, t: {"reward": w.reward}, "train sft does not read --reward"),
-    "no eos": ("sft", lambda w, t: {"model": without_eos(t)}, r"no end-of-sequence token.*-o eos="),
+    "no eos": ("sft", lambda w, t: {"model": without_eos(t)}, r"no end-of-sequence token.*--eos"),
     "unknown eos": ("sft", lambda w, t: {"eos": "<none>"}, "no token '<none>'"),
     "long prompt": ("sft", lambda w, t: {"data": rows(t, LONG)}, r"row 1 has \d+ tokens.*long_prompts=truncate"),
     "only long prompts": ("sft", lambda w, t: {"data": rows(t, LONG), "long_prompts": "drop"}, "no row is left"),

@@ -115,7 +115,15 @@ def test_a_local_model_compares_the_options_themselves(tmp_path: Path) -> None:
             logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         want = torch.log_softmax(logits, -1).gather(1, torch.tensor(answer)[:, None]).sum().item()
         assert found.choices is not None and found.choices[option] == pytest.approx(want, abs=1e-4)
-    assert isinstance(judge.ask(ASK, 5), Reply)
+        if found.text == option:  # read once, and what was written
+            assert (found.prompt_tokens, found.completion_tokens) == (len(prompt), len(answer))
+    said = judge.ask(ASK, 5)
+    assert isinstance(said, Reply) and said.prompt_tokens == len(prompt) and 0 < said.completion_tokens <= 5
+    remembered = CachedJudge(judge, tmp_path / "cache", price_in=1e6, price_out=1e6)
+    remembered.ask(ASK, 5)
+    assert spent(tmp_path / "cache") == Spent(
+        1, len(prompt), said.completion_tokens, len(prompt) + said.completion_tokens
+    )
 
 
 def test_which_judge_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import write_rows
 
 from hearken.domains.text.sampling import best_of_name
 from hearken.errors import UserError
@@ -23,6 +24,7 @@ from hearken.loop.contest import contest
 from hearken.loop.evaluating import Bare, evaluate
 from hearken.loop.groups import LabelerGroup, labeler_groups
 from hearken.loop.project import Project, ProjectConfig
+from hearken.rewards import rules
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact
 from hearken.worlds.tales.world import TaleWorld
@@ -254,3 +256,20 @@ def test_bare_models_and_best_of_n(tmp_path: Path, tiny_model: Path) -> None:
         evaluate(bare, pessimism=2.0)
     with pytest.raises(UserError, match="same name"):
         evaluate(bare, [str(tmp_path / "rm"), str(tmp_path / "x/rm")], data=[str(tmp_path / "prompts.jsonl")])
+
+
+def test_a_rule_or_a_sum_judges_as_a_reward_model_does(tiny_model: Path, tmp_path: Path) -> None:
+    """Oracle: the rules themselves, on the texts that are kept."""
+    rows = [{"prompt": f"the {w}", "answer": w, "words": 3, "least": 2} for w in ("fox", "owl", "bear")]
+    data = write_rows(tmp_path / "prompts.jsonl", rows)
+    bare = Bare(ProjectConfig.parse({"model": str(tiny_model), "sample": {"max_new_tokens": 6}}))
+    found = evaluate(bare, [str(tiny_model)], data=[str(data)], reward="rule:length,rule:answer*2", best_of=[2])
+    assert set(found["policies"]) == {"model", "best-of-2@model"}
+    for figures in found["policies"].values():
+        texts = figures["responses"]
+        want = [
+            a + 2 * b for a, b in zip(rules.length(rows, texts, rows), rules.answer(rows, texts, rows), strict=True)
+        ]
+        assert figures["scores"] == pytest.approx(want)
+    with pytest.raises(UserError, match="has no function 'lenght'"):
+        evaluate(bare, [str(tiny_model)], data=[str(data)], reward="rule:lenght")

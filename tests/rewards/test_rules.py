@@ -28,6 +28,14 @@ def test_matches_length_and_repetition() -> None:
     assert rules.distinct([""] * 3, ["a b a b a b", "a b c", "a"], [{}] * 3) == [2 / 5, 1, 1]
 
 
+def test_the_shortest_answer_does_not_win_by_its_length() -> None:
+    texts = ["No.", " ".join(["word"] * 30), " ".join(["word"] * 150), ""]
+    short, right, long, empty = rules.length([""] * 4, texts, [{}] * 4)
+    assert (right, long, empty) == (0, -0.5, -1) and short == -24 / 25
+    assert rules.length([""] * 3, texts[:3], [{"words": 20, "least": 10}] * 3) == [-0.9, -0.5, -6.5]
+    assert rules.length([""], ["No."], [{"least": 0}]) == [0]
+
+
 def test_terms(tmp_path) -> None:
     assert parse_terms("org/model") == [Term("org/model", "model")]
     assert parse_terms("rm#helpful,rule:length,rm#honest*0.5") == [

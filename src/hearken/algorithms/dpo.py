@@ -55,9 +55,9 @@ class Ready:
 
 def load(inputs: Inputs, options: DPOOptions) -> Ready:
     """Open the policy and its reference, and encode the comparisons."""
-    policy = open_policy(inputs.model, options, options)
-    reader = Reader(options)
+    reader = Reader(options)  # what is wrong with a file shows before a model is loaded
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
+    policy = open_policy(inputs.model, options, options)
     (data, left_out), (held_out, _) = (
         comparisons(judgments(part, policy.encoder), options) for part in (rows.train, rows.validation)
     )

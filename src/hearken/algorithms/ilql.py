@@ -52,14 +52,14 @@ def load(inputs: Inputs, options: ILQLOptions) -> Ready:
     Raises:
         UserError: every response has the same score; an architecture whose logits come from its own forward pass alone.
     """
+    reader = Reader(options)  # what is wrong with a file shows before a model is loaded
+    rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
     policy = open_policy(inputs.model, options, options)
     if policy.scorer.whole:
         raise UserError(f"ILQL cannot guide a {type(policy.scorer.model).__name__}", "Use dpo, or reward and then rloo")
     torch.manual_seed(options.seed)
     scorer = GuidedScorer(policy.scorer.model, options.beta, policy.scorer.adapter)
     scorer.use(policy.scorer.path)
-    reader = Reader(options)
-    rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
     data = scored(judgments(rows.train, policy.encoder))
     if not data:
         raise nothing_fits(inputs.data)

@@ -18,6 +18,8 @@ class ILQLOptions(TrainingOptions, TextOptions):
     """Passes over the data."""
     batch: int = Field(64, ge=1)
     """Responses per optimiser step."""
+    lora_faster: ClassVar[float] = 3.0
+    """The heads are trained at the same rate, all of their weights."""
     lr: float = Field(1e-4, gt=0)
     """Peak learning rate."""
     gamma: float = Field(0.99, gt=0, le=1)

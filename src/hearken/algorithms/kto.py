@@ -71,9 +71,9 @@ class Ready:
 
 def load(inputs: Inputs, options: KTOOptions) -> Ready:
     """Open the policy and its reference, and encode the thumbs."""
-    policy = open_policy(inputs.model, options, options)
-    reader = Reader(options)
+    reader = Reader(options)  # what is wrong with a file shows before a model is loaded
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
+    policy = open_policy(inputs.model, options, options)
     length = policy.encoder.max_length
     (data, left_out), (held_out, _) = (
         opinions(judgments(part, policy.encoder), options.seed, length, quiet=part is rows.validation)

@@ -146,7 +146,7 @@ def load(inputs: Inputs, options: PPOOptions, judge: Judge | None = None) -> Rea
         )
     opened = open_prompts(inputs, options)
     policy, rows, contents, ids = opened.policy, opened.rows, opened.contents, opened.ids
-    ptx = demonstrations(opened.reader.read(inputs.ptx), policy.encoder)
+    ptx = demonstrations(opened.ptx, policy.encoder)
     known = prompt_facts(rows.train, contents, ids)
     held = NO_PROMPTS
     if options.judge:

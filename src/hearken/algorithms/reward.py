@@ -73,6 +73,7 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
             kept = multiply(kept, reweight(train, population=options.population).by_labeler)
         counted = reweight(train, options.labeler_weights, options.population)
         train, weighing = counted.rows, {"labeler_weights": counted.by_labeler, "effective": counted.effective}
+    shown = reader.read(inputs.references)
     heads = tastes(train, options.by, options.weights) if options.by else weighted(attributes(train), options.weights)
 
     def network() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -85,7 +86,7 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     data, held_out = (judgments(some, encoder, options.by) for some in (train, kept))
     if not data:
         raise nothing_fits(inputs.data)
-    references = demonstrations(reader.read(inputs.references), encoder)
+    references = demonstrations(shown, encoder)
     prepare(model, options)
     if options.lora:
         adapt(model, "reward", options)

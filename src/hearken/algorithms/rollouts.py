@@ -18,7 +18,7 @@ from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader, Rows, nothing_fits, prompts
 from hearken.domains.text.loading import TextPolicy, open_policy
 from hearken.errors import UserError
-from hearken.feedback.examples import Content
+from hearken.feedback.examples import Content, Example
 from hearken.models.layout import Group, Layout
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.kl import sequence_kl
@@ -45,6 +45,8 @@ class Opened(NamedTuple):
     contents: list[Content]
     ids: list[list[int]]
     """Tokens of ``contents``."""
+    ptx: list[Example]
+    """Text for the pretraining term."""
     doubts: dict[str, str]
     """See `doubts.say`."""
 
@@ -106,14 +108,14 @@ def open_prompts(inputs: Inputs, options: RolloutOptions) -> Opened:
         UserError: a minibatch would cut a prompt's responses apart; no prompt fits.
     """
     check_batches(options)
+    reader = Reader(options)  # what is wrong with a file shows before a model is loaded
+    rows, ptx = reader.rows(inputs.data, inputs.validation, 0.0, options.seed), reader.read(inputs.ptx)
     policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
-    reader = Reader(options)
-    rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
     contents, ids = prompts(rows.train, policy.encoder)
     if not ids:
         raise nothing_fits(inputs.data)
     doubts = say(of_sampled(options, ids, ptx=bool(inputs.ptx)))
-    return Opened(policy, reader, rows, contents, ids, doubts)
+    return Opened(policy, reader, rows, contents, ids, ptx, doubts)
 
 
 def set_up(policy: TextPolicy, ids: Sequence[list[int]], options: RolloutOptions, out: Path, *, label: str) -> Loop:

@@ -41,9 +41,9 @@ class Ready:
 
 def load(inputs: Inputs, options: SFTOptions) -> Ready:
     """Open the model and encode the demonstrations."""
-    policy = open_policy(inputs.model, options, options)
-    reader = Reader(options)
+    reader = Reader(options)  # what is wrong with a file shows before a model is loaded
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
+    policy = open_policy(inputs.model, options, options)
     data = demonstrations(rows.train, policy.encoder, options.train_on)
     held_out = demonstrations(rows.validation, policy.encoder, options.train_on)
     if not data:

@@ -83,6 +83,11 @@ class Stage:
     reads: tuple[str, ...] = ("prompt",)
 
     @property
+    def own(self) -> bool:
+        """Whether it is this package's: what a model's name is to a stage from outside, that stage knows."""
+        return self.run_path.startswith("hearken.")
+
+    @property
     def options(self) -> type[Options]:
         """The options class (torch-free)."""
         return _load(self.options_path)
@@ -174,6 +179,31 @@ def check_inputs(stage: Stage, inputs: Inputs) -> None:
             raise UserError(f"train {stage.name} does not read --{name}", "Leave it out")
 
 
+def check_places(inputs: Inputs) -> None:
+    """Everything that is named is there, before anything slow begins.
+
+    Raises:
+        UserError: a model, reward function or file is not.
+    """
+    from hearken.feedback.formats.files import check_there, is_hub_name
+    from hearken.models.names import check_data, check_model, check_reward
+    from hearken.rewards.terms import load_function, parse_terms
+
+    if inputs.model:
+        check_model(inputs.model)
+    if inputs.ref and inputs.ref != inputs.model:
+        check_model(inputs.ref, "--ref")
+    for path in (*inputs.data, *inputs.validation, *inputs.ptx, *inputs.references):
+        check_there(path)
+        if is_hub_name(path):
+            check_data(path)
+    for term in parse_terms(inputs.reward) if inputs.reward else ():
+        if term.kind == "model":
+            check_reward(term.name)
+        else:
+            load_function(term.name)
+
+
 def train(
     stage: str,
     *,
@@ -214,6 +244,8 @@ def run_stage(stage: Stage, inputs: Inputs, options: Options, out: Path, *, over
     check_inputs(stage, inputs)
     from hearken.training.artifact import claim_folder, release_folder
 
+    if stage.own:
+        check_places(inputs)
     claim_folder(out, stage.name, inputs, options, overwrite=overwrite)
     try:
         return stage.run(inputs, options, out)
@@ -228,6 +260,8 @@ def estimate(stage: Stage, inputs: Inputs, options: Options) -> dict[str, Any]:
 
     began = time.perf_counter()  # before torch and transformers are imported: that is a part of it
     check_inputs(stage, inputs)
+    if stage.own:
+        check_places(inputs)
     from hearken.algorithms.estimate import estimate as measure
 
     return measure(stage.name, inputs, options, began)

@@ -213,7 +213,7 @@ def _option_parameter(name: str, field: FieldInfo, model: type[Options]) -> insp
     option = typer.Option(
         f"--{'no-' if field.default is True else ''}{name.replace('_', '-')}",
         metavar=None if switch else _metavar(field),
-        help=_help(field),
+        help=_help(field) + (_with_lora(field, model) if name == "lr" else ""),
         rich_help_panel=_panel(name, model),
     )
     # None means "not given": a file's value or the model's own default then stands.
@@ -241,6 +241,11 @@ def _help(field: FieldInfo) -> str:
     if default not in (None, "") and not isinstance(default, bool):
         facts.insert(0, f"default {default:g}" if isinstance(default, float) else f"default {default}")
     return f"{field.description or ''} ({', '.join(facts)})" if facts else field.description or ""
+
+
+def _with_lora(field: FieldInfo, model: type[Options]) -> str:
+    faster = getattr(model, "lora_faster", 1.0)
+    return f"; with --lora the default is {field.default * faster:g}" if faster != 1 else ""
 
 
 def _owner(name: str, model: type[Options]) -> type:

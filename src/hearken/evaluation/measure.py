@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from hearken.domains.text.data import demonstrations
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import text_encoder
+from hearken.domains.text.rewarding import plain
 from hearken.domains.text.sampling import Sampled, Width, best_of, open_frozen, sample
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Document
@@ -27,6 +28,7 @@ from hearken.objectives.kl import sequence_kl
 from hearken.objectives.language import nll, perplexity
 from hearken.progress import progress
 from hearken.rewards.learned import LearnedReward
+from hearken.rewards.terms import RewardFunction, load_function, parse_terms
 from hearken.rollout.sampler import SamplingParameters
 from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.intervals import Interval, cluster_bootstrap
@@ -94,7 +96,7 @@ def label_of(name: str) -> str:
 
 def measure(
     name: str, reference: str | None, prompts: Sequence[Content], how: SamplingParameters, seed: int, *,
-    by: str | None = None,
+    by: str | None = None, metadata: Mapping[Content, dict[str, Any]] | None = None,
 ) -> Measured:  # fmt: skip
     """Sample one response a prompt from the policy ``name`` and measure its KL to ``reference``.
 
@@ -109,13 +111,14 @@ def measure(
     source, many = asked.source, asked.many
     if many > 1 and by is None:
         raise UserError(f"the best of {many} needs a reward model to choose by", "Train one, or name it: --reward")
+    facts = [(metadata or {}).get(prompt, {}) for prompt in prompts]
     policy = open_frozen(source, reserve=how.max_new_tokens)
     samples: list[Sampled] = []
     with progress(f"Sampling from {source.rstrip('/').rpartition('/')[2]}", len(prompts), "prompt") as bar:
         parts = (
             sample(policy, prompts, 1, how, seed)
             if by is None or many == 1
-            else best_of(policy, prompts, 1, many, how, seed, by, pessimism=asked.pessimism, width=asked.width)
+            else best_of(policy, prompts, 1, many, how, seed, by, facts, pessimism=asked.pessimism, width=asked.width)
         )
         for part in parts:
             samples += part
@@ -218,6 +221,49 @@ class Judge:
                 )
             )
         return groups
+
+
+class ByReward:
+    """What ``--reward`` names as a judge of texts: reward models, rules and functions, alone or added up.
+
+    Args:
+        reward: see `rewards.terms.parse_terms`.
+        metadata: of prompts, for rules and functions.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+
+    def __init__(self, reward: str, metadata: Mapping[Content, dict[str, Any]]) -> None:
+        self.name, self.metadata = reward, metadata
+        self.parts: list[tuple[Judge | RewardFunction, float]] = []
+        for term in parse_terms(reward):
+            if term.kind == "function":
+                self.parts.append((load_function(term.name), term.weight))
+                continue
+            judge = Judge(term.name)
+            if term.attributes:
+                judge.scorer.weigh(dict(term.attributes))
+            self.parts.append((judge, term.weight))
+
+    def __call__(
+        self, prompts: Sequence[Content], responses: Sequence[Sequence[str]],
+        finished: Sequence[Sequence[bool]] | None = None,
+    ) -> list[list[float]]:  # fmt: skip
+        """Scores of the responses to each prompt."""
+        total = np.zeros(sum(map(len, responses)))
+        for judge, weight in self.parts:
+            if isinstance(judge, Judge):
+                found = [x for row in judge(prompts, responses, finished) for x in row]
+            else:
+                asked = [p for p, texts in zip(prompts, responses, strict=True) for _ in texts]
+                facts = [self.metadata.get(p, {}) for p in asked]
+                found = list(judge([plain(p) for p in asked], [t for texts in responses for t in texts], facts))
+                if len(found) != len(asked) or not np.isfinite(np.asarray(found, float)).all():
+                    what = f"--reward {self.name} did not give a finite number for each response"
+                    raise UserError(what, "Mend the function")
+            total += weight * np.asarray(found, float)
+        return in_rows(total.tolist(), responses)
 
 
 def in_rows(flat: Sequence[float], responses: Sequence[Sequence[str]]) -> list[list[float]]:

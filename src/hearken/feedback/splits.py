@@ -151,7 +151,9 @@ def check_leakage(train: Sequence[Example], validation: Sequence[Example], stric
             (exact if prompt in seen else near)[prompt] = None
     leakage = Leakage(tuple(exact), tuple(near), rows)
     if strict and leakage:
-        raise UserError(str(leakage), "Split by prompt (split_by_prompt), or leave those rows out")
+        raise UserError(
+            str(leakage), "Leave those rows out; or leave --validation out: then a share of the prompts is held out"
+        )
     return leakage
 
 

@@ -198,7 +198,8 @@ class LocalJudge:
         how = SamplingParameters(max_new_tokens=min(max_tokens, room), temperature=0.0)
         with self._lock:
             ((one,),) = sample(self.policy, [tuple(dialogue)], 1, how, 0)
-        return Reply(one.text)
+        asked = self.policy.encoder.prompt(tuple(dialogue)) or []
+        return Reply(one.text, prompt_tokens=len(asked), completion_tokens=len(one.tokens))
 
     def choose(self, dialogue: Sequence[Message], options: Sequence[str]) -> Reply:
         """The likeliest option, with the log-probabilities of all."""
@@ -212,7 +213,9 @@ class LocalJudge:
         with self._lock, torch.no_grad():
             found = scorer(lay_out([group], scorer.device)).logprobs.sum(-1).tolist()
         choices = dict(zip(options, found, strict=True))
-        return Reply(max(choices, key=lambda o: choices[o]), choices)
+        best = max(choices, key=lambda o: choices[o])
+        written = len(group.responses[list(options).index(best)])
+        return Reply(best, choices, prompt_tokens=len(prompt), completion_tokens=written)
 
 
 class CachedJudge:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hearken.evaluation.compare import head_to_head
 from hearken.evaluation.drift import drift, entropy
-from hearken.evaluation.measure import Judge, asked_of, label_of, mean, measure
+from hearken.evaluation.measure import ByReward, asked_of, label_of, mean, measure
 from hearken.feedback.examples import Content
 from hearken.labelers.simulated import dialogue_text
 from hearken.worlds.tales.world import TaleWorld
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def assess(
-    project: Project, policies: Sequence[str], prompts: Sequence[Content], seed: int, reward: str | None = None
-) -> dict[str, Any]:
+    project: Project, policies: Sequence[str], prompts: Sequence[Content], seed: int, reward: str | None = None,
+    metadata: Mapping[Content, dict[str, Any]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Responses and figures of each policy, the first being the baseline of win rates and the reference of KL.
 
     Args:
@@ -29,14 +30,15 @@ def assess(
         policies: paths or Hub names; ``best-of-8@NAME`` is the best of eight responses by the reward model.
         prompts: held-out ones.
         seed: of the samples.
-        reward: the proxy; by default the project's reward model in use.
+        reward: the proxy, as ``--reward`` takes it; by default the project's reward model in use.
+        metadata: of prompts, for rewards that are rules or functions.
 
     Returns:
         JSON: ``prompts``, ``judge`` (who decided), and per policy figures as [estimate, low, high] with its responses.
     """
     reward = reward or (project.reward() if project.rewards() else None)
     how = project.config.sample.parameters
-    proxy = Judge(reward) if reward else None
+    proxy = ByReward(reward, metadata or {}) if reward else None
     world = open_world(project.config.world, project.config.seed) if project.config.world else None
 
     found: dict[str, Any] = {}
@@ -44,7 +46,7 @@ def assess(
     scores: dict[str, list[float]] = {}
     for name in dict.fromkeys(policies):
         short = label_of(name)
-        seen = measure(name, asked_of(policies[0]).source, prompts, how, seed, by=reward)
+        seen = measure(name, asked_of(policies[0]).source, prompts, how, seed, by=reward, metadata=metadata)
         answers[short] = seen.texts
         figures: dict[str, Any] = {
             "kl": mean(seen.kl, prompts), "length": mean(seen.lengths, prompts),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ def contest(
     perplexity: Sequence[str] = (),
     tasks: Sequence[str] = (),
     seeds: Sequence[str] = (),
+    metadata: Mapping[Content, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Compare policies on the same held-out prompts; the first is the baseline.
 
@@ -68,6 +69,7 @@ def contest(
         announce: takes lines for the person at the terminal.
         perplexity: files of text on which each policy is measured.
         tasks: task files on which each policy is tried.
+        metadata: of prompts, for rewards that are rules or functions.
         seeds: those of the policies that come from the same training with different seeds: say how they spread.
 
     Returns:
@@ -80,7 +82,7 @@ def contest(
     if judge == "gold" and not world:
         raise UserError("the gold reward is known in a built-in world only", "Choose --judge people, ai or reward")
     asked = [load_task(path) for path in tasks]  # what is wrong with a file shows before an hour of sampling
-    found = assess(project, policies, prompts, seed, reward)
+    found = assess(project, policies, prompts, seed, reward, metadata)
     decides = ("gold" if world else "reward") if judge == "auto" else judge
     if decides == "reward" and found["reward"] is None:
         raise UserError("there is no reward model to judge by", "Run: hearken train reward, or choose another --judge")

@@ -130,7 +130,7 @@ def evaluate(
     found = contest(
         project, every, held_out, config.seed + 1 if seed is None else seed, judge=judge, loop=config.loop,
         reward=project.policy(reward) if reward else None, wait=wait, announce=announce, perplexity=perplexity,
-        tasks=tasks, seeds=alike,
+        tasks=tasks, seeds=alike, metadata=_facts(project, data) if reward else None,
     )  # fmt: skip
     if not isinstance(project, Bare):
         _likelihoods(project, found)
@@ -174,6 +174,15 @@ def _with_earlier(project: Project, found: dict[str, Any]) -> dict[str, Any]:
     if found["baseline"] in before["policies"] and join(found, before) and found["judge"] not in NAMES.values():
         rank_by_score(found, [content_key(content_of(prompt)) for prompt in found["prompts"]])
     return {key: before[key] for key in ("ceiling", "summary") if key in before} | found
+
+
+def _facts(project: Project | Bare, data: Sequence[str]) -> dict[Content, dict[str, Any]]:
+    """What is known of the prompts besides, for rules and functions."""
+    if data:
+        rows = [row for file in data for row in read_examples(file) if not isinstance(row, Document)]
+        return {row.prompt: row.metadata for row in reversed(rows)}
+    with project.store() as store:
+        return {p.content: p.metadata for p in store.prompts(split="validation", domain="text")}
 
 
 def _named(project: Project, name: str) -> str:

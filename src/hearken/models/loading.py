@@ -30,6 +30,7 @@ from transformers import (
 from hearken.config import located
 from hearken.errors import UserError
 from hearken.models.gguf import plain
+from hearken.models.names import check_model
 
 if "TRANSFORMERS_VERBOSITY" not in os.environ:  # our own progress bars and messages say what a person needs
     logging.set_verbosity_error()
@@ -37,16 +38,8 @@ if "TRANSFORMERS_VERBOSITY" not in os.environ:  # our own progress bars and mess
 
 
 def _checked(name: str) -> str:
-    name = plain(name)
-    path = Path(name)
-    looks_local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_local and not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
-        what = "does not exist" if not path.exists() else "is not a model folder (no config.json)"
-        raise UserError(
-            f"--model {name} {what}",
-            "Name a folder written by save_pretrained, a GGUF file, or a Hub name like org/model",
-        )
-    return name
+    check_model(name)
+    return plain(name)
 
 
 def _load(loader: Any, name: str, what: str, **more: Any) -> Any:
@@ -74,7 +67,7 @@ def load_tokenizer(name: str, eos: str = "") -> PreTrainedTokenizerBase:
         tokenizer.eos_token = eos
     if tokenizer.eos_token_id is None:
         raise UserError(
-            f"the tokenizer of {name} has no end-of-sequence token", "Name one of its tokens: -o eos='</s>'"
+            f"the tokenizer of {name} has no end-of-sequence token", "Name one of its tokens, for example: --eos '</s>'"
         )
     return tokenizer
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,30 +10,8 @@ from torch import Tensor
 
 from hearken.errors import UserError
 from hearken.models.layout import Group
+from hearken.rewards.terms import Prompt, RewardFunction
 from hearken.training.run import Interruption
-
-Prompt = str | list[dict[str, str]]
-RewardFunction = Callable[[list[Prompt], list[str], list[dict[str, Any]]], Sequence[float]]
-"""(prompts, responses, metadata of the prompts), one entry a response each, to one number a response."""
-
-
-def load_function(name: str) -> RewardFunction:
-    """The function ``module:function``; modules in the working directory are found too.
-
-    Raises:
-        UserError: no such module or function, or the module cannot be imported.
-    """
-    module, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = getattr(import_module(module), attribute, None)
-    except Exception as error:
-        raise UserError(f"--reward {name}: {type(error).__name__}: {error}", "Mend the module, or its name") from error
-    if not callable(found):
-        raise UserError(f"--reward {name}: {module} has no function '{attribute}'", "Write module:function")
-    return found
 
 
 class FunctionReward:

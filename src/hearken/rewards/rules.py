@@ -35,9 +35,17 @@ def matches(prompts: list[Any], responses: list[str], metadata: list[dict[str, A
 
 
 def length(prompts: list[Any], responses: list[str], metadata: list[dict[str, Any]]) -> list[float]:
-    """Minus the words beyond metadata's ``words`` (100 where it says nothing), in units of that many words."""
-    limits = [float(facts.get("words", 100)) for facts in metadata]
-    return [-max(len(r.split()) - limit, 0.0) / limit for r, limit in zip(responses, limits, strict=True)]
+    """Minus the words beyond metadata's ``words`` (100 where it says nothing), in units of that many words.
+
+    Fewer than ``least`` (a quarter of ``words``) cost alike, in units of ``least``, down to -1 for no word: else the
+    shortest answer would win. ``least`` 0 asks for none.
+    """
+    found = []
+    for response, facts in zip(responses, metadata, strict=True):
+        count, limit = len(response.split()), float(facts.get("words", 100))
+        least = float(facts.get("least", limit / 4))
+        found.append(-max(count - limit, 0.0) / limit - (max(least - count, 0.0) / least if least else 0.0))
+    return found
 
 
 def distinct(prompts: list[Any], responses: list[str], metadata: list[dict[str, Any]]) -> list[float]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hearken.errors import UserError
+
+Prompt = str | list[dict[str, str]]
+RewardFunction = Callable[[list[Prompt], list[str], list[dict[str, Any]]], Sequence[float]]
+"""(prompts, responses, metadata of the prompts), one entry a response each, to one number a response."""
 
 Kind = Literal["model", "function"]
 _SHORT = {"rule": "hearken.rewards.rules", "metric": "hearken.rewards.metrics", "labeler": "hearken.labelers.rewards"}
@@ -59,3 +67,28 @@ def parse_terms(text: str) -> list[Term]:
         else:
             heads[model] = (*heads.get(model, ()), (attribute, weight))
     return found + [Term(model, "model", attributes=wanted) for model, wanted in heads.items()]
+
+
+def load_function(name: str) -> RewardFunction:
+    """The function ``module:function``; modules in the working directory are found too.
+
+    Raises:
+        UserError: no such module or function, or the module cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except Exception as error:
+        raise UserError(f"--reward {name}: {type(error).__name__}: {error}", "Mend the module, or its name") from error
+    if not callable(found):
+        named = {n: x for n, x in vars(sys.modules[module]).items() if callable(x) and not n.startswith("_")}
+        own = [n for n, x in named.items() if getattr(x, "__module__", "") == module]
+        near = difflib.get_close_matches(attribute, own, n=1)
+        raise UserError(
+            f"--reward {name}: {module} has no function '{attribute}'",
+            f"Did you mean '{near[0]}'?" if near else "Write module:function",
+        )
+    return found

@@ -7,6 +7,7 @@ An artifact is a folder in the ecosystem's own layout plus ``manifest.json``. Wh
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -159,9 +160,19 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
                     f"--out {out} holds an unfinished run with other settings ({what})",
                     "Use the same settings to resume it, name another folder, or add --overwrite",
                 )
+    _make_writable(saved.parent, out)
     files = {path: digest for path in inputs.files() if (digest := hash_files((path,))) is not None}
     try:
         write_json(saved, request | {"folder": os.path.abspath(out), "files": files})
+    except OSError as error:
+        raise UserError(f"cannot write to --out {out} ({error.strerror})", "Name a folder you can write to") from None
+
+
+def _make_writable(folder: Path, out: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UserError(f"cannot write to --out {out} ({error.strerror})", "Name a folder you can write to") from None
 

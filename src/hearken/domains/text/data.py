@@ -140,7 +140,8 @@ class Reader:
 
 def nothing_fits(data: Sequence[str]) -> UserError:
     """What to say where every row was left out for its length."""
-    return UserError(f"{', '.join(data)}: no row is left", "Every prompt alone fills max_length: raise it, or truncate")
+    what = f"{', '.join(data)}: no row is left, as every prompt alone fills max_length"
+    return UserError(what, "Raise max_length, or set -o long_prompts=truncate")
 
 
 def encoded(row: Example, encoder: TextEncoder, where: str = "", train_on: str = "last") -> list[Group]:

@@ -21,9 +21,9 @@ from hearken.models.layout import Group
 from hearken.models.loading import check_size, load_reward, load_tokenizer
 from hearken.models.scorers import RewardScorer, attributes, probe
 from hearken.rewards.confidence import Confidence, EnsembleReward, Heads, PessimisticReward, fit_confidence
-from hearken.rewards.functions import FunctionReward, Prompt, load_function
+from hearken.rewards.functions import FunctionReward
 from hearken.rewards.learned import LearnedReward, Reward
-from hearken.rewards.terms import Term, parse_terms
+from hearken.rewards.terms import Prompt, Term, load_function, parse_terms
 from hearken.rewards.trust import check_card
 from hearken.training.artifact import MANIFEST, Artifact
 from hearken.training.options import TextOptions

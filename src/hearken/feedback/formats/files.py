@@ -145,11 +145,7 @@ def sources(path: str | os.PathLike[str], max_unpacked: float = 0.0) -> list[Sou
         files = sorted(file for file in path.rglob("*") if file.is_file())
         found = {PurePosixPath(file.relative_to(path)): _opener(file, max_unpacked) for file in files}
         return _members(str(path), found)
-    if not path.exists():
-        folder = path.parent
-        names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-        near = difflib.get_close_matches(path.name, names, n=1)
-        raise UserError(f"{path}: no such file", f"Did you mean '{folder / near[0]}'?" if near else "Check the path")
+    check_there(path)
     if path.suffix.lower() == ".zip":
         try:
             archive = zipfile.ZipFile(path)  # open until its last member is forgotten: opening reads the whole index
@@ -165,6 +161,21 @@ def sources(path: str | os.PathLike[str], max_unpacked: float = 0.0) -> list[Sou
     if kind is None:
         raise UserError(f"{path}: unknown kind of file", _KNOWN)
     return [Source(str(path), kind, _opener(path, max_unpacked))]
+
+
+def check_there(path: str | os.PathLike[str]) -> None:
+    """A path exists, or can only be a Hub data set's name.
+
+    Raises:
+        UserError: neither.
+    """
+    if Path(path).exists() or is_hub_name(str(path)):
+        return
+    path = Path(path)
+    folder = path.parent
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    raise UserError(f"{path}: no such file", f"Did you mean '{folder / near[0]}'?" if near else "Check the path")
 
 
 def is_hub_name(path: str) -> bool:

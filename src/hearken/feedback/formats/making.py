@@ -83,7 +83,9 @@ def _check_comparison(example: Comparison) -> None:
     for text, rank in zip(responses, ranks, strict=True):
         if by_text.setdefault(text, rank) != rank:
             what = "chosen and rejected are equal" if len(responses) == 2 else "equal responses have different ranks"
-            raise UserError(what, "Leave out the row, or skip such rows while reading (on_bad='skip')")
+            raise UserError(
+                what, "Mend or leave out the row; or all such rows: -o on_bad=skip (hearken import: --on-bad skip)"
+            )
     for name in ("strength", "share"):
         value = getattr(example, name)
         if value is not None and len(responses) != 2:
