@@ -56,7 +56,7 @@ _ADVICE: dict[str, tuple[frozenset[str], str]] = {
     "a prompt with a response": (frozenset({"prompt", "response"}), _NAME),
     "a prompt with an output": (frozenset({"prompt", "output"}), _NAME),
     "messages of OpenAssistant, one a row": (
-        frozenset({"text", "parent_id", "role", "message_tree_id"}),
+        frozenset({"text", "message_id", "role", "message_tree_id"}),
         "Give the file of trees (…trees.jsonl.gz), which holds the same; rows apart are no rankings",
     ),
     "red-team transcripts": (frozenset({"transcript", "min_harmlessness_score_transcript"}), _WRITE),
