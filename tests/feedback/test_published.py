@@ -498,7 +498,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"prompt": "p", "completion": "c", "label": True, "score": 3},
         "'score' looks like a judgment.*'binary' would ignore",
     ),
-    ({"conversations": SHARED, "tools": '[{"name": "f"}]'}, "'tools' describes tools"),
+    ({"conversations": SHARED, "tools": "a hammer"}, "'tools' must be a list of objects that describe tools"),
     ({"conversations": SHARED, "image": "a.png"}, "a column 'image'.*not read beside text"),
     ({"conversations": SHARED[:1]}, "'conversations' must end with an assistant message"),
     ({"conversations": [says("elf", "x"), says("gpt", "y")]}, "message 1 has the unknown role 'elf'"),
@@ -511,14 +511,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             ]
         },
         "message 1 of 'messages' holds a part of type 'image'",
-    ),
-    (
-        {"messages": [turn(U, "x"), turn(A, "y", tool_calls=[{"function": {"name": "f"}}]), turn(A, "z")]},
-        "message 2 of 'messages' has 'tool_calls'. Write calls",
-    ),
-    (
-        {"messages": [turn(U, "x"), turn("tool", "1", tool_call_id="c"), turn(A, "z")]},
-        "message 2 of 'messages' has 'tool_call_id'",
     ),
     (
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -288,7 +288,7 @@ def described(
     for sample, score, kl in zip(samples, scores.tolist(), spent, strict=True):
         prompt = contents[sample.prompt]
         yield {
-            "prompt": prompt if isinstance(prompt, str) else [asdict(message) for message in prompt],
+            "prompt": prompt if isinstance(prompt, str) else [message.to_row() for message in prompt],
             "completion": policy.encoder.decode(sample.tokens, prompt),
             "score": round(score, 4),
             **({} if kl is None else {"kl": round(kl, 4)}),

@@ -20,6 +20,17 @@ class Message:
 
     role: Role
     content: str
+    """Its words; of calls of tools, the calls as text, for people and for whatever has no template."""
+    more: str = ""
+    """The whole message as a chat template takes it, as JSON, where it is more than role and content."""
+
+    def plain(self) -> dict[str, Any]:
+        """The message as chat templates and other programs take it."""
+        return dict(json.loads(self.more)) if self.more else {"role": self.role, "content": self.content}
+
+    def to_row(self) -> dict[str, str]:
+        """Its fields, ``more`` only where there is more: ``Message(**row)`` is the message again."""
+        return {"role": self.role, "content": self.content} | ({"more": self.more} if self.more else {})
 
 
 Content = str | tuple[Message, ...]
@@ -28,7 +39,7 @@ Content = str | tuple[Message, ...]
 
 def content_key(content: Content) -> str:
     """A stable 32-digit hexadecimal key of a prompt's content; equal contents have equal keys."""
-    plain = content if isinstance(content, str) else [[m.role, m.content] for m in content]
+    plain = content if isinstance(content, str) else [list(m.to_row().values()) for m in content]
     return hashlib.sha256(json.dumps(plain, ensure_ascii=False).encode()).hexdigest()[:32]
 
 

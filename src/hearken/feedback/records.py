@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -89,6 +90,10 @@ class Prompt(Record):
         self._name(lambda: prompt_id(self.content, self.domain))
         return self
 
+    @field_serializer("content")
+    def _rows(self, content: Content) -> str | list[dict[str, str]]:
+        return content if isinstance(content, str) else [message.to_row() for message in content]
+
 
 class Response(Record):
     """What a policy (or a person, or an imported file) answered to a prompt."""
@@ -120,8 +125,12 @@ class Response(Record):
         self._name(self._hash)
         return self
 
+    @field_serializer("messages")
+    def _rows(self, messages: tuple[Message, ...] | None) -> list[dict[str, str]] | None:
+        return None if messages is None else [message.to_row() for message in messages]
+
     def _hash(self) -> str:
-        turns = [[m.role, m.content] for m in self.messages] if self.messages else None
+        turns = [list(m.to_row().values()) for m in self.messages] if self.messages else None
         own = (self.text, self.payload, turns, self.policy, self.round, self.seed, self.sample)
         return hash_id(self.prompt_id, *own)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Content, Document, Example, Message, PromptOnly, content_key
+from hearken.feedback.examples import Comparison, Content, Document, Example, PromptOnly, content_key
 from hearken.feedback.formats import canonical
 
 
@@ -164,7 +164,7 @@ def _prompt(example: Example) -> Content:
 def _normalised(prompt: Content) -> Content:
     if isinstance(prompt, str):
         return " ".join(prompt.split()).casefold()
-    return tuple(Message(message.role, " ".join(message.content.split()).casefold()) for message in prompt)
+    return tuple(replace(message, content=" ".join(message.content.split()).casefold()) for message in prompt)
 
 
 def _sorted(example: Comparison) -> Comparison:

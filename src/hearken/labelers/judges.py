@@ -252,7 +252,7 @@ class CachedJudge:
         return self._known(dialogue, ["choose", *options], lambda: self.judge.choose(dialogue, options))
 
     def _known(self, dialogue: Sequence[Message], how: list[Any], make: Callable[[], Reply]) -> Reply:
-        words = [self.identity, how, [[m.role, m.content] for m in dialogue]]
+        words = [self.identity, how, [list(m.to_row().values()) for m in dialogue]]
         path = self.folder / f"{hashlib.sha256(json.dumps(words).encode()).hexdigest()}.json"
         if path.is_file():
             kept = json.loads(path.read_text("utf-8"))

@@ -103,4 +103,4 @@ def _drift(prompts: Sequence[Content], texts: Sequence[str], before: Sequence[st
 
 
 def _plain(prompt: Content) -> Any:
-    return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]
+    return prompt if isinstance(prompt, str) else [m.to_row() for m in prompt]

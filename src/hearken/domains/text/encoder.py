@@ -206,6 +206,7 @@ class TextEncoder:
                 text, applied = self._plain(prompt)
                 self._note(prompt, applied=applied)
             else:
+                self.template.check_tools(prompt)
                 text = self.template.before(prompt)
                 self._note(*(m.content for m in prompt))
             ids = self._ids(text)
@@ -340,6 +341,7 @@ class TextEncoder:
             )
         self._note(*(m.content for m in turns))
         with _at(where):
+            self.template.check_tools(turns)
             text, spans = self._spans(turns, answers[-1:] if last else answers)
             whole = self.tokens.ids(text)
         cuts = [(self._cut(text, a, whole), self._cut(text, b, whole, inside=True)) for a, b in spans]

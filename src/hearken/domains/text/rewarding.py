@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,7 +116,7 @@ def prompt_facts(rows: Sequence[Example], contents: Sequence[Content], ids: Sequ
 
 def plain(content: Content) -> Prompt:
     """A prompt as reward functions see it: a text, or a list of messages."""
-    return content if isinstance(content, str) else [asdict(message) for message in content]
+    return content if isinstance(content, str) else [message.to_row() for message in content]
 
 
 def open_reward(

@@ -7,9 +7,10 @@ it is rendered with and without the response, and the two are compared.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -105,9 +106,11 @@ class Template:
         return self._render(turns, add_generation_prompt=ask)[0]
 
     def _render(self, turns: Sequence[Message], **how: Any) -> tuple[str, list[tuple[int, int]]]:
-        plain = [{"role": m.role, "content": self.escape(m.content)} for m in turns]
+        # Without a template, calls of tools are read as text.
+        plain = [self._escaped(m.plain() if self.own else {"role": m.role, "content": m.content}) for m in turns]
+        tools = next((p.pop("tools") for p in plain if "tools" in p), None)
         try:
-            made: Any = render_jinja_template([plain], chat_template=self.source, **(self._names | how))
+            made: Any = render_jinja_template([plain], tools=tools, chat_template=self.source, **(self._names | how))
         except (TemplateError, TypeError, KeyError, ValueError) as error:
             roles = ", ".join(m.role for m in turns)
             raise UserError(
@@ -115,6 +118,32 @@ class Template:
             ) from None
         (text,), spans = made
         return str(text), list(spans[0]) if spans else []
+
+    def _escaped(self, value: Any) -> Any:
+        """A message with its calls of tools, every text of it escaped."""
+        if isinstance(value, dict):
+            return {key: self._escaped(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [self._escaped(one) for one in value]
+        return self.escape(value) if isinstance(value, str) else value
+
+    def check_tools(self, turns: Sequence[Message]) -> None:
+        """Refuse a dialogue whose tools or calls the template does not write: the model would not see them.
+
+        Raises:
+            UserError: naming what is not shown.
+        """
+        for i, turn in enumerate(turns):
+            if not turn.more:
+                continue
+            for key in ("tools", "tool_calls") if self.own else ("tools",):
+                whole = turn.plain()
+                if key not in whole:
+                    continue
+                less = replace(turn, more=json.dumps({k: v for k, v in whole.items() if k != key}))
+                if self.render(turns) == self.render([*turns[:i], less, *turns[i + 1 :]]):
+                    hint = "Write them into the content, or take another template"
+                    raise UserError(f"the chat template does not show '{key}'", hint)
 
     def marked(self, turns: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
         """The text of a dialogue, and what stands between ``{% generation %}`` and ``{% endgeneration %}`` in it."""

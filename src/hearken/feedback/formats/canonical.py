@@ -63,4 +63,4 @@ def content_hash(examples: Iterable[Example]) -> str:
 
 
 def _plain(content: Content) -> Any:
-    return content if isinstance(content, str) else [{"role": m.role, "content": m.content} for m in content]
+    return content if isinstance(content, str) else [m.to_row() for m in content]

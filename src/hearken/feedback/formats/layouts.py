@@ -159,6 +159,7 @@ def _read_implicit(row: Row) -> list[Example]:
     for name, said in (("chosen", chosen), ("rejected", rejected)):
         if len(said) != shared + 1 or said[-1].role != "assistant":
             raise UserError(f"'{name}' must be the shared messages and one assistant message after them")
+        published.no_calls(said[-1])
     _check_inside(row.get("prompt"), chosen[:shared])
     texts = text(chosen[-1].content, "chosen"), text(rejected[-1].content, "rejected")
     return _pair(row, ("chosen", "rejected"), chosen[:shared], *texts)
@@ -285,6 +286,7 @@ def _read_messages(row: Row) -> list[Example]:
     found = messages(column(row, "messages"), "messages")
     if len(found) < 2 or found[-1].role != "assistant":
         raise UserError("'messages' must end with an assistant message after a prompt")
+    published.no_calls(found[-1])
     return make(Demonstration, row, ("messages",), prompt=found[:-1], response=text(found[-1].content, "messages"))
 
 

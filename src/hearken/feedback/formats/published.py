@@ -6,8 +6,10 @@ preference become its ``strength``.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hearken.errors import UserError
@@ -17,6 +19,7 @@ from hearken.feedback.formats.making import make
 from hearken.feedback.formats.values import (
     Row,
     column,
+    described,
     label,
     listed,
     messages,
@@ -63,6 +66,12 @@ def no_media(row: Mapping[str, Any]) -> None:
             raise UserError(f"the row has a column '{name}'", "Pictures, sound and video are not read beside text")
 
 
+def no_calls(message: Message) -> None:
+    """Refuse a last message that calls tools: a response is text here."""
+    if message.more:
+        raise UserError("the last message calls tools", "A response is text: write the call as the template puts it")
+
+
 def _said(value: Any, name: str) -> tuple[Message, ...]:
     return (Message("user", text(value, name)),)
 
@@ -72,29 +81,23 @@ def _system(row: Mapping[str, Any]) -> tuple[Message, ...]:
     return (Message("system", text(value, "system")),) if value not in (None, "") else ()
 
 
-def _no_tools(row: Mapping[str, Any]) -> None:
-    value = structured(row.get("tools"))
-    if value not in (None, "", [], "[]"):
-        raise UserError(
-            "the column 'tools' describes tools, which the model would not see",
-            "Put them into a system message, as the model's template writes them, and drop the column",
-        )
-
-
 # --- dialogues for tuning: ShareGPT, Alpaca --------------------------------------------------------------------------
 
 
 def _shared(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
     """The turns of a row in ShareGPT's layout with its system prompt, and the columns read."""
     no_media(row)
-    _no_tools(row)
     name = next((n for n in ("conversations", "conversation", "messages") if row.get(n) is not None), "conversations")
-    found, system = messages(column(row, name), name), _system(row)
+    said, system = structured(column(row, name)), _system(row)
+    found = messages(said, name)
     if system and found[0].role == "system":
         if found[0] != system[0]:
             raise UserError("the row has two system prompts", f"Keep the column 'system' or that in '{name}'")
         system = ()
-    return (*system, *found), (name, "system", "tools")
+    given = described(row)
+    if system:
+        return (replace(system[0], more=_with_tools(system[0], given)), *found), (name, "system", "tools")
+    return messages(said, name, given), (name, "system", "tools")
 
 
 def sharegpt(row: Row) -> list[Example]:
@@ -117,9 +120,14 @@ def sharegpt_thumbs(row: Row) -> list[Example]:
     return make(Thumb, row, (*columns, name), **_last(turns, columns[0]), label=label(column(row, name)))
 
 
+def _with_tools(message: Message, tools: Sequence[Any]) -> str:
+    return json.dumps(message.plain() | {"tools": tools}, ensure_ascii=False) if tools else message.more
+
+
 def _last(turns: tuple[Message, ...], name: str) -> dict[str, Any]:
     if len(turns) < 2 or turns[-1].role != "assistant":
         raise UserError(f"'{name}' must end with an assistant message after a prompt")
+    no_calls(turns[-1])
     return {"prompt": turns[:-1], "response": text(turns[-1].content, name)}
 
 
@@ -130,7 +138,6 @@ def _thumb(row: Mapping[str, Any]) -> str:
 def _instructed(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
     """The prompt of a row in Alpaca's layout (instruction, line break, input), and the columns read."""
     no_media(row)
-    _no_tools(row)
     name = "instruction" if row.get("instruction") is not None else "question"
     extra = "input" if "input" in row else "context"
     asked = text(column(row, name), name)
@@ -143,7 +150,7 @@ def _instructed(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
             raise UserError(f"turn {number_} of 'history' must be two texts", "Write [[question, answer], ...]")
         turns += [Message("user", text(turn[0], "history")), Message("assistant", text(turn[1], "history"))]
     turns.append(Message("user", f"{asked}\n{given}" if given and given.strip() else asked))
-    return tuple(turns), (name, extra, "system", "history", "tools", "text")
+    return tuple(turns), (name, extra, "system", "history", "text")
 
 
 def _output(row: Row) -> tuple[str, str]:

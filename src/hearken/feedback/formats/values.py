@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from hearken.errors import UserError
@@ -163,8 +164,11 @@ def text(value: Any, name: str) -> str:
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
-def messages(value: Any, name: str) -> tuple[Message, ...]:
+def messages(value: Any, name: str, tools: Any = None) -> tuple[Message, ...]:
     """A list of messages {role, content}, or {from, value} as ShareGPT writes them.
+
+    Calls of tools and their results keep all that a chat template may take (`Message.more`), and so does the first
+    message with ``tools``, a list of their descriptions.
 
     Raises:
         UserError: no such list; or a message that holds what a `Message` cannot, such as an image or a tool call.
@@ -172,7 +176,7 @@ def messages(value: Any, name: str) -> tuple[Message, ...]:
     value = structured(value)
     if not isinstance(value, list) or not value:
         raise type_error(name, "a list of messages {role, content}", value)
-    found = []
+    found: list[Message] = []
     parts = {isinstance(turn.get("content"), list) for turn in value if isinstance(turn, dict)}
     for place, turn in enumerate(value, 1):
         where = f"message {place} of '{name}'"
@@ -187,9 +191,53 @@ def messages(value: Any, name: str) -> tuple[Message, ...]:
                 f"{where} is a list of parts, and others of this row are text",
                 'Write all of them as text, or all as [{"type": "text", "text": ...}]',
             )
-        _refuse_extras(turn, (who, what), where)
-        found.append(Message(_role(turn[who], shared, name, place), _spoken(turn[what], where)))
+        role, more = _role(turn[who], shared, name, place), _more(turn, (who, what), where)
+        calls = more.get("tool_calls")
+        if (calls and role != "assistant") or (role != "tool" and {"tool_call_id", "name"} & more.keys()):
+            raise UserError(
+                f"{where} has '{next(iter(more))}', and is {role}'s", "Only tools answer, and assistants call"
+            )
+        if role == "tool" and more and not any(json.loads(m.more).get("tool_calls") for m in found if m.more):
+            raise UserError(f"{where} answers with '{next(iter(more))}' what nobody called", "Put the call before it")
+        words = "" if calls and turn[what] is None else _spoken(turn[what], where)
+        shown = "\n".join(filter(None, [words, *map(_call, calls or [])]))
+        whole_ = json.dumps({"role": role, "content": words, **more}, ensure_ascii=False) if more else ""
+        found.append(Message(role, shown, whole_))
+    if tools:
+        first = found[0].plain() | {"tools": tools}
+        found[0] = replace(found[0], more=json.dumps(first, ensure_ascii=False))
     return tuple(found)
+
+
+def described(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tools that a row's column ``tools`` describes, as objects; none where it is empty.
+
+    Raises:
+        UserError: no list of objects.
+    """
+    value = structured(row.get("tools"))
+    if value in (None, "", []):
+        return []
+    if isinstance(value, list):
+        value = [structured(one) for one in value]
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise UserError("'tools' must be a list of objects that describe tools", "As JSON schemas of functions")
+    return [_without_nulls(one) for one in value]
+
+
+def _without_nulls(value: Any) -> Any:
+    """The value without the nulls that tables fill in."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+
+
+def _call(call: Mapping[str, Any]) -> str:
+    """A call as text."""
+    function = call["function"]
+    said = function.get("arguments")
+    words = said if isinstance(said, str) else json.dumps({} if said is None else said, ensure_ascii=False)
+    return f"{function['name']}({words})"
 
 
 def _role(said: Any, shared: bool, name: str, place: int) -> Role:
@@ -223,15 +271,27 @@ def _part(part: Any, where: str) -> str:
     return str(part["text"])
 
 
-def _refuse_extras(turn: Mapping[str, Any], known: tuple[str, str], where: str) -> None:
-    """Refuse what a message says beside its role and content; null and empty (as tables fill them in) say nothing."""
+def _more(turn: Mapping[str, Any], known: tuple[str, str], where: str) -> dict[str, Any]:
+    """What a message says of tools beside its role and content; null and empty (as tables fill them in) say nothing.
+
+    Raises:
+        UserError: it says something else beside.
+    """
+    found: dict[str, Any] = {}
     for key, value in turn.items():
-        if key in known or value is None or value in ("", [], {}) or (key == "loss" and value is True):
+        if key in known or value is None or value in ("", [], {}):
             continue
-        hint = "Only role and content are read; remove it"
-        if key in ("tool_calls", "function_call", "tool_call_id"):
-            hint = "Write calls and their results into the content, as the model's template puts them"
-        raise UserError(f"{where} has '{key}'", hint)
+        if key == "tool_calls":
+            calls = structured(value)
+            calls = [_without_nulls(one) for one in calls] if isinstance(calls, list) else []
+            if not calls or not all(isinstance(c, dict) and "name" in (c.get("function") or {}) for c in calls):
+                raise UserError(f"the calls of {where} must be objects", 'Each {"function": {"name", "arguments"}}')
+            found[key] = calls
+        elif key in ("tool_call_id", "name") and isinstance(value, str):
+            found[key] = value
+        else:
+            raise UserError(f"{where} has '{key}'", "Only role, content and calls of tools are read; remove it")
+    return found
 
 
 def content(value: Any, name: str = "prompt") -> Content:
@@ -259,6 +319,6 @@ def listed(row: Mapping[str, Any], name: str) -> list[Any]:
     return value
 
 
-def turns(found: Iterable[Message]) -> list[dict[str, str]]:
+def turns(found: Iterable[Message]) -> list[dict[str, Any]]:
     """Messages as a row holds them."""
-    return [{"role": message.role, "content": message.content} for message in found]
+    return [{k: v for k, v in message.plain().items() if k != "tools"} for message in found]
