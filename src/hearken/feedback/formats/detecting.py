@@ -46,6 +46,9 @@ _BESIDE = {
 }  # fmt: skip
 """What a row of a layout must not have beside its columns: it would be ignored."""
 
+_SHAPED = ("prompt", "chosen", "answers", "conversations", "conversation")
+"""Columns whose kind of value matters too."""
+
 _NAME = "Name the response 'completion', and a judgment of it 'label' or 'score'"
 _LAST = ("sft", "messages", "text", "prompts")
 """Layouts that say little, tried when no other fits."""
@@ -139,7 +142,7 @@ def _unknown(columns: set[str]) -> UserError:
 
 def signature(row: Row) -> tuple[Any, ...]:
     """What `detect` looks at: equal signatures, equal layouts."""
-    shapes = (_shape(row.get(name)) for name in ("prompt", "chosen", "answers", "conversations", "conversation"))
+    shapes = [_shape(row[name]) for name in _SHAPED if name in row]
     return (frozenset(key for key, value in row.items() if value is not None), *shapes)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Example, Rating
-from hearken.feedback.formats.values import Cell, Row, number
+from hearken.feedback.formats.values import SKIP, Cell, Row, number
 
 
 def _defaults(kind: type[Example], names: Sequence[str]) -> dict[str, Any]:
@@ -83,9 +83,7 @@ def _check_comparison(example: Comparison) -> None:
     for text, rank in zip(responses, ranks, strict=True):
         if by_text.setdefault(text, rank) != rank:
             what = "chosen and rejected are equal" if len(responses) == 2 else "equal responses have different ranks"
-            raise UserError(
-                what, "Mend or leave out the row; or all such rows: -o on_bad=skip (hearken import: --on-bad skip)"
-            )
+            raise UserError(what, SKIP)
     for name in ("strength", "share"):
         value = getattr(example, name)
         if value is not None and len(responses) != 2:

@@ -17,6 +17,7 @@ from hearken.feedback.examples import Comparison, Content, Demonstration, Exampl
 from hearken.feedback.formats import hh
 from hearken.feedback.formats.making import make
 from hearken.feedback.formats.values import (
+    SKIP,
     Row,
     column,
     described,
@@ -221,7 +222,7 @@ def ultrafeedback(row: Row) -> list[Example]:
         answer = text(column(one, "response"), f"response of {where}")
         found += make(Rating, rest, (), prompt=prompt, response=answer, ratings=ratings)
     if not found:
-        raise UserError("'completions' is empty", "Leave out the row, or skip such rows while reading: --on-bad skip")
+        raise UserError("'completions' is empty", SKIP)
     return found
 
 
@@ -250,7 +251,7 @@ def distilabel(row: Row) -> list[Example]:
             rating = {"overall": number(rated, "ratings")}
             found += make(Rating, row, columns, prompt=prompt, response=text(answer, "generations"), ratings=rating)
     if not found:
-        raise UserError("'ratings' is empty", "Leave out the row, or skip such rows while reading: --on-bad skip")
+        raise UserError("'ratings' is empty", SKIP)
     return found
 
 

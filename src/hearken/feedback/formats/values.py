@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Message, Role
@@ -31,9 +31,10 @@ ROLES: dict[str, Role] = {
 }  # fmt: skip
 """Who speaks in ShareGPT's layout (``from``), as roles. A function call is what the assistant said."""
 
+_KNOWN = frozenset(get_args(Role))
 _SPEAKERS = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "developer": "system"}
 _MESSAGES = re.compile(r"""\s*(array\()?\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
-_SKIP = "Leave out the row, or skip such rows while reading: --on-bad skip"
+SKIP = "Mend or leave out the row; or all such rows: -o on_bad=skip (hearken import: --on-bad skip)"
 
 
 class Cell(str):
@@ -157,7 +158,7 @@ def text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise type_error(name, "text", value)
     if not value.strip():
-        raise UserError(f"'{name}' is empty", _SKIP)
+        raise UserError(f"'{name}' is empty", SKIP)
     return str(value)
 
 
@@ -243,8 +244,8 @@ def _call(call: Mapping[str, Any]) -> str:
 def _role(said: Any, shared: bool, name: str, place: int) -> Role:
     if shared and said in ROLES:
         return ROLES[said]
-    if said in get_args(Role):
-        return said  # type: ignore[no-any-return]
+    if isinstance(said, str) and said in _KNOWN:
+        return cast(Role, said)
     known = isinstance(said, str) and said in _SPEAKERS
     hint = f"Write '{_SPEAKERS[said]}'" if known else f"Known roles: {', '.join(get_args(Role))}"
     raise UserError(f"'{name}', message {place} has the unknown role '{said}'", hint)
