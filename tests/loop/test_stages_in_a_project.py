@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from hearken.feedback.records import (
 )
 from hearken.labelers.judges import Reply
 from hearken.loop.project import Project, ProjectConfig, SampleConfig
+from hearken.models.loading import load_policy
 from hearken.progress import quiet
 
 FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 1e-3, "batch": 8, "epochs": 1}
@@ -254,3 +256,39 @@ def test_critiques_are_heeded_and_imitated(project: Project, monkeypatch: pytest
 def test_demonstrations(project: Project) -> None:
     judge(project, lambda n: DemonstrationPayload(text=" fox sings merrily"))
     assert changed(project, train(project, "sft", lr=1e-2))
+
+
+def test_a_project_is_the_same_from_every_folder_and_after_a_move(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained under a relative path with LoRA, used from inside, then moved: nothing is looked for elsewhere."""
+    judge(project, ranked)
+    monkeypatch.chdir(tmp_path)
+    shutil.move(tmp_path / "base", tmp_path / "project" / "base")
+    config = tmp_path / "project" / "hearken.yaml"
+    config.write_text(config.read_text("utf-8").replace(str(tmp_path / "base"), "project/base"), "utf-8")
+    here = Project("project")
+    made = train(here, "dpo", lora=2)
+    assert made.manifest["inputs"]["model"] == str(tmp_path / "project/base")
+    (snapshot,) = made.manifest["inputs"]["data"]
+    assert Path(snapshot).is_absolute() and Path(snapshot).is_file()
+
+    monkeypatch.chdir(tmp_path / "project")
+    inside = Project(".").artifact(made.path.name)
+    assert inside is not None and inside.manifest["inputs"] == made.manifest["inputs"]
+    before = load_policy(str(inside.path)).state_dict()
+
+    monkeypatch.chdir(tmp_path)
+    shutil.move("project", "moved")
+    (tmp_path / "nowhere").mkdir()
+    monkeypatch.chdir(tmp_path / "nowhere")
+    there = Project(tmp_path / "moved").artifact(made.path.name)
+    assert there is not None
+    for path in (
+        there.manifest["inputs"]["model"],
+        *there.manifest["inputs"]["data"],
+        *there.manifest["data"]["files"],
+    ):
+        assert Path(path).exists() and Path(path).is_relative_to(tmp_path / "moved")
+    after = load_policy(str(there.path)).state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
