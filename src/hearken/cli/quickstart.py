@@ -80,8 +80,8 @@ def _seat(project: Project, goal: Goal) -> Iterator[None]:
     def ready(address: Address) -> None:
         typer.echo(
             f"\n{goal.needed} judgments of yours are needed. Give them here:\n\n    {address.link}\n\n"
-            "You can begin now: there are tales to judge while the model is still learning. Stop whenever you like, "
-            "with Ctrl-C\nor the page's button; simulated labelers do the rest.\n",
+            "You can begin now: there is something to practise on while the model is still at work. Stop whenever you "
+            "like, with\nCtrl-C or the page's button; simulated labelers do the rest.\n",
             err=True,
         )
 
