@@ -67,7 +67,7 @@ class NotesPlan(Options):
 FAST = NotesPlan(
     judged=8, heldout_judged=4, prompts=12, heldout=8, documents=2, max_new_tokens=8,
     reward={**NotesPlan().reward, "lora": 2, "epochs": 1},
-    rloo={**NotesPlan().rloo, "lora": 2, "batch": 8, "episodes": 16, "max_new_tokens": 8},
+    rloo={**NotesPlan().rloo, "lora": 2, "batch": 8, "minibatches": 2, "episodes": 16, "max_new_tokens": 8},
 )  # fmt: skip
 
 
