@@ -161,7 +161,7 @@ class QueueItem(Record):
     prompt_id: str
     response_ids: tuple[str, ...] = ()
     kind: ItemKind = "comparison"
-    slots: Int32 = Field(default=1, ge=1)
+    slots: int = Field(default=1, ge=1, lt=2**31)
     """How many labelers shall judge it (the overlap)."""
     priority: FiniteFloat = 0.0
     """Higher is served first; equal priorities are served in the order of their ids, which is as good as random."""
