@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import csv
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Example, Message, PromptOnly, Rating, Thumb
 from hearken.feedback.formats import LAYOUTS, ReadReport, read_examples
+from hearken.feedback.formats.detecting import detect, signature
 from hearken.feedback.store import FeedbackStore
 from hearken.feedback.transfer import import_file
 from hearken.progress import quiet
@@ -589,6 +593,47 @@ def test_a_second_judgment_in_a_row_is_said(tmp_path: Path) -> None:
         (first, _) = read_examples(path)
     assert len(told) == 1 and first.metadata["safer_response_id"] == 1
     assert read_examples(path, "saferlhf-safer")[0].ranks == (1, 0)
+
+
+ODD = [
+    None, "", 0, -1, 2.5, 1e308, 10**400, True, [], {}, [[]], [{}], [None], {"a": None}, "x", "[1", "[{'role': 'user'",
+    [1, 2], [{"role": ["x"], "content": "y"}], [{"from": "x", "value": 3}], {"role": {}}, [{"type": "text"}],
+    [{"role": "assistant", "content": "x", "tool_calls": [{"function": 1}]}],
+]  # fmt: skip
+
+
+def _mutated(value: Any, draw: random.Random) -> Any:
+    if isinstance(value, dict | list) and value and draw.random() < 0.75:
+        places: list[Any] = list(value) if isinstance(value, dict) else list(range(len(value)))
+        changed, place = copy.copy(value), draw.choice(places)
+        changed[place] = _mutated(value[place], draw)
+        return changed
+    return copy.deepcopy(draw.choice(ODD))
+
+
+def test_whatever_stands_in_a_column_is_read_or_refused() -> None:
+    """No row ends in a traceback: 3,000 rows of which one or two values, at any depth, are something else."""
+    draw = random.Random(0)
+    kept = {"id": "1", "status": "completed", "fields": FIELDS}
+    result = {"type": "pairwise", "to_name": "answer1,answer2", "value": {"selected": "left"}}
+    rows = [(layout, row) for layout, row, _ in ROWS] + [
+        ("argilla", kept | {"responses": {"ranking": [{"value": v, "user_id": u} for u, v in VOTES]}}),
+        ("argilla-table", FIELDS | {"x.responses": [v for _, v in VOTES], "x.responses.users": ["a"]}),
+        (
+            "label-studio",
+            {"data": {"prompt": "p", "answer1": "a", "answer2": "b"}, "annotations": [{"result": [result]}]},
+        ),
+        ("oasst", {"message_tree_id": "t", "prompt": {"role": "prompter", "text": "x", "replies": []}}),
+        ("axes", {"info": {"post": "x"}, "summary": {"text": "a", "axes": {"overall": 3}}, "worker": "w"}),
+    ]
+    for _ in range(3000):
+        layout, row = draw.choice(rows)
+        for _ in range(draw.choice((1, 1, 2))):
+            row = {**row, (name := draw.choice(list(row))): _mutated(row[name], draw)}
+        for read in (LAYOUTS[layout].read, lambda row: detect(row).read(row)):
+            with contextlib.suppress(UserError):
+                read(row)
+        hash(signature(row))
 
 
 def test_every_published_layout_is_tried() -> None:

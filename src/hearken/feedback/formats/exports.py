@@ -97,8 +97,8 @@ def argilla_table(row: Row) -> list[Example]:
             users = structured(row.get(f"{key}.users")) or []
             status = structured(row.get(f"{key}.status")) or []
             values = structured(value) or []
-            if not isinstance(values, list):
-                raise UserError(f"'{key}' must be a list", f"It is {type(value).__name__} here")
+            if not all(isinstance(one, list) for one in (values, users, status)):
+                raise UserError(f"'{key}', its users and its status must be lists", "One element for each labeler")
             users, status = ([*found, *[None] * (len(values) - len(found))] for found in (users, status))
             said = [{"value": v, "user_id": u, "status": s} for v, u, s in zip(values, users, status, strict=False)]
             told[key.removesuffix(".responses")] = list(_answers(said, key))
@@ -184,13 +184,18 @@ def label_studio(row: Row) -> list[Example]:
         raise UserError("'data' must be an object and 'annotations' a list", "As Label Studio's JSON export has them")
     found: list[Example] = []
     for annotation in annotations:
+        if not isinstance(annotation, dict):
+            raise UserError("an annotation must be an object", "As Label Studio's JSON export has them")
         if annotation.get("was_cancelled") or annotation.get("skipped") or not annotation.get("result"):
             continue
         who = annotation.get("completed_by")
         who = (who.get("email") or who.get("id")) if isinstance(who, dict) else who
         more: Row = {"task": row.get("id"), "annotation_id": annotation.get("id")}
         more |= {} if who is None else {"labeler": str(who)}
-        said = [(one.get("type"), one.get("value") or {}, one.get("to_name", "")) for one in annotation["result"]]
+        results = annotation["result"]
+        if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
+            raise UserError("the 'result' of an annotation must be a list of objects", "One for each control")
+        said = [(one.get("type"), one.get("value"), one.get("to_name", "")) for one in results]
         found += _annotated(data, more, said)
     return found
 
@@ -221,6 +226,8 @@ def _annotated(data: Mapping[str, Any], more: Row, said: Iterable[tuple[Any, Map
     asked = _asked(data, more)
     found: list[Example] = []
     for kind, value, to in said:
+        if not isinstance(value, dict):
+            raise UserError("the 'value' of a result must be an object", f"It is {type(value).__name__} here")
         if kind == "pairwise":
             texts = _sides(asked, data, to)
             if value.get("selected") not in ("left", "right"):

@@ -60,7 +60,7 @@ def _rank(node: dict[str, Any]) -> int | None:
 def _message(node: dict[str, Any]) -> Message:
     where = f"Message {node.get('message_id')}"
     role, text = node.get("role"), node.get("text")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise UserError(f"a message has the unknown role '{role}'", f"{where}; known: {', '.join(_ROLES)}")
     if not isinstance(text, str) or not text.strip():
         raise UserError("a message of the tree is empty", where)

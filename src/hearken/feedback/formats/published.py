@@ -146,7 +146,10 @@ def _instructed(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
     if given is not None and not isinstance(given, str):
         raise UserError(f"'{extra}' must be text", f"It is {type(given).__name__} here")
     turns = list(_system(row))
-    for number_, turn in enumerate(structured(row.get("history")) or [], 1):
+    history = structured(row.get("history")) or []
+    if not isinstance(history, list):
+        raise UserError("'history' must be a list", "Write [[question, answer], ...]")
+    for number_, turn in enumerate(history, 1):
         if not isinstance(turn, list | tuple) or len(turn) != 2:
             raise UserError(f"turn {number_} of 'history' must be two texts", "Write [[question, answer], ...]")
         turns += [Message("user", text(turn[0], "history")), Message("assistant", text(turn[1], "history"))]

@@ -233,6 +233,11 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
+def _is_call(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
+
+
 def _call(call: Mapping[str, Any]) -> str:
     """A call as text."""
     function = call["function"]
@@ -285,7 +290,7 @@ def _more(turn: Mapping[str, Any], known: tuple[str, str], where: str) -> dict[s
         if key == "tool_calls":
             calls = structured(value)
             calls = [_without_nulls(one) for one in calls] if isinstance(calls, list) else []
-            if not calls or not all(isinstance(c, dict) and "name" in (c.get("function") or {}) for c in calls):
+            if not calls or not all(map(_is_call, calls)):
                 raise UserError(f"the calls of {where} must be objects", 'Each {"function": {"name", "arguments"}}')
             found[key] = calls
         elif key in ("tool_call_id", "name") and isinstance(value, str):
