@@ -54,6 +54,15 @@ def test_a_project_and_its_backups_are_the_owners_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+def test_a_configuration_that_holds_a_password_is_the_owners_alone(tmp_path: Path) -> None:
+    for number, url in enumerate(["postgresql://ann:hush@h/d", "postgresql://ann@h/d", "feedback.db"]):
+        made = Project.create(tmp_path / f"{number}", ProjectConfig(model="none", database=url))
+        (made.path / CONFIG).chmod(0o644)
+        Project(made.path)
+        assert stat.S_IMODE((made.path / CONFIG).stat().st_mode) == (0o644 if number else 0o600)
+
+
 def test_backup_and_restore(project: Project) -> None:
     saved = backup(project)
     assert saved.parent == project.path / "backups"

@@ -6,7 +6,9 @@ import http.client
 import json
 import logging
 import resource
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -166,7 +168,7 @@ def test_more_connections_than_an_address_may_have_do_not_keep_it_out(server: Ru
         answered(server, source="127.0.0.2")
         gone = 0
         for client in slow[:40]:  # the oldest went first, and at once
-            client.settimeout(0.3)
+            client.settimeout(1)
             try:
                 gone += not everything(client)
             except TimeoutError:
@@ -179,6 +181,32 @@ def test_all_addresses_together_do_not_keep_others_out(server: Running) -> None:
         for n in range(80):
             stack.enter_context(connected(server, HEAD, source=f"127.0.1.{n % 5}"))
         answered(server, source="127.0.0.9")
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
+def test_clients_that_never_shake_hands_keep_nobody_out(
+    run_server: Callable[..., Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over TLS: connections on which nothing is said, and requests that do not end."""
+    monkeypatch.setattr(run, "Bounds", QUICK)
+    monkeypatch.setattr(run, "_most_connections", lambda: 32)
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*make, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    trust = ssl.create_default_context()
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    running = run_server(fill, certificate=(certificate, key))
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connected(running)) for _ in range(60)]
+        for _ in range(40):
+            stack.enter_context(trust.wrap_socket(stack.enter_context(connected(running)))).sendall(HEAD)
+        client = http.client.HTTPSConnection(*place(running), timeout=5, context=trust)
+        client.request("GET", "/login")
+        assert client.getresponse().status == 200
+        client.close()
+        for one in silent[:40]:  # the oldest are gone
+            one.settimeout(1)
+            assert everything(one) == b""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from argon2 import PasswordHasher
 from fastapi import Request
 from people_world import HERE, SECRET_POLICY, Site, fill
 
@@ -65,6 +66,29 @@ def test_login_needs_the_right_password_and_says_no_more_than_that(site: Site) -
     assert wrong.status_code == nobody.status_code == 403 and wrong.json() == nobody.json()
     assert browser.post("/login", json=right).status_code == 200
     assert browser.get("/label").status_code == 200
+
+
+def test_every_login_costs_the_same_work(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One hash of the same cost, whether there is such an account or not, and whatever its state."""
+    site.enter("owner")
+    with_password(site)
+    with_password(site, "closed")
+    closed = site.store.access.account_by_login("closed")
+    assert closed is not None
+    site.store.access.change_account(closed.id, status="closed")
+    by_link = site.enter(name="By link")
+    site.store.access.change_account(by_link.account_id, login="by link")
+    costs: list[tuple[str, ...]] = []
+    real = PasswordHasher.verify
+
+    def verify(self: PasswordHasher, stored: str, given: bytes) -> bool:
+        costs.append(tuple(stored.split("$")[:4]))  # the method, its version, memory, rounds and lanes
+        return real(self, stored, given)
+
+    monkeypatch.setattr(PasswordHasher, "verify", verify)
+    for name in ("ann", "closed", "by link", "nobody", "\x00"):
+        assert site.browser().post("/login", json={"login": name, "password": "wrong horse"}).status_code == 403
+    assert len(costs) == 5 and len(set(costs)) == 1
 
 
 def test_logins_are_limited(site: Site) -> None:

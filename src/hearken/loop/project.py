@@ -23,6 +23,7 @@ from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.config import Options, read_yaml
 from hearken.errors import UserError
 from hearken.feedback import privacy
+from hearken.feedback.database import has_password
 from hearken.feedback.examples import Content, Document, PromptOnly
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import Judgment, Prompt, QueueItem, Response, hash_id
@@ -100,6 +101,8 @@ class Project:
                 f"{self.path} is not a project (no {CONFIG})", "Make one with: hearken init DIR --model M --prompts F"
             )
         self.config = ProjectConfig.parse(read_yaml(self.path / CONFIG), where=CONFIG)
+        if has_password(self.config.database):
+            privacy.private(self.path / CONFIG)
 
     @classmethod
     def init(cls, path: Path | str, *, model: str, prompts: str, seed: int = 0) -> Project:

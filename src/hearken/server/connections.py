@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -146,10 +148,10 @@ class Connection(HttpToolsProtocol):
         return any(address in network for network in self._bounds.trusted)
 
     def _make_room(self, among: Sequence[Connection]) -> None:
-        """Close the one that has waited longest for its client: before a request's head is there, rather than after."""
+        """Close the one that has kept the server waiting longest; the newest are about to say something."""
         waiting = [one for one in among if one.is_waiting and one is not self]
         if waiting:
-            min(waiting, key=lambda one: (one._reads == "body", one._since)).transport.abort()
+            min(waiting, key=lambda one: one._since).transport.abort()
         else:
             self._refuse(503, "Too many connections.")
 
@@ -256,6 +258,41 @@ class Connection(HttpToolsProtocol):
         self._begun = False
         self._expect("nothing", 0)
         super().on_message_complete()
+
+
+class Listener(socket.socket):
+    """A socket that accepts connections, and drops some of those that do not go on.
+
+    Before a connection over TLS is a `Connection`, its client has to shake hands. There may be so many that have not;
+    of more, the one goes that has waited longest, of the address that has most.
+    """
+
+    connections: set[Any] | None = None
+    """Those that are further; None where nobody shakes hands."""
+    most = 100
+    """How many may be on their way."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection."""
+        found, address = super().accept()
+        opened: list[tuple[str, socket.socket]] = [
+            one for one in getattr(self, "_opened", []) if one[1].fileno() != -1
+        ]  # fmt: skip
+        self._opened = [*opened, (plain(str(address[0])), found)]
+        if self.connections is not None and len(self._opened) > self.most:
+            further = {_number(one) for one in self.connections}
+            coming = [one for one in opened if one[1].fileno() not in further]
+            if len(coming) >= self.most:
+                greediest = Counter(place for place, _ in coming).most_common(1)[0][0]
+                oldest = next(one for place, one in coming if place == greediest)
+                with suppress(OSError):  # asyncio closes it, when it finds it so
+                    oldest.shutdown(socket.SHUT_RDWR)
+        return found, address
+
+
+def _number(connection: Any) -> int:
+    found = connection.transport and connection.transport.get_extra_info("socket")
+    return found.fileno() if found else -1
 
 
 async def watch(connections: set[Any]) -> None:

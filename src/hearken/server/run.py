@@ -22,7 +22,7 @@ from hearken.feedback.database import parse_url
 from hearken.feedback.examples import Message
 from hearken.feedback.privacy import private
 from hearken.feedback.store import FeedbackStore
-from hearken.server.connections import Bounds, Connection, networks, watch
+from hearken.server.connections import Bounds, Connection, Listener, networks, watch
 from hearken.server.security import LOOPBACK, Door
 
 if TYPE_CHECKING:
@@ -182,9 +182,9 @@ def _link(store: FeedbackStore, base: str, role: Role, landing: str, account: st
 
 
 @contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
+def _listen(host: str, port: int) -> Iterator[Listener]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = Listener(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -255,7 +255,7 @@ def _open(link: str) -> None:
 
 
 def _run(
-    app: Any, listener: socket.socket, certificate: tuple[Path, Path] | None, bounds: Bounds,
+    app: Any, listener: Listener, certificate: tuple[Path, Path] | None, bounds: Bounds,
     ready: Callable[[], None], until: Callable[[], bool] | None,
 ) -> None:  # fmt: skip
     import uvicorn
@@ -264,7 +264,7 @@ def _run(
     protocol: Any = partial(Connection, bounds)
     config = uvicorn.Config(
         app, http=protocol, ws="none", log_level="error", access_log=False, server_header=False,
-        timeout_graceful_shutdown=5, proxy_headers=bool(bounds.trusted),
+        timeout_graceful_shutdown=5, backlog=max(bounds.together // 2, 16), proxy_headers=bool(bounds.trusted),
         forwarded_allow_ips=[str(one) for one in bounds.trusted], ssl_keyfile=key, ssl_certfile=chain,
     )  # fmt: skip
     server = uvicorn.Server(config)
@@ -280,6 +280,8 @@ def _run(
                 return
 
     async def main() -> None:
+        if certificate is not None:
+            listener.connections, listener.most = server.server_state.connections, max(bounds.together // 4, 8)
         waiting = asyncio.create_task(wait())
         watching = asyncio.create_task(watch(server.server_state.connections))
         try:
