@@ -165,6 +165,10 @@ class Contest:
     peers: dict[str, str]
     model: Path | None = None
     """A real model's folder; None: models of our own making."""
+    processor: bool = False
+    """Whether time is the processor's."""
+    defaults: bool = False
+    """Whether peers take their defaults, with frozen weights in bf16 where that is the precision, without trials."""
 
     @cached_property
     def shape(self) -> Size | None:
@@ -184,7 +188,10 @@ class Contest:
     def side(self, task: Task, python: str | None = None) -> dict[str, Any]:
         """Carry a task out in a process of its own: ours, or a peer's in its Python."""
         script = "ours.py" if python is None else "peer.py"
-        task = replace(task, work=str(world.fresh(self.work / "out")), device=self.device, precision=self.precision)
+        task = replace(
+            task, work=str(world.fresh(self.work / "out")), device=self.device, precision=self.precision,
+            processor=self.processor,
+        )  # fmt: skip
         environment = os.environ | {
             "OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "ignore", "HEARKEN_CACHE": str(self.work / "cache"),
@@ -221,17 +228,17 @@ class Contest:
             task = replace(task, reward=f"scoring:mean_{'letters' if self.model else 'number'}")
         elif row.kind == "sample" and row.lora:
             task = replace(task, model=str(world.make_adapter(Path(f"{folder}-lora"), model, row.lora, self.seed)))
-        full = 24 if self.model else 128 if row.hidden > 64 else 256
+        full = 12 if self.model else 128 if row.hidden > 64 else 256
         data = self.work / "data" / f"{row.kind}-{row.hidden}-{row.samples}-{count or 'all'}.jsonl"
         if row.kind == "sft":
             rows = world.demonstrations(words, count or self.few(full, 48), self.seed)
-            task = replace(task, batch=8 if self.model else 16)
+            task = replace(task, batch=4 if self.model else 16)
         elif row.kind == "kto":
             rows = world.thumbs(words, count or self.few(full, 48), self.seed)
             task = replace(task, batch=16)
         elif trains:
-            rows = world.rankings(words, count or self.few(2 * full // row.samples, 48), row.samples, self.seed)
-            task = replace(task, batch=(16 if self.model else 32) // row.samples)
+            rows = world.rankings(words, count or self.few(max(2 * full // row.samples, 6), 48), row.samples, self.seed)
+            task = replace(task, batch=(8 if self.model else 32) // row.samples)
         else:
             steps = 1 if self.model else self.few(2 if row.kind in ("ppo", "rloo", "grpo") else 4, 1)
             many, usual = (32, 16 if row.kind == "ppo" or row.samples > 1 else 32) if self.model else (64, 32)
@@ -248,6 +255,11 @@ class Contest:
     def few(self, full: int, smoke: int) -> int:
         """A number, or the smaller one of a smoke run."""
         return smoke if self.fast else full
+
+    @cached_property
+    def one_rate(self) -> float:
+        """The machine's rate, once."""
+        return self.rate()
 
     def rate(self) -> float:
         """The machine's matrix-multiply rate now, operations a second."""
@@ -302,6 +314,8 @@ def choose(contest: Contest, row: Row, python: str) -> tuple[dict[str, Any], lis
         candidates = candidates[:1] + [s for s in candidates if s in (STATIC, CUT[0], GROUPED | CUT[0])][:1]
     if contest.precision == "bf16" and (row.kind == "sample" or row.lora):
         candidates = [s | LOW for s in candidates]
+    if contest.defaults:
+        return candidates[0], []
     candidates = candidates[:2] if contest.fast else candidates
     kept = contest.work / "trials" / f"{row.kind}-{row.hidden}-{row.samples}-{row.stops}-{row.lora}.json"
     if contest.model and kept.exists():
@@ -333,7 +347,7 @@ def measure(
     turns = []
     for turn in range(contest.repeats):
         task = replace(whole, seed=whole.seed + turn)  # other draws: how long responses get is chance
-        rate = contest.rate()
+        rate = contest.one_rate if contest.model else contest.rate()
         both: dict[str, Any] = {}
         for side in ("ours", "peer") if turn % 2 == 0 else ("peer", "ours"):
             ours = side == "ours"
@@ -479,7 +493,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     contest = Contest(
         settings.work, settings.repeats or (1 if settings.fast else 3), settings.seed,
         settings.threads or os.cpu_count() or 1, settings.device, settings.precision, settings.fast, peers,
-        settings.model,
+        settings.model, settings.processor, settings.defaults,
     )  # fmt: skip
     parts = ["rows"] if contest.model else settings.parts.split(",")
     figures: dict[str, Any] = {"repeats": contest.repeats, "contest_threads": contest.threads, "missing": missing}
@@ -527,6 +541,8 @@ if __name__ == "__main__":
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of both sides")
     parser.add_argument("--parts", default="rows,losses,startup,scaling", help="what to measure")
     parser.add_argument("--model", type=Path, metavar="DIR", help="a real model's folder, e.g. of hearken model")
+    parser.add_argument("--processor", action="store_true", help="time by the processor: with --threads 1, when busy")
+    parser.add_argument("--defaults", action="store_true", help="peers with their defaults, without trials")
     parser.add_argument("--trials", action="store_true", help="find the peers' settings of a model, measure nothing")
     parser.add_argument("--only", metavar="REGEX", help="rows whose name matches")
     parser.add_argument(

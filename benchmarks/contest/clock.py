@@ -44,6 +44,7 @@ class Task:
         cached: the reference's log-probabilities of DPO and KTO are computed before the clock starts.
         in_order: take the rows as they stand in the file.
         setting: what one side may choose for itself.
+        processor: time in seconds of the processor, not of the wall: for one thread on a machine that is busy.
         profile: also say which operations the time went into.
     """
 
@@ -66,6 +67,7 @@ class Task:
     device: str = "cpu"
     precision: str = "fp32"
     setting: dict[str, Any] = field(default_factory=dict)
+    processor: bool = False
     profile: bool = False
 
     def rows(self) -> list[dict[str, Any]]:
@@ -80,8 +82,8 @@ class Clock:
     take, and ``peak_bytes`` the most that stood at once from then on; elsewhere both are the process's own peak.
     """
 
-    def __init__(self, device: str) -> None:
-        self.cuda = device.startswith("cuda")
+    def __init__(self, device: str, processor: bool = False) -> None:
+        self.cuda, self.processor = device.startswith("cuda"), processor
         self.marks: list[float] = []
         self.phases: dict[str, float] = defaultdict(float)
         self.start_bytes = 0
@@ -91,7 +93,7 @@ class Clock:
         """Seconds; a GPU has finished what it was given."""
         if self.cuda:
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return time.process_time() if self.processor else time.perf_counter()
 
     def begin(self) -> None:
         """The timed part begins."""
@@ -146,5 +148,5 @@ def _memory(name: str) -> int:
 def main(kinds: dict[str, Callable[[Task, Clock], None]]) -> None:
     """Read the task and carry it out; what libraries print goes to stderr."""
     task = Task(**json.loads(sys.argv[1]))
-    clock = Clock(task.device)
+    clock = Clock(task.device, task.processor)
     kinds[task.kind](task, clock)

@@ -37,6 +37,9 @@ def attend(
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     if softcap is None and sinks is None:
+        if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # its backward pass is slower in bf16
+            with torch.autocast("cpu", enabled=False):
+                return attend(q.float(), k.float(), v.float(), mask, scale, None, None)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
     scores = (q @ k.transpose(2, 3)) * (q.shape[-1] ** -0.5 if scale is None else scale)
     if softcap is not None:
