@@ -213,6 +213,8 @@ def test_words_that_a_template_drops_are_trained_and_said() -> None:
         one, two = (text_of(encoder.tokenizer, [*group.prompt, *r]) for r in group.responses)
         assert one.count("<think>") == 1 and "two and two</think>4</s>" in one and "a guess</think>4</s>" in two
         assert "2 responses would lose words by the chat template: they are trained whole" in encoder.truncation.say()
+        again = [text_of(encoder.tokenizer, encoder.response(prompt, r, ROOM)) for r in ("<think>\ntwo</think>4",)]
+        assert again == [("two" if template == "opening" else "<think>\ntwo") + "</think>4</s>"]
         with pytest.raises(UserError, match=r"row 3: this chat template rewrites earlier turns \(message 2"):
             answers = [Message("assistant", "<think>x</think>4"), Message("assistant", "4")]
             encoder.dialogue([*prompt, answers[0], *prompt, answers[1]], "row 3")

@@ -6,14 +6,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny_models import tokenizer, write_rows
+from domains.families import family
+from tiny_models import tokenizer, write_base, write_rows
 
 from hearken.algorithms.dpo import comparisons
 from hearken.algorithms.dpo_options import DPOOptions
 from hearken.algorithms.kto import opinions
 from hearken.domains.text.data import Reader, best, demonstrations, encoded, judgments, prompts
 from hearken.domains.text.encoder import TextEncoder
-from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
+from hearken.domains.text.rewarding import Known, open_reward, prompt_facts, translated
 from hearken.errors import UserError
 from hearken.feedback.examples import (
     CUT,
@@ -26,6 +27,7 @@ from hearken.feedback.examples import (
     Thumb,
     content_key,
 )
+from hearken.models.loading import new_reward, save
 from hearken.training.options import TextOptions
 
 ENCODER = TextEncoder(tokenizer(), 2048, long_prompts="truncate")
@@ -154,3 +156,29 @@ def test_real_pairs_with_empty_responses() -> None:
         rows = made.read([str(files[0])])
     assert len(rows) > 1000 and "is empty" in made.skipped[str(files[0])]
     assert len(judgments(rows[:20], ENCODER)) == 20
+
+
+def test_a_reward_model_of_another_kind_reads_the_dialogue_by_its_own_template(tmp_path: Path) -> None:
+    theirs = family("sp normalizer", "llama2")
+    write_base(tmp_path / "base", theirs, context=200)
+    network, tokenizer = new_reward(str(tmp_path / "base"), 0)
+    save(network, tokenizer, tmp_path / "rm")
+    seen: list[Any] = []
+
+    class Catch:
+        scorer = SimpleNamespace(model=network)
+
+        def __call__(self, groups: list[Any]) -> None:
+            seen.extend(groups)
+
+    own = family("byte-level", "chatml")
+    encoder = TextEncoder(own, 200)
+    policy: Any = SimpleNamespace(encoder=encoder, tokenizer=own)
+    prompt = (Message("user", "Name a bird."), Message("assistant", "A bat </s>?"), Message("user", "Again"))
+    rows = [PromptOnly(prompt)]
+    known = prompt_facts(rows, *prompts(rows, encoder))
+    group = encoder.group(prompt, ["A wren.", "A fox"], finished=[True, False])
+    assert group is not None
+    translated(Catch(), str(tmp_path / "rm"), policy, TextOptions(), known)([group])  # type: ignore[arg-type]
+    want = TextEncoder(tokenizer, 200).group(prompt, ["A wren.", "A fox"], finished=[True, False])
+    assert seen == [want]

@@ -309,7 +309,7 @@ def encode(policy: Any, text: str, answer: str) -> tuple[list[int], list[int]]:
     rest = whole[len(context) :]
     if len(rest) >= limit:
         raise UserError(f"an answer of {len(rest)} tokens leaves no room for its question", "Shorten the answers")
-    return context[-(limit - len(rest)) :], rest
+    return policy.encoder.cut(context, limit - len(rest)), rest
 
 
 def _generate(policy: Any, loaded: Loaded) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def _generate(policy: Any, loaded: Loaded) -> dict[str, Any]:
     room = policy.encoder.max_length - how.max_gen_toks
     if room < 1:
         raise UserError(f"max_gen_toks {how.max_gen_toks} fills the model's context", "Lower it")
-    prompts = [encode(policy, q.text, " ")[0][-room:] for q in loaded.questions]
+    prompts = [policy.encoder.cut(encode(policy, q.text, " ")[0], room) for q in loaded.questions]
     sampler = NativeSampler(policy.scorer, policy.stop)
     parameters = SamplingParameters(max_new_tokens=how.max_gen_toks, temperature=how.temperature)
     answers = sampler.sample(prompts, 1, parameters, range(len(prompts)))

@@ -236,6 +236,12 @@ class TextEncoder:
             self.truncation.dropped += 1
             return None
         self.truncation.prompts += 1
+        return self.cut(ids, room)
+
+    def cut(self, ids: list[int], room: int) -> list[int]:
+        """The last ids of a prompt that there is room for; its beginning-of-sequence token stays."""
+        if len(ids) <= room:
+            return ids
         start = [i for i in ids[:1] if i == self.tokenizer.bos_token_id and room > 1]
         return start + ids[len(ids) - room + len(start) :]
 

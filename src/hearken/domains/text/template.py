@@ -188,7 +188,9 @@ class Template:
             return Spoken(before, rest, trimmed=True)
         frame, said = self.frame(prompt), text
         opening = frame.prefill.strip()
-        if opening and text.lstrip().startswith(opening):
+        if opening and text.startswith(frame.prefill):
+            said = text[len(frame.prefill) :]
+        elif opening and text.lstrip().startswith(opening):
             said = text.lstrip()[len(opening) :]
         kept = frame.moved or _words(text) in _words(whole[len(frame.head) :])
         return Spoken(before, frame.lead + said + frame.tail, whole=kept, moved=frame.moved)
