@@ -18,6 +18,7 @@ from hearken.domains.text.rewarding import Known, open_reward, prompt_facts, tra
 from hearken.errors import UserError
 from hearken.feedback.examples import (
     CUT,
+    SAMPLED,
     Comparison,
     Demonstration,
     Document,
@@ -102,6 +103,21 @@ def test_a_response_that_was_cut_has_no_end() -> None:
     assert [r[-1] == ENCODER.eos for r in group.responses] == [True, False]
     assert demonstrations([row], ENCODER)[0].responses == [group.responses[1]]
     assert judgments([Thumb("the fox", " sings", True, metadata=cut)], ENCODER)[0].group.responses[0][-1] != ENCODER.eos
+
+
+def test_what_was_sampled_is_trained_where_its_text_is_written_otherwise() -> None:
+    word = ENCODER.tokenizer(" forest")["input_ids"]
+    letters = [i for c in " forest" for i in ENCODER.tokenizer(c)["input_ids"]] + [ENCODER.eos]
+    text = ENCODER.decode(letters)
+    assert text == " forest" and len(word) < len(letters) - 1
+    assert not ENCODER.writes("the", text, letters) and ENCODER.writes("the", text, [*word, ENCODER.eos])
+    kept = {content_key(text): {"tokenizer": ENCODER.fingerprint, "ids": letters}}
+    row = Comparison("the", (text, " owl"), (0, 1), metadata={SAMPLED: kept})
+    (group,) = encoded(row, ENCODER)
+    assert group.responses[0] == letters and group.responses[1][-1] == ENCODER.eos
+    assert demonstrations([row], ENCODER)[0].responses == [letters]
+    other = TextEncoder(family("byte-level"), 100)
+    assert encoded(row, other) == encoded(Comparison("the", (text, " owl"), (0, 1)), other), "not its tokens"
 
 
 def test_the_best_response_is_a_demonstration() -> None:

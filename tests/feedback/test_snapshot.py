@@ -23,6 +23,7 @@ from hearken.feedback.examples import (
     Rating,
     Thumb,
     finished,
+    sampled,
 )
 from hearken.feedback.formats import read_examples
 from hearken.feedback.formats.canonical import content_hash, dump, load
@@ -108,7 +109,9 @@ def test_each_kind_of_judgment(db: FeedbackStore) -> None:
 
 
 def test_a_response_that_was_cut_says_so(db: FeedbackStore) -> None:
-    cut = Response(prompt_id=PROMPT.id, text="cut off", finish_reason="length")
+    cut = Response(
+        prompt_id=PROMPT.id, text="cut off", finish_reason="length", token_ids=(7, 8), metadata={"tokenizer": "x"}
+    )
     db.add_responses([cut])
     say(db, "1", ComparisonPayload(response_ids=(A.id, cut.id), ranks=(0, 1)))
     say(db, "2", ThumbPayload(response_id=cut.id, label=True))
@@ -116,6 +119,8 @@ def test_a_response_that_was_cut_says_so(db: FeedbackStore) -> None:
     pair, thumb, whole = found(db, "comparison", "thumb")
     assert isinstance(pair, Comparison) and isinstance(thumb, Thumb) and isinstance(whole, Comparison)
     assert [finished(pair, r) for r in pair.responses] == [True, False] and not finished(thumb, thumb.response)
+    assert sampled(pair, "cut off", "x") == [7, 8]
+    assert sampled(pair, "cut off", "y") is None and sampled(pair, "a", "x") is None
     assert whole.metadata == {}
 
 

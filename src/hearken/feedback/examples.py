@@ -53,6 +53,17 @@ def finished(example: Comparison | Rating | Thumb | Demonstration, response: str
     return not (isinstance(cut, list) and content_key(response) in cut)
 
 
+SAMPLED = "sampled_tokens"
+"""Of an example's metadata: by key of a response its token ids, where its text is not written so by the tokenizer."""
+
+
+def sampled(example: Comparison | Rating | Thumb | Demonstration, response: str, tokenizer: str) -> list[int] | None:
+    """The token ids that a response was sampled as, where ``tokenizer`` would write its text otherwise; else None."""
+    kept = example.metadata.get(SAMPLED)
+    one = kept.get(content_key(response)) if isinstance(kept, dict) else None
+    return one["ids"] if isinstance(one, dict) and one.get("tokenizer") == tokenizer else None
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A judgment over 2..K responses to one prompt: a ranking with ties, perhaps partial.

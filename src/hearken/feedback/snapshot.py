@@ -18,6 +18,7 @@ from typing import Any
 from hearken.errors import UserError
 from hearken.feedback.examples import (
     CUT,
+    SAMPLED,
     Comparison,
     Demonstration,
     Example,
@@ -116,6 +117,11 @@ def inline_examples(
         responses = store.responses_by_id(response for j in batch for response in j.response_ids)
         texts = {id: _text(response) for id, response in responses.items()}
         cut = {id: content_key(one.text) for id, one in responses.items() if one.finish_reason == "length"}
+        kept = {
+            id: (content_key(one.text), {"tokenizer": tokenizer, "ids": list(one.token_ids)})
+            for id, one in responses.items()
+            if one.token_ids and (tokenizer := one.metadata.get("tokenizer"))
+        }
         for judgment in batch:
             if judgment.item_id in left_out:
                 continue
@@ -126,6 +132,8 @@ def inline_examples(
                 metadata |= {"labeler": judgment.labeler_id, "judgment": judgment.id, "item": judgment.item_id}
             if unfinished := sorted({cut[shown] for shown in judgment.response_ids if shown in cut}):
                 metadata[CUT] = unfinished
+            if own := {kept[shown][0]: kept[shown][1] for shown in judgment.response_ids if shown in kept}:
+                metadata[SAMPLED] = own
             if attributes:
                 metadata["attributes"] = labelers.get(judgment.labeler_id, {})
             weight = judgment.weight * (weights or {}).get(judgment.labeler_id, 1.0)

@@ -533,6 +533,7 @@ def as_responses(
         Response(
             prompt_id=prompts[s.prompt].id, text=s.text, token_ids=tuple(s.tokens), finish_reason=s.finish_reason,
             policy=policy, round=round, sampling=how.model_dump(), seed=s.seed, sample=s.number,
+            metadata={"tokenizer": s.tokenizer} if s.tokenizer else {},
         )
         for s in part
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from hearken.config import located
 from hearken.domains.text.encoder import TextEncoder
 from hearken.errors import UserError
 from hearken.feedback.examples import (
+    SAMPLED,
     Comparison,
     Content,
     Demonstration,
@@ -21,6 +22,7 @@ from hearken.feedback.examples import (
     Rating,
     Thumb,
     finished,
+    sampled,
 )
 from hearken.feedback.formats import ReadReport, read_examples
 from hearken.feedback.formats.canonical import kind_name
@@ -158,14 +160,17 @@ def encoded(row: Example, encoder: TextEncoder, where: str = "", train_on: str =
     if isinstance(row, PromptOnly):
         ids = encoder.prompt(row.prompt, where)
         return [] if ids is None else [Group(ids, [])]
-    if isinstance(row, Demonstration):
+    kept = SAMPLED in row.metadata
+    if isinstance(row, Demonstration) and not (kept and sampled(row, row.response, encoder.fingerprint)):
         if train_on == "all" and not isinstance(row.prompt, str):
             group = encoder.dialogue([*row.prompt, Message("assistant", row.response)], where)
         else:
             group = encoder.demonstration(row.prompt, row.response, where, finished=finished(row, row.response))
     else:
         responses = row.responses if isinstance(row, Comparison) else (row.response,)
-        group = encoder.group(row.prompt, responses, where, finished=[finished(row, r) for r in responses])
+        ends = [finished(row, r) for r in responses]
+        tokens = [sampled(row, r, encoder.fingerprint) for r in responses] if kept else None
+        group = encoder.group(row.prompt, responses, where, finished=ends, tokens=tokens)
     return [] if group is None else [group]
 
 

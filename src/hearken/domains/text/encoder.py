@@ -13,12 +13,16 @@ reward model reads last.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -295,8 +299,9 @@ class TextEncoder:
         return self.tokens.ids(text, continues=True)
 
     def group(
-        self, prompt: Content, responses: Sequence[str], where: str = "", *, finished: Sequence[bool] | None = None
-    ) -> Group | None:
+        self, prompt: Content, responses: Sequence[str], where: str = "", *, finished: Sequence[bool] | None = None,
+        tokens: Sequence[Sequence[int] | None] | None = None,
+    ) -> Group | None:  # fmt: skip
         """A prompt with its responses; None where the prompt is to be left out.
 
         Args:
@@ -304,6 +309,7 @@ class TextEncoder:
             responses: their words.
             where: for messages.
             finished: which of them ended by themselves; all, where None.
+            tokens: what each was sampled as, where its words would be written otherwise.
         """
         ids = self.prompt(prompt, where)
         if ids is None:
@@ -311,7 +317,20 @@ class TextEncoder:
         room, ends = self.max_length - len(ids), finished or [True] * len(responses)
         with _at(where):
             found = [self.response(prompt, r, room, finished=e) for r, e in zip(responses, ends, strict=True)]
-        return Group(ids, found)
+        own = tokens or [None] * len(found)
+        return Group(ids, [mine if kept is None else list(kept)[:room] for mine, kept in zip(found, own, strict=True)])
+
+    def writes(self, prompt: Content, response: str, tokens: Sequence[int]) -> bool:
+        """Whether a response's words are encoded as these token ids."""
+        again, alike = copy(self), bool(tokens) and tokens[-1] in self.stop
+        again.truncation = Truncation()
+        return again.response(prompt, response, self.max_length, finished=alike) == list(tokens)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the tokenizer: equal where the same ids mean the same."""
+        vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items()))
+        return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
 
     def demonstration(self, prompt: Content, response: str, where: str = "", *, finished: bool = True) -> Group | None:
         """As `group`, of a response to imitate: where the chat template marks what is said, only that is trained."""

@@ -20,7 +20,7 @@ from hearken.models.loading import load_policy, load_tokenizer
 from hearken.models.precision import to_read
 from hearken.models.scorers import TokenScorer, probe
 from hearken.rollout.native import NativeSampler
-from hearken.rollout.sampler import SamplingParameters
+from hearken.rollout.sampler import Sample, SamplingParameters
 from hearken.training.options import TextOptions
 from hearken.training.precision import device_of, recorded
 
@@ -36,6 +36,8 @@ class Sampled:
     seed: int
     number: int
     """Which of the prompt's samples it is (0, 1, ...)."""
+    tokenizer: str = ""
+    """Whose ``tokens`` these are, where it writes ``text`` otherwise: then text alone would not give them back."""
 
 
 def open_frozen(
@@ -69,16 +71,15 @@ def sample(
         ids = [policy.encoder.prompt(p) or [policy.encoder.eos] for p in part]
         seeds = [prompt_seed(seed, p) for p in part]
         yield [
-            Sampled(
-                part[s.prompt],
-                policy.encoder.decode(s.tokens, part[s.prompt]),
-                s.tokens,
-                s.finish_reason,
-                seeds[s.prompt],
-                i % k,
-            )
+            _sampled(policy.encoder, part[s.prompt], s, seeds[s.prompt], i % k)
             for i, s in enumerate(sampler.sample(ids, k, how, seeds))
         ]
+
+
+def _sampled(encoder: TextEncoder, prompt: Content, one: Sample, seed: int, number: int) -> Sampled:
+    text = encoder.decode(one.tokens, prompt)
+    found = Sampled(prompt, text, one.tokens, one.finish_reason, seed, number)
+    return found if encoder.writes(prompt, text, one.tokens) else replace(found, tokenizer=encoder.fingerprint)
 
 
 Width = Literal["linear", "heads", "models"]
