@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from fastapi.testclient import TestClient
 from owner_world import fill
 
 from hearken.feedback.access import Account
-from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
+from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response, ThumbPayload
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.project import Project, ProjectConfig
+from hearken.server import owner_data as data
 from hearken.server.app import create_app
 from hearken.server.owner_data import ADJUDICATION, Pages
 from hearken.server.security import Door
@@ -99,6 +101,28 @@ def test_the_pages_say_what_matters(owner: TestClient) -> None:
     assert "Krippendorff" in owner.get("/owner/agreement").text
     assert owner.get("/owner/leaderboard?weighting=population&baseline=ppo").status_code == 200
     assert owner.get("/owner/charts.css").headers["content-type"].startswith("text/css")
+
+
+def test_a_page_that_takes_long_says_so_and_appears_by_itself(tmp_path: Path) -> None:
+    with FeedbackStore(tmp_path / "feedback.db") as store:
+        fill(store, prompts=4)
+        client = visits(store)("owner")
+        pages = client.app.state.owner_pages = Pages(store, patience=0)  # type: ignore[attr-defined]
+        for page in ("", "/responses"):
+            first = client.get(f"/owner{page}").text
+            assert "being computed for the first time" in first and 'http-equiv="refresh"' in first
+            until = time.monotonic() + 60
+            while 'http-equiv="refresh"' in (text := client.get(f"/owner{page}").text):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            assert "being computed" not in text and 'id="as-of"' not in text
+            client.app.state.owner_pages = Pages(store, patience=0)  # type: ignore[attr-defined]
+        pages.wait("labelers", data.labelers_page)
+        client.app.state.owner_pages = pages  # type: ignore[attr-defined]
+        response = next(store.responses())
+        thumb = ThumbPayload(response_id=response.id, label=True)
+        seq = store.submit(Judgment(prompt_id=response.prompt_id, labeler_id="ana", payload=thumb)).seq or 0
+        assert f"As of judgment {seq - 1:,}, " in client.get("/owner/labelers").text
 
 
 def test_an_owner_decides_a_dispute(full: FeedbackStore, owner: TestClient) -> None:
