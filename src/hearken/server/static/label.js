@@ -19,6 +19,7 @@ import * as edit from "./kinds/edit.js";
 
 const KINDS = { rating, thumb, edit, critique, demonstration, span_flag: spans };
 const AHEAD = 2; // the item on the screen and the next one
+const MOST = 50; // items that the server gives at a time
 const POLL = 4000;
 const SETTLE = 300; // milliseconds that nobody needs to read an item: what comes earlier was meant for the one before
 
@@ -69,8 +70,9 @@ class Workplace {
   // -- items ----------------------------------------------------------------------------------------------------
 
   async fetch() {
-    const { tasks } = await post("/api/v1/claims", { n: AHEAD, html: true, practice: true });
-    const known = new Set([...this.ready.map((task) => task.item_id), ...this.answered, this.task?.item_id]);
+    const waiting = this.outbox.waiting.map((one) => one.said.item_id); // the server takes them for open, and gives them first
+    const { tasks } = await post("/api/v1/claims", { n: Math.min(AHEAD + waiting.length, MOST), html: true, practice: true });
+    const known = new Set([...this.ready.map((task) => task.item_id), ...this.answered, ...waiting, this.task?.item_id]);
     this.ready.push(...tasks.filter((task) => !known.has(task.item_id)));
   }
 
