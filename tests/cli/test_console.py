@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,18 @@ def test_a_mistake_is_one_line_and_a_hint(hearken: Run, toy) -> None:
     done = hearken(*BASE)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-2:] == ["Error: file.jsonl, line 3: no prompt", "Write one"]
+
+
+def test_a_warning_is_a_line_for_a_person(hearken: Run, toy) -> None:
+    def act() -> None:
+        warnings.warn_explicit("7 responses were cut", UserWarning, str(Path(package.__file__).parent / "x.py"), 3)
+        raise UserError("nothing is left")
+
+    toy.act = act
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        said = hearken(*BASE).stderr
+    assert said.endswith("Warning: 7 responses were cut\nError: nothing is left\n"), said
 
 
 def test_a_full_disk_is_one_line(hearken: Run, toy) -> None:

@@ -8,6 +8,7 @@ import math
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -26,6 +27,7 @@ SeedOption = Annotated[int | None, typer.Option(help="Fixes every draw.", show_d
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_PACKAGE = Path(__file__).parents[1]
 
 
 class Group(TyperGroup):
@@ -34,7 +36,8 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; see the class."""
         try:
-            return super().invoke(ctx)
+            with _plain_warnings():
+                return super().invoke(ctx)
         except UserError as error:
             _say(f"Error: {error.what}", error.hint)
             raise typer.Exit(USAGE_ERROR) from None
@@ -86,12 +89,31 @@ def _again() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def _say(what: str, hint: str = "") -> None:
+def _say(what: str, hint: str = "", colour: str = "red") -> None:
     """One line on stderr, and what to do on the next."""
-    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    typer.echo(typer.style(what, fg="red", bold=True) if colour else what, err=True)
+    coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    typer.echo(typer.style(what, fg=colour, bold=True) if coloured else what, err=True)
     if hint:
         typer.echo(hint, err=True)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """What Hearken itself warns of is a line for a person: no file and line of the code, no word of Python's."""
+    shown = warnings.showwarning
+
+    def show(message: Any, category: Any, filename: str, *more: Any, **named: Any) -> None:
+        if category is UserWarning and Path(filename).is_relative_to(_PACKAGE):
+            _say(f"Warning: {message}", colour="yellow")
+        else:
+            shown(message, category, filename, *more, **named)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        if warnings.showwarning is show:
+            warnings.showwarning = shown
 
 
 @contextmanager

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Examples:  hearken quickstart my-tales  |  hearken quickstart my-notes --model smollm2")(
+    app.command(epilog="Example:  hearken quickstart my-tales, or hearken quickstart my-notes --model smollm2")(
         quickstart
     )
 
