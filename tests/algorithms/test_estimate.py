@@ -121,14 +121,13 @@ def test_all_that_a_run_does_is_counted(world, stage: str, data: str, parts: set
 
 @pytest.mark.slow
 def test_a_dry_run_says_what_a_run_takes(tmp_path: Path) -> None:
-    """Each in a process of its own. Seconds hang on what else the machine does, so they are given more room."""
+    """Each in a process of its own. Of memory alone: seconds hang on what else the machine does."""
     more = ["--out", str(tmp_path / "f.json"), "--work", str(tmp_path / "w"), "--fast", "--precision", "fp32"]
     command = [sys.executable, "benchmarks/dry_run.py", *more, "--only", "reward, all|ppo, LoRA"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     for row in json.loads((tmp_path / "f.json").read_text())["rows"]:
         assert row["memory"] == pytest.approx(1, abs=0.3)
-        assert 0.3 < row["seconds"] < 3
 
 
 def test_shared_weights_are_counted_once() -> None:

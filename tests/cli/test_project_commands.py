@@ -91,7 +91,7 @@ def test_named_data_need_none_in_the_database(
     assert refused.exit_code == 2 and "no comparison in the split 'train'" in refused.stderr
     done = told(hearken("train", "dpo", *QUICK, "--data", "../pairs.jsonl"))
     manifest = json.loads((project / done["out"] / "manifest.json").read_text())
-    assert manifest["inputs"]["data"] == ["../pairs.jsonl"] and manifest["data"]["rows"] > 0
+    assert manifest["inputs"]["data"] == [str(tmp_path / "pairs.jsonl")] and manifest["data"]["rows"] > 0
 
 
 @pytest.mark.parametrize("command", ["import x.jsonl", "export x.jsonl", "sample", "label", "evaluate", "report"])

@@ -38,7 +38,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What the policies "sft", "ours" and "same" answer to six prompts; nothing is sampled."""
     said = {"sft": [BAD] * 6, "ours": [GOOD] * 5 + [BAD], "same": [BAD] * 6}
 
-    def assess(project: Any, policies: Any, prompts: Any, seed: int, reward: Any = None) -> dict[str, Any]:
+    def assess(project: Any, policies: Any, prompts: Any, seed: int, *more: Any) -> dict[str, Any]:
         golds = {GOOD: 1.0, BAD: 0.0}
         figures = {n: {"responses": said[n], "golds": [golds[t] for t in said[n]], "scores": None} for n in policies}
         return {"baseline": policies[0], "judge": "", "prompts": list(prompts), "policies": figures, "reward": None,

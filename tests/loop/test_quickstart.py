@@ -105,7 +105,7 @@ def test_gold_never_reaches_training(whole: tuple[Path, dict]) -> None:
             read |= {f for f in (files if isinstance(files, list) else []) if Path(f).is_file()}
     assert len(read) >= 5
     keys = {key for file in read for row in read_examples(file) for key in row.metadata}
-    assert keys <= {"judgment", "labeler", "item"}
+    assert keys <= {"judgment", "labeler", "item", "sampled_tokens"}
 
 
 def test_a_project_lists_its_artifacts(whole: tuple[Path, dict]) -> None:

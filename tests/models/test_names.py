@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -53,7 +54,7 @@ def test_a_mistyped_folder_is_said_at_once_with_its_neighbours(
 
 
 def test_a_name_that_nobody_resolves_does_not_hold_anyone_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names.socket, "create_connection", lambda *_: time.sleep(30))
+    monkeypatch.setattr(names.socket, "create_connection", lambda *_: time.sleep(30) or io.BytesIO())
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     began = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,6 +21,13 @@ from hearken.server.run import Address, serve
 from hearken.server.security import Door
 
 HERE = "http://127.0.0.1:8765"
+
+
+def apart(work: Callable[[], Any]) -> Any:
+    """``work`` in a thread of its own: this one may have the event loop of a browser that other tests drive."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
 
 TEXTS = {
     "Name a colour.": ["Blue, like the **sea**.", "A colour is a thing that one sees, and there are many of them."],

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from people_world import HERE, Site, Visitor, fill
+from people_world import HERE, Site, Visitor, apart, fill
 
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
@@ -75,7 +75,7 @@ def ask(
             found.status, found.headers = message["status"], dict(message["headers"])
         found.body += message.get("body", b"")
 
-    asyncio.run(app(scope, receive, send))  # an exception of the application comes out here
+    apart(lambda: asyncio.run(app(scope, receive, send)))  # an exception of the application comes out here
     return found
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from people_world import Site, fill
+from people_world import Site, apart, fill
 
 from hearken.errors import UserError
 from hearken.feedback.access import Webhook
@@ -79,7 +79,7 @@ def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_webhook_is_called_once_at_each_step_and_signed(store: FeedbackStore) -> None:
     with listening(OK) as (port, heard):
         hook, caller = judged(store, f"http://127.0.0.1:{port}/hook?x=1")
-        assert caller.look() == 1 and caller.look() == 0
+        assert apart(caller.look) == 1 and apart(caller.look) == 0
         [request] = heard
     head, body = request.split(b"\r\n\r\n")
     assert head.startswith(b"POST /hook?x=1 HTTP/1.1\r\n") and f"Host: 127.0.0.1:{port}".encode() in head
@@ -105,7 +105,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_called(
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     with listening(OK) as (port, heard):
-        judged(store, f"http://hook.example:{port}/")[1].look()
+        apart(judged(store, f"http://hook.example:{port}/")[1].look)
         assert len(heard) == 1 and f"Host: hook.example:{port}".encode() in heard[0]
     assert asked == ["hook.example"]
 
@@ -126,7 +126,7 @@ def test_redirections_are_not_followed(store: FeedbackStore) -> None:
             heard,
         ),
     ):
-        judged(store, f"http://127.0.0.1:{port}/")[1].look()
+        apart(judged(store, f"http://127.0.0.1:{port}/")[1].look)
         assert len(heard) == 1 and reached == []
 
 
@@ -147,14 +147,14 @@ def test_an_answer_that_is_long_slow_or_none_holds_nothing_up(
     monkeypatch.setattr(webhooks, "CALL_SECONDS", 1.0)
     start = time.monotonic()
     with listening(*answer, pause=0.05 if len(answer) > 100 else 0) as (port, _):
-        judged(store, f"http://127.0.0.1:{port}/")[1].look()
+        apart(judged(store, f"http://127.0.0.1:{port}/")[1].look)
         assert time.monotonic() - start < 10
     assert [one.action for one in store.access.audit() if one.actor == "webhooks"] == [action]
 
 
 def test_what_is_not_public_is_refused_when_it_is_called(store: FeedbackStore) -> None:
     with listening(OK) as (port, heard):
-        judged(store, f"http://127.0.0.1:{port}/", ())[1].look()
+        apart(judged(store, f"http://127.0.0.1:{port}/", ())[1].look)
         assert heard == []
     [note] = [one for one in store.access.audit() if one.actor == "webhooks"]
     assert note.action == "could not call" and "127.0.0.1, which is not a public address" in note.detail["why"]
