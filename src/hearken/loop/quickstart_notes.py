@@ -58,7 +58,7 @@ class NotesPlan(Options):
         "lora": 16, "lr": 1e-3, "epochs": 3, "batch": 8, "pooling": "mean", "warmup": 0.1, "eps": 1e-8,
     }  # fmt: skip
     rloo: dict[str, Any] = {
-        "lora": 16, "lr": 5e-4, "samples": 4, "batch": 64, "minibatches": 4, "episodes": 1024, "beta": 0.05,
+        "lora": 16, "lr": 5e-4, "samples": 4, "batch": 64, "minibatches": 4, "episodes": 384, "beta": 0.05,
         "max_new_tokens": 48, "temperature": 0.7, "missing_eos": -3.0, "schedule": "linear", "warmup": 0.1,
         "eps": 1e-8,
     }  # fmt: skip
