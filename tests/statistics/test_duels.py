@@ -22,13 +22,14 @@ def test_optimism_stops_regretting_and_uniform_comparisons_do_not() -> None:
 
 
 def test_without_memory_regret_is_linear_with_it_it_is_not() -> None:
-    regret = {}
-    for memory in (False, True):
-        arms, theta, best = recall_problem(2, 2, memory=memory)
-        regret[memory] = duel(arms, theta, 600, optimistic(), best=best, seed=1)
-    assert np.allclose(regret[False], 0.5 * np.arange(1, 601))  # the best memoryless policy is right half of the time
-    assert growth(regret[True]) < 0.5
-    assert regret[True][-1] < regret[False][-1] / 4
+    arms, theta, best = recall_problem(2, 2, memory=False)
+    without = duel(arms, theta, 600, optimistic(), best=best, seed=1)
+    assert np.allclose(without, 0.5 * np.arange(1, 601))  # the best memoryless policy is right half of the time
+    arms, theta, best = recall_problem(2, 2, memory=True)
+    runs = np.stack([duel(arms, theta, 600, optimistic(), best=best, seed=seed) for seed in range(12)])
+    assert growth(runs.mean(0)) < 0.4
+    assert runs[:, -1].mean() < without[-1] / 4
+    assert runs[:, -1].max() < without[-1] / 2
 
 
 def test_recall_problem() -> None:

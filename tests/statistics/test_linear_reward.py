@@ -164,6 +164,14 @@ def test_the_next_pair_is_the_least_known_one_that_may_still_be_best() -> None:
     assert optimistic_pair(settled, arms, 2.0) == (0, 0)
 
 
+def test_of_pairs_as_little_known_the_first_is_compared_whatever_the_rounding() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        spread = np.eye(4) + random.uniform(0, 1e-12, (4, 4))  # what another order of summing may make of a tie
+        fit = LinearFit(np.zeros(4), np.eye(4), spread + spread.T, np.eye(4), 1.0, 0.1)
+        assert optimistic_pair(fit, np.eye(4), 1.0) == (0, 1)
+
+
 def test_the_radius_falls_with_comparisons_and_wrong_input_is_refused() -> None:
     assert confidence_radius(5, 400, 0.05, 1.0) == pytest.approx(confidence_radius(5, 100, 0.05, 1.0) / 2, rel=1e-3)
     for call in (

@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 
 Array = NDArray[np.float64]
 _STEPS, _CLOSE, _LONGEST = 60, 1e-9, 4.0
+_ALIKE = 1e-7  # relative difference of widths up to which they count as equal
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,8 @@ def optimistic_pair(fit: LinearFit, features: ArrayLike, c: float) -> tuple[int,
     if len(alive) == 0:  # rounding only: the best by value is never beaten
         alive = np.array([int(np.argmax(fit.values(x)))])
     inside = width[np.ix_(alive, alive)]
-    a, b = np.unravel_index(int(np.argmax(inside)), inside.shape)
+    # Of pairs as little known as each other the first, not the one that this machine's rounding makes the largest.
+    a, b = np.unravel_index(int(np.argmax(inside >= inside.max() * (1 - _ALIKE))), inside.shape)
     return int(alive[a]), int(alive[b])
 
 
