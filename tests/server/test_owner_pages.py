@@ -231,6 +231,24 @@ def test_rankings_are_decided_place_by_place(tmp_path: Path) -> None:
         assert decided.payload.ranks == (1, 0, 1)  # type: ignore[union-attr]
 
 
+def test_a_decision_is_seen_at_once_on_a_page_that_is_not_computed_again_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hearken.server.owner_data.cache.REST", 1e9)
+    with FeedbackStore(tmp_path / "feedback.db") as store:
+        fill(store, prompts=40)
+        owner = visits(store)("owner")
+        before = owner.get("/owner/agreement").text
+        first, *others = re.findall(r'class="dispute" data-item="(\w+)"', before)
+        said = {"id": "decision", "item_id": first, "ranks": [0, 1]}
+        assert owner.post("/owner/adjudicate", json=said).status_code == 200
+        page = owner.get("/owner/agreement").text
+        assert 'id="as-of"' in page and "; 1 newer are still to be counted" in page
+        assert f'class="dispute settled" data-item="{first}"' in page
+        assert re.findall(r'class="dispute" data-item="(\w+)"', page) == others
+        assert page.count('aria-label="Decide"') == before.count('aria-label="Decide"') - 1
+
+
 def test_every_setting_has_its_field(owner: TestClient) -> None:
     page = owner.get("/owner/settings").text
     for name in LabelSettings.model_fields:

@@ -190,7 +190,7 @@ def agreement(request: Request, who: Looker) -> HTMLResponse:
     made = pages_of(request).get("agreement", lambda book: data.agreement_page(book, store))
     if made is None:
         return _counting(request, who, "Agreement")
-    found = made.value
+    found = data.with_decisions(made.value, store) if made.behind else made.value
     return _show(
         request, who, "agreement", "Agreement", made, found=found, by_tag=_alphas(found.by_tag, "Agreement by tag"),
         by_gap=_alphas(found.by_length_gap, "Agreement by length gap"), kinds=_alphas(found.kinds, "Agreement by kind"),

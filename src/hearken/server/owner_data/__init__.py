@@ -7,7 +7,7 @@ computed on items that were chosen uniformly at random, so that active selection
 
 from __future__ import annotations
 
-from hearken.server.owner_data.agreement import Agreement, agreement_page, letters, verdict
+from hearken.server.owner_data.agreement import Agreement, agreement_page, letters, verdict, with_decisions
 from hearken.server.owner_data.book import ADJUDICATION, Book, compared
 from hearken.server.owner_data.cache import Made, Pages
 from hearken.server.owner_data.coverage import CoveragePage, coverage_page
@@ -38,4 +38,5 @@ __all__ = [
     "progress_page",
     "response_scores",
     "verdict",
+    "with_decisions",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -231,6 +231,16 @@ def _disagreements(book: Book, store: FeedbackStore, limit: int) -> list[Disagre
     order = np.lexsort((since, -split, settled))
     chosen = order[contradict[order]][:limit]
     return _told(book, store, items[chosen].tolist(), split[chosen].tolist(), settled[chosen].tolist())
+
+
+def with_decisions(page: AgreementPage, store: FeedbackStore) -> AgreementPage:
+    """The page with what the owner has decided since it was computed; all else on it stays as it was."""
+    judgments = store.judgments_of_items(one.item_id for one in page.disagreements if not one.adjudicated)
+    decided = {item for item, said in judgments.items() if any(ADJUDICATION in one.tags for one in said)}
+    if not decided:
+        return page
+    disputes = [replace(one, adjudicated=one.adjudicated or one.item_id in decided) for one in page.disagreements]
+    return replace(page, disagreements=disputes)
 
 
 def _told(
