@@ -1,5 +1,5 @@
-"""What the owner's pages say, computed from records one by one: slow, and near to the definitions. The oracle of
-`hearken.server.owner_data`, which computes the same from arrays.
+"""What a database says, computed from records one by one: slow, and near to the definitions. The oracle of
+`hearken.feedback.analysis`, which computes the same from arrays.
 """
 
 from __future__ import annotations
@@ -7,85 +7,32 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 from owner_world import NOW
 
+from hearken.feedback.analysis import ADJUDICATION, Agreement, verdict
+from hearken.feedback.analysis.agreement import AgreementPage, Disagreement, Kappa, Voice
+from hearken.feedback.analysis.book import BREAK_SECONDS, LENGTH_GAPS
+from hearken.feedback.analysis.progress import Load
+from hearken.feedback.analysis.responses import ResponseRow
 from hearken.feedback.checks import agrees
+from hearken.feedback.pairs import Pair, judgment_pairs, latest, words
 from hearken.feedback.queue import FILLS_NO_SLOT
-from hearken.feedback.records import (
-    ComparisonPayload,
-    Judgment,
-    Labeler,
-    Prompt,
-    QueueItem,
-    RatingPayload,
-    Response,
-    ThumbPayload,
-)
+from hearken.feedback.records import Judgment, Labeler, Prompt, QueueItem, RatingPayload, Response, ThumbPayload
 from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data import ADJUDICATION, Agreement, LeaderboardPage, verdict
-from hearken.server.owner_data.agreement import AgreementPage, Disagreement, Kappa, Voice
-from hearken.server.owner_data.book import BREAK_SECONDS, LENGTH_GAPS
-from hearken.server.owner_data.labelers import LabelerRow, LabelersPage
-from hearken.server.owner_data.leaderboard import PolicyRow
-from hearken.server.owner_data.progress import Forecast, Load, ProgressPage
-from hearken.server.owner_data.responses import ResponseRow
 from hearken.statistics.agreement import Level, cohen_kappa, krippendorff_alpha, raw_agreement, value_counts
 from hearken.statistics.bradley_terry import Leaderboard, fit_davidson, leaderboard, length_lead
 from hearken.statistics.crowd_bt import crowd_bt
 from hearken.statistics.dawid_skene import dawid_skene
-from hearken.statistics.diagnostics import UNKNOWN, LabelerDiagnostics, consistency, diagnose
-from hearken.statistics.elo import START, elo_update
+from hearken.statistics.diagnostics import LabelerDiagnostics, consistency, diagnose
 from hearken.statistics.intervals import Interval, clustered_wilson
-from hearken.statistics.weighting import training_weights
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two responses that one judgment compares, in the order of their ids: the same for every labeler."""
-
-    prompt_id: str
-    a: str
-    b: str
-    outcome: float
-    """Of ``a``: 1 preferred, 0.5 tied, 0 not preferred."""
-    labeler_id: str
-    judgment_id: str
-    item_id: str | None
-    a_first: bool | None
-    """Whether ``a`` was shown before ``b``; None where the order was not stored."""
-    tags: tuple[str, ...] = ()
-
-    @property
-    def unit(self) -> tuple[str, str]:
-        """What several labelers may have judged."""
-        return self.a, self.b
-
-
-def pairs_of(judgment: Judgment) -> Iterator[Pair]:
-    """The pairs that a comparison ranks."""
-    said = judgment.payload
-    if not isinstance(said, ComparisonPayload):
-        return
-    place = {index: at for at, index in enumerate(judgment.order or ())}
-    for i, j in itertools.combinations(range(len(said.response_ids)), 2):
-        first, second = said.ranks[i], said.ranks[j]
-        if first is None or second is None:
-            continue
-        outcome = said.share if said.share is not None else (0.5 if first == second else float(first < second))
-        if said.response_ids[i] > said.response_ids[j]:
-            i, j, outcome = j, i, 1 - outcome
-        shown = place[i] < place[j] if i in place and j in place else None
-        yield Pair(
-            judgment.prompt_id, said.response_ids[i], said.response_ids[j], outcome, judgment.labeler_id, judgment.id,
-            judgment.item_id, shown, judgment.tags,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,30 +66,36 @@ class Book:
         item = self.items.get(judgment.item_id or "")
         return item is not None and (item.is_gold or item.repeat_of is not None)
 
-    def is_uniform(self, item_id: str | None) -> bool:
-        """Whether the item was chosen uniformly at random (or there is none: judgments from files)."""
-        item = self.items.get(item_id or "")
-        return item is None or item.selection == "uniform"
-
     @cached_property
     def work(self) -> tuple[Judgment, ...]:
         """Judgments that are data: no checks, no skips or flags."""
         return tuple(j for j in self.judgments if j.kind not in FILLS_NO_SLOT and not self.is_check(j))
 
-    @cached_property
-    def pairs(self) -> tuple[Pair, ...]:
-        """Compared pairs of all judgments that are data."""
-        return tuple(pair for judgment in self.work for pair in pairs_of(judgment))
+    def drawn(self, pair: Pair) -> str:
+        """How the item was chosen: "uniform" where there is none, as for judgments from files."""
+        item = self.items.get(self.judgment[pair.judgment].item_id or "")
+        return item.selection if item else "uniform"
 
     @cached_property
-    def fair_pairs(self) -> tuple[Pair, ...]:
-        """Those of items that were chosen uniformly at random."""
-        return tuple(pair for pair in self.pairs if self.is_uniform(pair.item_id))
+    def judgment(self) -> dict[Any, Judgment]:
+        """By id."""
+        return {judgment.id: judgment for judgment in self.judgments}
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Compared pairs of all judgments that are data."""
+        return latest(pair for judgment in self.work for pair in judgment_pairs(judgment))
+
+    @cached_property
+    def opinions(self) -> list[Pair]:
+        """Those of labelers."""
+        said = (judgment for judgment in self.work if ADJUDICATION not in judgment.tags)
+        return latest(pair for judgment in said for pair in judgment_pairs(judgment))
 
     @cached_property
     def words(self) -> dict[str, int]:
         """Length of each response in words."""
-        return {response.id: len(response.text.split()) for response in self.responses.values()}
+        return {response.id: words(response.text) for response in self.responses.values()}
 
     def labeler_name(self, labeler_id: str) -> str:
         """A labeler's name; "erased" where there is none any more."""
@@ -163,21 +116,23 @@ def agreement_page(book: Book, limit: int = 50) -> AgreementPage:
         book: the judgments.
         limit: how many disputed items at most, the most disputed first.
     """
-    pairs = [pair for pair in book.fair_pairs if ADJUDICATION not in pair.tags]
+    pairs = [pair for pair in book.opinions if book.drawn(pair) in ("uniform", "evaluation")]
     kinds = [_pair_agreement("comparisons", pairs)] if pairs else []
     kinds += _other_agreement(book)
     tags: dict[str, list[Pair]] = defaultdict(list)
     marked: dict[tuple[str, str], set[str]] = defaultdict(set)
     for pair in pairs:
-        marked[pair.unit] |= set(pair.tags) | set(_prompt_tags(book.prompts.get(pair.prompt_id)))
+        marked[pair.a, pair.b] |= set(book.judgment[pair.judgment].tags) | set(
+            _prompt_tags(book.prompts.get(pair.prompt))
+        )
     for pair in pairs:
-        for tag in marked[pair.unit]:
+        for tag in marked[pair.a, pair.b]:
             tags[tag].append(pair)
     gaps: dict[str, list[Pair]] = {name: [] for name, _ in LENGTH_GAPS}
     for pair in pairs:
         gaps[book.length_gap(pair)].append(pair)
     by_tag = [_pair_agreement(tag, found) for tag, found in tags.items()]
-    units = Counter(pair.unit for pair in pairs)
+    units = Counter((pair.a, pair.b) for pair in pairs)
     return AgreementPage(
         kinds=kinds,
         by_tag=sorted((one for one in by_tag if one.units), key=lambda one: -one.units)[:12],
@@ -201,11 +156,11 @@ def _pair_agreement(name: str, pairs: Sequence[Pair]) -> Agreement:
     index: dict[tuple[str, str], int] = {}
     prompts: list[str] = []
     for pair in pairs:
-        if pair.unit not in index:
-            index[pair.unit] = len(index)
-            prompts.append(pair.prompt_id)
-    value = np.array([0 if p.outcome < 0.5 else 1 if p.outcome == 0.5 else 2 for p in pairs], dtype=np.int64)
-    counts = value_counts([index[pair.unit] for pair in pairs], value, 3)
+        if (pair.a, pair.b) not in index:
+            index[(pair.a, pair.b)] = len(index)
+            prompts.append(pair.prompt)
+    value = np.array([p.verdict + 1 for p in pairs], dtype=np.int64)
+    counts = value_counts([index[(pair.a, pair.b)] for pair in pairs], value, 3)
     judged = counts.sum(1)
     both = np.concatenate([counts, counts[:, ::-1]])
     return Agreement(
@@ -247,9 +202,9 @@ def _other_agreement(book: Book) -> list[Agreement]:
 
 
 def _kappas(book: Book, pairs: Sequence[Pair], least: int = 5) -> list[Kappa]:
-    said: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    said: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
     for pair in pairs:
-        said[pair.labeler_id][pair.unit] = pair.outcome
+        said[pair.labeler or ""][pair.a, pair.b] = pair.verdict
     found = []
     for one, other in itertools.combinations(sorted(said, key=book.labeler_name), 2):
         shared = sorted(said[one].keys() & said[other].keys())
@@ -257,7 +212,7 @@ def _kappas(book: Book, pairs: Sequence[Pair], least: int = 5) -> list[Kappa]:
             continue
         a, b = ([said[who][unit] for unit in shared] for who in (one, other))
         # Both ways round, as for α.
-        kappa = cohen_kappa([*a, *(1 - v for v in a)], [*b, *(1 - v for v in b)])
+        kappa = cohen_kappa([*a, *(-v for v in a)], [*b, *(-v for v in b)])
         raw = fmean(x == y for x, y in zip(a, b, strict=True))
         found.append(Kappa(book.labeler_name(one), book.labeler_name(other), len(shared), kappa, raw))
     return sorted(found, key=lambda one: -one.units)
@@ -266,7 +221,7 @@ def _kappas(book: Book, pairs: Sequence[Pair], least: int = 5) -> list[Kappa]:
 def _disagreements(book: Book, limit: int) -> list[Disagreement]:
     by_item: dict[str, list[Judgment]] = defaultdict(list)
     for judgment in book.work:
-        if judgment.item_id and isinstance(judgment.payload, ComparisonPayload):
+        if judgment.item_id and judgment.kind == "comparison":
             by_item[judgment.item_id].append(judgment)
     found = []
     for item_id, judgments in by_item.items():
@@ -274,11 +229,11 @@ def _disagreements(book: Book, limit: int) -> list[Disagreement]:
         item = book.items.get(item_id)
         if item is None or len(opinions) < 2 or item.prompt_id not in book.prompts:
             continue
-        outcomes: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for pair in (pair for judgment in opinions for pair in pairs_of(judgment)):
-            outcomes[pair.unit].append(pair.outcome)
+        outcomes: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for pair in (pair for judgment in opinions for pair in judgment_pairs(judgment)):
+            outcomes[pair.a, pair.b].append(pair.verdict)
         differ = [a != b for said in outcomes.values() for a, b in itertools.combinations(said, 2)]
-        contradict = any(max(said) > 0.5 > min(said) for said in outcomes.values())
+        contradict = any(max(said) > 0 > min(said) for said in outcomes.values())
         if not contradict or any(response not in book.responses for response in item.response_ids):
             continue
         found.append(
@@ -297,118 +252,66 @@ def _disagreements(book: Book, limit: int) -> list[Disagreement]:
     return sorted(found, key=lambda one: (one.adjudicated, -one.split))[:limit]
 
 
-def labelers_page(book: Book) -> LabelersPage:
-    """Reliability, biases, ties and self-consistency of each labeler who compared anything."""
-    pairs = [pair for pair in book.pairs if ADJUDICATION not in pair.tags]
+def diagnostics(book: Book) -> dict[str, LabelerDiagnostics]:
+    """Biases and ties by labeler."""
     by_labeler: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        by_labeler[pair.labeler_id].append(pair)
-    everyone = _diagnose(book, pairs)
-    reliable, chance, overlap = _dawid_skene(pairs)
-    skill = _crowd_bt(pairs)
-    counts = {labeler_id: len(found) for labeler_id, found in by_labeler.items()}
-    weights = training_weights({who: share.estimate for who, share in reliable.items()}, counts, chance)
-    judged = Counter(judgment.labeler_id for judgment in book.work)
-    same, gold = _consistency(book), _gold(book)
-    rows = []
-    for labeler_id in {**by_labeler, **gold, **same}:
-        labeler = book.labelers.get(labeler_id)
-        found = _diagnose(book, by_labeler.get(labeler_id, []))
-        row = LabelerRow(
-            labeler_id=labeler_id,
-            name=book.labeler_name(labeler_id),
-            kind=labeler.kind if labeler else "erased",
-            status=labeler.status if labeler else "erased",
-            judgments=judged[labeler_id],
-            reliability=reliable.get(labeler_id, UNKNOWN),
-            crowd_bt=skill.get(labeler_id),
-            diagnostics=found,
-            consistency=same.get(labeler_id, UNKNOWN),
-            gold=gold.get(labeler_id, UNKNOWN),
-            weight=weights.get(labeler_id, 1.0),
-            warnings=(),
-        )
-        rows.append(_warned(row, everyone))
-    return LabelersPage(sorted(rows, key=lambda row: -row.judgments), everyone, overlap)
+    for pair in book.opinions:
+        by_labeler[pair.labeler or ""].append(pair)
+    return {labeler: diagnose_pairs(book, pairs) for labeler, pairs in by_labeler.items()}
 
 
-def _warned(row: LabelerRow, everyone: LabelerDiagnostics) -> LabelerRow:
-    """The row with what stands out, in words."""
-
-    side, longer = row.diagnostics.first_side, row.diagnostics.longer
-    found = []
-    if side.low > 0.5:
-        found.append("prefers what is shown first")
-    if side.high < 0.5:
-        found.append("prefers what is shown last")
-    if longer.low > everyone.longer.high:
-        found.append("prefers longer responses more than the others do")
-    if longer.high < everyone.longer.low:
-        found.append("prefers shorter responses more than the others do")
-    if row.diagnostics.tie.low > everyone.tie.high:
-        found.append("ties more often than the others")
-    if row.reliability.high < 0.5:
-        found.append("mostly contradicts the others")
-    if row.gold.high < 0.8:
-        found.append("misses gold items")
-    if row.consistency.high < 0.7:
-        found.append("often answers differently when asked again")
-    return replace(row, warnings=tuple(found))
-
-
-def _diagnose(book: Book, pairs: Sequence[Pair]) -> LabelerDiagnostics:
-    shown = [(p if p.a_first else _turned(p)) for p in pairs if p.a_first is not None and p.outcome in (0.0, 0.5, 1.0)]
+def diagnose_pairs(book: Book, pairs: Sequence[Pair]) -> LabelerDiagnostics:
+    """Biases and ties of some pairs."""
     return diagnose(
-        [pair.outcome for pair in shown],
-        [book.words.get(pair.a, 0) for pair in shown],
-        [book.words.get(pair.b, 0) for pair in shown],
-        [pair.judgment_id for pair in shown],
+        [pair.outcome for pair in pairs],
+        [book.words.get(pair.a, 0) for pair in pairs],
+        [book.words.get(pair.b, 0) for pair in pairs],
+        [pair.prompt for pair in pairs],
+        shown_first=[-1 if pair.shown_first is None else pair.shown_first for pair in pairs],
+        tied=[pair.verdict == 0 for pair in pairs],
     )
 
 
-def _turned(pair: Pair) -> Pair:
-
-    return replace(pair, a=pair.b, b=pair.a, outcome=1 - pair.outcome, a_first=pair.a_first is False)
-
-
-def _dawid_skene(pairs: Sequence[Pair]) -> tuple[dict[str, Interval], float, int]:
-    """Expected share of right verdicts by labeler, that of guessing, and the number of pairs both rest on."""
-    judged = Counter(pair.unit for pair in pairs)
-    shared = [pair for pair in pairs if judged[pair.unit] >= 2]
+def reliability(book: Book) -> tuple[dict[str, Interval], int]:
+    """Expected share of right verdicts by labeler, and the number of pairs that rests on: every pair both ways round,
+    as which response is named first means nothing.
+    """
+    judged = Counter((pair.a, pair.b) for pair in book.opinions)
+    shared = [pair for pair in book.opinions if judged[pair.a, pair.b] >= 2]
     if not shared:
-        return {}, 0.0, 0
-    units = {unit: i for i, unit in enumerate(dict.fromkeys(pair.unit for pair in shared))}
-    who = {labeler: i for i, labeler in enumerate(dict.fromkeys(pair.labeler_id for pair in shared))}
-    unit = np.array([units[pair.unit] for pair in shared])
-    said = np.array([0 if p.outcome < 0.5 else 1 if p.outcome == 0.5 else 2 for p in shared])
-    found = dawid_skene(unit, [who[pair.labeler_id] for pair in shared], said, 3, smoothing=1.0)
-    right = found.truth[unit, said]
+        return {}, 0
+    units = {unit: i for i, unit in enumerate(dict.fromkeys((pair.a, pair.b) for pair in shared))}
+    who = {labeler: i for i, labeler in enumerate(dict.fromkeys(pair.labeler for pair in shared))}
+    rows = [
+        (2 * units[p.a, p.b] + way, who[p.labeler], 1 + turn * p.verdict)
+        for way, turn in ((0, 1), (1, -1))
+        for p in shared
+    ]
+    unit, labeler, said = np.array(rows).T
+    right = dawid_skene(unit, labeler, said, 3, smoothing=2.0).truth[unit, said]
     mine: dict[str, list[int]] = defaultdict(list)
     for row, pair in enumerate(shared):
-        mine[pair.labeler_id].append(row)
-    share = {
-        labeler: clustered_wilson(right[rows], [shared[row].judgment_id for row in rows])
-        for labeler, rows in mine.items()
-    }
-    return share, float(found.prior @ found.prior), len(units)
+        mine[pair.labeler or ""].append(row)
+    found = {name: clustered_wilson(right[rows], [shared[row].prompt for row in rows]) for name, rows in mine.items()}
+    return found, len(units)
 
 
-def _crowd_bt(pairs: Sequence[Pair], least: int = 10) -> dict[str, float]:
+def skills(pairs: Sequence[Pair], least: int = 10) -> dict[str, float]:
     """Reliability by labeler; none where a response has fewer than ``least`` comparisons in the mean."""
-    responses = {response: i for i, response in enumerate(dict.fromkeys(r for p in pairs for r in p.unit))}
+    responses = {response: i for i, response in enumerate(dict.fromkeys(r for p in pairs for r in (p.a, p.b)))}
     if 2 * len(pairs) < least * len(responses) or not pairs:
         return {}
-    who = {labeler: i for i, labeler in enumerate(dict.fromkeys(pair.labeler_id for pair in pairs))}
+    who = {labeler: i for i, labeler in enumerate(dict.fromkeys(pair.labeler for pair in pairs))}
     found = crowd_bt(
         [responses[pair.a] for pair in pairs],
         [responses[pair.b] for pair in pairs],
-        [who[pair.labeler_id] for pair in pairs],
+        [who[pair.labeler] for pair in pairs],
         [pair.outcome for pair in pairs],
     )
     return {labeler: float(found.reliability[i]) for labeler, i in who.items()}
 
 
-def _consistency(book: Book) -> dict[str, Interval]:
+def same_again(book: Book) -> dict[str, Interval]:
     """By labeler: how often a repeated item got the same verdict, pair by pair."""
     first: dict[tuple[str, str], Judgment] = {(j.item_id, j.labeler_id): j for j in book.judgments if j.item_id}
     asked: dict[str, tuple[list[float], list[float], list[str]]] = defaultdict(lambda: ([], [], []))
@@ -417,17 +320,17 @@ def _consistency(book: Book) -> dict[str, Interval]:
         before = first.get((item.repeat_of, judgment.labeler_id)) if item and item.repeat_of else None
         if before is None:
             continue
-        then = {pair.unit: pair.outcome for pair in pairs_of(before)}
-        for pair in pairs_of(judgment):
-            if pair.unit in then:
+        then = {(pair.a, pair.b): pair.outcome for pair in judgment_pairs(before)}
+        for pair in judgment_pairs(judgment):
+            if (pair.a, pair.b) in then:
                 rows = asked[judgment.labeler_id]
-                rows[0].append(then[pair.unit])
+                rows[0].append(then[pair.a, pair.b])
                 rows[1].append(pair.outcome)
                 rows[2].append(judgment.id)
     return {labeler: consistency(*rows) for labeler, rows in asked.items()}
 
 
-def _gold(book: Book) -> dict[str, Interval]:
+def gold_shares(book: Book) -> dict[str, Interval]:
     """By labeler: share of gold items answered as expected."""
     hits: dict[str, list[float]] = defaultdict(list)
     for judgment in book.judgments:
@@ -440,136 +343,34 @@ def _gold(book: Book) -> dict[str, Interval]:
     return {labeler: clustered_wilson(found) for labeler, found in hits.items()}
 
 
-def leaderboard_page(
-    book: Book, baseline: str | None = None, weights: Mapping[str, float] | None = None, resamples: int = 1000
-) -> LeaderboardPage | None:
-    """Policies by the comparisons between them, or None where no two were ever compared.
-
-    Args:
-        book: the judgments.
-        baseline: the policy that win rates are against; by default the one with responses first.
-        weights: of each labeler's judgments, e.g. those of `coverage_page`.
-        resamples: of the bootstrap over prompts.
-    """
+def boards(
+    book: Book, weights: Mapping[str, float] | None = None, resamples: int = 1000
+) -> tuple[Leaderboard, Leaderboard | None, int, int] | None:
+    """Policies by the comparisons between them, plainly and at equal length; and of how many pairs and prompts."""
     policy = {response.id: response.policy for response in book.responses.values()}
-    games = []
-    for pair in book.fair_pairs:
-        a, b = policy.get(pair.a), policy.get(pair.b)
-        if a is not None and b is not None and a != b:
-            games.append((a, b, pair))
+    games = [
+        (a, b, pair)
+        for pair in book.pairs
+        if (a := policy.get(pair.a)) and (b := policy.get(pair.b)) and a != b and book.drawn(pair) == "uniform"
+    ]
     if not games:
         return None
-    first, second = [a for a, _, _ in games], [b for _, b, _ in games]
-    outcomes = [pair.outcome for _, _, pair in games]
-    prompts = [pair.prompt_id for _, _, pair in games]
-    lead = length_lead([book.words[p.a] for _, _, p in games], [book.words[p.b] for _, _, p in games])
-    weight = [(weights or {}).get(pair.labeler_id, 1.0) for _, _, pair in games]
-    board = leaderboard(first, second, outcomes, prompts, weights=weight, n=resamples)
-    fair = (
-        leaderboard(first, second, outcomes, prompts, covariate=lead, weights=weight, n=resamples)
-        if any(lead)
-        else None
+    first, second, pairs = zip(*games, strict=True)
+    lead = length_lead([book.words[p.a] for p in pairs], [book.words[p.b] for p in pairs])
+    prompts, worth = [p.prompt for p in pairs], [(weights or {}).get(p.labeler or "", 1.0) for p in pairs]
+    plain, level = (
+        leaderboard(first, second, [p.outcome for p in pairs], prompts, covariate=covariate, weights=worth, n=resamples)
+        for covariate in (None, lead)
     )
-    seen = [name for name in dict.fromkeys(policy.values()) if name in board.names]
-    base = baseline if baseline in board.names else seen[0]
-    assert base is not None
-    ratings, history = _elo(games)
-    of_policy: dict[str, list[int]] = defaultdict(list)
-    for response in book.responses.values():
-        if response.policy is not None:
-            of_policy[response.policy].append(book.words[response.id])
-    fair_strength = {s.name: s.strength for s in fair.standings} if fair else {}
-    rows = [
-        PolicyRow(
-            name=standing.name,
-            place=standing.place,
-            strength=standing.strength,
-            win_rate=board.chance(standing.name, base) if standing.name != base else None,
-            fair_strength=fair_strength.get(standing.name),
-            fair_win_rate=fair.chance(standing.name, base) if fair and standing.name != base else None,
-            elo=ratings[standing.name],
-            elo_history=tuple(history[standing.name]),
-            wins=standing.wins,
-            ties=standing.ties,
-            losses=standing.losses,
-            level_with=standing.level_with,
-            mean_words=fmean(of_policy[standing.name]),
-        )
-        for standing in board.standings
-    ]
-    return LeaderboardPage(
-        rows, base, len(games), len(set(prompts)), fair.covariate if fair else None, _in_words(board, fair)
-    )
+    return plain, level if any(lead) else None, len(games), len(set(prompts))
 
 
-def _elo(games: Sequence[tuple[str, str, Pair]]) -> tuple[dict[str, float], dict[str, list[float]]]:
-    ratings: dict[str, float] = {}
-    history: dict[str, list[float]] = defaultdict(list)
-    every = max(1, len(games) // 60)
-    for number, (a, b, pair) in enumerate(games, 1):
-        ratings[a], ratings[b] = elo_update(ratings.get(a, START), ratings.get(b, START), pair.outcome)
-        if number % every == 0 or number == len(games):
-            for name, rating in ratings.items():
-                history[name].append(rating)
-    return ratings, history
-
-
-def _in_words(board: Leaderboard, fair: Leaderboard | None) -> list[str]:
-    """The order that the data support, said plainly."""
-    standings = board.standings
-    found = []
-    best = standings[0]
-    if not best.level_with:
-        found.append(f"{best.name} is ahead of all others.")
-    if len(standings) > 2 and not standings[-1].level_with:
-        found.append(f"{standings[-1].name} is behind all others.")
-    for one, other in itertools.pairwise(standings):
-        if other.name in one.level_with:
-            found.append(f"{one.name} and {other.name} are not yet distinguishable.")
-    if fair is not None:
-        for one, other in itertools.combinations(standings, 2):
-            if other.name not in one.level_with and not fair.difference(one.name, other.name).low > 0:
-                found.append(f"{one.name} is ahead of {other.name} by its length: at equal length it is not.")
-    return found
-
-
-def progress_page(store: FeedbackStore, book: Book, hourly_cost: float | None = None) -> ProgressPage:
-    """How far the labelling has come, who does it, and when it will be finished.
-
-    Args:
-        store: for what changes without a judgment: open slots and leases.
-        book: the judgments.
-        hourly_cost: what an hour of judging costs, in the owner's currency.
-    """
-    state = store.progress()
-    said = [j for j in book.judgments if j.kind not in FILLS_NO_SLOT]
-    people = {labeler.id for labeler in book.labelers.values() if labeler.kind != "import"}
-    timed = [min(j.seconds, BREAK_SECONDS) for j in said if j.seconds is not None]
-    hours = Counter(j.created.replace(minute=0, second=0, microsecond=0) for j in said if j.labeler_id in people)
-    by_labeler: dict[str, list[Judgment]] = defaultdict(list)
+def loads(book: Book) -> list[Load]:
+    """What each labeler has done."""
+    by_labeler: dict[str, list[Judgment]] = {judgment.labeler_id: [] for judgment in book.judgments}
     for judgment in book.judgments:
         by_labeler[judgment.labeler_id].append(judgment)
-    load = [_load(book, labeler_id, by_labeler[labeler_id]) for labeler_id in by_labeler]
-    load += [_load(book, labeler.id, []) for labeler in book.labelers.values() if labeler.id not in by_labeler]
-    asked = (item for item in book.items.values() if not (item.is_gold or item.repeat_of))
-    open_slots = sum(item.slots - item.filled for item in asked if not item.done)
-    day = book.now - timedelta(hours=24)
-    return ProgressPage(
-        items=state.items,
-        items_done=state.items_done,
-        slots=state.slots,
-        slots_filled=state.slots_filled,
-        leased=state.leased,
-        judgments=state.judgments,
-        median_seconds=median(timed) if timed else None,
-        skips=state.judgments.get("skip", 0),
-        flags=state.judgments.get("flag", 0),
-        hourly=_hourly(hours, book.now),
-        today=sum(j.created >= day for j in said if j.labeler_id in people),
-        load=sorted(load, key=lambda one: -one.judgments),
-        forecast=_forecast(open_slots, timed, [j.created for j in said if j.labeler_id in people], hourly_cost),
-        spent_hours=sum(timed) / 3600,
-    )
+    return [_load(book, who, by_labeler.get(who, [])) for who in by_labeler | book.labelers]
 
 
 def _load(book: Book, labeler_id: str, judgments: Sequence[Judgment]) -> Load:
@@ -590,49 +391,34 @@ def _load(book: Book, labeler_id: str, judgments: Sequence[Judgment]) -> Load:
     )
 
 
-def _hourly(hours: Counter[datetime], now: datetime) -> list[tuple[datetime, int]]:
+def by_hour(book: Book) -> list[tuple[datetime, int]]:
+    """Judgments of people by hour."""
+    people = {labeler.id for labeler in book.labelers.values() if labeler.kind != "import"}
+    said = [j for j in book.judgments if j.kind not in FILLS_NO_SLOT and j.labeler_id in people]
+    hours = Counter(j.created.replace(minute=0, second=0, microsecond=0) for j in said)
     if not hours:
         return []
-    last = now.replace(minute=0, second=0, microsecond=0)
+    last = book.now.replace(minute=0, second=0, microsecond=0)
     first = max(min(hours), last - timedelta(hours=167))
     count = int((last - first) / timedelta(hours=1)) + 1
     return [(hour, hours[hour]) for hour in (first + timedelta(hours=i) for i in range(max(count, 1)))]
-
-
-def _forecast(open_slots: int, timed: Sequence[float], times: list[datetime], hourly_cost: float | None) -> Forecast:
-    work = open_slots * fmean(timed) / 3600 if timed else None
-    cost = work * hourly_cost if work is not None and hourly_cost is not None else None
-    recent = sorted(times)[-200:]
-    # Hours in which somebody judged: pauses longer than an hour are nobody's pace.
-    steps = [min((b - a).total_seconds(), 3600.0) for a, b in itertools.pairwise(recent)]
-    active = sum(steps) / 3600
-    if len(recent) < 5 or active <= 0:
-        return Forecast(open_slots, work, None, None, cost)
-    from scipy.stats import gamma
-
-    events = len(steps)
-    pace = events / active
-    slow, fast = gamma.ppf([0.025, 0.975], events) / active
-    return Forecast(
-        open_slots, work, pace, Interval(open_slots / pace, float(open_slots / fast), float(open_slots / slow)), cost
-    )
 
 
 def response_rows(book: Book, policy: str | None = None) -> list[ResponseRow]:
     """Judged responses, best score first. Scores compare responses to the same prompt, not across prompts."""
     by_prompt: dict[str, list[Pair]] = defaultdict(list)
     for pair in book.pairs:
-        by_prompt[pair.prompt_id].append(pair)
+        by_prompt[pair.prompt].append(pair)
     scores: dict[str, float] = {}
     tally: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for pairs in by_prompt.values():
-        index = {response: i for i, response in enumerate(dict.fromkeys(r for p in pairs for r in p.unit))}
+        index = {response: i for i, response in enumerate(dict.fromkeys(r for p in pairs for r in (p.a, p.b)))}
         x = np.zeros((len(pairs), len(index)))
         for row, pair in enumerate(pairs):
             x[row, index[pair.a]], x[row, index[pair.b]] = 1, -1
-            place = 1 if pair.outcome == 0.5 else 0 if pair.outcome > 0.5 else 2
-            tally[pair.a][place] += 1
-            tally[pair.b][2 - place] += 1
+            tied, won = float(pair.outcome == 0.5), pair.outcome * (pair.outcome != 0.5)
+            for response, shares in ((pair.a, (won, tied, 1 - won - tied)), (pair.b, (1 - won - tied, tied, won))):
+                tally[response] = [known + share for known, share in zip(tally[response], shares, strict=True)]
         beta = fit_davidson(x, [pair.outcome for pair in pairs], ridge=1.0)[0]
         scores |= {response: float(beta[i]) for response, i in index.items()}
     ratings: dict[str, list[float]] = defaultdict(list)

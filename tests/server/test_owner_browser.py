@@ -10,8 +10,8 @@ from owner_world import fill
 from people_world import Running, running
 
 from hearken.feedback.access import Account
+from hearken.feedback.analysis import ADJUDICATION
 from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data import ADJUDICATION
 
 pytestmark = pytest.mark.slow
 

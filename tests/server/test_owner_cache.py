@@ -10,10 +10,11 @@ import pytest
 from owner_world import fill
 
 from hearken.errors import UserError
+from hearken.feedback.analysis import Book
 from hearken.feedback.records import Judgment as Said
 from hearken.feedback.records import Labeler, Prompt, Response, ThumbPayload
 from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data import Book, Pages
+from hearken.server.owner_cache import Pages
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_what_takes_long_is_shown_as_it_was(store: FeedbackStore) -> None:
 
 
 def test_what_takes_long_is_not_made_all_the_time(store: FeedbackStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hearken.server.owner_data.cache.REST", 1e9)
+    monkeypatch.setattr("hearken.server.owner_cache.REST", 1e9)
     pages, made = Pages(store, patience=60), []
 
     def count(book: Book) -> int:
@@ -84,7 +85,7 @@ def test_what_takes_long_is_not_made_all_the_time(store: FeedbackStore, monkeypa
 
 
 def test_after_an_erasure_nothing_older_is_shown(store: FeedbackStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hearken.server.owner_data.cache.REST", 1e9)
+    monkeypatch.setattr("hearken.server.owner_cache.REST", 1e9)
     pages = Pages(store, patience=60)
     counted = pages.wait("n", lambda book: int(book.work.sum()))
     store.erase("judgment", next(store.judgments(checks=False)).id, "asked for")

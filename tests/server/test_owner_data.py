@@ -13,14 +13,11 @@ from owner_world import LABELERS, NOW, fill
 from postgres import empty_database
 
 from hearken.errors import UserError
-from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
-from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data import (
+from hearken.feedback.analysis import (
     ADJUDICATION,
     Book,
     agreement_page,
-    compared,
-    contest,
+    compare_policies,
     coverage_page,
     judgment_weights,
     labelers_page,
@@ -29,6 +26,8 @@ from hearken.server.owner_data import (
     response_scores,
     verdict,
 )
+from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
+from hearken.feedback.store import FeedbackStore
 from hearken.statistics.weighting import training_weights
 
 
@@ -45,13 +44,6 @@ def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def book(full: FeedbackStore) -> Book:
     return Book.load(full, now=NOW)
-
-
-def test_pairs_are_the_same_for_every_labeler() -> None:
-    assert list(compared(("x", "y"), (0, 1), None, (1, 0))) == [("x", "y", 1.0, 0)]
-    assert list(compared(("y", "x"), (1, 0), None, (0, 1))) == [("x", "y", 1.0, 0)]
-    assert list(compared(("x", "y", "z"), (0, None, 0), None, (2, 1, 0))) == [("x", "z", 0.5, 0)]
-    assert list(compared(("y", "x"), (0, 1), 0.75, None)) == [("x", "y", 0.25, -1)]
 
 
 def test_progress_counts_and_forecasts(full: FeedbackStore, book: Book) -> None:
@@ -139,7 +131,7 @@ def test_coverage_against_a_target(book: Book) -> None:
 
 
 def test_leaderboard_says_what_it_cannot_tell(book: Book) -> None:
-    found = contest(book, resamples=300)
+    found = compare_policies(book, resamples=300)
     assert found is not None
     page = found.page()
     assert page.baseline == "sft" and found.page("ppo").baseline == "ppo"
@@ -168,7 +160,7 @@ def test_only_uniformly_chosen_items_count_for_quality(tmp_path: Path) -> None:
             ranks = (1, 0) if n < 3 else (0, 1)
             payload = ComparisonPayload(response_ids=ids, ranks=ranks)
             store.submit(Judgment(prompt_id=prompt.id, labeler_id="ana", item_id=item.id, payload=payload))
-        found = contest(Book.load(store), resamples=20)
+        found = compare_policies(Book.load(store), resamples=20)
         assert found is not None and found.pairs == 3 and found.page().rows[0].name == "new"
 
 
@@ -190,7 +182,7 @@ def test_an_empty_store_has_pages_too(tmp_path: Path) -> None:
         assert progress.share == 0 and progress.forecast.hours is None and progress.hourly == []
         page = agreement_page(book, store)
         assert page.kinds == [] and page.disagreements == [] and labelers_page(book).rows == []
-        assert contest(book) is None and len(response_scores(book).seq) == 0
+        assert compare_policies(book) is None and len(response_scores(book).seq) == 0
         assert coverage_page(book, {"age": {"old": 1}}).weights == {}
 
 

@@ -12,12 +12,23 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import owner_oracle as oracle
 import pytest
 from owner_world import NOW
 from postgres import empty_database
 
 from hearken.errors import UserError
+from hearken.feedback.analysis import (
+    ADJUDICATION,
+    Book,
+    agreement_page,
+    compare_policies,
+    coverage_page,
+    labelers_page,
+    progress_page,
+    response_scores,
+)
 from hearken.feedback.records import (
     ComparisonPayload,
     DemonstrationPayload,
@@ -33,16 +44,7 @@ from hearken.feedback.records import (
     ThumbPayload,
 )
 from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data import (
-    ADJUDICATION,
-    Book,
-    agreement_page,
-    contest,
-    coverage_page,
-    labelers_page,
-    progress_page,
-    response_scores,
-)
+from hearken.statistics.diagnostics import UNKNOWN
 
 
 class Life:
@@ -80,7 +82,7 @@ class Life:
         self.answers[prompt.id] = shown
         for k in range(draw.randint(1, 3)):
             ids = tuple(one.id for one in draw.sample(shown, draw.randint(2, len(shown))))
-            choice: dict[str, Any] = {"selection": draw.choice(["uniform", "uniform", "disagreement"])}
+            choice: dict[str, Any] = {"selection": draw.choice(["uniform", "uniform", "disagreement", "evaluation"])}
             if draw.random() < 0.3:
                 ranks = [draw.randint(0, 1) for _ in ids]
                 choice = {
@@ -193,6 +195,8 @@ def same(found: Any, wanted: Any, where: str = "page") -> None:
         assert found.keys() == wanted.keys(), where
         for key in wanted:
             same(found[key], wanted[key], f"{where}[{key}]")
+    elif isinstance(wanted, np.ndarray):
+        assert np.allclose(found, wanted, rtol=1e-7, atol=1e-7, equal_nan=True), where
     elif isinstance(wanted, list | tuple):
         assert len(found) == len(wanted), (where, found, wanted)
         for number, (one, other) in enumerate(zip(found, wanted, strict=True)):
@@ -202,37 +206,45 @@ def same(found: Any, wanted: Any, where: str = "page") -> None:
 
 
 def check(book: Book, store: FeedbackStore) -> None:
-    """All pages of the book are those of the oracle."""
+    """All figures of the book are those of the oracle."""
     true = oracle.Book.load(store, now=NOW)
-    name = lambda row: (row.name, row.labeler_id)  # noqa: E731
-    for found, wanted in (
-        (progress_page(store, book, 20.0), oracle.progress_page(store, true, 20.0)),
-        (agreement_page(book, store), oracle.agreement_page(true)),
-        (labelers_page(book), oracle.labelers_page(true)),
-    ):
-        for page in (found, wanted):
-            if hasattr(page, "load"):  # the order of equally busy labelers is free
-                page.load.sort(key=name)
-            if hasattr(page, "by_tag"):
-                page.by_tag.sort(key=lambda one: one.name)
-        same(found, wanted)
-    judged = Counter(judgment.labeler_id for judgment in true.work if judgment.labeler_id in true.labelers)
+    progress, state = progress_page(store, book, 20.0), store.progress()
+    by_id = lambda load: load.labeler_id  # noqa: E731  # the order of equally busy labelers is free
+    same(sorted(progress.load, key=by_id), sorted(oracle.loads(true), key=by_id))
+    same(progress.hourly, oracle.by_hour(true))
+    assert (progress.judgments, progress.slots_filled) == (state.judgments, state.slots_filled)
+    found, wanted = agreement_page(book, store), oracle.agreement_page(true)
+    for page in (found, wanted):
+        page.by_tag.sort(key=lambda one: one.name)
+    same(found, wanted)
+    labelers = labelers_page(book)
+    same(labelers.everyone, oracle.diagnose_pairs(true, true.opinions))
+    rows = {row.labeler_id: row for row in labelers.rows}
+    biases, (reliable, overlap) = oracle.diagnostics(true), oracle.reliability(true)
+    skill, again, gold = oracle.skills(true.opinions), oracle.same_again(true), oracle.gold_shares(true)
+    assert rows.keys() == {*biases, *again, *gold} and labelers.overlap == overlap
+    judged = Counter(judgment.labeler_id for judgment in true.work)
+    for who, row in rows.items():
+        same(row.diagnostics, biases.get(who, oracle.diagnose_pairs(true, [])))
+        given = [reliable.get(who, UNKNOWN), skill.get(who), again.get(who, UNKNOWN), gold.get(who, UNKNOWN)]
+        same([row.reliability, row.crowd_bt, row.consistency, row.gold], given, who)
+        assert row.judgments == judged[who] and row.name == true.labeler_name(who)
+    judged = Counter({who: count for who, count in judged.items() if who in true.labelers})
     coverage = coverage_page(book, {"age": {"under 40": 0.5, "40 or over": 0.5}})
     ages = {who: str(true.labelers[who].attributes.get("age", "")) for who in judged}
     for cell in coverage.attributes["age"]:
         assert cell.judgments == sum(count for who, count in judged.items() if ages[who] == cell.value)
     assert coverage.judgments == judged.total()
-    weights = {"ana": 0.5, "bo": 2.0}
-    for baseline, worth in ((None, None), ("ppo", None), ("nobody", weights)):
-        found, wanted = contest(book, worth, 200), oracle.leaderboard_page(true, baseline, worth, 200)
-        same(None if found is None else found.page(baseline), wanted)
+    for worth in (None, {"ana": 0.5, "bo": 2.0}):
+        games = compare_policies(book, worth, 200)
+        same(games and (games.board, games.fair, games.pairs, games.prompts), oracle.boards(true, worth, 200))
     scores = response_scores(book)
     for policy in (None, "ppo", "nobody"):
-        rows = scores.rows(store, scores.chosen(policy).tolist())
+        shown = scores.rows(store, scores.chosen(policy).tolist())
         wanted_rows = oracle.response_rows(true, policy)
         key = lambda row: row.response.id  # noqa: E731
-        same(sorted(rows, key=key), sorted(wanted_rows, key=key))
-        values = [[row.score if row.score is not None else -math.inf for row in some] for some in (rows, wanted_rows)]
+        same(sorted(shown, key=key), sorted(wanted_rows, key=key))
+        values = [[row.score if row.score is not None else -math.inf for row in some] for some in (shown, wanted_rows)]
         assert values[0] == pytest.approx(values[1], abs=1e-7)
     assert len(scores.seq) == len(oracle.response_rows(true))
 

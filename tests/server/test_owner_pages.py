@@ -14,13 +14,14 @@ import pytest
 from fastapi.testclient import TestClient
 from owner_world import fill
 
+from hearken.feedback import analysis as data
 from hearken.feedback.access import Account
+from hearken.feedback.analysis import ADJUDICATION
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response, ThumbPayload
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.project import Project, ProjectConfig
-from hearken.server import owner_data as data
 from hearken.server.app import create_app
-from hearken.server.owner_data import ADJUDICATION, Pages
+from hearken.server.owner_cache import Pages
 from hearken.server.security import Door
 from hearken.server.settings import LabelSettings
 
@@ -234,7 +235,7 @@ def test_rankings_are_decided_place_by_place(tmp_path: Path) -> None:
 def test_a_decision_is_seen_at_once_on_a_page_that_is_not_computed_again_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hearken.server.owner_data.cache.REST", 1e9)
+    monkeypatch.setattr("hearken.server.owner_cache.REST", 1e9)
     with FeedbackStore(tmp_path / "feedback.db") as store:
         fill(store, prompts=40)
         owner = visits(store)("owner")

@@ -12,11 +12,13 @@ from sklearn.metrics import cohen_kappa_score
 from hearken.statistics.agreement import (
     Level,
     cohen_kappa,
+    cohen_kappa_interval,
     fleiss_kappa,
     krippendorff_alpha,
     raw_agreement,
     value_counts,
 )
+from hearken.statistics.intervals import cluster_bootstrap
 
 tables = st.lists(st.lists(st.integers(0, 4), min_size=4, max_size=4), min_size=2, max_size=12)
 
@@ -34,6 +36,21 @@ def test_cohen_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
         assert math.isnan(ours)
     else:
         assert ours == pytest.approx(cohen_kappa_score(a, b))
+
+
+def test_cohens_interval_is_the_bootstrap_of_clusters() -> None:
+    random = np.random.default_rng(0)
+    a = random.integers(0, 3, size=240)
+    b = np.where(random.random(240) < 0.6, a, random.integers(0, 3, size=240))
+    clusters = np.repeat(np.arange(80), 3)
+    rows = np.stack([a, b], 1)
+    wanted = cluster_bootstrap(rows, clusters, lambda some: cohen_kappa_score(*some.T), n=1000)
+    found = cohen_kappa_interval(a.tolist(), b.tolist(), clusters)
+    assert found.estimate == pytest.approx(wanted.estimate)
+    assert found == pytest.approx(wanted, abs=0.02)  # the resamples are others
+    alone = cohen_kappa_interval([0, 1, 1], [0, 1, 0], ["p"] * 3)
+    assert alone.estimate == cohen_kappa([0, 1, 1], [0, 1, 0]) and math.isnan(alone.low)
+    assert math.isnan(cohen_kappa_interval([1, 1], [1, 1]).estimate)
 
 
 def test_fleiss_published_example() -> None:

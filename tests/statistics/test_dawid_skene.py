@@ -59,3 +59,14 @@ def test_wrong_input() -> None:
     for said in ([], [3], [-1]):
         with pytest.raises(ValueError, match=r"0\.\.2"):
             dawid_skene([0] * len(said), [0] * len(said), said, 3)
+
+
+def test_symmetric_is_every_judgment_both_ways_round() -> None:
+    unit, who, said, _, _ = crowd(5, units=60)
+    once = dawid_skene(unit, who, said, 3, smoothing=1.0, symmetric=True, steps=30, tolerance=0)
+    twice = dawid_skene(
+        np.concatenate([unit, unit + 60]), np.tile(who, 2), np.concatenate([said, 2 - said]), 3, smoothing=2.0,
+        steps=30, tolerance=0,
+    )  # fmt: skip
+    assert once.truth == pytest.approx(twice.truth[:60]) and once.confusion == pytest.approx(twice.confusion)
+    assert once.prior == pytest.approx(twice.prior) and once.prior[0] == pytest.approx(once.prior[2])

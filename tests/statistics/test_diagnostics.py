@@ -59,3 +59,12 @@ def test_first_side_covers() -> None:
         naive += rows.low <= true <= rows.high
     assert 0.92 <= covered / trials <= 0.97
     assert naive / trials < 0.92
+
+
+def test_unknown_order_says_nothing_of_sides_and_a_share_counts_what_it_is() -> None:
+    found = diagnose(
+        [1, 0.55, 0.2, 0.52], [10, 10, 10, 10], [20, 5, 10, 20], shown_first=[-1, 0, 1, 0], tied=[0, 0, 0, 1]
+    )
+    assert found.first_side.estimate == np.mean([1 - 0.55, 0.2])  # the fourth was tied
+    assert found.longer.estimate == np.mean([0, 0.55])  # the third is of equal length
+    assert found.tie == wilson(1, 4)

@@ -84,9 +84,10 @@ def export(
         with Project(project).store() as store:
             by_labeler = None
             if weights != "none":
-                from hearken.server.owner_data.weights import judgment_weights
+                from hearken.feedback.analysis.weights import judgment_weights
+                from hearken.server.settings import load
 
-                by_labeler = judgment_weights(store, weights)
+                by_labeler = judgment_weights(store, weights, load(store)[1].population)
             done = write(store, out, layout, split, as_of, overwrite=overwrite, weights=by_labeler)
     result = {"path": str(done.path), "layout": done.layout, "rows": done.rows, "left_out": dict(done.left_out)}
     emit(result, as_json, f"Exported {layout}")

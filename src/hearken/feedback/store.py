@@ -600,7 +600,7 @@ class FeedbackStore:
     ) -> Iterator[Sequence[Any]]:
         """Rows of a query of one's own in order of ``seq``, which is its first column, many at a time, none empty.
 
-        Each batch is a transaction of its own. For what is computed from very many rows; see `server.owner_data.book`.
+        Each batch is a transaction of its own. For what is computed from very many rows; see `analysis.book`.
 
         Args:
             query: what to read.

@@ -1,6 +1,6 @@
 """The owner's pages: how far, how good, by whom, for whom, and which policy is ahead. Viewers may look, owners change.
 
-Pages are made from `owner_data`; what changes something goes through the HTTP API, or through the few routes below.
+Figures are those of `feedback.analysis`; what changes something goes through the HTTP API, or the few routes below.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from starlette.responses import Response as HTTPResponse
 from hearken.evaluation import charts
 from hearken.evaluation.charts import Bar, Reference, Series
 from hearken.evaluation.numbers import MISSING, duration, fixed, number, percent, with_interval
+from hearken.feedback import analysis as data
+from hearken.feedback.analysis import ADJUDICATION, Agreement, Book, PolicyComparison
 from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import write_rows
 from hearken.feedback.records import ComparisonPayload, Judgment, utc_now
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export
 from hearken.loop import care
 from hearken.loop.project import CONFIG, Project
-from hearken.server import owner_data as data
-from hearken.server.owner_data import ADJUDICATION, Agreement, Book, Contest, Made, Pages
+from hearken.server.owner_cache import Made, Pages
 from hearken.server.pages import page, person
 from hearken.server.render import to_html
 from hearken.server.security import ApiError, Manager, Who, store_of
@@ -374,11 +375,11 @@ def leaderboard(
     """Which policy is ahead, and what cannot be told yet."""
     _, settings = load(store_of(request))
 
-    def make(book: Book) -> Contest | None:
+    def make(book: Book) -> PolicyComparison | None:
         if weighting == "reliability":
-            return data.contest(book, data.labelers_page(book).weights)
+            return data.compare_policies(book, data.labelers_page(book).weights)
         weights = data.coverage_page(book, settings.population).weights if weighting == "population" else None
-        return data.contest(book, weights)
+        return data.compare_policies(book, weights)
 
     target = repr(settings.population) if weighting == "population" else ""
     made = pages_of(request).get(("leaderboard", weighting, target), make)

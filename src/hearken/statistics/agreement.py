@@ -41,13 +41,46 @@ def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
     Raises:
         ValueError: no units, or different numbers of them.
     """
-    if len(a) != len(b) or not a:
+    if len(a) != len(b) or len(a) == 0:
         raise ValueError(f"Cohen's kappa of {len(a)} and {len(b)} judgments")
+    return float(_kappa(_crossed(a, b, np.zeros(len(a), dtype=np.int64)))[0])
+
+
+def cohen_kappa_interval(
+    a: Sequence[Hashable],
+    b: Sequence[Hashable],
+    clusters: Sequence[Hashable] | NDArray[np.generic] | None = None,
+    n: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """`cohen_kappa` with its interval by bootstrap over ``clusters``, e.g. the prompt of each unit."""
+    if len(a) != len(b) or len(a) == 0:
+        raise ValueError(f"Cohen's kappa of {len(a)} and {len(b)} judgments")
+    tables = _crossed(a, b, cluster_index(clusters, len(a)))
+    estimate = float(_kappa(tables.sum(0)[None])[0])
+    if len(tables) == 1:
+        return Interval(estimate, math.nan, math.nan)
+    flat = tables.reshape(len(tables), -1)
+    drawn = np.concatenate([_kappa((c @ flat).reshape(-1, *tables.shape[1:])) for c in resamples(len(flat), n, seed)])
+    return percentile(drawn, estimate, confidence)
+
+
+def _crossed(a: Sequence[Hashable], b: Sequence[Hashable], cluster: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(C, V, V) how often the one said v where the other said w, in each cluster."""
     values = {value: i for i, value in enumerate(dict.fromkeys([*a, *b]))}
-    table = np.zeros((len(values), len(values)))
-    np.add.at(table, ([values[x] for x in a], [values[y] for y in b]), 1 / len(a))
-    expected = float(table.sum(0) @ table.sum(1))
-    return math.nan if expected == 1 else (float(np.trace(table)) - expected) / (1 - expected)
+    tables = np.zeros((int(cluster.max()) + 1, len(values), len(values)))
+    np.add.at(tables, (cluster, np.array([values[x] for x in a]), np.array([values[y] for y in b])), 1.0)
+    return tables
+
+
+def _kappa(tables: NDArray[np.float64]) -> NDArray[np.float64]:
+    """κ of B tables, (B, V, V) to (B,); NaN where chance alone explains all."""
+    size = tables.sum((1, 2))
+    observed = np.trace(tables, axis1=1, axis2=2) / size
+    expected = (tables.sum(1) * tables.sum(2)).sum(1) / size**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(expected < 1 - 1e-12, (observed - expected) / (1 - expected), math.nan)
 
 
 def fleiss_kappa(counts: ArrayLike) -> float:

@@ -25,6 +25,19 @@ class DawidSkene:
         return np.asarray(np.einsum("v,lvv->l", self.prior, self.confusion))
 
 
+def right_verdicts(units: ArrayLike, labelers: ArrayLike, verdicts: ArrayLike) -> tuple[NDArray[np.float64], float]:
+    """Of what several labelers said of pairs: the (N,) chance that each is right, and the one that a guess would have.
+
+    Args:
+        units: (N,) number of the pair, 0..U-1.
+        labelers: (N,) number of the labeler.
+        verdicts: (N,) 1 the first is better, 0 a tie, -1 the second is.
+    """
+    unit, said = np.asarray(units, dtype=np.int64), np.asarray(verdicts, dtype=np.int64) + 1
+    found = dawid_skene(unit, labelers, said, 3, smoothing=1.0, symmetric=True)
+    return found.truth[unit, said], float(found.prior @ found.prior)
+
+
 def dawid_skene(
     units: ArrayLike,
     labelers: ArrayLike,
@@ -34,6 +47,7 @@ def dawid_skene(
     smoothing: float = 0.01,
     steps: int = 200,
     tolerance: float = 1e-6,
+    symmetric: bool = False,
 ) -> DawidSkene:
     """Maximum likelihood by expectation maximisation, from the votes' shares (Dawid and Skene 1979).
 
@@ -50,6 +64,8 @@ def dawid_skene(
             declared certain.
         steps: at most.
         tolerance: stop when no probability of a truth moves more.
+        symmetric: value v means of the one side what V-1-v means of the other, and which side is which means nothing:
+            the same as every judgment twice, once turned round, with twice the smoothing.
 
     Raises:
         ValueError: no judgments, or a value outside 0..V-1.
@@ -66,10 +82,12 @@ def dawid_skene(
     cell, cells = who * number_of_values + said, people * number_of_values
     for _ in range(steps):
         prior = weight @ truth / weight.sum()
+        prior = (prior + prior[::-1]) / 2 if symmetric else prior
         expected = truth * weight[:, None]
         counts = smoothing + np.stack(
             [np.bincount(cell, expected[unit, true], cells).reshape(people, -1) for true in every], axis=1
         )  # labeler, true, said
+        counts = counts + counts[:, ::-1, ::-1] if symmetric else counts
         confusion = counts / np.maximum(counts.sum(2, keepdims=True), 1e-300)
         with np.errstate(divide="ignore"):
             said_by = np.maximum(np.log(confusion), -1e300)

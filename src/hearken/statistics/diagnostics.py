@@ -19,7 +19,8 @@ class LabelerDiagnostics:
     """Rates with their intervals; NaN where there was nothing to measure them on."""
 
     first_side: Interval
-    """Share of decided pairs in which the response shown first (left) won; 0.5 is no bias, as sides are random."""
+    """Share of decided pairs of known order in which the response shown first (left) won; 0.5 is no bias, as sides are
+    random."""
     longer: Interval
     """Share of decided pairs of unequal length in which the longer one won. Longer ones may be better: read it beside
     everyone's."""
@@ -33,31 +34,37 @@ def diagnose(
     outcomes: ArrayLike,
     first_length: ArrayLike,
     second_length: ArrayLike,
-    judgments: Sequence[Hashable] | NDArray[np.generic] | None = None,
+    clusters: Sequence[Hashable] | NDArray[np.generic] | None = None,
     level: float = 0.95,
+    *,
+    shown_first: ArrayLike | None = None,
+    tied: ArrayLike | None = None,
 ) -> LabelerDiagnostics:
-    """Diagnostics of pairs in the order they were shown; pairs of one ranking are one cluster.
+    """Diagnostics of pairs of responses. A share of votes counts as much as it is.
 
     Args:
-        outcomes: (N,) 1 the response shown first was preferred, 0.5 a tie, 0 the other one.
-        first_length: (N,) length of the response shown first.
+        outcomes: (N,) of the first response: 1 it was preferred, 0.5 a tie, 0 the other one, or a share of votes.
+        first_length: (N,) length of the first response.
         second_length: (N,) of the other.
-        judgments: the judgment of each pair; None if every one has its own.
+        clusters: N labels, e.g. the prompt of each pair; None if every pair has its own.
         level: of confidence.
+        shown_first: (N,) 1 where the first response was shown first, 0 the other one, -1 where that is unknown; None is
+            1 everywhere.
+        tied: (N,) which pairs were tied; None is those with an outcome of 0.5.
     """
     y = np.asarray(outcomes, dtype=np.float64)
     lead = np.asarray(first_length, dtype=np.float64) - np.asarray(second_length, dtype=np.float64)
-    owner = cluster_index(judgments, len(y))
-    decided, unequal = y != 0.5, (y != 0.5) & (lead != 0)
+    shown = np.ones(len(y)) if shown_first is None else np.asarray(shown_first)
+    tie = y == 0.5 if tied is None else np.asarray(tied, dtype=bool)
+    owner = cluster_index(clusters, len(y))
 
-    def rate(hits: ArrayLike, where: ArrayLike) -> Interval:
-        kept = np.asarray(where, dtype=bool)
-        return clustered_wilson(np.asarray(hits)[kept], owner[kept], level) if kept.any() else UNKNOWN
+    def rate(hits: NDArray[np.float64], where: NDArray[np.bool_]) -> Interval:
+        return clustered_wilson(hits[where], owner[where], level) if where.any() else UNKNOWN
 
     return LabelerDiagnostics(
-        first_side=rate(y > 0.5, decided),
-        longer=rate((y > 0.5) == (lead > 0), unequal),
-        tie=rate(y == 0.5, np.ones(len(y), dtype=bool)),
+        first_side=rate(np.where(shown == 1, y, 1 - y), ~tie & (shown >= 0)),
+        longer=rate(np.where(lead > 0, y, 1 - y), ~tie & (lead != 0)),
+        tie=rate(tie.astype(np.float64), np.ones(len(y), dtype=bool)),
         pairs=len(y),
     )
 

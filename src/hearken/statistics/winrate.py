@@ -9,8 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from hearken.statistics.intervals import Interval, cluster_bootstrap
 
+TIE = 1e-9
+"""Scores no further apart are equal, but for rounding."""
 
-def outcomes(ours: ArrayLike, theirs: ArrayLike, tie: float = 0.0) -> NDArray[np.float64]:
+
+def outcomes(ours: ArrayLike, theirs: ArrayLike, tie: float = TIE) -> NDArray[np.float64]:
     """1 where ours scores higher, 0 where theirs does, 0.5 where they are within ``tie`` of each other."""
     lead = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     return np.where(np.abs(lead) <= tie, 0.5, (lead > 0).astype(np.float64))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hearken.server.owner_data.book import Book, Rows, verdicts
+from hearken.feedback.analysis.book import Book, Rows
 from hearken.statistics.crowd_bt import crowd_bt
-from hearken.statistics.dawid_skene import dawid_skene
+from hearken.statistics.dawid_skene import right_verdicts
 from hearken.statistics.diagnostics import UNKNOWN, LabelerDiagnostics, consistency, diagnose
 from hearken.statistics.intervals import Interval, cluster_index, clustered_wilson
 from hearken.statistics.weighting import training_weights
@@ -55,19 +55,19 @@ class LabelersPage:
 def labelers_page(book: Book) -> LabelersPage:
     """Reliability, biases, ties and self-consistency of each labeler who compared anything."""
     pairs = book.opinions
-    mine = {who: pairs[rows] for who, rows in book.by_labeler(pairs["judgment"]).items()}
+    biases = diagnostics(book)
     everyone = _diagnose(book, pairs)
     reliable, chance, overlap = _dawid_skene(book, pairs)
     skill = _crowd_bt(book, pairs)
-    counts = {labeler_id: len(found) for labeler_id, found in mine.items()}
+    counts = {labeler_id: found.pairs for labeler_id, found in biases.items()}
     weights = training_weights({who: share.estimate for who, share in reliable.items()}, counts, chance)
     judged = np.bincount(book.judgments["labeler"][book.work], minlength=len(book.people)).tolist()
     judgments = dict(zip(book.people, judged, strict=True))
     same, gold = _consistency(book), _gold(book)
     rows = []
-    for labeler_id in {**mine, **gold, **same}:
+    nothing = _diagnose(book, pairs[:0])
+    for labeler_id in {**biases, **gold, **same}:
         labeler = book.labelers.get(labeler_id)
-        found = _diagnose(book, mine.get(labeler_id, pairs[:0]))
         row = LabelerRow(
             labeler_id=labeler_id,
             name=book.labeler_name(labeler_id),
@@ -76,7 +76,7 @@ def labelers_page(book: Book) -> LabelersPage:
             judgments=judgments[labeler_id],
             reliability=reliable.get(labeler_id, UNKNOWN),
             crowd_bt=skill.get(labeler_id),
-            diagnostics=found,
+            diagnostics=biases.get(labeler_id, nothing),
             consistency=same.get(labeler_id, UNKNOWN),
             gold=gold.get(labeler_id, UNKNOWN),
             weight=weights.get(labeler_id, 1.0),
@@ -88,8 +88,6 @@ def labelers_page(book: Book) -> LabelersPage:
 
 def _warned(row: LabelerRow, everyone: LabelerDiagnostics) -> LabelerRow:
     """The row with what stands out, in words."""
-    from dataclasses import replace
-
     side, longer = row.diagnostics.first_side, row.diagnostics.longer
     found = []
     if side.low > 0.5:
@@ -111,15 +109,16 @@ def _warned(row: LabelerRow, everyone: LabelerDiagnostics) -> LabelerRow:
     return replace(row, warnings=tuple(found))
 
 
+def diagnostics(book: Book) -> dict[str, LabelerDiagnostics]:
+    """Position and length bias and ties of each labeler who compared anything, in the order of their first ones."""
+    pairs = book.opinions
+    return {who: _diagnose(book, pairs[rows]) for who, rows in book.by_labeler(pairs["judgment"]).items()}
+
+
 def _diagnose(book: Book, pairs: Rows) -> LabelerDiagnostics:
-    shown = pairs[(pairs["first"] >= 0) & np.isin(pairs["outcome"], (0.0, 0.5, 1.0))]
-    a_first = shown["first"] == 1
-    a, b = book.words(shown["a"]), book.words(shown["b"])
+    a, b = book.words(pairs["a"]), book.words(pairs["b"])
     return diagnose(
-        np.where(a_first, shown["outcome"], 1 - shown["outcome"]),
-        np.where(a_first, a, b),
-        np.where(a_first, b, a),
-        shown["judgment"],
+        pairs["outcome"], a, b, book.prompt(pairs), shown_first=pairs["shown_first"], tied=pairs["verdict"] == 0
     )
 
 
@@ -130,15 +129,12 @@ def _dawid_skene(book: Book, pairs: Rows) -> tuple[dict[str, Interval], float, i
     pairs, unit = pairs[shared], cluster_index(unit[shared], int(shared.sum()))
     if not len(pairs):
         return {}, 0.0, 0
-    who = cluster_index(book.labeler(pairs), len(pairs))
-    said = verdicts(pairs)
-    found = dawid_skene(unit, who, said, 3, smoothing=1.0)
-    right = found.truth[unit, said]
+    right, chance = right_verdicts(unit, cluster_index(book.labeler(pairs), len(pairs)), pairs["verdict"])
     share = {
-        labeler: clustered_wilson(right[rows], pairs["judgment"][rows])
+        labeler: clustered_wilson(right[rows], book.prompt(pairs[rows]))
         for labeler, rows in book.by_labeler(pairs["judgment"]).items()
     }
-    return share, float(found.prior @ found.prior), int(unit.max()) + 1
+    return share, chance, int(unit.max()) + 1
 
 
 def _crowd_bt(book: Book, pairs: Rows, least: int = 10) -> dict[str, float]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, Response
-from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data.book import (
+from hearken.feedback.analysis.book import (
     ADJUDICATION,
     KINDS,
     LENGTH_GAPS,
@@ -19,9 +18,17 @@ from hearken.server.owner_data.book import (
     Bools,
     Ints,
     Rows,
-    verdicts,
 )
-from hearken.statistics.agreement import cohen_kappa, krippendorff_alpha, raw_agreement, value_counts
+from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, Response
+from hearken.feedback.store import FeedbackStore
+from hearken.statistics.agreement import (
+    cohen_kappa,
+    cohen_kappa_interval,
+    krippendorff_alpha,
+    raw_agreement,
+    value_counts,
+)
+from hearken.statistics.diagnostics import UNKNOWN
 from hearken.statistics.intervals import Interval, cluster_index
 
 
@@ -131,7 +138,7 @@ def _pair_agreement(book: Book, name: str, pairs: Rows) -> Agreement:
     unit = cluster_index(book.unit(pairs), len(pairs))
     prompts = np.empty(int(unit.max(initial=-1)) + 1, dtype=np.int64)
     prompts[unit] = book.prompt(pairs)
-    counts = value_counts(unit, verdicts(pairs), 3)
+    counts = value_counts(unit, pairs["verdict"] + 1, 3)
     judged = counts.sum(1)
     both = np.concatenate([counts, counts[:, ::-1]])
     return Agreement(
@@ -174,10 +181,8 @@ def _kappas(book: Book, pairs: Rows, unit: Ints, least: int = 5) -> list[Kappa]:
     people = sorted(seen, key=lambda number: book.labeler_name(book.people[number]))
     rank = np.zeros(len(book.people), dtype=np.int64)
     rank[people] = np.arange(len(people))
-    # Of several judgments of one labeler on one unit the last counts.
-    _, last = np.unique(np.stack([unit, rank[said]], axis=1)[::-1], axis=0, return_index=True)
-    rows = len(pairs) - 1 - last
-    unit, who, outcome = unit[rows], rank[said[rows]], pairs["outcome"][rows]
+    order = np.lexsort((rank[said], unit))
+    unit, who, verdict = unit[order], rank[said[order]], pairs["verdict"][order].astype(np.int64)
     _, start, size = np.unique(unit, return_index=True, return_counts=True)
     parts = []
     for count in np.unique(size[size >= 2]):
@@ -195,17 +200,55 @@ def _kappas(book: Book, pairs: Rows, unit: Ints, least: int = 5) -> list[Kappa]:
         if count < least:
             continue
         both = order[at : at + count]
-        a, b = outcome[one[both]], outcome[other[both]]
-        # Both ways round, as for α.
-        kappa = cohen_kappa([*a.tolist(), *(1 - a).tolist()], [*b.tolist(), *(1 - b).tolist()])
+        a, b = verdict[one[both]], verdict[other[both]]
+        kappa = cohen_kappa(_both_ways(a), _both_ways(b))
         first, second = (book.labeler_name(book.people[people[number]]) for number in divmod(pair, len(people)))
         found.append(Kappa(first, second, count, kappa, float(np.mean(a == b))))
     return sorted(found, key=lambda one: -one.units)
 
 
+def _both_ways(verdicts: Ints) -> list[int]:
+    """Of pairs either way round, as for α: which response is the first means nothing."""
+    return [*verdicts.tolist(), *(-verdicts).tolist()]
+
+
+class PeopleAgreement(NamedTuple):
+    """How far a labeler agrees with the people who judged the same pairs."""
+
+    overlap: int
+    """Pairs of a response pair and a person who judged it, too."""
+    agreement: float
+    """Share of them on which both say the same; NaN without any."""
+    kappa: Interval
+    """Cohen's κ, with its interval over prompts."""
+
+
+def agreement_with_people(book: Book, labeler_id: str) -> PeopleAgreement:
+    """Cohen's κ of a labeler (an AI, say) with all people together, here or where judgments were imported from."""
+    pairs = book.fair(book.opinions)
+    person = [who != labeler_id and _is_person(book, who) for who in book.people]
+    said = book.labeler(pairs)
+    mine = pairs[said == book.people.index(labeler_id)] if labeler_id in book.people else pairs[:0]
+    theirs = pairs[np.array([*person, False])[said]]
+    mine = mine[np.argsort(book.unit(mine))]
+    at = np.searchsorted(book.unit(mine), book.unit(theirs))
+    shared = np.append(book.unit(mine), -1)[at] == book.unit(theirs)
+    theirs, at = theirs[shared], at[shared]
+    if not len(theirs):
+        return PeopleAgreement(0, np.nan, UNKNOWN)
+    a, b = (rows["verdict"].astype(np.int64) for rows in (mine[at], theirs))
+    prompts = np.tile(book.prompt(theirs), 2)
+    kappa = cohen_kappa_interval(_both_ways(a), _both_ways(b), prompts)
+    return PeopleAgreement(len(theirs), float(np.mean(a == b)), kappa)
+
+
+def _is_person(book: Book, labeler_id: str) -> bool:
+    return labeler_id in book.labelers and book.labelers[labeler_id].kind in ("person", "import")
+
+
 def _disagreements(book: Book, store: FeedbackStore, limit: int) -> list[Disagreement]:
     """Items on which labelers contradict each other: undecided ones first, then the most disputed."""
-    pairs = book.opinions
+    pairs = book.votes
     item = book.judgments["item"][pairs["judgment"]]
     pairs, item = pairs[item > 0], item[item > 0]
     if not len(pairs):
@@ -214,15 +257,12 @@ def _disagreements(book: Book, store: FeedbackStore, limit: int) -> list[Disagre
     groups, group = np.unique(np.stack([item, book.unit(pairs)], axis=1), axis=0, return_inverse=True)
     group = group.reshape(-1)
     judged = np.bincount(group)
-    value = np.unique(pairs["outcome"], return_inverse=True)[1]
-    cells, alike = np.unique(np.stack([group, value], axis=1), axis=0, return_counts=True)
+    cells, alike = np.unique(np.stack([group, pairs["verdict"]], axis=1), axis=0, return_counts=True)
     same = np.bincount(cells[:, 0], alike * (alike - 1) / 2, len(groups))
-    high, low = np.full(len(groups), -1.0), np.full(len(groups), 2.0)
-    np.maximum.at(high, group, pairs["outcome"])
-    np.minimum.at(low, group, pairs["outcome"])
+    won, lost = (np.bincount(group, pairs["verdict"] == verdict, len(groups)) > 0 for verdict in (1, -1))
     items, of = np.unique(groups[:, 0], return_inverse=True)
     every = np.bincount(of, judged * (judged - 1) / 2)
-    contradict = np.bincount(of, (high > 0.5) & (low < 0.5)) > 0
+    contradict = np.bincount(of, won & lost) > 0
     split = 1 - np.bincount(of, same) / np.maximum(every, 1)
     work = book.judgments[book.work & (book.judgments["kind"] == KINDS.index("comparison"))]
     settled = np.isin(items, work["item"][work["settles"]])

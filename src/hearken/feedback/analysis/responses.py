@@ -8,10 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
+from hearken.feedback.analysis.book import THUMB, Book, Bools, Floats, Ints, Rows
 from hearken.feedback.records import Prompt, Response
 from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data.book import THUMB, Book, Bools, Floats, Ints, Rows, verdicts
-from hearken.statistics.bradley_terry import fit_davidson
+from hearken.statistics.bradley_terry import fit_davidson, outcome_table
 from hearken.statistics.intervals import cluster_index
 
 _WIDE = 8
@@ -46,8 +46,8 @@ class ResponseScores:
     policies: tuple[str, ...]
     score: Floats
     """(N,) see `ResponseRow`; NaN for None."""
-    tally: Ints
-    """(N, 3) lost, tied, won."""
+    tally: Floats
+    """(N, 3) won, tied, lost; of a share of votes that much."""
     rating: Floats
     """(N,) NaN for None."""
     thumbs: Ints
@@ -71,7 +71,7 @@ class ResponseScores:
             if response is None or response.prompt_id not in prompts:
                 continue
             score, rating = float(self.score[at]), float(self.rating[at])
-            losses, ties, wins = self.tally[at].tolist()
+            wins, ties, losses = self.tally[at].tolist()
             found.append(
                 ResponseRow(
                     response=response,
@@ -92,9 +92,10 @@ def response_scores(book: Book) -> ResponseScores:
     """What the judgments make of each response that anybody judged."""
     pairs, count = book.work_pairs, len(book.responses)
     score = _scores(book, pairs)
-    said = verdicts(pairs)
-    tally = np.bincount(pairs["a"].astype(np.int64) * 3 + said, minlength=3 * count)
-    tally += np.bincount(pairs["b"].astype(np.int64) * 3 + 2 - said, minlength=3 * count)
+    tally = np.zeros((count, 3))
+    for place, share in enumerate(outcome_table(pairs["outcome"]).T):
+        tally[:, place] += np.bincount(pairs["a"], share, count)
+        tally[:, 2 - place] += np.bincount(pairs["b"], share, count)
     given = book.scores[book.work[book.scores["judgment"]]]
     thumb = np.array([name == THUMB for name in book.scales], dtype=bool)[given["scale"]]
     ratings, thumbs = given[~thumb], given[thumb]
@@ -115,7 +116,7 @@ def response_scores(book: Book) -> ResponseScores:
         policy=book.responses["policy"][order].astype(np.int64),
         policies=tuple(book.policies),
         score=score[order],
-        tally=tally.reshape(-1, 3)[order],
+        tally=tally[order],
         rating=rating[order],
         thumbs=up_down[order],
     )

@@ -1,4 +1,4 @@
-"""What the owner's pages are computed from: the judgments as arrays, brought up to date with the new ones only.
+"""What figures are computed from: the judgments as arrays, brought up to date with the new ones only.
 
 200,000 responses and 300,000 judgments take some tens of megabytes so; as records they take gigabytes. Texts stay in
 the database: pages that show some read those few.
@@ -6,10 +6,9 @@ the database: pages that show some read those few.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -21,6 +20,7 @@ from pydantic import Field, TypeAdapter
 
 from hearken.feedback.checks import agrees
 from hearken.feedback.figures import State, judgments_between, prompts_between, responses_between, state_of
+from hearken.feedback.pairs import ranked_pairs, words
 from hearken.feedback.queue import FILLS_NO_SLOT
 from hearken.feedback.records import Labeler, Payload, utc_now
 from hearken.feedback.store import FeedbackStore
@@ -55,17 +55,19 @@ RESPONSES = np.dtype([("seq", "i8"), ("prompt", "i8"), ("policy", "i4"), ("words
 JUDGMENTS = np.dtype(
     [
         ("seq", "i8"), ("created", "i8"), ("seconds", "f8"), ("item", "i8"), ("repeats", "i8"), ("guideline", "i4"),
-        ("labeler", "i4"), ("kind", "i1"), ("check", "?"), ("uniform", "?"), ("gold", "i1"), ("settles", "?"),
+        ("labeler", "i4"), ("kind", "i1"), ("check", "?"), ("drawn", "i1"), ("gold", "i1"), ("settles", "?"),
         ("live", "?"),
     ]
 )  # fmt: skip
 """``created``: microseconds since 1970; ``item``, and ``repeats`` (the item it asks again): numbers in the database, 0
-for none; ``labeler``: place in `Book.people`; ``check``: answers a gold or repeated item; ``uniform``: not actively
-selected; ``gold``: 1 answered as expected, 0 not, -1 no gold item; ``settles``: an adjudication."""
-PAIRS = np.dtype([("judgment", "i4"), ("a", "i4"), ("b", "i4"), ("outcome", "f8"), ("first", "i1")])
-"""Two responses that one judgment compares, in the order of their ids: the same for every labeler. All are places, in
-`Book.judgments` and `Book.responses`; ``outcome`` of ``a``: 1 preferred, 0.5 tied, 0 not; ``first``: whether ``a`` was
-shown before ``b``, -1 where the order was not stored."""
+for none; ``labeler``: place in `Book.people`; ``check``: answers a gold or repeated item; ``drawn``: 1 uniformly at
+random, or there is no item, 2 with all others to compare policies, 0 actively selected; ``gold``: 1 answered as
+expected, 0 not, -1 no gold item; ``settles``: an adjudication."""
+PAIRS = np.dtype(
+    [("judgment", "i4"), ("a", "i4"), ("b", "i4"), ("outcome", "f8"), ("verdict", "i1"), ("shown_first", "i1")]
+)
+"""`feedback.pairs.Pair` as a row. ``judgment``, ``a`` and ``b`` are places, in `Book.judgments` and `Book.responses`;
+``shown_first`` is -1 where the order is not known."""
 SCORES = np.dtype([("judgment", "i4"), ("response", "i4"), ("scale", "i4"), ("value", "f8"), ("share", "f8")])
 """Ratings and thumbs; ``scale``: place in `Book.scales`; ``share``: the value on a scale from 0 to 1."""
 MARKS = np.dtype([("of", "i8"), ("tag", "i4")])
@@ -87,21 +89,6 @@ class Names:
         return found
 
 
-def compared(
-    response_ids: Sequence[str], ranks: Sequence[int | None], share: float | None, order: Sequence[int] | None
-) -> Iterator[tuple[str, str, float, int]]:
-    """The pairs that a comparison ranks: (a, b, outcome, first) as in `PAIRS`, with the ids of a and b."""
-    place = {index: at for at, index in enumerate(order)} if order else {}
-    ranked = [index for index, rank in enumerate(ranks) if rank is not None]
-    for i, j in itertools.combinations(ranked, 2):
-        one, other = ranks[i], ranks[j]
-        outcome = share if share is not None else (0.5 if one == other else float(one < other))  # type: ignore[operator]
-        if response_ids[i] > response_ids[j]:
-            i, j, outcome = j, i, 1 - outcome
-        first = int(place[i] < place[j]) if i in place and j in place else -1
-        yield response_ids[i], response_ids[j], outcome, first
-
-
 def microseconds(time: datetime) -> int:
     """Since 1970."""
     return (time - _EPOCH) // timedelta(microseconds=1)
@@ -110,11 +97,6 @@ def microseconds(time: datetime) -> int:
 def moment(microseconds: int) -> datetime:
     """The time so long after 1970, in UTC."""
     return _EPOCH + timedelta(microseconds=int(microseconds))
-
-
-def verdicts(pairs: Rows) -> Ints:
-    """(N,) of pairs: 0 lost, 1 tied, 2 won."""
-    return np.sign(pairs["outcome"] - 0.5).astype(np.int64) + 1
 
 
 @dataclass(frozen=True)
@@ -213,19 +195,31 @@ class Book:
 
     @cached_property
     def work_pairs(self) -> Rows:
-        """Compared pairs of all judgments that are data."""
-        found: Rows = self.pairs[self.work[self.pairs["judgment"]]]
+        """Compared pairs of all judgments that are data; of several by one labeler on the same responses the last."""
+        return self.latest(self.pairs[self.work[self.pairs["judgment"]]])
+
+    @cached_property
+    def votes(self) -> Rows:
+        """All pairs that labelers compared: adjudications left out, each of several judgments of one labeler there."""
+        counted = self.work & ~self.judgments["settles"]
+        found: Rows = self.pairs[counted[self.pairs["judgment"]]]
         return found
 
     @cached_property
     def opinions(self) -> Rows:
-        """Those of labelers: adjudications left out."""
-        found: Rows = self.work_pairs[~self.judgments["settles"][self.work_pairs["judgment"]]]
+        """`votes`, of several by one labeler on the same responses the last."""
+        return self.latest(self.votes)
+
+    def latest(self, pairs: Rows) -> Rows:
+        """As `feedback.pairs.latest`: of each labeler the last on the same two responses, in order."""
+        key = self.unit(pairs) * max(len(self.people), 1) + self.labeler(pairs)
+        _, last = np.unique(key[::-1], return_index=True)
+        found: Rows = pairs[np.sort(len(pairs) - 1 - last)]
         return found
 
     def fair(self, pairs: Rows) -> Rows:
-        """Those of items that were chosen uniformly at random (or of none: judgments from files)."""
-        found: Rows = pairs[self.judgments["uniform"][pairs["judgment"]]]
+        """Those that were not selected for what labelers or models made of them: drawn uniformly, or in no queue."""
+        found: Rows = pairs[self.judgments["drawn"][pairs["judgment"]] > 0]
         return found
 
     def unit(self, pairs: Rows) -> Ints:
@@ -305,7 +299,7 @@ class _Reader:
         for seq, name, prompt, policy, text in batch:
             place[name] = self._responses_read
             self._responses_read += 1
-            rows.append((seq, prompt, -1 if policy is None else policies.number(policy), len(text.split())))
+            rows.append((seq, prompt, -1 if policy is None else policies.number(policy), words(text)))
         self._add("responses", rows, RESPONSES)
 
     def _judgments(self, batch: Sequence[Any]) -> None:
@@ -326,8 +320,10 @@ class _Reader:
             marks += [(number, book._tags.number(tag)) for tag in tags]
             if kind == "comparison":
                 shown = None if order is None else json.loads(order)
-                ranked = compared(said["response_ids"], said["ranks"], said.get("share"), shown)
-                pairs += [(number, place[a], place[b], outcome, first) for a, b, outcome, first in ranked]
+                ids = said["response_ids"]
+                for i, j, outcome, verdict, first in ranked_pairs(said["ranks"], said.get("share"), shown, ids):
+                    shown_first = -1 if first is None else first
+                    pairs.append((number, place[ids[i]], place[ids[j]], outcome, verdict, shown_first))
             elif kind == "thumb":
                 value = float(said["label"])
                 scores.append((number, place[said["response_id"]], book._scales.number(THUMB), value, value))
@@ -347,7 +343,7 @@ class _Reader:
                 (
                     seq, microseconds(created), math.nan if seconds is None else seconds, item or 0, repeats or 0,
                     -1 if guideline is None else guideline, book._people.number(who), _KIND[kind],
-                    bool(is_gold or repeats), selection in (None, "uniform"), gold, ADJUDICATION in tags, True,
+                    bool(is_gold or repeats), _DRAWN.get(selection, 0), gold, ADJUDICATION in tags, True,
                 )
             )  # fmt: skip
         self._add("judgments", rows, JUDGMENTS)
@@ -356,6 +352,7 @@ class _Reader:
         self._add("judgment_marks", marks, MARKS)
 
 
+_DRAWN = {None: 1, "uniform": 1, "evaluation": 2}
 _KIND = {kind: number for number, kind in enumerate(KINDS)}
 _PAYLOAD: TypeAdapter[Any] = TypeAdapter(Annotated[Payload, Field(discriminator="kind")])
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from hearken.feedback.analysis.book import Book
 from hearken.feedback.figures import State, state_of
 from hearken.feedback.records import Labeler, utc_now
 from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data.book import Book
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hearken.server.owner_data.book import Book
+from hearken.feedback.analysis.book import Book
 from hearken.statistics.bradley_terry import Leaderboard, leaderboard, length_lead
 from hearken.statistics.elo import START, elo_update
 from hearken.statistics.intervals import Interval
@@ -52,7 +52,7 @@ class LeaderboardPage:
 
 
 @dataclass(frozen=True)
-class Contest:
+class PolicyComparison:
     """What the comparisons between policies come to, whichever of them is read against."""
 
     board: Leaderboard
@@ -93,7 +93,9 @@ class Contest:
         return LeaderboardPage(rows, base, self.pairs, self.prompts, effect, _in_words(board, fair))
 
 
-def contest(book: Book, weights: Mapping[str, float] | None = None, resamples: int = 1000) -> Contest | None:
+def compare_policies(
+    book: Book, weights: Mapping[str, float] | None = None, resamples: int = 1000
+) -> PolicyComparison | None:
     """Compare policies by the comparisons between them; None where no two were ever compared.
 
     Args:
@@ -101,7 +103,8 @@ def contest(book: Book, weights: Mapping[str, float] | None = None, resamples: i
         weights: of each labeler's judgments, e.g. those of `coverage_page`.
         resamples: of the bootstrap over prompts.
     """
-    pairs = book.fair(book.work_pairs)
+    pairs = book.work_pairs
+    pairs = pairs[book.judgments["drawn"][pairs["judgment"]] == 1]  # `hearken evaluate` ranks those of evaluations
     one, other = (book.responses["policy"][pairs[side]] for side in ("a", "b"))
     games = (one >= 0) & (other >= 0) & (one != other)
     pairs, one, other = pairs[games], one[games], other[games]
@@ -120,7 +123,7 @@ def contest(book: Book, weights: Mapping[str, float] | None = None, resamples: i
     written = book.responses[book.responses["policy"] >= 0]
     count = np.bincount(written["policy"], minlength=len(book.policies))
     words = np.bincount(written["policy"], written["words"], len(book.policies)) / np.maximum(count, 1)
-    return Contest(
+    return PolicyComparison(
         board=board,
         fair=fair,
         first=next(name for name in book.policies if name in board.names),

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hearken.errors import UserError
+from hearken.feedback.analysis.book import Book
+from hearken.feedback.analysis.coverage import coverage_page
+from hearken.feedback.analysis.labelers import labelers_page
 from hearken.feedback.store import FeedbackStore
-from hearken.server.owner_data.book import Book
-from hearken.server.owner_data.coverage import coverage_page
-from hearken.server.owner_data.labelers import labelers_page
-from hearken.server.settings import load
 
 
-def judgment_weights(store: FeedbackStore, by: str) -> Mapping[str, float]:
+def judgment_weights(
+    store: FeedbackStore, by: str, population: Mapping[str, Mapping[str, float]] | None = None
+) -> Mapping[str, float]:
     """Weights by labeler for a training run.
 
     Args:
         store: the feedback database.
-        by: ``reliability`` (see `training_weights`), or ``population`` (see `coverage_page`, against the target in the
-            settings).
+        by: ``reliability`` (see `training_weights`), or ``population`` (see `coverage_page`).
+        population: the target of the latter: shares by attribute and value.
 
     Raises:
         UserError: there is nothing to weight by.
@@ -31,7 +32,7 @@ def judgment_weights(store: FeedbackStore, by: str) -> Mapping[str, float]:
                 "reliability needs items that several labelers judged", "Sample with an overlap of 2 or more"
             )
         return page.weights
-    weights = coverage_page(book, load(store)[1].population).weights
+    weights = coverage_page(book, population).weights
     if not weights:
         raise UserError("no target population is named", "Name one in the owner's settings, or PATCH /api/v1/settings")
     return weights

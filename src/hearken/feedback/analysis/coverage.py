@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hearken.feedback.analysis.book import Book
 from hearken.feedback.records import Labeler
-from hearken.server.owner_data.book import Book
 from hearken.statistics.weighting import rake
 
 
