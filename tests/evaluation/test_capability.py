@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from hearken.domains.text.sampling import open_frozen
 from hearken.errors import UserError
-from hearken.evaluation.capability import encode, load_task, perplexities, run_tasks
+from hearken.evaluation.capability import encode, load_task, perplexities, run_tasks, texts_of
 
 CAPITALS = [
     {"country": "France", "choices": ["Paris", "Rome", "Oslo"], "answer": 0},
@@ -109,8 +109,8 @@ def test_answers_are_generated_and_cut(tmp_path: Path, base: Path) -> None:
 
 def test_perplexity_a_token_and_a_byte(tmp_path: Path, base: Path) -> None:
     (tmp_path / "text.jsonl").write_text(json.dumps({"text": "the fox runs in a forest"}) + "\n")
-    found = perplexities(str(base), [str(tmp_path / "text.jsonl")])["text.jsonl"]
+    found = perplexities(str(base), texts_of([str(tmp_path / "text.jsonl")]))["text.jsonl"]
     assert found["token"] > found["byte"] > 1
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}) + "\n")
     with pytest.raises(UserError, match="no plain text"):
-        perplexities(str(base), [str(tmp_path / "pairs.jsonl")])
+        texts_of([str(tmp_path / "pairs.jsonl")])

@@ -73,7 +73,7 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
             kept = multiply(kept, reweight(train, population=options.population).by_labeler)
         counted = reweight(train, options.labeler_weights, options.population)
         train, weighing = counted.rows, {"labeler_weights": counted.by_labeler, "effective": counted.effective}
-    shown = reader.read(inputs.references)
+    shown = reader.read(inputs.references, "auto")
     heads = tastes(train, options.by, options.weights) if options.by else weighted(attributes(train), options.weights)
 
     def network() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -109,7 +109,7 @@ def open_prompts(inputs: Inputs, options: RolloutOptions) -> Opened:
     """
     check_batches(options)
     reader = Reader(options)  # what is wrong with a file shows before a model is loaded
-    rows, ptx = reader.rows(inputs.data, inputs.validation, 0.0, options.seed), reader.read(inputs.ptx)
+    rows, ptx = reader.rows(inputs.data, inputs.validation, 0.0, options.seed), reader.read(inputs.ptx, "auto")
     policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
     contents, ids = prompts(rows.train, policy.encoder)
     if not ids:

@@ -8,26 +8,20 @@ from typing import Annotated, Literal
 import typer
 
 from hearken.cli.console import JsonOption, ProjectOption, clean_stdout, emit
+from hearken.cli.reading import ReadingCommand, reading
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("import", epilog="Example:  hearken import pairs.jsonl --validation 0.1")(import_)
+    app.command("import", cls=ReadingCommand, epilog="Example:  hearken import pairs.jsonl --validation 0.1")(import_)
     app.command("export", epilog="Example:  hearken export pairs.jsonl --as pairs --split train")(export)
 
 
 def import_(
+    ctx: typer.Context,
     path: Annotated[str, typer.Argument(metavar="FILE", help="A file, a folder or a Hub name.")],
-    format: Annotated[str, typer.Option(metavar="LAYOUT", help="The layout; auto: by its columns.")] = "auto",
     labeler: Annotated[str, typer.Option(metavar="NAME", help="Who is said to have judged.")] = "import",
     validation: Annotated[float, typer.Option(min=0, max=1, help="Share of new prompts to hold out.")] = 0.0,
-    on_bad: Annotated[Literal["error", "skip"], typer.Option(help="At a row that is wrong: stop, or leave it out.")] = (
-        "error"
-    ),
-    encoding: Annotated[str, typer.Option(help="Of text files.")] = "utf-8",
-    max_unpacked: Annotated[
-        float, typer.Option(min=0, metavar="GIB", help="Most that a .gz or .zip may unpack to; 0: 16, and 250 times.")
-    ] = 0.0,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
@@ -41,10 +35,7 @@ def import_(
         from hearken.loop.project import Project
 
         with Project(project).store() as store:
-            done = import_file(
-                store, path, format, labeler, validation=validation, on_bad=on_bad, encoding=encoding,
-                max_unpacked=max_unpacked,
-            )  # fmt: skip
+            done = import_file(store, path, labeler=labeler, validation=validation, **reading(ctx).reading())
     result = {
         "layouts": sorted(done.read.layouts),
         "rows": done.read.rows,

@@ -10,6 +10,7 @@ import typer
 
 from hearken.cli.chat import printable, resolve
 from hearken.cli.console import JsonOption, ProjectOption, clean_stdout, emit
+from hearken.cli.reading import ReadingCommand, reading
 from hearken.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,19 +30,20 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
+        cls=ReadingCommand,
         epilog="Example:  hearken inspect pairs.jsonl --model my-sft -n 2, or "
-        "hearken inspect my-ppo --rollouts --sort reward --bottom 10"
+        "hearken inspect my-ppo --rollouts --sort reward --bottom 10",
     )(inspect)
 
 
 def inspect(
+    ctx: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help="A file, a folder or a Hub name; or a run.")],
     model: Annotated[
         str, typer.Option(metavar="MODEL", help="Whose tokenizer and template: a folder or a Hub name.")
     ] = "",
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many examples to show.")] = 3,
     start: Annotated[int, typer.Option(min=1, help="Number of the first one.")] = 1,
-    format: Annotated[str, typer.Option(metavar="LAYOUT", help="The data's layout; auto: by its columns.")] = "auto",
     max_length: Annotated[int, typer.Option(min=0, help="As in training; 0 takes the model's context.")] = 0,
     eos: Annotated[str, typer.Option(metavar="TOKEN", help="As in training.")] = "",
     train_on: Annotated[Literal["last", "all"], typer.Option(help="As in training: turns of a dialogue.")] = "last",
@@ -88,8 +90,9 @@ def inspect(
         from hearken.domains.text.inspect import inspect as look
 
         found = look(
-            data, model, count=count, start=start, format=format, max_length=max_length, eos=eos, train_on=train_on
-        )
+            data, model, count=count, start=start, reading=reading(ctx), max_length=max_length, eos=eos,
+            train_on=train_on,
+        )  # fmt: skip
     if as_json:
         emit(found.to_json(), as_json=True)
         return

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hearken.cli.console import JsonOption, ProjectOption, SeedOption, clean_stdout, emit, not_on_command_line
+from hearken.cli.reading import ReadingCommand, reading
 from hearken.errors import UserError
+
+if TYPE_CHECKING:
+    from hearken.feedback.reading import ReadingOptions
 
 PolicyOption = Annotated[
     str | None,
@@ -23,14 +27,16 @@ PessimismOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example:  hearken init my-project --model my-sft --prompts prompts.jsonl")(init)
+    init_example = "Example:  hearken init my-project --model my-sft --prompts prompts.jsonl"
+    app.command(cls=ReadingCommand, epilog=init_example)(init)
     app.command(epilog="Example:  hearken sample -k 4 --prompts 200")(sample)
     app.command(epilog="Example:  hearken label --with simulated")(label)
-    app.command(epilog="Example:  hearken evaluate --policy r01-ppo")(evaluate)
+    app.command(cls=ReadingCommand, epilog="Example:  hearken evaluate --policy r01-ppo")(evaluate)
     app.command(epilog="Example:  hearken report")(report)
 
 
 def init(
+    ctx: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder.")],
     model: Annotated[str, typer.Option(metavar="MODEL", help="The policy to begin with: a folder or a Hub name.")],
     prompts: Annotated[str, typer.Option(metavar="FILE", help="The prompts: a file, a folder or a Hub name.")],
@@ -41,7 +47,7 @@ def init(
     with clean_stdout():
         from hearken.loop.project import Project
 
-        done = Project.init(directory, model=model, prompts=prompts, seed=seed)
+        done = Project.init(directory, model=model, prompts=prompts, seed=seed, reading=reading(ctx))
     emit({"project": str(done.path)}, as_json, "Ready. Next: hearken sample")
 
 
@@ -151,6 +157,7 @@ def label(
 
 
 def evaluate(
+    ctx: typer.Context,
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -239,7 +246,7 @@ def evaluate(
         "announce": lambda text: typer.echo(text, err=True),
     }  # fmt: skip
     if card is not None:
-        emit(_card(project, card, data or (), how), as_json, "On held-out comparisons")
+        emit(_card(project, card, data or (), how, reading(ctx)), as_json, "On held-out comparisons")
         return
     with clean_stdout():
         from hearken.cli.loop import open_project
@@ -262,7 +269,7 @@ def evaluate(
                 opened, policy or (), against=against, prompts=prompts, data=data or (), reward=reward, judge=judge,
                 everything=everything, best_of=best_of or (), pessimism=pessimism, width=width,
                 perplexity=perplexity or (), tasks=task or (), seeds=seeds, seed=seed, wait=wait,
-                announce=how["announce"],
+                announce=how["announce"], reading=reading(ctx),
             )  # fmt: skip
             if not outside:
                 from hearken.loop import cards
@@ -278,14 +285,16 @@ def evaluate(
     show(found)
 
 
-def _card(project: Path, name: str, data: Sequence[str], how: dict[str, Any]) -> dict[str, Any]:
+def _card(
+    project: Path, name: str, data: Sequence[str], how: dict[str, Any], reading: ReadingOptions
+) -> dict[str, Any]:
     """What `hearken evaluate --card` says: of a reward model's folder, or of an artifact of the project."""
     with clean_stdout():
         from hearken.loop import cards
         from hearken.loop.project import Project
 
         if data or not (project / "artifacts" / name).is_dir():
-            return cards.summary(cards.evaluate_reward(name, data, **how))
+            return cards.summary(cards.evaluate_reward(name, data, reading=reading, **how))
         measured = cards.project_card(Project(project), name, **how)
     if measured is None:
         raise UserError(f"nothing is held out to measure {name} on", "Label prompts of the validation split")

@@ -220,6 +220,19 @@ def _option_parameter(name: str, field: FieldInfo, model: type[Options]) -> insp
     return _parameter(name, Annotated[bool | None if switch else str | None, option])
 
 
+def options_of(model: type[Options]) -> list[Any]:
+    """The options of a command that are made from a model's fields; None is what was not given."""
+
+    def nothing(**_: Any) -> None: ...
+
+    nothing.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [_option_parameter(name, field, model) for name, field in model.model_fields.items()]
+    )
+    maker = typer.Typer(add_completion=False)
+    maker.command()(nothing)
+    return list(typer.main.get_command(maker).params)
+
+
 def _metavar(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return "|".join(map(str, get_args(field.annotation)))

@@ -17,7 +17,7 @@ import ast
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,8 @@ from hearken.config import Options, read_yaml
 from hearken.errors import UserError
 from hearken.evaluation.measure import TOKENS, text_nll
 from hearken.feedback.examples import Document
-from hearken.feedback.formats import read_examples
+from hearken.feedback.formats import read_as
+from hearken.feedback.reading import ReadingOptions
 from hearken.progress import progress
 from hearken.statistics.intervals import Interval, clustered_wilson
 
@@ -337,22 +338,36 @@ def _rate(right: Sequence[float]) -> Interval:
     return clustered_wilson(right)
 
 
-def perplexities(policy: str, files: Sequence[str]) -> dict[str, dict[str, float]]:
-    """By file: perplexity per ``token``, and per ``byte`` of its text, which models of other tokenizers can share.
+def texts_of(files: Sequence[str], reading: ReadingOptions | None = None) -> dict[str, list[str]]:
+    """The documents of files of plain text, or of rows with a text column, by the file's name.
 
     Args:
-        policy: a folder or Hub name.
-        files: plain text, or rows with a text column.
+        files: what to read.
+        reading: how; their layout is told by their columns.
 
     Raises:
         UserError: a file without text.
     """
-    found = {}
+    found: dict[str, list[str]] = {}
     for file in files:
-        texts = [row.text for row in read_examples(file) if isinstance(row, Document)]
-        if not texts:
+        rows, _ = read_as(file, reading or ReadingOptions(), format="auto")
+        name = file if Path(file).name in found else Path(file).name
+        found[name] = [row.text for row in rows if isinstance(row, Document)]
+        if not found[name]:
             raise UserError(f"{file} holds no plain text", "Give a .txt file, or rows with a text column")
-        nats, tokens = text_nll(policy, texts)
-        size = sum(len(text.encode()) for text in texts)
-        found[Path(file).name] = {"token": math.exp(nats / tokens), "byte": math.exp(nats / size)}
+    return found
+
+
+def perplexities(policy: str, texts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
+    """Of texts by name: perplexity per ``token``, and per ``byte`` of the text, which models of other tokenizers share.
+
+    Args:
+        policy: a folder or Hub name.
+        texts: see `texts_of`.
+    """
+    found = {}
+    for name, documents in texts.items():
+        nats, tokens = text_nll(policy, documents)
+        size = sum(len(text.encode()) for text in documents)
+        found[name] = {"token": math.exp(nats / tokens), "byte": math.exp(nats / size)}
     return found

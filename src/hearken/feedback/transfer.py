@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
-from hearken.feedback.formats import OnBad, ReadReport, canonical, iter_examples, write_examples
+from hearken.feedback.formats import ReadReport, canonical, iter_examples, write_examples
 from hearken.feedback.formats.files import is_hub_name, read_rows, sources, write_rows
 from hearken.feedback.formats.layouts import LAYOUTS, find_layout
 from hearken.feedback.formats.values import Row
 from hearken.feedback.names import check_name
+from hearken.feedback.reading import OnBad
 from hearken.feedback.records import (
     ComparisonPayload,
     DemonstrationPayload,

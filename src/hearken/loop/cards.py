@@ -26,7 +26,8 @@ from hearken.evaluation.card import (
 from hearken.evaluation.numbers import duration
 from hearken.evaluation.people import Discovered, Strangers, discover, strangers
 from hearken.feedback.examples import Comparison, Content, Document, content_key
-from hearken.feedback.formats import read_examples, write_examples
+from hearken.feedback.formats import read_as, write_examples
+from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.records import hash_id
 from hearken.feedback.splits import check_leakage, labeler_value, split_by_labeler
 from hearken.feedback.weighting import multiply, reweight
@@ -60,6 +61,7 @@ def evaluate_reward(
     learning_curve: bool = False,
     larger: str = "",
     held_out_labelers: bool = False,
+    reading: ReadingOptions | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> Card:
     """Measure a reward model on held-out comparisons and write ``card.json`` into its folder.
@@ -73,6 +75,7 @@ def evaluate_reward(
             that training it took.
         larger: a language model to train as a reward model on all of its data, for the learning curve.
         held_out_labelers: train it again without a quarter of the labelers, and try it on theirs.
+        reading: how the files of ``data`` are read.
         announce: takes a line that says what all this training will cost, before it begins.
 
     Raises:
@@ -81,7 +84,7 @@ def evaluate_reward(
     from hearken.evaluation.measure import Judge
 
     reward = Path(reward)
-    rows = [row for row in _among(reward, _held_out(reward, data)) if row.weight > 0]
+    rows = [row for row in _among(reward, _held_out(reward, data, reading or ReadingOptions())) if row.weight > 0]
     judge = Judge(str(reward))
     shift = _shift(reward, judge, now) if now else None
     again = _Again(reward) if learning_curve or larger or held_out_labelers else None
@@ -99,7 +102,7 @@ def evaluate_reward(
     return card
 
 
-def _held_out(reward: Path, data: Sequence[Any]) -> list[Comparison]:
+def _held_out(reward: Path, data: Sequence[Any], reading: ReadingOptions) -> list[Comparison]:
     from hearken.domains.text.rewarding import held_out_from, trained_on
 
     made = (reward / MANIFEST).is_file()
@@ -108,7 +111,7 @@ def _held_out(reward: Path, data: Sequence[Any]) -> list[Comparison]:
             raise UserError(f"{reward} does not say what it was trained on", "Give held-out comparisons: --data FILE")
         rows = held_out_from(str(reward))
     else:
-        rows = [r for d in data for r in ([d] if isinstance(d, Comparison) else read_examples(d))]
+        rows = [r for d in data for r in ([d] if isinstance(d, Comparison) else read_as(d, reading)[0])]
         if made:
             try:
                 training = trained_on(str(reward))

@@ -46,7 +46,7 @@ def contest(
     reward: str | None = None,
     wait: bool = True,
     announce: Callable[[str], None] = lambda _: None,
-    perplexity: Sequence[str] = (),
+    perplexity: Mapping[str, Sequence[str]] | None = None,
     tasks: Sequence[str] = (),
     seeds: Sequence[str] = (),
     metadata: Mapping[Content, dict[str, Any]] | None = None,
@@ -67,7 +67,7 @@ def contest(
         reward: the proxy; by default the one in use.
         wait: for people; else raise `asking.Waiting`.
         announce: takes lines for the person at the terminal.
-        perplexity: files of text on which each policy is measured.
+        perplexity: texts on which each policy is measured, by name (`capability.texts_of`).
         tasks: task files on which each policy is tried.
         metadata: of prompts, for rewards that are rules or functions.
         seeds: those of the policies that come from the same training with different seeds: say how they spread.
@@ -111,7 +111,7 @@ def contest(
         _rank(found, rows)
     if seeds:
         found["seeds"] = _seeds([found["policies"][label_of(name)] for name in dict.fromkeys(seeds)])
-    return _capability(found, policies, perplexity, asked)
+    return _capability(found, policies, perplexity or {}, asked)
 
 
 def rank_by_score(found: dict[str, Any], keys: Sequence[str]) -> None:
@@ -301,7 +301,7 @@ def _seeds(policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _capability(
-    found: dict[str, Any], policies: Sequence[str], perplexity: Sequence[str], tasks: Sequence[Any]
+    found: dict[str, Any], policies: Sequence[str], perplexity: Mapping[str, Sequence[str]], tasks: Sequence[Any]
 ) -> dict[str, Any]:
     """Perplexity and task scores of each policy; the best of n has none of its own."""
     for name in dict.fromkeys(policies):

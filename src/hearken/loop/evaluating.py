@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hearken.domains.text.sampling import best_of_name, check_choice
 from hearken.errors import UserError
-from hearken.evaluation.capability import load_task, perplexities, run_tasks
+from hearken.evaluation.capability import load_task, perplexities, run_tasks, texts_of
 from hearken.evaluation.measure import label_of
 from hearken.feedback.examples import Content, Document, content_key
-from hearken.feedback.formats import read_examples
+from hearken.feedback.formats import read_as
+from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.contest import NAMES, contest, rank_by_score
 from hearken.loop.measured import content_of, join, keep_apart, known_before
@@ -72,6 +73,7 @@ def evaluate(
     seeds: bool = False,
     seed: int | None = None,
     wait: bool = True,
+    reading: ReadingOptions | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Compare policies on held-out prompts; in a project the result is kept in ``evaluation.json`` for the report.
@@ -93,6 +95,7 @@ def evaluate(
         seeds: the policies are one training with several seeds: say how their figures spread.
         seed: of the samples.
         wait: for people.
+        reading: how the files of ``data`` are read; those of ``perplexity`` too, their layout told by their columns.
         announce: takes lines for the person at the terminal.
 
     Returns:
@@ -103,6 +106,8 @@ def evaluate(
         UserError: what is asked for cannot be compared here; pessimism, and nothing is chosen by a reward.
     """
     check_choice(max(best_of, default=1), pessimism)
+    reading = reading or ReadingOptions()
+    texts = texts_of(perplexity, reading)
     base = project.policy(against) if against else project.first_policy()
     named = [_named(project, name) for name in policies]
     if everything:
@@ -116,7 +121,7 @@ def evaluate(
                 f"{project.path} is not a project, and no prompts are given",
                 "Give --data prompts.jsonl, or make a project: hearken init DIR --model M --prompts F",
             )
-        return {"policies": capability([*([base] if against else []), *named], perplexity, tasks)}
+        return {"policies": capability([*([base] if against else []), *named], texts, tasks)}
     extra = [f"{best_of_name(n, pessimism, width)}@{base}" for n in best_of]
     every = list(dict.fromkeys([base, *extra, *named]))
     alike = [name for name in dict.fromkeys(named) if name != base] if seeds else []
@@ -124,13 +129,14 @@ def evaluate(
         raise UserError("a spread needs two seeds or more", "Name each: --policy r01-ppo --policy r01-ppo-seed-1")
     if len({label_of(name) for name in every}) < len(every):
         raise UserError("two policies have the same name", "Rename one of the folders: they are told apart by name")
-    held_out = prompts_of(data)[:prompts] if data else project.held_out(prompts or config.loop.evaluate)
+    rows = _prompt_rows(data, reading)
+    held_out = list(rows)[:prompts] if data else project.held_out(prompts or config.loop.evaluate)
     if data and judge in ("people", "ai", "simulated"):
         _bring_in(project, held_out)
     found = contest(
         project, every, held_out, config.seed + 1 if seed is None else seed, judge=judge, loop=config.loop,
-        reward=project.policy(reward) if reward else None, wait=wait, announce=announce, perplexity=perplexity,
-        tasks=tasks, seeds=alike, metadata=_facts(project, data) if reward else None,
+        reward=project.policy(reward) if reward else None, wait=wait, announce=announce, perplexity=texts,
+        tasks=tasks, seeds=alike, metadata=(rows or _facts(project)) if reward else None,
     )  # fmt: skip
     if not isinstance(project, Bare):
         _likelihoods(project, found)
@@ -176,11 +182,8 @@ def _with_earlier(project: Project, found: dict[str, Any]) -> dict[str, Any]:
     return {key: before[key] for key in ("ceiling", "summary") if key in before} | found
 
 
-def _facts(project: Project | Bare, data: Sequence[str]) -> dict[Content, dict[str, Any]]:
-    """What is known of the prompts besides, for rules and functions."""
-    if data:
-        rows = [row for file in data for row in read_examples(file) if not isinstance(row, Document)]
-        return {row.prompt: row.metadata for row in reversed(rows)}
+def _facts(project: Project | Bare) -> dict[Content, dict[str, Any]]:
+    """What is known of the project's prompts besides, for rules and functions."""
     with project.store() as store:
         return {p.content: p.metadata for p in store.prompts(split="validation", domain="text")}
 
@@ -190,15 +193,18 @@ def _named(project: Project, name: str) -> str:
     return f"{head}@{project.policy(tail)}" if at and head.startswith("best-of-") else project.policy(name)
 
 
-def prompts_of(files: Sequence[str]) -> list[Content]:
-    """The distinct prompts of files, in order.
+def _prompt_rows(files: Sequence[str], reading: ReadingOptions) -> dict[Content, dict[str, Any]]:
+    """The distinct prompts of files, in order, each with what its first row says besides.
 
     Raises:
         UserError: there are none.
     """
-    rows = [row for file in files for row in read_examples(file) if not isinstance(row, Document)]
-    found = list(dict.fromkeys(row.prompt for row in rows))
-    if not found:
+    found: dict[Content, dict[str, Any]] = {}
+    for file in files:
+        for row in read_as(file, reading)[0]:
+            if not isinstance(row, Document):
+                found.setdefault(row.prompt, row.metadata)
+    if files and not found:
         raise UserError(f"{', '.join(files)}: no prompts", "Give rows with a prompt column")
     return found
 
@@ -212,14 +218,14 @@ def _bring_in(project: Project, prompts: Sequence[Content]) -> None:
         store.add_prompts(new)
 
 
-def capability(policies: Sequence[str], perplexity: Sequence[str], tasks: Sequence[str]) -> dict[str, Any]:
+def capability(policies: Sequence[str], texts: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> dict[str, Any]:
     """Perplexities and task scores of models, by name."""
     loaded = [load_task(path) for path in tasks]
     found: dict[str, Any] = {}
     for name in dict.fromkeys(policies):
         found[label_of(name)] = {}
-        if perplexity:
-            found[label_of(name)]["perplexities"] = perplexities(name, perplexity)
+        if texts:
+            found[label_of(name)]["perplexities"] = perplexities(name, texts)
         if loaded:
             found[label_of(name)]["tasks"] = run_tasks(name, loaded)
     return found

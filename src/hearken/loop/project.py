@@ -25,7 +25,8 @@ from hearken.errors import UserError
 from hearken.feedback import privacy
 from hearken.feedback.database import has_password
 from hearken.feedback.examples import Content, Document, PromptOnly
-from hearken.feedback.formats import read_examples
+from hearken.feedback.formats import read_as
+from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.records import Judgment, Prompt, QueueItem, Response, hash_id
 from hearken.feedback.records import Labeler as LabelerRecord
 from hearken.feedback.snapshot import inline_examples, snapshot
@@ -105,12 +106,14 @@ class Project:
             privacy.private(self.path / CONFIG)
 
     @classmethod
-    def init(cls, path: Path | str, *, model: str, prompts: str, seed: int = 0) -> Project:
-        """Make a project folder and bring the prompts into its database."""
+    def init(
+        cls, path: Path | str, *, model: str, prompts: str, seed: int = 0, reading: ReadingOptions | None = None
+    ) -> Project:
+        """Make a project folder and bring the prompts into its database, read as ``reading`` says."""
         config = ProjectConfig(model=_absolute(model), prompts=_absolute(prompts), seed=seed)
         found: dict[str, Prompt] = {}
         disputed: Counter[str] = Counter()
-        for row in read_examples(prompts):
+        for row in read_as(prompts, reading or ReadingOptions())[0]:
             if not isinstance(row, Document):
                 split = side(row.prompt, config.validation, seed)
                 prompt = Prompt(content=row.prompt, split=split, metadata=row.metadata)

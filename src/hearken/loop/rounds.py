@@ -370,12 +370,13 @@ class Loop:
             parents["reward"] = self.reward_in_use(number)
 
         def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+            from hearken.evaluation.capability import texts_of
             from hearken.loop.contest import contest
 
             found = contest(
                 project, policies, project.held_out(options.prompts), options.seed, judge=options.judge, loop=config,
                 reward=parents.get("reward"), wait=self.wait, announce=self.announce,
-                perplexity=options.perplexity, tasks=options.tasks,
+                perplexity=texts_of(options.perplexity), tasks=options.tasks,
             )  # fmt: skip
             write_json(out / "evaluation.json", found)
             mine = found["policies"][Path(policies[-1]).name]

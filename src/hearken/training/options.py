@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from hearken.config import Options
+from hearken.feedback.reading import ReadingOptions
 
 
 class TrainingOptions(Options):
@@ -62,7 +63,7 @@ class TrainingOptions(Options):
         return self
 
 
-class TextOptions(Options):
+class TextOptions(ReadingOptions):
     """How text becomes tokens."""
 
     max_length: int = Field(0, ge=0)
@@ -71,9 +72,3 @@ class TextOptions(Options):
     """What to do with a prompt that leaves no room for a response: refuse, leave out, or cut its beginning."""
     eos: str = ""
     """Token that ends a response, where the tokenizer names none."""
-    on_bad: Literal["error", "skip"] = "error"
-    """What to do with a row that cannot be read: stop and say where it stands, or leave it out and count it."""
-    encoding: str = "utf-8"
-    """Of text files, e.g. cp1252."""
-    max_unpacked: float = Field(0.0, ge=0)
-    """Most GiB that a .gz or .zip file may unpack to; 0: 16, and at most 250 times its own size."""

@@ -24,7 +24,7 @@ from hearken.feedback.examples import (
     finished,
     sampled,
 )
-from hearken.feedback.formats import ReadReport, read_examples
+from hearken.feedback.formats import read_as
 from hearken.feedback.formats.canonical import kind_name
 from hearken.feedback.splits import check_leakage, deduplicate, labeler_value, split_by_prompt
 from hearken.models.layout import Group
@@ -79,14 +79,21 @@ def _marked(rows: list[Example], sizes: Sequence[tuple[str, int]]) -> list[Examp
 
 @dataclass
 class Reader:
-    """Reads every input of a stage in the same way, and remembers what it left out."""
+    """Reads every input of a stage in the same way, and remembers what it left out.
+
+    The options' layout is that of data and validation files; `read` may be told another for what stands beside them.
+    """
 
     options: TextOptions
     skipped: dict[str, str] = field(default_factory=dict)
     """By file: how many rows were left out, why, and the first of them."""
 
-    def read(self, paths: Sequence[str]) -> list[Example]:
+    def read(self, paths: Sequence[str], format: str | None = None) -> list[Example]:
         """The rows of some files, folders or Hub names.
+
+        Args:
+            paths: what to read.
+            format: their layout, where that of the options is not theirs.
 
         Raises:
             UserError: where and what is wrong; with ``on_bad=skip`` only where nothing can be read.
@@ -94,17 +101,11 @@ class Reader:
         rows: list[Example] = []
         sizes: list[tuple[str, int]] = []
         for path in paths:
-            report = ReadReport()
-            options = self.options
-            rows += read_examples(
-                path, on_bad=options.on_bad, encoding=options.encoding, report=report, max_unpacked=options.max_unpacked
-            )
+            found, report = read_as(path, self.options, format=format)
+            rows += found
             sizes.append((path, report.examples))
-            if report.unjudged:
-                warnings.warn(f"{path}: {report.unjudged} of its {report.rows} rows hold no judgment", stacklevel=2)
             if report.skipped:
                 self.skipped[path] = f"{report}; the first: {report.first}"
-                warnings.warn(f"{path}: {self.skipped[path]}", stacklevel=2)
         return _marked(rows, sizes)
 
     def rows(self, data: Sequence[str], validation: Sequence[str], share: float, seed: int) -> Rows:

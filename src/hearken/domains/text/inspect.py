@@ -14,7 +14,8 @@ from hearken.domains.text.data import encoded
 from hearken.domains.text.encoder import TextEncoder, Truncation
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
-from hearken.feedback.formats import iter_examples
+from hearken.feedback.formats import ReadReport, iter_examples
+from hearken.feedback.reading import ReadingOptions
 from hearken.models.layout import Group
 from hearken.models.loading import load_tokenizer, stop_tokens_of
 
@@ -80,7 +81,7 @@ def inspect(
     *,
     count: int = 3,
     start: int = 1,
-    format: str = "auto",
+    reading: ReadingOptions | None = None,
     max_length: int = 0,
     eos: str = "",
     train_on: Literal["last", "all"] = "last",
@@ -92,7 +93,7 @@ def inspect(
         model: the folder or Hub name of the tokenizer; a model's weights are not loaded.
         count: how many examples to show.
         start: number of the first one, counted from 1.
-        format: the layout of ``data``.
+        reading: how ``data`` are read.
         max_length: longest prompt and response together; 0 takes the model's context, at most 2048, as training does.
         eos: the token that ends a response, where the tokenizer names none.
         train_on: of a dialogue, train the last response or all assistant turns.
@@ -110,7 +111,8 @@ def inspect(
     views: list[View] = []
     lengths: list[tuple[int, int]] = []
     lost_prompts = lost_responses = 0
-    examples = iter_examples(data, format)
+    report = ReadReport()
+    examples = iter_examples(data, report=report, **(reading or ReadingOptions()).reading())
     for number, example in enumerate(islice(examples, max(SUMMARY_EXAMPLES, start - 1 + count)), 1):
         seen = list(_views(example, number, encoder, train_on))
         lost_prompts += any(view.prompt_lost for view in seen)
@@ -138,7 +140,7 @@ def inspect(
         },
         views=tuple(views),
         summary=summary,
-        warnings=tuple(_warnings(encoder, views, summary)),
+        warnings=(*_left_out(report), *_warnings(encoder, views, summary)),
     )
 
 
@@ -200,6 +202,11 @@ def _notes(example: Comparison | Rating | Thumb) -> list[str]:
 
 def _piece(encoder: TextEncoder, token: int, part: Literal["prompt", "response", "end"], trained: bool) -> Piece:
     return Piece(token, str(encoder.tokenizer.decode([token])), part, trained)
+
+
+def _left_out(report: ReadReport) -> Iterator[str]:
+    if report.skipped:
+        yield f"{report}; the first: {report.first}"
 
 
 def _warnings(encoder: TextEncoder, views: Iterable[View], summary: dict[str, Any]) -> Iterator[str]:

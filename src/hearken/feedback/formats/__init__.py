@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
@@ -24,11 +24,11 @@ from hearken.feedback.formats.files import (
 from hearken.feedback.formats.layouts import LAYOUTS, Layout, find_layout
 from hearken.feedback.formats.making import check
 from hearken.feedback.formats.values import Row
+from hearken.feedback.reading import OnBad, ReadingOptions
 
-__all__ = ["LAYOUTS", "ReadReport", "check", "iter_examples", "layout_for", "read_examples", "write_examples"]
-
-OnBad = Literal["error", "skip"]
-
+__all__ = [
+    "LAYOUTS", "ReadReport", "check", "iter_examples", "layout_for", "read_as", "read_examples", "write_examples",
+]  # fmt: skip
 
 @dataclass
 class ReadReport:
@@ -85,6 +85,22 @@ def read_examples(
     """
     found = iter_examples(path, format, on_bad=on_bad, report=report, encoding=encoding, max_unpacked=max_unpacked)
     return list(found)
+
+
+def read_as(path: str, options: ReadingOptions, *, format: str | None = None) -> tuple[list[Example], ReadReport]:
+    """`read_examples` as ``options`` say (with ``format`` in place of theirs); warns of rows that add nothing.
+
+    Raises:
+        UserError: as `read_examples`.
+    """
+    report = ReadReport()
+    how = options.reading() | ({} if format is None else {"format": format})
+    rows = read_examples(path, report=report, **how)
+    if report.unjudged:
+        warnings.warn(f"{path}: {report.unjudged} of its {report.rows} rows hold no judgment", stacklevel=2)
+    if report.skipped:
+        warnings.warn(f"{path}: {report}; the first: {report.first}", stacklevel=2)
+    return rows, report
 
 
 def iter_examples(

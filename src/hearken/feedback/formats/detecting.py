@@ -193,5 +193,5 @@ def _one_number(value: Any) -> UserError:
     said = str(value) if isinstance(value, Cell) else repr(value)
     return UserError(
         f"'label' must be true or false: it is {said} in every row, which may be a thumb or a count",
-        "Write true or false; or hearken import --format binary reads 1 as true",
+        "Write true or false; or --format binary reads 1 as true",
     )

@@ -387,7 +387,7 @@ OWN = (
 )
 """Hearken's own, the more specific before the less specific."""
 
-_KEPT = "safer_response_id is kept with the rows and not read; hearken import --format saferlhf-safer reads it"
+_KEPT = "safer_response_id is kept with the rows and not read; --format saferlhf-safer reads it"
 
 # fmt: off
 PUBLISHED = (

@@ -34,7 +34,7 @@ ROLES: dict[str, Role] = {
 _KNOWN = frozenset(get_args(Role))
 _SPEAKERS = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "developer": "system"}
 _MESSAGES = re.compile(r"""\s*(array\()?\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
-SKIP = "Mend or leave out the row; or all such rows: -o on_bad=skip (hearken import: --on-bad skip)"
+SKIP = "Mend or leave out the row; or all such rows: --on-bad skip"
 
 
 class Cell(str):
