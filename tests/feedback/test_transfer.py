@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hearken.errors import UserError
+from hearken.feedback.analysis.weights import judgment_weights
 from hearken.feedback.records import (
     ComparisonPayload,
     EditPayload,
@@ -359,3 +361,68 @@ def test_votes_add_up_in_the_database_and_come_out_again(db: FeedbackStore, tmp_
     made = snapshot(db, ["comparison"], None, None, tmp_path / "s.parquet")
     kept = deduplicate(load_snapshot(made.path)[1]).kept
     assert Counter(row.ranks[row.responses.index("a")] for row in kept) == {0: 5, 1: 1}
+
+
+def test_a_column_says_who_judged(db: FeedbackStore, tmp_path: Path) -> None:
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    rows = [
+        pair | {"annotator": "ann"}, pair | {"annotator": "bob"}, pair | {"annotator": None}, pair | {"worker": 7},
+        pair | {"worker": "7", "annotator": ""}, pair | {"labeler": "ann", "worker": "w"},
+        pair | {"annotator": ["x", "y"]}, pair | {"worker": True}, pair | {"annotator_id": 3.0},
+        pair | {"judge": "a/b"},
+    ]  # fmt: skip
+    source = write(tmp_path / "in.jsonl", *rows)
+    done = import_file(db, source, labeler="the set")
+    assert {column: dict(who) for column, who in done.labelers.items()} == {
+        "annotator": {"ann": 1, "bob": 1}, "worker": {"7": 2}, "labeler": {"ann": 1}, "annotator_id": {"3": 1},
+        "judge": {"a/b": 1}, "": {"the set": 3},
+    }  # fmt: skip
+    names = {labeler.id: labeler.name for labeler in db.labelers()}
+    assert {labeler.kind for labeler in db.labelers()} == {"import"} and "/" not in "".join(names)
+    told = Counter(names[judgment.labeler_id] for judgment in db.judgments())
+    assert told == {"ann": 2, "bob": 1, "7": 2, "3": 1, "a/b": 1, "the set": 3}
+    assert import_file(db, source, labeler="the set").judgments == 0
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_labelers_survive_export_and_import(tmp_path: Path, suffix: str) -> None:
+    """Imported ones by their own column; people's names only where they are asked for."""
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b", "worker": f"w{i % 3}"} for i in range(6)]
+
+    def who(store: FeedbackStore) -> dict[str, str]:
+        names = {labeler.id: labeler.name for labeler in store.labelers()}
+        prompts = {prompt.id: prompt.content for prompt in store.prompts()}
+        return {prompts[judgment.prompt_id]: names[judgment.labeler_id] for judgment in store.judgments()}
+
+    with FeedbackStore(tmp_path / "one.db") as store:
+        import_file(store, write(tmp_path / "in.jsonl", *rows))
+        zoe = store.add_labeler(Labeler(name="Zoë"))
+        prompt = Prompt(content="p6")
+        both = [Response(prompt_id=prompt.id, text=text) for text in "ab"]
+        store.add_prompts([prompt])
+        store.add_responses(both)
+        payload = ComparisonPayload(response_ids=tuple(r.id for r in both), ranks=(0, 1))
+        store.submit(Judgment(prompt_id=prompt.id, labeler_id=zoe.id, payload=payload))
+        wanted = who(store)
+        for name, labelers in (("plain", False), ("named", True)):
+            export(store, tmp_path / f"{name}.{suffix}", labelers=labelers)
+    assert wanted == {f"p{i}": f"w{i % 3}" for i in range(6)} | {"p6": "Zoë"}
+    for name, last in (("plain", "import"), ("named", "Zoë")):
+        with FeedbackStore(tmp_path / f"{name}.db") as store:
+            import_file(store, tmp_path / f"{name}.{suffix}")
+            assert who(store) == wanted | {"p6": last}
+            assert {labeler.kind for labeler in store.labelers()} == {"import"}
+
+
+def test_reliability_of_imported_labelers(tmp_path: Path) -> None:
+    """Five agree with the truth nine times in ten and one by chance: the weights tell them apart."""
+    draw, rows = random.Random(0), []
+    for i in range(80):
+        best = draw.choice("ab")
+        for who in range(6):
+            said = best if draw.random() < (0.9 if who else 0.5) else "ab".replace(best, "")
+            rows.append({"prompt": f"p{i}", "chosen": said, "rejected": "ab".replace(said, ""), "annotator_id": who})
+    with FeedbackStore(tmp_path / "d.db") as store:
+        import_file(store, write(tmp_path / "in.jsonl", *rows))
+        weights = judgment_weights(store, "reliability")
+    assert len(weights) == 6 and weights["import-0"] < 0.5 * min(w for id, w in weights.items() if id != "import-0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 def import_(
     ctx: typer.Context,
     path: Annotated[str, typer.Argument(metavar="FILE", help="A file, a folder or a Hub name.")],
-    labeler: Annotated[str, typer.Option(metavar="NAME", help="Who is said to have judged.")] = "import",
+    labeler: Annotated[
+        str, typer.Option(metavar="NAME", help="Who is said to have judged where a row names nobody.")
+    ] = "import",
     validation: Annotated[float, typer.Option(min=0, max=1, help="Share of new prompts to hold out.")] = 0.0,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -29,6 +31,7 @@ def import_(
 
     The layout is told from the columns: prompt/chosen/rejected, rankings, thumbs, ratings, demonstrations, a raw dump,
     and those of many published sets and programs (docs/formats.md). Importing a file twice adds nothing.
+    A column labeler, annotator, annotator_id, worker ... says who judged.
     """
     with clean_stdout():
         from hearken.feedback.transfer import import_file
@@ -36,7 +39,7 @@ def import_(
 
         with Project(project).store() as store:
             done = import_file(store, path, labeler=labeler, validation=validation, **reading(ctx).reading())
-    result = {
+    result: dict[str, Any] = {
         "layouts": sorted(done.read.layouts),
         "rows": done.read.rows,
         "examples": done.read.examples,
@@ -46,6 +49,13 @@ def import_(
         "judgments_there_already": done.known,
         "same_judgment_twice": done.twice,
     }
+    if done.labelers:
+        columns = [column for column in done.labelers if column]
+        names = {name for column in columns for name in done.labelers[column]}
+        result["labelers"] = {
+            "column": columns or None, "named": len(names),
+            "rows_without": done.labelers.get("", {}).get(labeler, 0), "these_are_said_to_be_by": labeler,
+        }  # fmt: skip
     emit(result, as_json, f"Imported {path}")
 
 
@@ -60,6 +70,9 @@ def export(
         Literal["none", "reliability", "population"],
         typer.Option(help="Weight each judgment by its labeler: how reliable, or whom they stand for."),
     ] = "none",
+    labelers: Annotated[
+        bool, typer.Option("--labelers", help="With a column labeler: who judged, by name.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -79,6 +92,8 @@ def export(
                 from hearken.server.settings import load
 
                 by_labeler = judgment_weights(store, weights, load(store)[1].population)
-            done = write(store, out, layout, split, as_of, overwrite=overwrite, weights=by_labeler)
+            done = write(
+                store, out, layout, split, as_of, overwrite=overwrite, weights=by_labeler, labelers=labelers
+            )
     result = {"path": str(done.path), "layout": done.layout, "rows": done.rows, "left_out": dict(done.left_out)}
     emit(result, as_json, f"Exported {layout}")

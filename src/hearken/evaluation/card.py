@@ -316,7 +316,7 @@ def agreement_ceiling(rows: Sequence[Comparison]) -> tuple[Interval | None, tupl
     """
     votes: dict[tuple[str, str, str], dict[Hashable, float]] = {}
     for number, row in enumerate(rows):
-        who = row.metadata.get("labeler", number)
+        who = labeler_value(row, "labeler") or number
         for (one, a), (other, b) in combinations(zip(row.responses, row.ranks, strict=True), 2):
             if a is None or b is None or a == b or one == other:
                 continue
@@ -369,7 +369,7 @@ def _by_labeler(
     pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str], by: str, of: Mapping[str, str]
 ) -> list[Slice]:
     """Slices by what each labeler belongs to."""
-    names = [of.get(str(p.judgment.metadata.get("labeler"))) for p in pairs]
+    names = [of.get(labeler_value(p.judgment, "labeler") or "") for p in pairs]
     found = []
     for name in sorted(set(of.values())):
         inside = np.array([n == name for n in names])
@@ -414,7 +414,7 @@ def _values(by: str, pair: _Pair, gap: int, edges: NDArray[np.float64]) -> tuple
             tags = facts.get("tags") or ()
             return (tags,) if isinstance(tags, str) else tuple(map(str, tags))
         case "labeler" | "round":
-            return () if facts.get(by) is None else (str(facts[by]),)
+            value = labeler_value(pair.judgment, by)
         case "labeler group":
             value = facts.get("group", (facts.get("attributes") or {}).get("group"))
         case _:

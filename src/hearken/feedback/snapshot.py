@@ -37,6 +37,7 @@ from hearken.feedback.records import (
     Response,
     ThumbPayload,
 )
+from hearken.feedback.splits import labeler_of
 from hearken.feedback.store import FeedbackStore
 
 _BATCH = 1_000
@@ -72,6 +73,7 @@ def inline_examples(
     *,
     round: int | None = None,
     provenance: bool = True,
+    names: Mapping[str, str] | None = None,
     attributes: bool = False,
     weights: Mapping[str, float] | None = None,
     round_weights: Mapping[int, float] | None = None,
@@ -91,6 +93,7 @@ def inline_examples(
         as_of: only what was in force when this judgment was the newest. Prompts themselves have no such number.
         round: only judgments of this round.
         provenance: put the ids of the labeler, judgment and item into the metadata.
+        names: of labelers by id, to put there where nothing in the metadata names who judged.
         attributes: put what labelers said about themselves there too.
         weights: by labeler, multiplied onto the judgments' own; a labeler who is not named keeps theirs.
         round_weights: by round, multiplied on too; a judgment without a round counts as of round 0.
@@ -130,6 +133,8 @@ def inline_examples(
             metadata = dict(judgment.metadata)
             if provenance:
                 metadata |= {"labeler": judgment.labeler_id, "judgment": judgment.id, "item": judgment.item_id}
+            if (name := (names or {}).get(judgment.labeler_id)) and labeler_of(metadata) is None:
+                metadata["labeler"] = name
             if unfinished := sorted({cut[shown] for shown in judgment.response_ids if shown in cut}):
                 metadata[CUT] = unfinished
             if own := {kept[shown][0]: kept[shown][1] for shown in judgment.response_ids if shown in kept}:

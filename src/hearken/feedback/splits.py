@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Content, Document, Example, PromptOnly, content_key
@@ -43,15 +43,15 @@ class Leakage:
 def identity(example: Example) -> str | None:
     """What tells a judgment from another one that says the same, and is equal for the same judgment read twice.
 
-    It is the judgment's own id (metadata "judgment") with what it says; else its labeler (metadata "labeler") with all
-    that the row holds; None where neither is known: two such rows are two votes, however alike. Prompts and documents
+    It is the judgment's own id (metadata "judgment") with what it says; else its labeler (`labeler_of`) with all that
+    the row holds; None where neither is known: two such rows are two votes, however alike. Prompts and documents
     are nobody's vote: they are their text.
     """
     kind = canonical.kind_name(example)
     if isinstance(example, PromptOnly | Document):
         return f"{kind} {canonical.dump(example, metadata=False)}"
     known = example.metadata.get("judgment")
-    if known is None and labeler_value(example, "labeler") is None:
+    if known is None and labeler_of(example.metadata) is None:
         return None
     plain = _sorted(example) if isinstance(example, Comparison) else example
     return f"{kind} {known} {canonical.dump(plain, metadata=known is None)}"
@@ -193,15 +193,33 @@ def of_labelers(examples: Iterable[Example], only: str) -> list[Example]:
     return found
 
 
+LABELER_COLUMNS = ("labeler", "labeler_id", "annotator", "annotator_id", "worker", "worker_id", "judge")
+"""Columns that name who judged; the first of them that a row fills in counts."""
+
+
+def labeler_of(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The column among a judgment's metadata that names its labeler, and the name; None where none does."""
+    for column in LABELER_COLUMNS:
+        name = metadata.get(column)
+        if isinstance(name, float) and name.is_integer():
+            name = int(name)  # tables with empty cells write whole numbers so
+        if isinstance(name, str | int) and not isinstance(name, bool) and str(name).strip():
+            return column, str(name).strip()
+    return None
+
+
 def labeler_value(example: Example, key: str) -> str | None:
-    """What a judgment says of its labeler: a key of its metadata, or of the labeler's ``attributes`` in them."""
+    """What a judgment says of its labeler: the name ("labeler"), a key of its metadata or of ``attributes`` there."""
+    if key == "labeler":
+        named = labeler_of(example.metadata)
+        return None if named is None else named[1]
     told = example.metadata.get("attributes")
     said = example.metadata.get(key, told.get(key) if isinstance(told, dict) else None)
     return None if said is None else str(said)
 
 
 def split_by_labeler(examples: Iterable[Example], held_out: float, seed: int = 0) -> Split:
-    """Hold out whole *labelers* (metadata "labeler"): does a reward model know people, or these people?
+    """Hold out whole *labelers* (`labeler_of`): does a reward model know people, or these people?
 
     Examples without a labeler stay on the train side.
 
@@ -214,10 +232,12 @@ def split_by_labeler(examples: Iterable[Example], held_out: float, seed: int = 0
         UserError: fewer than two labelers.
     """
     rows = list(examples)
-    names = sorted({str(r.metadata["labeler"]) for r in rows if r.metadata.get("labeler") is not None})
+    names = sorted({name for r in rows if (name := labeler_value(r, "labeler")) is not None})
     if len(names) < 2:
         raise UserError(f"{len(names)} labelers: none can be held out", "Give judgments with a labeler each")
     names.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
     out = set(names[: min(max(round(held_out * len(names)), 1), len(names) - 1)])
-    train = [r for r in rows if str(r.metadata.get("labeler")) not in out]
-    return Split(train, [r for r in rows if str(r.metadata.get("labeler")) in out])
+    sides: tuple[list[Example], list[Example]] = [], []
+    for row in rows:
+        sides[labeler_value(row, "labeler") in out].append(row)
+    return Split(*sides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,10 +37,11 @@ from hearken.feedback.records import (
     Response,
     ThumbPayload,
     Tombstone,
+    hash_id,
     prompt_id,
 )
 from hearken.feedback.snapshot import inline_examples
-from hearken.feedback.splits import identity, side
+from hearken.feedback.splits import identity, labeler_of, side
 from hearken.feedback.store import FeedbackStore
 from hearken.progress import progress
 
@@ -62,6 +64,8 @@ class ImportReport:
     """Judgments that were in the database already: the file, or one with the same rows, was imported before."""
     twice: int = 0
     """Rows left out because they are the same judgment (its id, or its labeler and every column) as one before them."""
+    labelers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of judgments read, by the column that names their labeler ("" where none does): how many each labeler gave."""
 
     def __str__(self) -> str:
         """One line for people."""
@@ -112,7 +116,8 @@ def import_file(
         store: the feedback database.
         path: what to import.
         format: a layout's name, "raw", or "auto".
-        labeler: name of the labeler (of kind "import") to whom the judgments are ascribed.
+        labeler: name of the labeler (of kind "import") to whom judgments are ascribed whose rows name none
+            (`splits.labeler_of`); those of a name are one labeler, in whichever file it stands.
         validation: the share of new prompts that go to the split "validation" (`splits.side`); a raw dump brings its
             own splits.
         seed: of that split.
@@ -129,7 +134,8 @@ def import_file(
     prompts: dict[str, Prompt] = {}
     responses: dict[str, Response] = {}
     judgments = []
-    judge = Labeler(id=f"import-{labeler}", name=labeler, kind="import")
+    judges: dict[str, Labeler] = {}
+    by_column: dict[str, Counter[str]] = {}
     times: Counter[str] = Counter()
     disputed: Counter[str] = Counter()
     seen: set[str] = set()
@@ -153,6 +159,9 @@ def import_file(
             seen.add(same)
         shown = _responses(example)
         responses |= {response.id: response for response in shown}
+        column, name = labeler_of(example.metadata) or ("", labeler)
+        judge = judges.setdefault(name, _imported(name))
+        by_column.setdefault(column, Counter())[name] += 1
         # Equal rows of one file are several judgments; the same row in a file imported again is the same judgment.
         digest = hashlib.sha256(f"{judge.id} {canonical.dump(example)}".encode()).hexdigest()[:32]
         times[digest] += 1
@@ -167,8 +176,14 @@ def import_file(
             )
         )
     say_disputed(os.fspath(path), disputed)
-    done = _store(store, report, [judge] if judgments else [], prompts.values(), responses.values(), [], judgments)
-    return replace(done, twice=twice)
+    done = _store(store, report, judges.values(), prompts.values(), responses.values(), [], judgments)
+    return replace(done, twice=twice, labelers=by_column)
+
+
+def _imported(name: str) -> Labeler:
+    """The labeler of this name; ids stand in addresses, so a name of other characters gives a digest."""
+    plain = name if re.fullmatch(r"[\w.@ -]{1,100}", name) else hash_id(name)
+    return Labeler(id=f"import-{plain}", name=name, kind="import")
 
 
 def keep_prompt(prompts: dict[str, Prompt], prompt: Prompt, disputed: Counter[str]) -> None:
@@ -261,6 +276,7 @@ def export(
     *,
     overwrite: bool = False,
     weights: Mapping[str, float] | None = None,
+    labelers: bool = False,
 ) -> ExportReport:
     """Write the judgments in force to a file.
 
@@ -279,6 +295,7 @@ def export(
         as_of: only judgments that were in force when this one was the newest.
         overwrite: replace a file that exists.
         weights: by labeler, multiplied onto the judgments' own; a raw dump has none.
+        labelers: with a column ``labeler``, the name of who judged, where no column of an imported row names them.
 
     Raises:
         UserError: nothing to export, an unknown layout, or a file that exists or cannot be written.
@@ -294,9 +311,11 @@ def export(
     if not kinds:
         raise UserError(f"the feedback database holds no '{layout}'", "Known: pairs, binary, rankings, sft, raw, ...")
     left_out: Counter[str] = Counter()
+    names = {one.id: one.name for one in store.labelers()} if labelers else {}
 
     def found(kinds: Sequence[str]) -> Iterator[Example]:
-        return inline_examples(store, kinds, split, as_of, provenance=layout == "snapshot", weights=weights)
+        own = layout == "snapshot"
+        return inline_examples(store, kinds, split, as_of, provenance=own, names=names, weights=weights)
 
     examples = found(kinds)
     if layout in ("pairs", "implicit", "hh"):
