@@ -9,14 +9,14 @@ from types import ModuleType
 
 import pytest
 
-from hearken.algorithms.stage import BUILTIN
+from hearken.algorithms.stage import builtin
 from hearken.rewards import metrics, rules
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 
 
-@pytest.mark.parametrize("stage", [s.name for s in BUILTIN])
+@pytest.mark.parametrize("stage", [s.name for s in builtin()])
 def test_every_stage_has_a_page(stage: str) -> None:
     text = (DOCS / "methods" / f"{stage}.md").read_text("utf-8")
     for part in ("**Optimises.**", "**From.**", "**Defaults.**", "**Watch.**", "**How it fails.**"):

@@ -14,9 +14,20 @@ from hearken.errors import UserError
 
 
 class Options(BaseModel):
-    """Base of all options. Unknown keys are refused, and the nearest right key is named."""
+    """Base of all options. Unknown keys are refused, and the nearest right key is named.
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, use_attribute_docstrings=True)
+    What checks them is built when they are first read (``defer_build``): a list of all stages needs their names alone.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, use_attribute_docstrings=True, defer_build=True
+    )  # fmt: skip
+
+    @classmethod
+    def reports(cls) -> tuple[str, ...]:
+        """The options that a report names: the ``reported`` of all the classes that this one is made of."""
+        named = [name for base in reversed(cls.__mro__) for name in base.__dict__.get("reported", ())]
+        return tuple(dict.fromkeys(named))
 
     @model_validator(mode="before")
     @classmethod

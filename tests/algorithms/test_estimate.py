@@ -87,10 +87,11 @@ def test_a_loss_without_a_reference_has_none_in_its_estimate(world) -> None:
     assert dpo["memory"]["weights_of_reference"] > 0 and "weights_of_reference" not in simpo["memory"]
 
 
-def test_a_stage_from_elsewhere_says_that_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hearken.algorithms.estimate import estimate as measure
-
-    assert "note" in measure("theirs", Inputs(), None, 0.0)
+def test_a_stage_that_has_none_says_so(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("hearken.algorithms.sft.estimate")
+    sft = find_stage("sft")
+    inputs = Inputs(str(world.sft), (str(world.demonstrations),))
+    assert estimate(sft, inputs, sft.options()) == {"note": "sft has no estimate"}
 
 
 def test_a_trial_sees_the_memory_that_stands_at_once_and_leaves_no_gradient() -> None:

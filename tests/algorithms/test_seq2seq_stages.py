@@ -12,7 +12,7 @@ from test_policy_gradient import module  # noqa: F401
 from tiny_models import write_seq2seq
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from hearken.algorithms.stage import BUILTIN, find_stage, train
+from hearken.algorithms.stage import builtin, find_stage, train
 from hearken.domains.text.respond import respond
 from hearken.domains.text.talk import Talker
 from hearken.errors import UserError
@@ -62,12 +62,12 @@ def test_what_does_not_go_with_them_says_so(world, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", sorted({s.name for s in BUILTIN} - {"sft", "reward", "dpo", "ppo", "nlpo"}))
+@pytest.mark.parametrize("stage", sorted({s.name for s in builtin()} - {"sft", "reward", "dpo", "ppo", "nlpo"}))
 def test_the_others_change_it_too(world, tmp_path: Path, stage: str, module, monkeypatch) -> None:  # noqa: F811
     monkeypatch.setenv("HEARKEN_CACHE", str(tmp_path / "cache"))
     base = write_seq2seq(tmp_path / "base", "t5")
     more: dict[str, Any] = {"data": world.pairs, "epochs": 1}
-    if "reward" in find_stage(stage).needs:
+    if find_stage(stage).needs("reward"):
         body = "def size(prompts, responses, metadata):\n    return [float(len(r)) for r in responses]\n"
         more = SAMPLED | {"data": world.prompts, "reward": f"{module(body, f'size_{stage}')}:size", "samples": 2}
     artifact = train(stage, model=base, out=tmp_path / "out", **FAST | more)

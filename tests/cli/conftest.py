@@ -6,14 +6,14 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field
 from typer.testing import CliRunner, Result
 
 from hearken.algorithms import stage as stages
-from hearken.algorithms.stage import Inputs, Stage
+from hearken.algorithms.stage import Input, Inputs, Stage
 from hearken.cli.main import app
 from hearken.config import Options
 from hearken.training.artifact import Artifact, finish
@@ -29,6 +29,8 @@ class SharedOptions(Options):
 class ToyOptions(SharedOptions):
     """Options of the toy stage."""
 
+    stage: ClassVar[str] = "toy"
+
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate."""
     schedule: Literal["linear", "cosine"] = "linear"
@@ -41,6 +43,12 @@ class ToyOptions(SharedOptions):
     """Lowest score."""
     layers: list[int] = Field(default_factory=lambda: [1, 2])
     """Which layers."""
+
+
+INPUTS = (
+    Input("model", "What only this stage knows.", "name"), Input("data", "Several of it.", "names"),
+    Input("validation", "More of them.", "names", required=False), Input("ref", "Another.", "name", required=False),
+)  # fmt: skip
 
 
 class Toy:
@@ -63,8 +71,8 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     module: Any = types.ModuleType("toy_stage")
     module.ToyOptions, module.run = ToyOptions, toy.run
     monkeypatch.setitem(sys.modules, "toy_stage", module)
-    made = Stage("toy", "A stage for tests", "toy_stage:ToyOptions", "toy_stage:run", takes=("validation", "ref"))
-    monkeypatch.setattr(stages, "BUILTIN", (*stages.BUILTIN, made))
+    made = Stage("A stage for tests", ToyOptions, "toy_stage", INPUTS)
+    monkeypatch.setitem(stages._registered, "toy", made)
     return toy
 
 

@@ -151,7 +151,7 @@ def test_dry_run_prints_options_that_config_takes(hearken: Run, toy, tmp_path: P
 
 
 def test_builtin_options_make_commands(hearken: Run) -> None:
-    for stage in stages.BUILTIN:
+    for stage in stages.builtin():
         done = hearken("train", stage.name, "--help")
         assert done.exit_code == 0, done.output
         for name, field in stage.options.model_fields.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_models import write_base, write_rows
 
-from hearken.algorithms.stage import Inputs, check_places
+from hearken.algorithms.stage import Inputs, check_places, find_stage
 from hearken.errors import UserError
 from hearken.models import names
 from hearken.models.loading import load_policy
@@ -74,7 +74,8 @@ def test_a_hub_that_answers_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_input_is_looked_for_before_anything_is_loaded(tmp_path: Path, silent: None) -> None:
     base = str(write_base(tmp_path / "base"))
     data = str(write_rows(tmp_path / "d.jsonl", [{"prompt": "the"}]))
-    check_places(Inputs(base, (data,), reward="rule:distinct", ref=base))
+    ppo, reward = find_stage("ppo"), find_stage("reward")
+    check_places(ppo, Inputs(base, (data,), reward="rule:distinct", ref=base))
     wrong = [
         (Inputs(base, (str(tmp_path / "e.jsonl"),)), r"e\.jsonl: no such file"),
         (Inputs(base, ("owner/name",)), "owner/name: there is no such file, and the Hub cannot be asked"),
@@ -88,7 +89,7 @@ def test_every_input_is_looked_for_before_anything_is_loaded(tmp_path: Path, sil
     ]
     for inputs, said in wrong:
         with pytest.raises(UserError, match=said) as error:
-            check_places(inputs)
+            check_places(reward if inputs.references else ppo, inputs)
         if "lenght" in said:
             assert error.value.hint == "Did you mean 'length'?"
 

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.ppo_options import INPUTS, PPOOptions
+from hearken.algorithms.stage import Stage
 
 
 class A2COptions(PPOOptions):
@@ -24,3 +25,8 @@ class A2COptions(PPOOptions):
     """GAE's lambda; 1 gives returns minus values."""
     value_clip: float = Field(0.0, ge=0)
     """Bound of the value's change; 0 for the plain squared error."""
+
+
+STAGES = (
+    Stage("A2C: as PPO, one unclipped step on each batch", A2COptions, "hearken.algorithms.ppo", INPUTS, watched=True),
+)

@@ -20,6 +20,7 @@ from torch import Tensor
 from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.dpo_options import DPOOptions, PairOptions
+from hearken.algorithms.estimate import likelihood
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy, open_reference
@@ -32,6 +33,7 @@ from hearken.objectives.preference import ordered_pairs, plackett_luce
 from hearken.progress import progress
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
+from hearken.training.estimate import Dry
 from hearken.training.forward import rows_of
 from hearken.training.optimiser import Optimiser
 from hearken.training.reference import reference_sums
@@ -291,3 +293,9 @@ def evaluate(
             bar.advance(len(part))
     weight = sum(j.weight for j in held_out) or 1.0
     return {"validation_loss": total / weight} | pair_accuracy(scores.tolist(), held_out)
+
+
+def estimate(dry: Dry, inputs: Inputs, options: DPOOptions) -> dict[str, Any]:
+    """For a dry run."""
+    ready = load(inputs, options)
+    return likelihood(dry, ready, [j.group for j in ready.data], [j.group for j in ready.held_out], options)

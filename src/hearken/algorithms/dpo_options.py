@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from hearken.algorithms.stage import DATA, MODEL, REF, Input, Stage, held_out
 from hearken.config import Options
 from hearken.training.options import TextOptions, TrainingOptions
 
@@ -14,6 +15,8 @@ PairLoss = Literal["dpo", "cdpo", "robust", "ipo", "hinge", "simpo", "orpo"]
 
 class PairOptions(Options):
     """The objective on comparisons."""
+
+    reported: ClassVar[tuple[str, ...]] = ("beta", "loss")
 
     loss: PairLoss = "dpo"
     """dpo; cdpo and robust for noisy labels; ipo; hinge (SLiC); simpo and orpo do without a reference policy."""
@@ -88,3 +91,16 @@ class ORPOOptions(DPOOptions):
     """See `hearken train dpo --help`."""
     lr: float = Field(8e-6, gt=0)
     """Peak learning rate."""
+
+
+def _stage(summary: str, options: type[DPOOptions], *more: Input) -> Stage:
+    inputs = (MODEL, DATA, held_out(options), *more)
+    return Stage(summary, options, "hearken.algorithms.dpo", inputs, ("comparison",), likelihood=True)
+
+
+STAGES = (
+    _stage("DPO: a policy from comparisons and rankings, without a reward model", DPOOptions, REF),
+    _stage("IPO: as DPO, for preferences that are nearly certain", IPOOptions, REF),
+    _stage("SimPO: as DPO, without a reference policy", SimPOOptions),
+    _stage("ORPO: fine-tuning and preference in one step, without a reference policy", ORPOOptions),
+)

@@ -1,7 +1,8 @@
 """What ``--dry-run`` says of a stage: the data as the model will see it, steps, memory and time.
 
 The stage's own ``load`` opens and checks every input, so a dry run finds the mistakes a real run would. Then a few of
-its own batches go through the networks, in the precision that the run will choose; what is left is arithmetic.
+its own batches go through the networks, in the precision that the run will choose; what is left is arithmetic. Each
+stage's ``estimate`` calls what fits it: `recorded`, `likelihood` or `sampled`.
 """
 
 from __future__ import annotations
@@ -13,165 +14,28 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import Scorer, TokenScorer
 from hearken.rewards.learned import LearnedReward
-from hearken.training import precision
+from hearken.rollout.native import NativeSampler
+from hearken.rollout.sampler import SamplingParameters
 from hearken.training.batching import Order, microbatches
 from hearken.training.estimate import (
     SAMPLE_TOKENS,
+    Dry,
     Memory,
     Trial,
     parameters,
     timed,
     try_out,
     update_seconds,
-    weight_bytes,
-    write_seconds,
 )
 
 SAMPLING_SECONDS = 8.0
 """What a trial of sampling may take: where responses are long, it ends before they do."""
 
 
-class Dry:
-    """What is found out on the way.
-
-    Args:
-        began: when the command began (`time.perf_counter`): before the libraries were imported.
-        device: that of the run.
-    """
-
-    def __init__(self, began: float, device: str) -> None:
-        self.began = began
-        self.memory = Memory(precision.device_of(device))
-        self.seconds: dict[str, float] = {}
-        self.loading = self.loaded = 0
-
-    def settle(self, ready: Any, scorer: Any, groups: Sequence[Group], options: Any) -> None:
-        """All is loaded: choose the precision as the run will."""
-        self.loading, self.loaded = self.memory.peak(), self.memory.now()
-        self.seconds["start"] = time.perf_counter() - self.began
-        start = time.perf_counter()
-        precision.settle(scorer, groups, options.precision)
-        self.seconds["trial"] = time.perf_counter() - start
-
-    def finish(self, facts: dict[str, Any], modules: Mapping[str, nn.Module], options: Any, **parts: int) -> Any:
-        """Facts with parameters, memory by part and seconds by part.
-
-        Args:
-            facts: what else is said.
-            modules: all networks.
-            options: of the stage.
-            parts: bytes that stand beside weights, gradients and AdamW's moments at the worst moment.
-        """
-        every = parameters(modules)
-        trained = [p for p in every if p.requires_grad]
-        size = sum(p.untyped_storage().nbytes() for p in trained)
-        weights = weight_bytes(modules)
-        loop = sum(self.seconds[name] for name in self.seconds if name not in ("start", "trial", "saving"))
-        saves = 1 + int(loop // options.checkpoint_seconds) if options.checkpoint_seconds else 1
-        self.seconds["saving"] = write_seconds(saves * 3 * size + next(iter(weights.values())))
-        program = max(self.loaded - sum(weights.values()), 0)
-        memory: dict[str, int] = {"program": program} | {f"weights_of_{name}": n for name, n in weights.items()}
-        memory |= {"gradients": size, "adam": 2 * size} | parts
-        memory["loading"] = max(self.loading - sum(memory.values()), 0)  # a file and its weights at once
-        return facts | {
-            "precision": next(m.precision for m in modules.values() if isinstance(m, Scorer)),
-            "parameters": {
-                "trained": sum(p.numel() for p in trained),
-                "frozen": sum(p.numel() for p in every if not p.requires_grad),
-            },
-            "memory": memory | {"total": sum(memory.values())},
-            "seconds": sum(self.seconds.values()),
-            "seconds_of": self.seconds,
-        }
-
-
-def estimate(stage: str, inputs: Inputs, options: Any, began: float) -> dict[str, Any]:
-    """Rows, tokens, steps, parameters, memory in bytes by part, and seconds by part.
-
-    Seconds come from microbatches of the data (and, of stages that sample, from responses of the policy as it is) on
-    this machine. A stage from outside the package gets its inputs checked by name only.
-
-    Args:
-        stage: its name.
-        inputs: of the stage.
-        options: of the stage.
-        began: see `Dry`.
-    """
-    known = {"sft": _sft, "reward": _reward, "ilql": _ilql, "kto": _kto, "rft": _rft}
-    known |= dict.fromkeys(("dpo", "ipo", "simpo", "orpo"), _direct)
-    known |= {"ppo": _ppo, "a2c": _ppo, "nlpo": _nlpo, "trpo": _trpo}
-    known |= dict.fromkeys(("rloo", "grpo", "reinforce", "online_dpo"), _sampled)
-    if stage not in known:
-        return {"note": f"{stage} has no estimate"}
-    return known[stage](Dry(began, options.device), inputs, options)
-
-
-def _sft(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.sft import load, summed_nll
-
-    ready = load(inputs, options)
-    scorer, data = ready.policy.scorer, ready.data
-    return _recorded(
-        dry, ready, {"policy": scorer}, data, lambda some: summed_nll(scorer, [data[i] for i in some]), options,
-        evaluated=_tokens(ready.held_out),
-    )  # fmt: skip
-
-
-def _reward(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.reward import load, losses
-    from hearken.domains.text.data import by_responses
-
-    ready = load(inputs, options)
-    elements = by_responses(ready.data)
-    groups = [same[0].group for same in elements]
-    centred = ready.references or [j.group for j in ready.data]
-    share = min(options.calibrate_on or len(centred), len(centred)) / len(centred)
-    held_out = [same[0].group for same in by_responses(ready.held_out)]
-
-    def loss(some: Sequence[int]) -> Tensor:
-        return losses(ready.scorer, [j for i in some for j in elements[i]], options).sum()
-
-    return _recorded(
-        dry, ready, {"reward": ready.scorer}, groups, loss, options,
-        evaluated=_tokens(held_out), calibrated=round(_tokens(centred) * share),
-    )  # fmt: skip
-
-
-def _ilql(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.ilql import load, losses, weighted_tokens
-
-    ready = load(inputs, options)
-    groups = [group for group, _ in ready.data]
-
-    def loss(some: Sequence[int]) -> Tensor:
-        return losses(
-            ready.scorer, [ready.data[i] for i in some], weighted_tokens([groups[i] for i in some]), options
-        ).total
-
-    return _recorded(dry, ready, {"policy": ready.scorer}, groups, loss, options)
-
-
-def _direct(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.dpo import load
-
-    ready = load(inputs, options)
-    return _likelihood(dry, ready, [j.group for j in ready.data], [j.group for j in ready.held_out], options)
-
-
-def _kto(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.kto import load
-
-    ready = load(inputs, options)
-    mismatched = _tokens([o.mismatched for o in ready.data])
-    groups, held_out = ([o.group for o in some] for some in (ready.data, ready.held_out))
-    return _likelihood(dry, ready, groups, held_out, options, mismatched)
-
-
-def _likelihood(
+def likelihood(
     dry: Dry, ready: Any, groups: Sequence[Group], held_out: Sequence[Group], options: Any, mismatched: int = 0
 ) -> dict[str, Any]:
     """Stages that compare likelihoods, most of them with a reference's: its forward pass is made once, or each time.
@@ -184,15 +48,15 @@ def _likelihood(
     if ready.reference is not None:
         modules["reference"] = ready.reference
         times = 1 if options.cache_reference else epochs
-        referred = round(times * (_tokens(groups) + mismatched)) + _tokens(held_out)
-    return _recorded(
+        referred = round(times * (tokens_of(groups) + mismatched)) + tokens_of(held_out)
+    return recorded(
         dry, ready, modules, groups,
         lambda some: scorer(lay_out([groups[i] for i in some], scorer.device)).logprobs.sum(), options,
-        evaluated=_tokens(held_out), referred=referred + round(epochs * mismatched),
+        evaluated=tokens_of(held_out), referred=referred + round(epochs * mismatched),
     )  # fmt: skip
 
 
-def _recorded(
+def recorded(
     dry: Dry, ready: Any, modules: Mapping[str, Scorer], groups: Sequence[Group],
     loss: Callable[[Sequence[int]], Tensor], options: Any, *, evaluated: int = 0, calibrated: int = 0,
     referred: int = 0,
@@ -214,7 +78,7 @@ def _recorded(
     dry.settle(ready, scorer, groups, options)
     order = Order(len(groups), options.batch, options.seed)
     steps = max(round(options.epochs * order.steps_per_epoch), 1)
-    tokens = round(_tokens(groups) * options.epochs)
+    tokens = round(tokens_of(groups) * options.epochs)
     trial = _trial(scorer, groups, order.rows(0), loss, options)
     trained = [p for p in scorer.parameters() if p.requires_grad]
     each = trial.forward_seconds / trial.tokens
@@ -232,73 +96,26 @@ def _trial(
 ) -> Trial:
     """The microbatches of a batch, as many as `SAMPLE_TOKENS` allows, among them the largest."""
     parts = [[batch[i] for i in part] for part in microbatches([groups[i] for i in batch], options.tokens, scorer)]
-    parts.sort(key=lambda part: -_tokens([groups[i] for i in part]))
-    some, used = [parts[0]], _tokens([groups[i] for i in parts[0]])
+    parts.sort(key=lambda part: -tokens_of([groups[i] for i in part]))
+    some, used = [parts[0]], tokens_of([groups[i] for i in parts[0]])
     for part in reversed(parts[1:]):  # the shortest stand for the rest: a batch has both
-        if used + (count := _tokens([groups[i] for i in part])) > SAMPLE_TOKENS:
+        if used + (count := tokens_of([groups[i] for i in part])) > SAMPLE_TOKENS:
             break
         some.append(part)
         used += count
     return try_out([partial(loss, part) for part in some], used, parameters({"x": scorer}), scorer.device)
 
 
-def _ppo(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.ppo import load
-
-    return _with_critic(dry, load(inputs, options), options)
-
-
-def _nlpo(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.nlpo import load
-
-    return _with_critic(dry, load(inputs, options), options)
-
-
-def _trpo(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.trpo import load
-
-    return _with_critic(dry, load(inputs, options), options)
-
-
-def _with_critic(dry: Dry, ready: Any, options: Any) -> dict[str, Any]:
-    models = ready.models
-    trained: dict[str, Any] = {"policy": models.policy, "value": models.value}
-    found = _rollouts(dry, ready, trained, {"reference": models.reference}, models.reward, options, ready.ptx)
-    if ready.judge is not None:
-        looks = -(-max(options.episodes // options.batch, 1) // options.judge_every) + 1
-        found["judge_comparisons"] = looks * len(ready.held_out.ids)
-    return found
-
-
-def _sampled(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.policy_gradient import load
-
-    ready = load(inputs, options)
-    policy, reference = ready.policy.scorer, ready.reference
-    anew = options.stage == "online_dpo"
-    return _rollouts(dry, ready, {"policy": policy}, {"reference": reference}, ready.reward, options, [], again=anew)
-
-
-def _rft(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-    from hearken.algorithms.policy_gradient import load
-
-    ready = load(inputs, options, with_reference=False)
-    return _rollouts(dry, ready, {"policy": ready.policy.scorer}, {}, ready.reward, options, [], again=False)
-
-
-def _rollouts(
-    dry: Dry, ready: Any, trained: dict[str, Any], frozen: dict[str, nn.Module], reward: Any, options: Any,
+def sampled(
+    dry: Dry, ready: Any, trained: Mapping[str, Any], frozen: Mapping[str, nn.Module], reward: Any, options: Any,
     ptx: list[Group], *, again: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Stages that sample from the policy they train.
 
     ``again``: whether they compute the log-probabilities of what was sampled anew in fp32, too.
     """
-    from hearken.algorithms.rollouts import beginnings
-    from hearken.rollout.native import NativeSampler
-
     policy, device = trained["policy"], trained["policy"].device
-    dry.settle(ready, policy, beginnings(ready.prompts), options)
+    dry.settle(ready, policy, [Group(p, [p]) for p in ready.prompts[:16]], options)
     iterations = max(options.episodes // options.batch, 1)
     updates = iterations * options.epochs * options.minibatches
     modules: dict[str, nn.Module] = {**trained, **frozen}
@@ -317,21 +134,21 @@ def _rollouts(
         return total + trained["value"](layout).sum() if "value" in trained else total
 
     trial = _trial(policy, groups, range(len(groups)), loss, options)
-    tokens = _tokens(groups) * options.batch / max(sum(len(g.responses) for g in groups), 1)
+    tokens = tokens_of(groups) * options.batch / max(sum(len(g.responses) for g in groups), 1)
     forward = 0.0
     few = groups[: max(len(groups) // 2, 1)]
     for name, module in modules.items():
         if name == "policy" and not (again or policy.precision == "bf16"):
             continue  # what the sampler found serves
         score: Any = LearnedReward(module, options.tokens) if name == "reward" else partial(_read, module, options)  # type: ignore[arg-type]
-        forward += timed(partial(score, few), device) / _tokens(few)
+        forward += timed(partial(score, few), device) / tokens_of(few)
     trainable = [p for m in trained.values() for p in m.parameters() if p.requires_grad]
     each = trial.seconds / trial.tokens
     learning = options.epochs * (tokens * each + options.minibatches * update_seconds(trainable))
     if ptx:
         pieces = options.ptx_batch or options.batch // options.minibatches
         share = 0.5 if "value" in trained else 1.0  # of the trial's two networks the policy alone
-        learning += options.epochs * options.minibatches * pieces * share * each * _tokens(ptx) / len(ptx)
+        learning += options.epochs * options.minibatches * pieces * share * each * tokens_of(ptx) / len(ptx)
     dry.seconds |= {
         "sampling": iterations * sampling, "scoring": iterations * tokens * forward, "learning": iterations * learning
     }  # fmt: skip
@@ -365,9 +182,6 @@ def _sample(policy: Any, ready: Any, options: Any) -> tuple[list[Group], float, 
     Where a whole response would take too long, the trial ends early: those that have not ended are taken to go on to
     the limit, and their lengths are an upper bound.
     """
-    from hearken.rollout.native import NativeSampler
-    from hearken.rollout.sampler import SamplingParameters
-
     sampler = NativeSampler(policy, ready.policy.stop)
     most, n = options.max_new_tokens, options.samples
     count = max(min(options.batch, sampler.rows) // n, 1)
@@ -398,7 +212,8 @@ def _sample(policy: Any, ready: Any, options: Any) -> tuple[list[Group], float, 
     return made, seconds * options.batch / len(samples), held
 
 
-def _tokens(groups: Sequence[Group]) -> int:
+def tokens_of(groups: Sequence[Group]) -> int:
+    """Real tokens of them all."""
     return sum(g.tokens for g in groups)
 
 

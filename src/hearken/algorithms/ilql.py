@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from hearken.algorithms.doubts import of_recorded, say
+from hearken.algorithms.estimate import recorded
 from hearken.algorithms.ilql_options import ILQLOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
@@ -32,6 +33,7 @@ from hearken.models.loading import save, switch_adapter
 from hearken.objectives.offline import ILQLLoss, bellman_targets, ilql, terminal_rewards
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
+from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
 
@@ -162,3 +164,16 @@ def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: f
         tau=options.tau, cql=options.cql, awac=options.awac, beta=options.awac_beta,
         weights=weights[:, None].expand_as(layout.mask)[layout.mask], count=tokens,
     )  # fmt: skip
+
+
+def estimate(dry: Dry, inputs: Inputs, options: ILQLOptions) -> dict[str, Any]:
+    """For a dry run."""
+    ready = load(inputs, options)
+    groups = [group for group, _ in ready.data]
+
+    def loss(some: Sequence[int]) -> Tensor:
+        return losses(
+            ready.scorer, [ready.data[i] for i in some], weighted_tokens([groups[i] for i in some]), options
+        ).total
+
+    return recorded(dry, ready, {"policy": ready.scorer}, groups, loss, options)

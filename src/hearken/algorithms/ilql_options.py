@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from hearken.algorithms.stage import DATA, MODEL, Stage
 from hearken.training.options import TextOptions, TrainingOptions
 
 
@@ -13,6 +14,7 @@ class ILQLOptions(TrainingOptions, TextOptions):
     """Implicit Q-learning on recorded responses: values for every token, which guide decoding."""
 
     stage: ClassVar[str] = "ilql"
+    reported: ClassVar[tuple[str, ...]] = ("beta",)
 
     epochs: float = Field(3.0, gt=0)
     """Passes over the data."""
@@ -37,3 +39,11 @@ class ILQLOptions(TrainingOptions, TextOptions):
     hundred steps needs more."""
     beta: float = Field(1.0, ge=0)
     """Weight of Q - V in decoding: log π + beta(Q - V). Saved with the policy, and used wherever it is sampled."""
+
+
+STAGES = (
+    Stage(
+        "ILQL: offline, values for every token from recorded responses with scores", ILQLOptions,
+        "hearken.algorithms.ilql", (MODEL, DATA), ("rating", "thumb", "comparison"),
+    ),
+)  # fmt: skip

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.dpo import fixed_reference
+from hearken.algorithms.estimate import likelihood, tokens_of
 from hearken.algorithms.kto_options import KTOOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
@@ -33,6 +34,7 @@ from hearken.models.scorers import TokenScorer
 from hearken.objectives.direct import kto, kto_reference_point, sequence_logprobs
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
+from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
 from hearken.training.reference import logprob_sums, reference_sums
 from hearken.training.run import Run
@@ -253,3 +255,11 @@ def evaluate(
     right = ((ratio > z0) == labels).float().mean().item()
     total = sum(o.weight for o in held_out) or 1.0
     return {"validation_loss": found.sum().item() / total, "accuracy": right, "validation_thumbs": len(held_out)}
+
+
+def estimate(dry: Dry, inputs: Inputs, options: KTOOptions) -> dict[str, Any]:
+    """For a dry run."""
+    ready = load(inputs, options)
+    mismatched = tokens_of([o.mismatched for o in ready.data])
+    groups, held_out = ([o.group for o in some] for some in (ready.data, ready.held_out))
+    return likelihood(dry, ready, groups, held_out, options, mismatched)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
+from hearken.algorithms.stage import DATA, MODEL, REF, Stage, held_out
 from hearken.training.options import TextOptions, TrainingOptions
 
 
 class KTOOptions(TrainingOptions, TextOptions):
     """A policy from thumbs: responses that are good or bad by themselves."""
+
+    stage: ClassVar[str] = "kto"
+    reported: ClassVar[tuple[str, ...]] = ("beta",)
 
     beta: float = Field(0.1, gt=0)
     """Strength of the pull to the reference."""
@@ -26,3 +32,11 @@ class KTOOptions(TrainingOptions, TextOptions):
     """Weight of bad responses; 0 as for desirable."""
     cache_reference: bool = True
     """Compute the reference's log-probabilities once and keep them on disk; else in every step."""
+
+
+STAGES = (
+    Stage(
+        "KTO: a policy from thumbs, good or bad", KTOOptions, "hearken.algorithms.kto",
+        (MODEL, DATA, held_out(KTOOptions), REF), ("thumb", "comparison"), likelihood=True,
+    ),
+)  # fmt: skip

@@ -20,6 +20,7 @@ from hearken.errors import UserError
 from hearken.models.masked import MaskedScorer
 from hearken.models.seq2seq import is_seq2seq
 from hearken.training.artifact import Artifact
+from hearken.training.estimate import Dry
 
 
 def load(inputs: Inputs, options: NLPOOptions) -> ppo.Ready:
@@ -64,3 +65,8 @@ class Mask:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Back to saved ones."""
         self.scorer.mask_model.load_state_dict(state)
+
+
+def estimate(dry: Dry, inputs: Inputs, options: NLPOOptions) -> dict[str, Any]:
+    """For a dry run."""
+    return ppo.estimate_with_critic(dry, load(inputs, options), options)

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.ppo_options import INPUTS, PPOOptions
+from hearken.algorithms.stage import Stage
 
 
 class NLPOOptions(PPOOptions):
@@ -20,3 +21,11 @@ class NLPOOptions(PPOOptions):
     """At most so many of its tokens; 0 for no limit."""
     refresh: int = Field(5, ge=1)
     """Iterations after which the mask policy becomes a copy of the policy as it is then."""
+
+
+STAGES = (
+    Stage(
+        "NLPO: PPO among the tokens that a lagging copy of the policy finds likely", NLPOOptions,
+        "hearken.algorithms.nlpo", INPUTS,
+    ),
+)  # fmt: skip

@@ -9,11 +9,13 @@ repeat:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hearken.algorithms.dpo import Figures, losses
+from hearken.algorithms.estimate import sampled
 from hearken.algorithms.online_dpo_options import OnlineDPOOptions
 from hearken.algorithms.policy_gradient import load, mean
 from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up, tell, without_signal
@@ -23,6 +25,7 @@ from hearken.models.loading import save, switch_adapter
 from hearken.objectives.group import informative
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import microbatches
+from hearken.training.estimate import Dry
 from hearken.training.forward import rows_of
 from hearken.training.reference import logprob_sums
 
@@ -81,3 +84,10 @@ def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
 def ranks(scores: Tensor) -> tuple[int, ...]:
     """Dense ranks of (n,) scores: 0 is the highest, equal scores are ties."""
     return tuple(torch.unique(-scores, return_inverse=True)[1].tolist())
+
+
+def estimate(dry: Dry, inputs: Inputs, options: OnlineDPOOptions) -> dict[str, Any]:
+    """For a dry run."""
+    ready = load(inputs, options)
+    trained, frozen = {"policy": ready.policy.scorer}, {"reference": ready.reference}
+    return sampled(dry, ready, trained, frozen, ready.reward, options, [])

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from hearken.algorithms.dpo_options import PairOptions
 from hearken.algorithms.rollout_options import RolloutOptions
+from hearken.algorithms.stage import DATA, MODEL, REF, REWARD, Stage
 
 
 class OnlineDPOOptions(PairOptions, RolloutOptions):
@@ -23,3 +24,11 @@ class OnlineDPOOptions(PairOptions, RolloutOptions):
     """Responses per prompt: a pair, or a ranking (Plackett-Luce)."""
     batch: int = Field(128, ge=2)
     """Responses sampled per iteration."""
+
+
+STAGES = (
+    Stage(
+        "Online DPO: the policy's own responses, ranked by the reward", OnlineDPOOptions,
+        "hearken.algorithms.online_dpo", (MODEL, DATA, REWARD, REF),
+    ),
+)  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hearken.algorithms.estimate import sampled
 from hearken.algorithms.policy_gradient_options import PolicyGradientOptions
 from hearken.algorithms.rollout_options import RolloutOptions
 from hearken.algorithms.rollouts import (
@@ -47,6 +48,7 @@ from hearken.objectives.reduce import masked_sum, whiten
 from hearken.rewards.learned import Reward
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import microbatches
+from hearken.training.estimate import Dry
 from hearken.training.forward import rows_of
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
@@ -193,3 +195,10 @@ def learn(
 def mean(stats: Sequence[dict[str, float]]) -> dict[str, float]:
     """Means over the updates on a batch; empty where there was none."""
     return {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]} if stats else {}
+
+
+def estimate(dry: Dry, inputs: Inputs, options: RolloutOptions) -> dict[str, Any]:
+    """For a dry run."""
+    ready = load(inputs, options)
+    trained, frozen = {"policy": ready.policy.scorer}, {"reference": ready.reference}
+    return sampled(dry, ready, trained, frozen, ready.reward, options, [], again=False)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from hearken.algorithms.rollout_options import RolloutOptions
+from hearken.algorithms.stage import DATA, MODEL, REF, REWARD, Stage
 
 Estimator = Literal["rloo", "grpo", "dr_grpo", "reinforce++"]
 
@@ -15,6 +16,7 @@ class PolicyGradientOptions(RolloutOptions):
     """What RLOO, GRPO and REINFORCE++ share: several responses to a prompt take the critic's place."""
 
     stage: ClassVar[str]
+    reported: ClassVar[tuple[str, ...]] = ("clip", "estimator")
 
     estimator: Estimator
     """Advantages: leave-one-out mean (rloo), group mean and std (grpo), group mean (dr_grpo), batch (reinforce++)."""
@@ -59,3 +61,14 @@ class ReinforceOptions(PolicyGradientOptions):
     """See above."""
     samples: int = Field(1, ge=1)
     """Responses per prompt."""
+
+
+def _stage(summary: str, options: type[PolicyGradientOptions]) -> Stage:
+    return Stage(summary, options, "hearken.algorithms.policy_gradient", (MODEL, DATA, REWARD, REF))
+
+
+STAGES = (
+    _stage("RLOO: critic-free, a response against the others of its prompt", RLOOOptions),
+    _stage("GRPO and Dr. GRPO: critic-free, normalised within each prompt", GRPOOptions),
+    _stage("REINFORCE++: critic-free, normalised over the batch", ReinforceOptions),
+)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hearken.algorithms.estimate import sampled
 from hearken.algorithms.ppo_options import ASKED, CriticOptions, PPOOptions
 from hearken.algorithms.rollouts import (
     ROLLOUTS,
@@ -52,6 +53,7 @@ from hearken.rollout.native import NativeSampler
 from hearken.statistics.divergence import FEWEST
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
+from hearken.training.estimate import Dry
 from hearken.training.forward import gather, rows_of
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run, Stateful
@@ -345,3 +347,19 @@ def summary(rollout: Rollout, stats: Sequence[dict[str, float]], beta: float) ->
         "first_ratio_gap": stats[0]["ratio_gap"],
         **mean,
     }
+
+
+def estimate(dry: Dry, inputs: Inputs, options: PPOOptions) -> dict[str, Any]:
+    """For a dry run."""
+    return estimate_with_critic(dry, load(inputs, options), options)
+
+
+def estimate_with_critic(dry: Dry, ready: Ready, options: Any) -> dict[str, Any]:
+    """For a dry run of a method that trains a value model, too."""
+    models = ready.models
+    trained: dict[str, Any] = {"policy": models.policy, "value": models.value}
+    found = sampled(dry, ready, trained, {"reference": models.reference}, models.reward, options, ready.ptx)
+    if ready.judge is not None:
+        looks = -(-max(options.episodes // options.batch, 1) // options.judge_every) + 1
+        found["judge_comparisons"] = looks * len(ready.held_out.ids)
+    return found

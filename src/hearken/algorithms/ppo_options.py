@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from hearken.algorithms.rollout_options import RolloutOptions
+from hearken.algorithms.stage import DATA, MODEL, PTX, REF, REWARD, Input, Stage
 
 ASKED = ("gold", "people", "ai", "simulated")
 """Judges that only a project has; whoever opens one passes it to `ppo.load`."""
@@ -14,6 +16,8 @@ ASKED = ("gold", "people", "ai", "simulated")
 
 class CriticOptions(RolloutOptions):
     """Advantages from a value model, and a KL coefficient that may adapt."""
+
+    reported: ClassVar[tuple[str, ...]] = ("kl_target",)
 
     beta: float = Field(0.05, ge=0)
     """KL coefficient (at the start, where it adapts)."""
@@ -37,6 +41,7 @@ class PPOOptions(CriticOptions):
     """PPO with a KL penalty against a reference policy."""
 
     stage: ClassVar[str] = "ppo"
+    reported: ClassVar[tuple[str, ...]] = ("ptx_coef", "clip", "judge", "stop_when")
 
     lr: float = Field(3e-6, gt=0)
     """Peak learning rate of the policy."""
@@ -60,3 +65,21 @@ class PPOOptions(CriticOptions):
     """Held-out prompts answered at each look: of --validation, else set aside from --data (a fifth of it at most)."""
     stop_when: Literal["", "fooled"] = ""
     """fooled: end the run once the judge's win rate falls while the reward rises, beyond noise."""
+
+
+HELD_OUT = Input(
+    "validation", "Held-out prompts for --judge; without them, some of --data's are set aside for it.", required=False
+)
+INPUTS = (MODEL, DATA, HELD_OUT, REWARD, REF, PTX)
+
+
+def _done(options: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    return "Improved by PPO under a KL penalty" + (" with a pretraining term" if data.get("ptx_pieces") else "")
+
+
+STAGES = (
+    Stage(
+        "PPO with a KL penalty against a reference policy, optionally with a pretraining term (PPO-ptx)", PPOOptions,
+        "hearken.algorithms.ppo", INPUTS, watched=True, refitted=True, done=_done,
+    ),
+)  # fmt: skip

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.doubts import of_recorded, say
+from hearken.algorithms.estimate import recorded, tokens_of
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, by_responses, demonstrations, judgments, nothing_fits
@@ -40,6 +41,7 @@ from hearken.models.scorers import RewardScorer, probe
 from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, rating_regression, thumb_bce
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
+from hearken.training.estimate import Dry
 from hearken.training.forward import gather
 from hearken.training.optimiser import Optimiser
 from hearken.training.precision import device_of
@@ -369,3 +371,21 @@ def correlations(
         if len(some) > 2 and (both.std(1) > 0).all():
             found[f"correlation_{name}"] = torch.corrcoef(both)[0, 1].item()
     return found
+
+
+def estimate(dry: Dry, inputs: Inputs, options: RewardOptions) -> dict[str, Any]:
+    """For a dry run."""
+    ready = load(inputs, options)
+    elements = by_responses(ready.data)
+    groups = [same[0].group for same in elements]
+    centred = ready.references or [j.group for j in ready.data]
+    share = min(options.calibrate_on or len(centred), len(centred)) / len(centred)
+    held_out = [same[0].group for same in by_responses(ready.held_out)]
+
+    def loss(some: Sequence[int]) -> Tensor:
+        return losses(ready.scorer, [j for i in some for j in elements[i]], options).sum()
+
+    return recorded(
+        dry, ready, {"reward": ready.scorer}, groups, loss, options,
+        evaluated=tokens_of(held_out), calibrated=round(tokens_of(centred) * share),
+    )  # fmt: skip

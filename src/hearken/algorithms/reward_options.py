@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from hearken.algorithms.stage import DATA, MODEL, REFERENCES, Stage, held_out
 from hearken.training.options import TextOptions, TrainingOptions
 
 
 class RewardOptions(TrainingOptions, TextOptions):
     """A reward model from comparisons, rankings, ratings or thumbs."""
+
+    stage: ClassVar[str] = "reward"
+    reported: ClassVar[tuple[str, ...]] = ("loss", "only", "weights")
 
     epochs: float = Field(1.0, gt=0)
     """Passes over the judgments (more than one overfits soon: InstructGPT section C.2)."""
@@ -45,3 +49,12 @@ class RewardOptions(TrainingOptions, TextOptions):
     """Weight labelers so that they stand for these shares, e.g. {group: {hearth: 1, quest: 1}}."""
     only: str = ""
     """KEY=VALUE: only judgments of these labelers, e.g. group=quest (a declared attribute) or labeler=ID."""
+
+
+STAGES = (
+    Stage(
+        "Reward model from comparisons, rankings, ratings or thumbs", RewardOptions, "hearken.algorithms.reward",
+        (MODEL, DATA, held_out(RewardOptions), REFERENCES), ("comparison", "rating", "thumb"), makes="reward",
+        done="Learned to predict the judgments",
+    ),
+)  # fmt: skip

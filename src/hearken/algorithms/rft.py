@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hearken.algorithms.estimate import sampled
 from hearken.algorithms.policy_gradient import load, mean
 from hearken.algorithms.rft_options import RFTOptions
 from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up, tell, without_signal
@@ -24,6 +26,7 @@ from hearken.models.layout import Group
 from hearken.models.loading import save, switch_adapter
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import microbatches
+from hearken.training.estimate import Dry
 
 
 def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
@@ -94,3 +97,9 @@ def select(groups: Sequence[Group], scores: Tensor, share: float) -> list[Group]
         good = [tuple(r) for r, s in zip(g.responses, row, strict=True) if s >= limit - 1e-6]
         found.append(Group(g.prompt, [list(r) for r in dict.fromkeys(good)]))
     return found
+
+
+def estimate(dry: Dry, inputs: Inputs, options: RFTOptions) -> dict[str, Any]:
+    """For a dry run."""
+    ready = load(inputs, options, with_reference=False)
+    return sampled(dry, ready, {"policy": ready.policy.scorer}, {}, ready.reward, options, [], again=False)

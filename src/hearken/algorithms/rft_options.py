@@ -7,12 +7,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from hearken.algorithms.rollout_options import RolloutOptions
+from hearken.algorithms.stage import DATA, MODEL, REWARD, Stage
 
 
 class RFTOptions(RolloutOptions):
     """Fine-tuning on the best of the policy's own responses, again and again."""
 
     stage: ClassVar[str] = "rft"
+    reported: ClassVar[tuple[str, ...]] = ("select",)
 
     select: Literal["best", "percentile"] = "best"
     """The best response of each prompt (expert iteration), or those at or above a percentile of its scores (trlX)."""
@@ -26,3 +28,11 @@ class RFTOptions(RolloutOptions):
     """Responses per prompt to choose from."""
     beta: float = Field(0.0, ge=0, le=0)
     """Not used: what keeps the policy near its start is that it imitates itself."""
+
+
+STAGES = (
+    Stage(
+        "Rejection sampling: fine-tuning on the best of the policy's own responses; expert iteration", RFTOptions,
+        "hearken.algorithms.rft", (MODEL, DATA, REWARD),
+    ),
+)  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from hearken.algorithms.trust_options import TrustOptions
@@ -10,6 +12,8 @@ from hearken.training.options import TextOptions, TrainingOptions
 
 class RolloutOptions(TrainingOptions, TextOptions, TrustOptions):
     """Sampling, batches of responses, and the KL penalty."""
+
+    reported: ClassVar[tuple[str, ...]] = ("beta", "samples", "temperature")
 
     episodes: int = Field(100_000, ge=1)
     """Responses sampled in the whole run."""

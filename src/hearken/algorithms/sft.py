@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from hearken.algorithms.doubts import of_recorded, say
+from hearken.algorithms.estimate import recorded, tokens_of
 from hearken.algorithms.sft_options import SFTOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader, demonstrations, nothing_fits
@@ -25,6 +26,7 @@ from hearken.objectives.language import nll, perplexity
 from hearken.progress import progress
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
+from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
 
@@ -112,3 +114,13 @@ def evaluate(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> dict[
             bar.advance(len(part))
     count = sum(g.weight * trained_tokens(g) for g in groups)
     return {"validation_loss": total / count, "validation_perplexity": perplexity(total, count)}
+
+
+def estimate(dry: Dry, inputs: Inputs, options: SFTOptions) -> dict[str, Any]:
+    """For a dry run."""
+    ready = load(inputs, options)
+    scorer, data = ready.policy.scorer, ready.data
+    return recorded(
+        dry, ready, {"policy": scorer}, data, lambda some: summed_nll(scorer, [data[i] for i in some]), options,
+        evaluated=tokens_of(ready.held_out),
+    )  # fmt: skip

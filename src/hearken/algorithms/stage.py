@@ -1,21 +1,23 @@
-"""Stages: what `hearken train` can run, found by name without importing torch.
+"""Stages: what `hearken train` can run. Each says of itself all that others need to know, without importing torch.
 
-A stage is two modules: ``NAME_options.py`` (a pydantic model, light) and ``NAME.py`` with
-``run(inputs, options, out) -> Artifact`` (the algorithm). A package outside adds its own through the entry-point
-group ``hearken.stages``, whose value names a `Stage`.
+A stage is two modules: ``NAME_options.py`` holds its options (a pydantic model) and the `Stage` that declares it, in
+``STAGES``; ``NAME.py`` holds the algorithm, ``run(inputs, options, out) -> Artifact``, and ``estimate(dry, inputs,
+options)`` for dry runs. A package outside names its `Stage` under the entry-point group ``hearken.stages``, a program
+gives it to `register`.
 """
 
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hearken.config import Options, located
 from hearken.errors import UserError
@@ -25,8 +27,70 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Input:
+    """Something that a stage reads from outside.
+
+    Args:
+        name: its flag, and its key in the manifest.
+        help: what it is.
+        kind: ``model``, a folder or Hub name of a language model; ``reward``, what `rewards.terms.parse_terms` reads;
+            ``files`` of data; ``name`` and ``names``, of something that only this stage knows.
+        required: the stage does not run without it.
+    """
+
+    name: str
+    help: str
+    kind: Literal["model", "reward", "files", "name", "names"] = "files"
+    required: bool = True
+
+    @property
+    def many(self) -> bool:
+        """Whether it may be given several times."""
+        return self.kind in ("files", "names")
+
+    @property
+    def optional(self) -> Input:
+        """The same, where a stage runs without it, too."""
+        return replace(self, required=False)
+
+    def taken(self, value: Any) -> Any:
+        """A value as `Inputs` holds it: a text, of files a tuple."""
+        if not self.many:
+            return str(value) if value else ""
+        return tuple(map(str, value if isinstance(value, list | tuple) else [value] if value else ()))
+
+
+MODEL = Input("model", "The model to start from: a folder or a Hub name.", "model")
+DATA = Input("data", "What to train on: a file, a folder or a Hub name; may be repeated.")
+REWARD = Input(
+    "reward",
+    "What is optimised: a reward model (a folder or a Hub name), rule:NAME, metric:NAME, labeler:ai, your "
+    "module:function, or several with weights, such as my-reward,rule:length*0.5.",
+    "reward",
+)
+REF = Input(
+    "ref", "The reference policy of the KL penalty; without it, --model as it was at the start.", "model"
+).optional
+PTX = Input("ptx", "Text for the pretraining term (PPO-ptx); may be repeated.").optional
+REFERENCES = Input("references", "Responses whose mean score is set to zero; may be repeated.").optional
+
+
+def held_out(options: type[Options]) -> Input:
+    """``--validation`` of a stage that, without it, holds a share of its data out: its option ``validation``."""
+    share = options.model_fields["validation"].default
+    text = f"Held-out data; without it, a share of --data's prompts is held out (-o validation={share:g})."
+    return Input("validation", text, required=False)
+
+
+_COMMON = (MODEL, DATA, Input("validation", "Held-out data."), REWARD, REF, PTX, REFERENCES)
+
+
+@dataclass(frozen=True)
 class Inputs:
-    """What a stage reads: folders, files or Hub names. Which of them a stage needs is in `Stage.needs`."""
+    """What a stage reads: files are tuples; what was trained or is to be (models, rewards) is a name or a folder.
+
+    ``own`` are a stage's inputs beside those that most share, by name; ``parents`` what the files were made of.
+    """
 
     model: str = ""
     data: tuple[str, ...] = ()
@@ -35,29 +99,56 @@ class Inputs:
     ref: str | None = None
     ptx: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    own: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     parents: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        """An input by its name; empty where it is not given."""
+        return self.own[name] if name in self.own else getattr(self, name, None)
+
+    def given(self) -> dict[str, Any]:
+        """All that is not empty, by name, without the parents."""
+        return {name: value for name, value in self.to_json().items() if value and name != "parents"}
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``request.json`` and the manifest hold them."""
+        every = asdict(self)
+        own, parents = every.pop("own"), every.pop("parents")
+        return every | own | {"parents": parents}
+
+    def joined(self, **more: Any) -> Inputs:
+        """With others in addition, or in place of these."""
+        known = {name: value for name, value in more.items() if name in _SHARED}
+        own = {name: value for name, value in more.items() if name not in _SHARED}
+        return replace(self, **known, own={**self.own, **own})
 
     def settled(self) -> Inputs:
         """The same with local paths in full, so that they hold in every working directory."""
 
-        def many(paths: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(map(located, paths))
+        def whole(value: Any) -> Any:
+            if isinstance(value, tuple | list):
+                return tuple(located(path) for path in value)
+            return located(value) if isinstance(value, str) else value
 
         parts = [] if self.reward is None else re.split(r"([,*#])", self.reward)  # see `rewards.terms.parse_terms`
-        whole = self.reward and located(self.reward)
-        return replace(
-            self, model=located(self.model), data=many(self.data), validation=many(self.validation),
-            reward=whole if whole != self.reward else self.reward and "".join(located(part.strip()) for part in parts),
-            ref=self.ref and located(self.ref), ptx=many(self.ptx), references=many(self.references),
-            parents={k: located(v) if isinstance(v, str) else v for k, v in self.parents.items()},
-        )  # fmt: skip
+        every = {name: whole(getattr(self, name)) for name in _SHARED - {"reward", "parents"}}
+        reward = self.reward and located(self.reward)
+        return Inputs(
+            **every,
+            reward=reward if reward != self.reward else self.reward and "".join(located(p.strip()) for p in parts),
+            own={name: whole(value) for name, value in self.own.items()},
+            parents={name: whole(value) for name, value in self.parents.items()},
+        )
 
     def files(self) -> list[str]:
         """Local files and folders that are read, in full."""
-        own = self.settled()
-        named = [own.model, *own.data, *own.validation, own.ref or "", *own.ptx, *own.references]
-        named += re.split(r"[,*#]", own.reward or "")
+        every = self.settled().given()
+        named = [path for value in every.values() for path in ([value] if isinstance(value, str) else value)]
+        named += re.split(r"[,*#]", self.settled().reward or "")
         return list(dict.fromkeys(path for path in named if os.path.isabs(path) and os.path.exists(path)))
+
+
+_SHARED = set(Inputs.__dataclass_fields__) - {"own"}
 
 
 @dataclass(frozen=True)
@@ -65,85 +156,75 @@ class Stage:
     """A named way of training.
 
     Args:
-        name: as in ``hearken train NAME``.
         summary: one line for ``hearken train --help``.
-        options_path: ``module:Class`` of the options; loading it must not import torch.
-        run_path: ``module:function`` with signature ``(inputs, options, out) -> Artifact``.
-        needs: the fields of `Inputs` that must be given.
-        takes: the fields of `Inputs` that may be given besides.
+        options: a torch-free pydantic model; its ``stage`` is the name, as in ``hearken train NAME``.
+        module: holds ``run(inputs, options, out) -> Artifact`` and, if a dry run is to say more than whether the inputs
+            are there, ``estimate(dry, inputs, options)`` (see `estimate.Dry`).
+        inputs: what it reads.
         reads: the kinds of example that a project's database gives it as data, the first that it holds.
+        makes: a policy, or a reward model.
+        first: it starts from the model that a project begins with, and makes what the others start from.
+        likelihood: it raises the likelihood of preferred responses themselves; how that of held-out ones changed is
+            then a figure of its policy.
+        watched: somebody may compare its policy with the reference while it trains (see `watch`).
+        refitted: its reward may be fitted anew while it trains (see `loop.online`).
+        done: what it did, for a report: a sentence, or a function of its options and of the manifest's data.
     """
 
-    name: str
     summary: str
-    options_path: str
-    run_path: str
-    needs: tuple[str, ...] = ("model", "data")
-    takes: tuple[str, ...] = ("validation",)
+    options: type[Options]
+    module: str
+    inputs: tuple[Input, ...] = (MODEL, DATA)
     reads: tuple[str, ...] = ("prompt",)
+    makes: Literal["policy", "reward"] = "policy"
+    first: bool = False
+    likelihood: bool = False
+    watched: bool = False
+    refitted: bool = False
+    done: str | Callable[[Mapping[str, Any], Mapping[str, Any]], str] = ""
 
     @property
-    def own(self) -> bool:
-        """Whether it is this package's: what a model's name is to a stage from outside, that stage knows."""
-        return self.run_path.startswith("hearken.")
-
-    @property
-    def options(self) -> type[Options]:
-        """The options class (torch-free)."""
-        return _load(self.options_path)
+    def name(self) -> str:
+        """As in ``hearken train NAME``."""
+        return str(self.options.stage)  # type: ignore[attr-defined]
 
     @property
     def run(self) -> Callable[[Inputs, Any, Path], Artifact]:
         """The algorithm; loading it imports torch."""
-        return _load(self.run_path)
+        return import_module(self.module).run  # type: ignore[no-any-return]
+
+    def needs(self, name: str) -> bool:
+        """Whether it does not run without an input."""
+        return any(one.name == name and one.required for one in self.inputs)
+
+    def takes(self, name: str) -> bool:
+        """Whether it reads an input, if only where it is given."""
+        return any(one.name == name for one in self.inputs)
+
+    def split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Inputs and options that stand in one mapping; an option of an input's name (``validation``) is a number."""
+        own = self.options.model_fields
+        named = {one.name: one for one in _COMMON if one.name not in own} | {one.name: one for one in self.inputs}
+        paths = {k: v for k, v in values.items() if k in named and isinstance(v, str | Path | list | tuple)}
+        options = {k: v for k, v in values.items() if k not in paths and (v is not None or k not in named)}
+        return {k: named[k].taken(v) for k, v in paths.items() if v}, options
+
+    def says(self, options: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+        """What it did, for a report."""
+        return (self.done(options, data) if callable(self.done) else self.done) or self.summary
 
 
-def _load(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
+# -- finding them ------------------------------------------------------------------------------------------------
 
 
-def _builtin(name: str, summary: str, options: str, module: str = "", **more: Any) -> Stage:
-    here = f"hearken.algorithms.{module or name}"
-    return Stage(name, summary, f"{here}_options:{options}", f"{here}:run", **more)
+@cache
+def builtin() -> tuple[Stage, ...]:
+    """This package's own: those that make what others start from, that learn from judgments, that optimise a reward."""
+    import hearken.algorithms as folder
 
-
-def _direct(name: str, summary: str, options: str, *more: str) -> Stage:
-    return _builtin(name, summary, options, "dpo", takes=("validation", *more), reads=("comparison",))
-
-
-def _online(name: str, summary: str, options: str, module: str, *more: str) -> Stage:
-    return _builtin(name, summary, options, module, needs=("model", "data", "reward"), takes=("ref", *more))
-
-
-BUILTIN = (
-    _builtin("sft", "Supervised fine-tuning on demonstrations; on plain text: pretraining", "SFTOptions",
-             reads=("demonstration",)),
-    _builtin("reward", "Reward model from comparisons, rankings, ratings or thumbs", "RewardOptions",
-             takes=("validation", "references"), reads=("comparison", "rating", "thumb")),
-    _builtin("ppo", "PPO with a KL penalty against a reference policy, optionally with a pretraining term (PPO-ptx)",
-             "PPOOptions", needs=("model", "data", "reward"), takes=("validation", "ref", "ptx")),
-    _direct("dpo", "DPO: a policy from comparisons and rankings, without a reward model", "DPOOptions", "ref"),
-    _direct("ipo", "IPO: as DPO, for preferences that are nearly certain", "IPOOptions", "ref"),
-    _direct("simpo", "SimPO: as DPO, without a reference policy", "SimPOOptions"),
-    _direct("orpo", "ORPO: fine-tuning and preference in one step, without a reference policy", "ORPOOptions"),
-    _builtin("kto", "KTO: a policy from thumbs, good or bad", "KTOOptions", takes=("validation", "ref"),
-             reads=("thumb", "comparison")),
-    _online("rloo", "RLOO: critic-free, a response against the others of its prompt", "RLOOOptions", "policy_gradient"),
-    _online("grpo", "GRPO and Dr. GRPO: critic-free, normalised within each prompt", "GRPOOptions", "policy_gradient"),
-    _online("reinforce", "REINFORCE++: critic-free, normalised over the batch", "ReinforceOptions", "policy_gradient"),
-    _online("online_dpo", "Online DPO: the policy's own responses, ranked by the reward", "OnlineDPOOptions",
-            "online_dpo"),
-    _builtin("rft", "Rejection sampling: fine-tuning on the best of the policy's own responses; expert iteration",
-             "RFTOptions", needs=("model", "data", "reward"), takes=()),
-    _builtin("ilql", "ILQL: offline, values for every token from recorded responses with scores", "ILQLOptions",
-             takes=(), reads=("rating", "thumb", "comparison")),
-    _online("nlpo", "NLPO: PPO among the tokens that a lagging copy of the policy finds likely", "NLPOOptions", "nlpo",
-            "validation", "ptx"),
-    _online("trpo", "TRPO: natural-gradient steps within a trust region", "TRPOOptions", "trpo"),
-    Stage("a2c", "A2C: as PPO, one unclipped step on each batch", "hearken.algorithms.a2c_options:A2COptions",
-          "hearken.algorithms.ppo:run", ("model", "data", "reward"), ("validation", "ref", "ptx")),
-)  # fmt: skip
+    modules = [name for _, name, _ in pkgutil.iter_modules(folder.__path__) if name.endswith("_options")]
+    found = [stage for name in modules for stage in getattr(import_module(f"{folder.__name__}.{name}"), "STAGES", ())]
+    return tuple(sorted(found, key=lambda one: (not one.first, one.makes == "policy", one.needs("reward"), one.name)))
 
 
 @cache
@@ -152,9 +233,17 @@ def outside() -> tuple[Stage, ...]:
     return tuple(point.load() for point in entry_points(group="hearken.stages"))
 
 
+_registered: dict[str, Stage] = {}
+
+
+def register(stage: Stage) -> None:
+    """Make a stage known in this process; one of the same name is replaced."""
+    _registered[stage.name] = stage
+
+
 def stages() -> list[Stage]:
-    """All stages: the built-in ones, then those that other packages add."""
-    return [*BUILTIN, *outside()]
+    """All stages: the built-in ones, then those that other packages and this program add."""
+    return [*builtin(), *outside(), *_registered.values()]
 
 
 def find_stage(name: str) -> Stage:
@@ -169,17 +258,43 @@ def find_stage(name: str) -> Stage:
     return known[name]
 
 
+def stage_of(kind: str) -> Stage | None:
+    """The stage that makes artifacts of a kind; None where none is known that does."""
+    ours = next((stage for stage in builtin() if stage.name == kind), None)
+    return ours or next((stage for stage in stages() if stage.name == kind), None)
+
+
+def makes_reward(kind: str) -> bool:
+    """Whether artifacts of a kind are reward models."""
+    found = stage_of(kind)
+    return found is not None and found.makes == "reward"
+
+
+def raises_likelihood(kind: str) -> bool:
+    """Whether artifacts of a kind are policies fitted to preferred responses themselves."""
+    found = stage_of(kind)
+    return found is not None and found.likelihood
+
+
+def reward_stage() -> Stage:
+    """The stage that fits reward models."""
+    return next(stage for stage in builtin() if stage.makes == "reward")
+
+
+# -- running them ------------------------------------------------------------------------------------------------
+
+
 def check_inputs(stage: Stage, inputs: Inputs) -> None:
     """Refuse missing inputs, and inputs that the stage does not read, before anything is loaded."""
-    for name in ("model", "data", "validation", "reward", "ref", "ptx", "references"):
-        given = bool(getattr(inputs, name))
-        if name in stage.needs and not given:
-            raise UserError(f"train {stage.name} needs --{name}", f"See: hearken train {stage.name} --help")
-        if given and name not in stage.needs + stage.takes:
+    for one in stage.inputs:
+        if one.required and not inputs[one.name]:
+            raise UserError(f"train {stage.name} needs --{one.name}", f"See: hearken train {stage.name} --help")
+    for name in inputs.given():
+        if not stage.takes(name):
             raise UserError(f"train {stage.name} does not read --{name}", "Leave it out")
 
 
-def check_places(inputs: Inputs) -> None:
+def check_places(stage: Stage, inputs: Inputs) -> None:
     """Everything that is named is there, before anything slow begins.
 
     Raises:
@@ -189,15 +304,15 @@ def check_places(inputs: Inputs) -> None:
     from hearken.models.names import check_data, check_model, check_reward
     from hearken.rewards.terms import load_function, parse_terms
 
-    if inputs.model:
-        check_model(inputs.model)
-    if inputs.ref and inputs.ref != inputs.model:
-        check_model(inputs.ref, "--ref")
-    for path in (*inputs.data, *inputs.validation, *inputs.ptx, *inputs.references):
+    models = dict.fromkeys(inputs[one.name] for one in stage.inputs if one.kind == "model" and inputs[one.name])
+    for name in models:
+        check_model(name, next(f"--{one.name}" for one in stage.inputs if inputs[one.name] == name))
+    for path in (path for one in stage.inputs if one.kind == "files" for path in inputs[one.name] or ()):
         check_there(path)
         if is_hub_name(path):
             check_data(path)
-    for term in parse_terms(inputs.reward) if inputs.reward else ():
+    terms = [term for one in stage.inputs if one.kind == "reward" for term in parse_terms(inputs[one.name] or "")]
+    for term in terms:
         if term.kind == "model":
             check_reward(term.name)
         else:
@@ -211,32 +326,19 @@ def train(
     data: str | Path | list[str | Path],
     out: str | Path,
     validation: str | Path | list[str | Path] | float | None = None,
-    reward: str | Path | None = None,
-    ref: str | Path | None = None,
-    ptx: str | Path | list[str | Path] | None = None,
-    references: str | Path | list[str | Path] | None = None,
     overwrite: bool = False,
-    **options: Any,
+    **more: Any,
 ) -> Artifact:
     """Run a stage on bare files: ``train("reward", model="sft", data="pairs.jsonl", out="rm", lr=1e-5)``.
 
     An unfinished run in ``out`` with the same inputs and options is resumed; a finished one is refused, unless
-    ``overwrite``. ``validation`` is held-out data, or the share of the prompts of ``data`` to hold out.
+    ``overwrite``. ``validation`` is held-out data, or the share of the prompts of ``data`` to hold out. ``more`` are
+    the stage's other inputs, and its options.
     """
     found = find_stage(stage)
-    if isinstance(validation, int | float):
-        options, validation = options | {"validation": validation}, None
-
-    def many(value: str | Path | list[str | Path] | None) -> tuple[str, ...]:
-        return tuple(str(v) for v in (value if isinstance(value, list) else [value] if value else []))
-
-    inputs = Inputs(
-        model=str(model), data=many(data), validation=many(validation), reward=str(reward) if reward else None,
-        ref=str(ref) if ref else None, ptx=many(ptx), references=many(references),
-    )  # fmt: skip
-    return run_stage(
-        found, inputs, found.options.parse(options, where=f"train {stage}"), Path(out), overwrite=overwrite
-    )
+    inputs, options = found.split({"model": model, "data": data, "validation": validation, **more})
+    parsed = found.options.parse(options, where=f"train {stage}")
+    return run_stage(found, Inputs().joined(**inputs), parsed, Path(out), overwrite=overwrite)
 
 
 def run_stage(stage: Stage, inputs: Inputs, options: Options, out: Path, *, overwrite: bool = False) -> Artifact:
@@ -244,8 +346,7 @@ def run_stage(stage: Stage, inputs: Inputs, options: Options, out: Path, *, over
     check_inputs(stage, inputs)
     from hearken.training.artifact import claim_folder, release_folder
 
-    if stage.own:
-        check_places(inputs)
+    check_places(stage, inputs)
     claim_folder(out, stage.name, inputs, options, overwrite=overwrite)
     try:
         return stage.run(inputs, options, out)
@@ -254,14 +355,16 @@ def run_stage(stage: Stage, inputs: Inputs, options: Options, out: Path, *, over
         raise
 
 
-def estimate(stage: Stage, inputs: Inputs, options: Options) -> dict[str, Any]:
+def estimate(stage: Stage, inputs: Inputs, options: Any) -> dict[str, Any]:
     """For ``--dry-run``: rows, tokens, steps, memory in bytes and seconds; every input is checked as in a real run."""
     import time
 
     began = time.perf_counter()  # before torch and transformers are imported: that is a part of it
     check_inputs(stage, inputs)
-    if stage.own:
-        check_places(inputs)
-    from hearken.algorithms.estimate import estimate as measure
+    check_places(stage, inputs)
+    measure = getattr(import_module(stage.module), "estimate", None)
+    if measure is None:
+        return {"note": f"{stage.name} has no estimate"}
+    from hearken.training.estimate import Dry
 
-    return measure(stage.name, inputs, options, began)
+    return measure(Dry(began, options.device), inputs, options)  # type: ignore[no-any-return]

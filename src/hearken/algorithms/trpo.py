@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hearken.algorithms.ppo import KLControl, Models, Ready, Rollout, collect, open_models
+from hearken.algorithms.ppo import KLControl, Models, Ready, Rollout, collect, estimate_with_critic, open_models
 from hearken.algorithms.rollouts import ROLLOUTS, beginnings, described, open_prompts, sampling_figures
 from hearken.algorithms.stage import Inputs
 from hearken.algorithms.trpo_options import TRPOOptions
@@ -43,6 +44,7 @@ from hearken.objectives.trust_region import (
 from hearken.rollout.native import NativeSampler
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
+from hearken.training.estimate import Dry
 from hearken.training.forward import rows_of
 from hearken.training.optimiser import NonFiniteGradient, Optimiser
 from hearken.training.run import Run, Stateful
@@ -242,3 +244,8 @@ def fit_values(
             loss += share.item()
         norm = critic.step(step * options.value_steps + number)["grad_norm"]
     return {"value_loss": loss, "value_grad_norm": norm}
+
+
+def estimate(dry: Dry, inputs: Inputs, options: TRPOOptions) -> dict[str, Any]:
+    """For a dry run."""
+    return estimate_with_critic(dry, load(inputs, options), options)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from hearken.algorithms.ppo_options import CriticOptions
+from hearken.algorithms.stage import DATA, MODEL, REF, REWARD, Stage
 
 
 class TRPOOptions(CriticOptions):
@@ -36,3 +37,11 @@ class TRPOOptions(CriticOptions):
     """Most halvings of the step."""
     lr: float = Field(1e-5, gt=0)
     """Peak learning rate of the value model (the policy's step has a length, not a rate)."""
+
+
+STAGES = (
+    Stage(
+        "TRPO: natural-gradient steps within a trust region", TRPOOptions, "hearken.algorithms.trpo",
+        (MODEL, DATA, REWARD, REF),
+    ),
+)  # fmt: skip

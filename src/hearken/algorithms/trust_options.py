@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from hearken.config import Options
 
 class TrustOptions(Options):
     """Refusing a bad reward model, and caution where it has seen little."""
+
+    reported: ClassVar[tuple[str, ...]] = ("pessimism", "combine")
 
     trust_reward: bool = False
     """Train on a reward model whose card (hearken evaluate) says that it is not good enough."""

@@ -13,36 +13,26 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from hearken.algorithms.stage import Inputs, Stage, estimate, run_stage
+from hearken.algorithms.stage import Input, Inputs, Stage, estimate, run_stage
 from hearken.cli.console import JsonOption, clean_stdout, emit, figure, flatten
 from hearken.config import Options, assign, read_yaml
 from hearken.errors import UserError
 from hearken.training.artifact import read_record
 
-INPUTS = {
-    "model": "The model to start from: a folder or a Hub name.",
-    "data": "What to train on: a file, a folder or a Hub name; may be repeated.",
-    "validation": "Held-out data.",
-    "reward": "What is optimised: a reward model (a folder or a Hub name), rule:NAME, metric:NAME, labeler:ai, your "
-    "module:function, or several with weights, such as my-reward,rule:length*0.5.",
-    "ref": "The reference policy of the KL penalty; without it, --model as it was at the start.",
-    "ptx": "Text for the pretraining term (PPO-ptx); may be repeated.",
-    "references": "Responses whose mean score is set to zero; may be repeated.",
-}
-MANY = ("data", "validation", "ptx", "references")
-_METAVARS = {"model": "MODEL", "ref": "MODEL", "reward": "REWARD"}
+_METAVARS = {"model": "MODEL", "reward": "REWARD", "name": "NAME"}
 _FILES = "Inputs and output"
 
 
 def example(stage: Stage) -> str:
     """A command line that runs ``stage``."""
-    words = [f"--{name} {'data.jsonl' if name == 'data' else f'my-{name}'}" for name in stage.needs]
+    needed = [one for one in stage.inputs if one.required]
+    words = [f"--{one.name} {f'{one.name}.jsonl' if one.many else f'my-{one.name}'}" for one in needed]
     return " ".join(["hearken train", stage.name, *words, "--out", f"my-{stage.name}"])
 
 
 def make_command(stage: Stage) -> Any:
     """A function whose signature holds the stage's inputs and options, for Typer to read."""
-    inputs = [name for name in INPUTS if name in stage.needs + stage.takes]
+    inputs = [one.name for one in stage.inputs]
     # An input's name is its flag; an option of the same name is reached by -o and --config, as it is not a path.
     fields = {name: field for name, field in stage.options.model_fields.items() if name not in inputs}
 
@@ -65,7 +55,7 @@ def make_command(stage: Stage) -> Any:
         for name in inputs:
             if given[name]:
                 written[name] = given[name]
-        named = {n: written.pop(n) for n in inputs if isinstance(written.get(n), str | list)}
+        named, written = stage.split(written)
         request: dict[str, Any] = {"inputs": {}, "options": {}}
         if out is not None and resume:
             request = _saved_request(out, stage)
@@ -81,7 +71,7 @@ def make_command(stage: Stage) -> Any:
             emit(result, as_json, f"{stage.name} is finished")
 
     parameters = [
-        *(_input_parameter(name, stage) for name in inputs),
+        *map(_input_parameter, stage.inputs),
         *_COMMON,
         *sorted((_option_parameter(n, f, stage.options) for n, f in fields.items()), key=_own_first(stage.options)),
     ]
@@ -109,19 +99,18 @@ def _project_request(stage: Stage, named: Collection[str]) -> tuple[Path, dict[s
 
     project = Project(Path())
     name, inputs, options = project.request(stage.name, named)
-    given = {field: value for field in INPUTS if (value := getattr(inputs, field))}
-    return project.artifacts / name, {"inputs": given, "options": options}
+    return project.artifacts / name, {"inputs": inputs.given(), "options": options}
 
 
 def _run(stage: Stage, request: dict[str, Any], out: Path, *, dry_run: bool, overwrite: bool) -> dict[str, Any]:
     options = stage.options.parse(request["options"], where=f"train {stage.name}")
-    given: dict[str, Any] = {n: _paths(value) if n in MANY else value for n, value in request["inputs"].items()}
-    inputs = Inputs(**given)
+    parents = request["inputs"].pop("parents", {})
+    inputs = Inputs(parents=parents).joined(**stage.split(request["inputs"])[0])
     asked = _asked(inputs, options)
     if dry_run:
         return {
             "stage": stage.name,
-            "inputs": {name: value for name in INPUTS if (value := getattr(inputs, name))},
+            "inputs": inputs.given(),
             "options": options.model_dump(mode="json"),
             "estimate": estimate(stage, inputs, options) | ({"judge_requests": asked} if asked else {}),
         }
@@ -160,10 +149,6 @@ def _said(name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else figure(value)
 
 
-def _paths(value: Any) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
-
-
 # -- parameters --------------------------------------------------------------------------------------------------
 
 
@@ -191,21 +176,10 @@ _COMMON = (
 )
 
 
-def _input_parameter(name: str, stage: Stage) -> inspect.Parameter:
-    text = _held_out(stage.options) if name == "validation" else INPUTS[name]
-    text += " (required)" if name in stage.needs else ""
-    option = typer.Option(f"--{name}", metavar=_METAVARS.get(name, "PATH"), help=text, rich_help_panel=_FILES)
-    return _parameter(name, Annotated[list[str] | None if name in MANY else str | None, option])
-
-
-def _held_out(model: type[Options]) -> str:
-    """What ``--validation`` is to a stage, and what takes its place."""
-    if "validation" in model.model_fields:
-        share = model.model_fields["validation"].default
-        return f"Held-out data; without it, a share of --data's prompts is held out (-o validation={share:g})."
-    if "judge" in model.model_fields:
-        return "Held-out prompts for --judge; without them, some of --data's are set aside for it."
-    return INPUTS["validation"]
+def _input_parameter(one: Input) -> inspect.Parameter:
+    text = one.help + (" (required)" if one.required else "")
+    option = typer.Option(f"--{one.name}", metavar=_METAVARS.get(one.kind, "PATH"), help=text, rich_help_panel=_FILES)
+    return _parameter(one.name, Annotated[list[str] | None if one.many else str | None, option])
 
 
 def _option_parameter(name: str, field: FieldInfo, model: type[Options]) -> inspect.Parameter:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hearken.algorithms.stage import Inputs, find_stage, run_stage
+from hearken.algorithms.stage import Inputs, makes_reward, reward_stage, run_stage
 from hearken.errors import UserError
 from hearken.evaluation.card import (
     Card,
@@ -266,7 +266,7 @@ class _Again:
         self.manifest = Artifact.load(reward).manifest
         self.rows = [row for row in trained_on(str(reward)) if not isinstance(row, Document)]
         self.folder = reward / "learning"
-        self.stage = find_stage("reward")
+        self.stage = reward_stage()
         # The data are cut here: what training would hold out was held out already.
         changed = {"validation": 0.0, "trackers": "none", "only": ""}
         self.options = self.stage.options.parse({**self.manifest["options"], **changed}, where=str(reward))
@@ -342,7 +342,7 @@ def project_card(
     Further reward models of the project trained on the same data are its ensemble; the responses of the last
     evaluation are what it scores now.
     """
-    made = {a.path.name: a for a in project.finished().values() if a.kind == "reward"}
+    made = {a.path.name: a for a in project.finished().values() if makes_reward(a.kind)}
     if not made:
         return None
     name = reward or Path(project.reward()).name

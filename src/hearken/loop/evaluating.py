@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hearken.algorithms.stage import raises_likelihood
 from hearken.domains.text.sampling import best_of_name, check_choice
 from hearken.errors import UserError
 from hearken.evaluation.capability import load_task, perplexities, run_tasks, texts_of
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from hearken.feedback.records import Prompt
 
 
-DIRECT = ("dpo", "ipo", "simpo", "orpo", "kto")
-"""Methods that learn from comparisons without sampling."""
 PAIRS = 200
 """Held-out comparisons on which the change of likelihood is measured."""
 
@@ -111,7 +110,7 @@ def evaluate(
     base = project.policy(against) if against else project.first_policy()
     named = [_named(project, name) for name in policies]
     if everything:
-        named += [str(a.path) for a in project.finished().values() if a.kind not in ("reward", "scratch")]
+        named += [str(a.path) for a in project.policies()]
     if not named:
         named = [project.policy()]
     config = project.config
@@ -155,7 +154,8 @@ def _likelihoods(project: Project, found: dict[str, Any]) -> None:
     from hearken.evaluation.drift import likelihood_change
     from hearken.loop.cards import judged_rows
 
-    made = {name: a for name, a in project.finished().items() if a.kind in DIRECT and name in found["policies"]}
+    direct = {name: a for name, a in project.finished().items() if raises_likelihood(a.kind)}
+    made = {name: a for name, a in direct.items() if name in found["policies"]}
     if not made:
         return
     with project.store() as store:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hearken.algorithms.stage import Inputs, Stage, find_stage, run_stage
+from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.config import Options
 from hearken.errors import UserError
 from hearken.loop.project import Project
@@ -49,16 +49,17 @@ class Once:
 
     def train(
         self, stage: str, out: Path, inputs: Inputs, number: int, ready: Callable[[], None], *,
-        by: Callable[[Stage, Any], Artifact] | None = None, **overrides: Any,
+        by: Callable[[Inputs, Any], Artifact] | None = None, **overrides: Any,
     ) -> Artifact:  # fmt: skip
         """A stage's artifact, or the one that is there; ``ready`` makes what it reads, ``by`` may stand in for it."""
         found = find_stage(stage)
-        values = self.project.config.stages.get(stage, {}) | overrides
-        options = found.options.parse(values, where=f"hearken.yaml: stages.{stage}")
+        given, values = self.project.section(found)
+        inputs = inputs.joined(**given)
+        options = found.options.parse(values | overrides, where=f"hearken.yaml: stages.{stage}")
         if (done := self.unchanged(out, stage, inputs, options, number)) is not None:
             return done
         ready()
-        return by(found, options) if by else run_stage(found, inputs, options, out)
+        return by(inputs, options) if by else run_stage(found, inputs, options, out)
 
     def unchanged(self, out: Path, kind: str, inputs: Inputs, options: Options, number: int) -> Artifact | None:
         """The finished artifact in ``out``; None where there is none (any more).

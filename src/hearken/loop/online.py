@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hearken.algorithms import ppo
 from hearken.algorithms.ppo_options import PPOOptions
-from hearken.algorithms.stage import Inputs, find_stage, run_stage
+from hearken.algorithms.stage import Inputs, reward_stage, run_stage
 from hearken.algorithms.watch import Judge
 from hearken.domains.text.loading import TextPolicy
 from hearken.domains.text.rewarding import Known, open_reward, plain
@@ -182,11 +182,11 @@ class Refits:
                 validation=tuple(held_out),
                 references=tuple(base["inputs"]["references"]), parents=parents,
             )  # fmt: skip
-            stage = find_stage("reward")
-            values = {"seed": project.config.seed} | project.config.stages.get("reward", {})
-            options = stage.options.parse(values, where="hearken.yaml: stages.reward")
+            stage = reward_stage()
+            _, values = project.section(stage)
+            options = stage.options.parse(values, where=f"hearken.yaml: stages.{stage.name}")
             begun = out / "run" / "request.json"
-            wanted = request_of("reward", inputs, options)
+            wanted = request_of(stage.name, inputs, options)
             if out.exists() and not (begun.exists() and wanted.items() <= read_record(begun).items()):
                 shutil.rmtree(out)  # it had hardly begun, or labels have come since it was interrupted
             with torch.random.fork_rng():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import Field
 
-from hearken.algorithms.stage import Inputs, find_stage, run_stage
+from hearken.algorithms.stage import Inputs, Stage, find_stage, makes_reward, reward_stage, run_stage, stage_of
 from hearken.config import Options, read_yaml
 from hearken.errors import UserError
 from hearken.feedback import privacy
@@ -175,15 +175,19 @@ class Project:
         """Path or Hub name of a policy: an artifact's name, anything else as it is, by default the newest one."""
         if name is not None:
             return str(self.artifacts / name) if self.artifact(name) else name
-        made = [a for a in self.finished().values() if a.kind not in ("reward", "scratch")]
+        made = self.policies()
         return str(made[-1].path) if made else self.config.model
+
+    def policies(self) -> list[Artifact]:
+        """The policies that were trained here, the oldest first."""
+        return [a for a in self.finished().values() if a.kind != "scratch" and not makes_reward(a.kind)]
 
     def rewards(self) -> list[Artifact]:
         """The reward models that policies are improved by, the one in use last.
 
         Of an ensemble that is its first; where labels arrive while a policy trains, the newest refit of its round.
         """
-        made = {name: a for name, a in self.finished().items() if a.kind == "reward"}
+        made = {name: a for name, a in self.finished().items() if makes_reward(a.kind)}
         return [a for name, a in made.items() if not _same_data(a, made.get(re.sub(r"-\d+$", "", name)))]
 
     def reward(self) -> str:
@@ -197,9 +201,13 @@ class Project:
         if (done := self.artifact(name)) is not None:
             return done
         found = find_stage(stage)
-        values = {"seed": self.config.seed, **self.config.stages.get(stage, {}), **overrides}
-        options = found.options.parse(values, where=f"{CONFIG}: stages.{stage}")
-        return run_stage(found, inputs, options, self.artifacts / name)
+        given, values = self.section(found)
+        options = found.options.parse(values | overrides, where=f"{CONFIG}: stages.{stage}")
+        return run_stage(found, inputs.joined(**given), options, self.artifacts / name)
+
+    def section(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Inputs and options of a stage that hearken.yaml names, the project's seed among them."""
+        return stage.split({"seed": self.config.seed, **self.config.stages.get(stage.name, {})})
 
     def request(self, stage: str, named: Collection[str] = ()) -> tuple[str, Inputs, dict[str, Any]]:
         """What ``hearken train STAGE`` means here: the artifact's name, its inputs, and the options of hearken.yaml.
@@ -211,26 +219,29 @@ class Project:
         Raises:
             UserError: the project holds nothing yet for one of the others.
         """
-        values = {"seed": self.config.seed, **self.config.stages.get(stage, {})}
         found = find_stage(stage)
+        given, values = self.section(found)
         kind = self._first_kind("train", found.reads)
-        model = self.config.model if stage == "sft" else self.first_policy()
-        given: dict[str, Any] = {}
-        if "data" not in named:
+        model = self.config.model if found.first else self.first_policy()
+
+        def wanted(name: str) -> bool:
+            return found.takes(name) and name not in given and name not in named
+
+        if wanted("data"):
             given["data"] = (self.snapshot("train", kinds=(kind,)),)
-        if "model" not in named:
+        if wanted("model"):
             given["model"] = model
-        if stage == "sft":
-            return "r00-sft", Inputs(**given), values
-        if "validation" in found.takes and "validation" not in named and kind != "prompt":
+        if found.first:
+            return f"r00-{stage}", Inputs().joined(**given), values
+        if wanted("validation") and kind != "prompt":
             given["validation"] = self._optional("validation", kind)
-        if "references" in found.takes and "references" not in named:
+        if wanted("references"):
             given["references"] = self._optional("train", "demonstration")
-        if "reward" in found.needs and "reward" not in named:
+        if wanted("reward") and found.needs("reward"):
             given["reward"] = self.reward()
-        if "ref" in found.takes and "ref" not in named:
+        if wanted("ref"):
             given["ref"] = model
-        return f"r01-{stage}", Inputs(**given), values
+        return f"r01-{stage}", Inputs().joined(**given), values
 
     def _first_kind(self, split: str, kinds: Sequence[str]) -> str:
         """The first kind of example that the database holds, else the first of all."""
@@ -445,7 +456,7 @@ class Project:
     @property
     def _asks_who(self) -> bool:
         """Whether the reward's options ask what labelers say about themselves; else no data set holds it."""
-        return any(self.config.stages.get("reward", {}).get(key) for key in ("by", "only", "population"))
+        return any(self.config.stages.get(reward_stage().name, {}).get(key) for key in ("by", "only", "population"))
 
     # Measuring and reporting
 
@@ -471,7 +482,7 @@ class Project:
 
     def first_policy(self) -> str:
         """What the newest policy is compared with: the first fine-tuned one, else the configured model."""
-        made = [a for a in self.finished().values() if a.kind == "sft"]
+        made = [a for a in self.finished().values() if (stage := stage_of(a.kind)) is not None and stage.first]
         return str(made[-1].path) if made else self.config.model
 
     def held_out(self, count: int | None = None) -> list[Content]:

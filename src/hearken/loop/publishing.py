@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from hearken.algorithms.stage import makes_reward
 from hearken.errors import UserError
 from hearken.loop import auditing, recipes
 from hearken.loop.measured import task_rate
@@ -126,7 +127,7 @@ def model_card(artifact: Artifact, *, to: str = "", license: str = "", project: 
     root = _root(artifact)
     family = ancestors(artifact)
     figures = _figures(root, name)
-    reward = artifact.kind == "reward"
+    reward = makes_reward(artifact.kind)
     header = {
         "license": license or None,
         "library_name": "peft" if (artifact.path / "adapter_config.json").exists() else "transformers",
@@ -165,20 +166,20 @@ def _hub_base(family: Mapping[str, Artifact]) -> str | None:
 def _about(artifact: Artifact, family: Mapping[str, Artifact]) -> str:
     weights = recipes.count_weights(artifact.path)
     size = f"{weights:,} weights, " if weights else ""
-    if artifact.kind == "reward":
+    if makes_reward(artifact.kind):
         return f"A reward model ({size}fitted to judgments): it scores a response to a prompt."
-    stages = " → ".join(dict.fromkeys(a.kind for a in family.values() if a.kind != "reward"))
+    stages = " → ".join(dict.fromkeys(a.kind for a in family.values() if not makes_reward(a.kind)))
     return f"A policy ({size}made by {stages}), trained from feedback."
 
 
 def _load(artifact: Artifact, name: str) -> str:
-    kind = "SequenceClassification" if artifact.kind == "reward" else "CausalLM"
+    kind = "SequenceClassification" if makes_reward(artifact.kind) else "CausalLM"
     return (
         f"```python\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n\n"
         f'model = AutoModelFor{kind}.from_pretrained("{name}")\ntokenizer = AutoTokenizer.from_pretrained("{name}")\n'
         + (
             "# score = logit * model.config.hearken_reward_gain + model.config.hearken_reward_bias\n"
-            if artifact.kind == "reward"
+            if makes_reward(artifact.kind)
             else ""
         )
         + "```\n"
@@ -289,7 +290,7 @@ def _measured(artifact: Artifact, figures: Mapping[str, Any]) -> str:
 
     rows: list[tuple[str, str]] = []
     metrics = artifact.metrics
-    if artifact.kind == "reward" and "accuracy" in metrics:
+    if makes_reward(artifact.kind) and "accuracy" in metrics:
         accuracy = [metrics["accuracy"], metrics.get("accuracy_low"), metrics.get("accuracy_high")]
         rows.append(("accuracy on held-out comparisons", show(accuracy, True)))
         if metrics.get("length_accuracy") is not None:
@@ -300,7 +301,7 @@ def _measured(artifact: Artifact, figures: Mapping[str, Any]) -> str:
     for task, scores in (figures.get("tasks") or {}).items():
         if (rate := task_rate(scores)) is not None:
             rows.append((f"accuracy on {task}", show(rate, True)))
-    if artifact.kind == "reward":
+    if makes_reward(artifact.kind):
         rows += _by_its_card(artifact.path)
     for group, rate in (figures.get("win_rate_by_group") or {}).items():
         rows.append((f"win rate by the taste of {group}", show(rate, True)))
@@ -338,16 +339,16 @@ def _limits(artifact: Artifact, family: Mapping[str, Artifact], figures: Mapping
     said = [
         "It knows the taste of the labelers named above, not of everyone, and was checked on no other kind of prompt."
     ]
-    if artifact.kind != "reward" and any(a.kind == "reward" for a in family.values()):
+    if not makes_reward(artifact.kind) and any(makes_reward(a.kind) for a in family.values()):
         said.append("It was trained on a learned reward, which is a proxy: what scores high need not be good.")
     audited = auditing.load(root) if root else None
     if audited is not None and audited.policy == artifact.path.resolve().name:
         said.append(f"A slice of its answers was checked. {audited.says} It was not tested for safety.")
-    elif artifact.kind != "reward":
+    elif not makes_reward(artifact.kind):
         said.append("It was not tested for safety or truth. It may say what is false or harmful.")
     if "reward model" in str(figures.get("_judge", "")):
         said.append("The figures above are by the reward model itself; people were not asked.")
-    if not figures and artifact.kind != "reward":
+    if not figures and not makes_reward(artifact.kind):
         said.append("No comparison with another policy is known.")
     groups = figures.get("win_rate_by_group") or {}
     worse = [g for g, rate in groups.items() if isinstance(rate, list) and rate[1] is not None and rate[1] <= 0.5]

@@ -74,6 +74,10 @@ class Plan(Options):
         "missing_eos": -4.0, "schedule": "linear", "tokens": 8192,
     }  # fmt: skip
 
+    def stands_in(self, stages: Mapping[str, Any]) -> bool:
+        """Whether a project's stages train the policy by this plan."""
+        return bool(stages.get("ppo") == self.ppo)
+
 
 FAST = Plan(
     documents=800, heldout_documents=40, demonstrations=1200, prompts=120, judged=60, heldout_judged=24, heldout=24,

@@ -8,6 +8,7 @@ reward model is fitted to the rankings, RLOO trains adapters by it, and a judge 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ class NotesPlan(Options):
         "max_new_tokens": 48, "temperature": 0.7, "missing_eos": -3.0, "schedule": "linear", "warmup": 0.1,
         "eps": 1e-8,
     }  # fmt: skip
+
+    def stands_in(self, stages: Mapping[str, Any]) -> bool:
+        """Whether a project's stages train the policy by this plan."""
+        return bool(stages.get("rloo") == self.rloo)
 
 
 FAST = NotesPlan(

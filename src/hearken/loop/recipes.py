@@ -12,8 +12,6 @@ from typing import Any
 from hearken.algorithms.stage import find_stage
 from hearken.errors import UserError
 
-_INPUTS = ("model", "data", "validation", "reward", "ref", "ptx", "references")
-
 
 def command(name: str, manifest: Mapping[str, Any], root: Path | None = None) -> str:
     """The ``hearken train`` command of an artifact; options that have their default value are left out.
@@ -32,10 +30,9 @@ def command(name: str, manifest: Mapping[str, Any], root: Path | None = None) ->
         return ""
     words = ["hearken", "train", stage.name]
     inputs = manifest.get("inputs") or {}
-    for key in _INPUTS:
-        value = inputs.get(key)
-        for one in value if isinstance(value, list) else [value] if value else []:
-            words += [f"--{key}", relative(str(one), root)]
+    for one in stage.inputs:
+        for value in one.taken(inputs.get(one.name)) if one.many else filter(None, [inputs.get(one.name)]):
+            words += [f"--{one.name}", relative(str(value), root)]
     usual = {key: field.get_default(call_default_factory=True) for key, field in stage.options.model_fields.items()}
     for key, value in (manifest.get("options") or {}).items():
         if key in usual and value != usual[key] and key != "stage":

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hearken.algorithms.stage import find_stage, stages
+from hearken.algorithms.stage import makes_reward, raises_likelihood, stage_of
 from hearken.errors import UserError
 from hearken.evaluation import report as page
 from hearken.evaluation.drift import drift, likelihood_change
@@ -41,18 +41,14 @@ _JUDGES = {
 }  # fmt: skip
 """Whom `quickstart_notes` asks, in words."""
 _DONE = {
-    "sft": "Learned to imitate its data",
-    "reward": "Learned to predict the judgments",
-    "ppo": "Improved by PPO under a KL penalty",
     "samples": "Chose prompts and sampled responses",
     "judgments": "Responses were judged",
     "evaluation": "Compared policies on held-out prompts",
 }
 _RECORDS = ("samples", "judgments", "evaluation")
 """Kinds of artifact that the loop leaves and that are no models."""
-_SETTINGS = ("lr", "batch", "epochs", "beta", "ptx_coef", "loss", "lora", "samples", "clip", "temperature")
-_IF_SET = ("estimator", "select", "kl_target", "pessimism", "only", "combine", "weights", "judge", "stop_when")
-"""Settings that are shown where they are not empty or 0."""
+_RECORDED = ("temperature", "select", "judge")
+"""Settings of these that are shown."""
 
 
 def write_report(project: Project) -> tuple[Path, page.Report]:
@@ -181,15 +177,9 @@ def _policy(project: Project, found: dict[str, Any], name: str, artifacts: Mappi
     )
 
 
-def _direct(kind: str) -> bool:
-    """Whether a stage raises the likelihood of what was preferred, with no reward model between."""
-    found = next((stage for stage in stages() if stage.name == kind), None)
-    return found is not None and "comparison" in found.reads and kind not in ("reward", "ilql")
-
-
 def _likelihood(project: Project, artifact: Artifact | None) -> dict[str, list[float]]:
     """How a policy that was fitted to comparisons themselves changed the likelihood of held-out ones."""
-    if artifact is None or not _direct(artifact.kind):
+    if artifact is None or not raises_likelihood(artifact.kind):
         return {}
     inputs = artifact.manifest["inputs"]
     reference = inputs.get("ref") or inputs.get("model") or ""
@@ -294,17 +284,18 @@ def _rounds(
 
 
 def _done(artifact: Artifact) -> str:
-    kind, options, data = artifact.kind, artifact.manifest.get("options", {}), artifact.manifest.get("data", {})
-    if kind in _DONE:
-        said = _DONE[kind]
-    else:
-        try:
-            said = find_stage(kind).summary
-        except UserError:
-            said = kind
-    if kind == "sft" and (epochs := options.get("epochs")):
-        said += ", one pass" if epochs == 1 else f", {epochs:g} passes"
-    return said + (" with a pretraining term" if data.get("ptx_pieces") else "")
+    stage = stage_of(artifact.kind)
+    if stage is None:
+        return _DONE.get(artifact.kind, artifact.kind)
+    return stage.says(artifact.manifest.get("options", {}), artifact.manifest.get("data", {}))
+
+
+def _settings(artifact: Artifact) -> dict[str, Any]:
+    """The options that a step is told with."""
+    options, stage = artifact.manifest.get("options", {}), stage_of(artifact.kind)
+    names = stage.options.reports() if stage else _RECORDED
+    usual = {name: field.default for name, field in stage.options.model_fields.items()} if stage else {}
+    return {k: options[k] for k in names if options.get(k) or options.get(k, usual.get(k)) != usual.get(k)}
 
 
 def _count(name: str, artifact: Artifact, counted: reckoning.Tally) -> tuple[int | None, str]:
@@ -346,15 +337,13 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
                 steps.append((times[round].isoformat(), step))
     for name, artifact in artifacts.items():
         amount, unit = _count(name, artifact, counted)
-        options = artifact.manifest.get("options", {})
         step = page.Step(
             name=name,
             done=_done(artifact),
             count=amount,
             unit=unit,
             seconds=artifact.manifest.get("seconds"),
-            settings={k: options[k] for k in _SETTINGS if options.get(k) is not None}
-            | {k: options[k] for k in _IF_SET if options.get(k)},
+            settings=_settings(artifact),
             round=round_of(name),
         )
         steps.append((str(artifact.manifest.get("created", "")), step))
@@ -411,7 +400,7 @@ def _costs(
     project: Project, artifacts: Mapping[str, Artifact], counted: reckoning.Tally, steps: list[page.Step]
 ) -> page.Costs:
     recorded = sum(project.step_seconds().values())
-    policies = [a for a in artifacts.values() if a.kind not in ("reward", "scratch")]
+    policies = [a for a in artifacts.values() if a.kind != "scratch" and not makes_reward(a.kind)]
     ai = spent(project.replies)
     return page.Costs(
         seconds=max(recorded, sum(step.seconds or 0.0 for step in steps)) or None,
@@ -451,13 +440,13 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reck
     if config.world and "r00-base" in artifacts:
         from hearken.loop.quickstart import FAST
 
-        fast = " --fast" if config.stages.get("ppo") == FAST.ppo else ""
+        fast = " --fast" if FAST.stands_in(config.stages) else ""
         fast += " --human" if human.record(project) else ""
         return [f"hearken quickstart {folder} --seed {config.seed}{fast}"]
     if config.world == "notes":
         from hearken.loop.quickstart_notes import FAST as FEW
 
-        how = " --fast" if config.stages.get("rloo") == FEW.rloo else ""
+        how = " --fast" if FEW.stands_in(config.stages) else ""
         how += " --human" if human.record(project) else ""
         return [f"hearken quickstart {folder} --model {Path(config.model).name} --seed {config.seed}{how}"]
     where = f"-C {folder}"
@@ -469,14 +458,13 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reck
     rounds = [round_of(path.name) or 0 for path in project.artifacts.glob("r*-samples")]
     if rounds:
         return [*first, f"hearken loop --rounds {max(rounds)} {where}", f"hearken report {where}"]
-    known = {stage.name for stage in stages()}
-    made = [kind for kind in dict.fromkeys(a.kind for a in artifacts.values()) if kind in known]
+    made = [stage for kind in dict.fromkeys(a.kind for a in artifacts.values()) if (stage := stage_of(kind))]
     judged = [_JUDGED[kind] for kind in counted.kinds if kind in _JUDGED]
     steps = [
-        *(f"train {kind}" for kind in made if kind == "sft"),
+        *(f"train {stage.name}" for stage in made if stage.first),
         *(["sample"] if counted.responses or not made else []),
         *judged,
-        *(f"train {kind}" for kind in made if kind != "sft"),
+        *(f"train {stage.name}" for stage in made if not stage.first),
         "evaluate",
         "report",
     ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearken.algorithms.stage import Inputs, Stage, find_stage
+from hearken.algorithms.stage import Inputs, Stage, find_stage, reward_stage, stages
 from hearken.config import Options
 from hearken.errors import UserError
 from hearken.feedback.records import hash_id
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from hearken.algorithms.watch import Judge as Watcher
 
 STEPS = ("samples", "judgments", "reward", "improve", "evaluation")
-WATCHED = ("ppo", "a2c")
-"""Stages beside which somebody can watch."""
 
 
 class EvaluationOptions(Options):
@@ -112,27 +110,36 @@ class Loop:
             check_labelers(self.project, ["simulated"])
         if config.judge == "gold" and not self.project.config.world:
             raise UserError("loop.judge: gold is known in a built-in world only", "Set it to reward, people or ai")
-        if "model" not in stage.needs or stage.name == "reward" or not {"prompt", "comparison"} & set(stage.reads):
+        if not stage.takes("model") or stage.makes != "policy" or not {"prompt", "comparison"} & set(stage.reads):
             raise UserError(
                 f"loop.improve: '{stage.name}' improves no policy by comparisons", "For example: ppo, rloo, grpo, dpo"
             )
+        known, _ = self.project.section(stage)
+        for one in stage.inputs:
+            if one.required and one.name not in {"model", "data", "reward", *known}:
+                raise UserError(
+                    f"loop.improve: train {stage.name} needs --{one.name}",
+                    f"Name it in hearken.yaml: stages: {{{stage.name}: {{{one.name}: ...}}}}",
+                )
         if config.pessimism and "pessimism" not in stage.options.model_fields:
             raise UserError(
                 f"loop.pessimism: train {stage.name} optimises no reward", "Leave it out, or improve by ppo"
             )
         if config.watch.judge:
             self._check_watch(stage)
-        if config.ptx and "ptx" not in stage.takes:
+        if config.ptx and not stage.takes("ptx"):
             raise UserError(f"loop.ptx: train {stage.name} does not read it", "Leave it out")
-        if config.online.labels and stage.name != "ppo":
+        if config.online.labels and not stage.refitted:
+            able = " or ".join(one.name for one in stages() if one.refitted)
             raise UserError(
-                "loop.online: labels can arrive while ppo trains", f"Set loop.improve to ppo, not {stage.name}"
+                f"loop.online: labels can arrive while {able} trains", f"Set loop.improve to {able}, not {stage.name}"
             )
 
     def _check_watch(self, stage: Stage) -> None:
         judge = self.config.watch.judge
-        if stage.name not in WATCHED:
-            raise UserError(f"loop.watch: train {stage.name} asks nobody on its way", f"Improve by {WATCHED[0]}")
+        if not stage.watched:
+            able = " or ".join(one.name for one in stages() if one.watched)
+            raise UserError(f"loop.watch: train {stage.name} asks nobody on its way", f"Improve by {able}")
         if judge == "gold" and not self.project.config.world:
             raise UserError("loop.watch.judge: gold is known in a built-in world only", "Set it to people or ai")
         if judge == "simulated":
@@ -176,7 +183,7 @@ class Loop:
         """Whether anything here reads a reward model."""
         stage, config = find_stage(self.config.improve), self.config
         judged_by_it = config.judge == "reward" or (config.judge == "auto" and not self.project.config.world)
-        return "reward" in stage.needs or config.select in ("disagreement", "low-score") or judged_by_it
+        return stage.needs("reward") or config.select in ("disagreement", "low-score") or judged_by_it
 
     def policy(self, number: int) -> str:
         """The policy that round ``number`` leaves; for 0 the one that the first round samples from."""
@@ -222,8 +229,8 @@ class Loop:
             data=(str(project.snapshot_path("train", **faded)),),
             validation=held_out, references=references, parents=self._judged(number, only),
         )  # fmt: skip
-        seed = project.config.seed + 1000 * member
-        return self.once.train("reward", Path(self.reward_path(number, member)), inputs, number, ready, seed=seed)
+        seed, out = project.config.seed + 1000 * member, Path(self.reward_path(number, member))
+        return self.once.train(reward_stage().name, out, inputs, number, ready, seed=seed)
 
     def card(self, number: int) -> None:
         """Measure the round's reward model on held-out judgments, and refuse to go on where its card fails.
@@ -235,7 +242,7 @@ class Loop:
         self._measure(path)
         stage, values = find_stage(config.improve), self.project.config.stages.get(config.improve, {})
         improved = (Path(self.policy(number)) / MANIFEST).is_file()
-        if "reward" not in stage.needs or improved or config.trust_reward or values.get("trust_reward"):
+        if not stage.needs("reward") or improved or config.trust_reward or values.get("trust_reward"):
             return
         if said := failing(path):
             raise UserError(
@@ -285,16 +292,16 @@ class Loop:
             given["data"] = (str(project.snapshot_path("train", kinds=("prompt",), as_of=as_of)),)
         else:
             given["data"] = (str(project.snapshot_path("train", **faded)),)
-            if "validation" in stage.takes:
+            if stage.takes("validation"):
                 given["validation"] = self._stored("comparison", as_of, "validation")
             given["parents"] = self._judged(number, None)
-        if "reward" in stage.needs:
+        if stage.needs("reward"):
             given["reward"] = self.reward_path(number)
             if config.pessimism and config.width == "models":
                 members = [self.reward_path(number, m) for m in range(config.ensemble)]
                 given["reward"] = ",".join(members)
                 given["parents"] = {f"reward {m + 1}" if m else "reward": path for m, path in enumerate(members)}
-        if "ref" in stage.takes:
+        if stage.takes("ref"):
             given["ref"] = self.policy(number - 1 if config.reference == "last" else 0)
         if config.ptx:
             given["ptx"] = tuple(config.ptx)
@@ -317,9 +324,9 @@ class Loop:
 
                 hold_out(project, Path(given["validation"][0]), config.evaluate, config.watch.prompts)
 
-        out, inputs = Path(self.policy(number)), Inputs(**given)
+        out = Path(self.policy(number))
 
-        def train(_: Stage, options: Any) -> Artifact:
+        def train(inputs: Inputs, options: Any) -> Artifact:
             if config.online.labels:
                 from hearken.loop.online import train_online
 
@@ -332,7 +339,7 @@ class Loop:
         return self.once.train(
             config.improve,
             out,
-            inputs,
+            Inputs(**given),
             number,
             ready,
             by=by,

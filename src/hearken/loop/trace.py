@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hearken.algorithms.ppo_options import ASKED
+from hearken.algorithms.stage import makes_reward
 from hearken.errors import UserError
 from hearken.feedback.formats import read_examples
 from hearken.training.artifact import MANIFEST, Artifact, hash_files
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from hearken.loop.project import Project
-
-DATA = ("data", "validation", "references", "ptx")
-"""Inputs of a stage that are files."""
 
 
 @dataclass
@@ -89,8 +87,8 @@ class Tracer:
         for role, parent in parents:
             node.parents.append((role, self._parent(parent)))
         inputs = manifest.get("inputs", {})
-        for role in DATA:
-            for file in inputs.get(role) or ():
+        for role, files in inputs.items():  # those that are no files are among the parents
+            for file in files if isinstance(files, list) else ():
                 recorded = manifest["data"].get("hash") if role == "data" and len(inputs["data"]) == 1 else None
                 node.parents.append((role, self._file(self._place(file), recorded)))
         if made.kind == "judgments":
@@ -283,7 +281,7 @@ def _words(node: Node) -> Iterator[str]:
         yield f"data {facts['hash'][:8]}"
     if facts.get("seed") is not None:
         yield f"seed {facts['seed']}"
-    if node.kind == "reward" and (accuracy := facts.get("metrics", {}).get("accuracy")) is not None:
+    if makes_reward(node.kind) and (accuracy := facts.get("metrics", {}).get("accuracy")) is not None:
         yield f"held-out accuracy {accuracy:.1%}"
     if "examples" in facts:
         yield f"{facts['examples']:,} examples"

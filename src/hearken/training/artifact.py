@@ -6,7 +6,6 @@ An artifact is a folder in the ecosystem's own layout plus ``manifest.json``. Wh
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import hashlib
 import json
@@ -80,7 +79,7 @@ def request_of(kind: str, inputs: Any, options: Options) -> dict[str, Any]:
     """What a stage is asked for, as ``request.json`` and the manifest hold it; local paths in full."""
     return {
         "kind": kind,
-        "inputs": json.loads(json.dumps(dataclasses.asdict(inputs.settled()))),
+        "inputs": json.loads(json.dumps(inputs.settled().to_json())),
         "options": options.model_dump(mode="json"),
     }
 
@@ -199,7 +198,7 @@ def finish(
     manifest = {
         **request,
         "folder": os.path.abspath(out),
-        "parents": {role: given[role] for role in ("model", "reward", "ref") if given[role]} | given["parents"],
+        "parents": {role: name for role, name in given.items() if name and isinstance(name, str)} | given["parents"],
         "data": data,
         "seed": getattr(options, "seed", None),
         "precision": _precision(out),

@@ -10,9 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from hearken.models.layout import Group
+from hearken.models.scorers import Scorer
+from hearken.training import precision
 
 SAMPLE_TOKENS = 2048
 """Real tokens of the microbatches that are timed, but for the first, which may be larger."""
@@ -153,3 +158,57 @@ def weight_bytes(modules: Mapping[str, nn.Module]) -> dict[str, int]:
         found[name] = sum(size for pointer, size in new.items() if pointer not in seen)
         seen |= new.keys()
     return found
+
+
+class Dry:
+    """What is found out on the way.
+
+    Args:
+        began: when the command began (`time.perf_counter`): before the libraries were imported.
+        device: that of the run.
+    """
+
+    def __init__(self, began: float, device: str) -> None:
+        self.began = began
+        self.memory = Memory(precision.device_of(device))
+        self.seconds: dict[str, float] = {}
+        self.loading = self.loaded = 0
+
+    def settle(self, ready: Any, scorer: Any, groups: Sequence[Group], options: Any) -> None:
+        """All is loaded: choose the precision as the run will."""
+        self.loading, self.loaded = self.memory.peak(), self.memory.now()
+        self.seconds["start"] = time.perf_counter() - self.began
+        start = time.perf_counter()
+        precision.settle(scorer, groups, options.precision)
+        self.seconds["trial"] = time.perf_counter() - start
+
+    def finish(self, facts: dict[str, Any], modules: Mapping[str, nn.Module], options: Any, **parts: int) -> Any:
+        """Facts with parameters, memory by part and seconds by part.
+
+        Args:
+            facts: what else is said.
+            modules: all networks.
+            options: of the stage.
+            parts: bytes that stand beside weights, gradients and AdamW's moments at the worst moment.
+        """
+        every = parameters(modules)
+        trained = [p for p in every if p.requires_grad]
+        size = sum(p.untyped_storage().nbytes() for p in trained)
+        weights = weight_bytes(modules)
+        loop = sum(self.seconds[name] for name in self.seconds if name not in ("start", "trial", "saving"))
+        saves = 1 + int(loop // options.checkpoint_seconds) if options.checkpoint_seconds else 1
+        self.seconds["saving"] = write_seconds(saves * 3 * size + next(iter(weights.values())))
+        program = max(self.loaded - sum(weights.values()), 0)
+        memory: dict[str, int] = {"program": program} | {f"weights_of_{name}": n for name, n in weights.items()}
+        memory |= {"gradients": size, "adam": 2 * size} | parts
+        memory["loading"] = max(self.loading - sum(memory.values()), 0)  # a file and its weights at once
+        return facts | {
+            "precision": next(m.precision for m in modules.values() if isinstance(m, Scorer)),
+            "parameters": {
+                "trained": sum(p.numel() for p in trained),
+                "frozen": sum(p.numel() for p in every if not p.requires_grad),
+            },
+            "memory": memory | {"total": sum(memory.values())},
+            "seconds": sum(self.seconds.values()),
+            "seconds_of": self.seconds,
+        }

@@ -13,6 +13,9 @@ from hearken.feedback.reading import ReadingOptions
 class TrainingOptions(Options):
     """Optimiser, schedule, batching, precision, adapters and bookkeeping."""
 
+    reported: ClassVar[tuple[str, ...]] = ("lr", "batch", "epochs", "lora")
+    """Options that a report names (of all classes that an option's class inherits from)."""
+
     seed: int = 0
     """Fixes the order of the data, the initialisation of new weights and every draw."""
     lr: float = Field(1e-5, gt=0)
@@ -52,7 +55,6 @@ class TrainingOptions(Options):
     """Save a checkpoint to resume from this often."""
     trackers: str = "tensorboard"
     """Where metrics go besides metrics.jsonl: names of accelerate's trackers separated by commas, or none."""
-
 
     @model_validator(mode="after")
     def _rate_of_adapters(self) -> Self:
