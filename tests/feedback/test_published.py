@@ -272,7 +272,7 @@ ROWS: list[tuple[str, dict[str, Any], list[Any]]] = [
     ),
     *(
         ("arena", ARENA | {"winner": said, "turn": 1}, [compared("yes", "no", better)])
-        for said, better in (("model_a", 1), ("model_b", -1), ("tie", 0), ("tie (bothbad)", 0))
+        for said, better in (("model_a", 1), ("model_b", -1), ("tie", 0), ("tie (bothbad)", 0), ("both_bad", 0))
     ),
     (
         "pairs",
@@ -291,6 +291,26 @@ ROWS: list[tuple[str, dict[str, Any], list[Any]]] = [
         "rewardbench2",
         {"id": "1", "prompt": "Hi?", "chosen": ["a"], "rejected": ["b", "c"]},
         [Comparison(ASK, ("a", "b", "c"), (0, 1, 1))],
+    ),
+    (
+        "rewardbench2",
+        {
+            "id": "2", "prompt": "Hi?", "chosen": ["a", "b"], "rejected": ["c"], "num_correct": 2, "num_incorrect": 1,
+            "total_completions": 3, "subset": "Ties",
+        },
+        [Comparison(ASK, ("a", "b", "c"), (0, 0, 1))],
+    ),
+    # the arena's later form: parts of text, beside which nothing stands
+    (
+        "arena",
+        {
+            f"conversation_{side}": [
+                {"role": who, "content": [{"type": "text", "text": said, "image": None, "mimeType": None}]}
+                for who, said in ((U, "Hi?"), (A, answer))
+            ]
+            for side, answer in (("a", "no"), ("b", "yes"))
+        } | {"winner": "model_b", "evaluation_order": 1, "language": "en"},
+        [Comparison(ASK, ("no", "yes"), (1, 0))],
     ),
     # the prompt inside the responses
     (
@@ -533,6 +553,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (STEER3 | {"overall_preference": 4}, "from -3 to 3. It is 4 here"),
     (STEER3 | {"overall_preference": 1.5}, "must be a whole number"),
     (ARENA | {"winner": "both"}, "'winner' is 'both'"),
+    (
+        {"prompt": "p", "chosen": ["a"], "rejected": ["b", "c"], "num_correct": 2},
+        "'num_correct' is 2, and there are 1",
+    ),
     ({"prompt": "p", "answers": [{"answer": "a", "rank": 1}]}, "fewer than two responses are ranked"),
     (
         {"instruction": "i", "completions": [{"response": "r", "annotations": {"honesty": {"Rating": "N/A"}}}]},

@@ -236,7 +236,7 @@ def _aspect(told: Any, name: str) -> float | None:
         return None
     try:
         return number(float(rated), name)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"the rating '{rated}' of {name} is no number", "Write 1 to 5, or N/A") from None
 
 
@@ -333,9 +333,9 @@ def arena(row: Row) -> list[Example]:
     """Chatbot arena: two conversations on one prompt, and which won (``model_a``, ``model_b``, or a tie)."""
     sides = [messages(column(row, name), name) for name in ("conversation_a", "conversation_b")]
     winner = str(column(row, "winner"))
-    lead = {"model_a": 1, "model_b": -1, "tie": 0, "tie (bothbad)": 0}.get(winner)
+    lead = {"model_a": 1, "model_b": -1, "tie": 0, "tie (bothbad)": 0, "both_bad": 0}.get(winner)
     if lead is None:
-        raise UserError(f"'winner' is '{winner:.40}'", "Known: model_a, model_b, tie, tie (bothbad)")
+        raise UserError(f"'winner' is '{winner:.40}'", "Known: model_a, model_b, tie, tie (bothbad), both_bad")
     if sides[0][:-1] != sides[1][:-1]:
         raise UserError("the two conversations differ before their last message", "Only their last one can be compared")
     texts = tuple(_last(turns, "conversation")["response"] for turns in sides)
@@ -346,6 +346,9 @@ def arena(row: Row) -> list[Example]:
 def rewardbench2(row: Row) -> list[Example]:
     """RewardBench 2: responses that are right, each better than each that is wrong."""
     right, wrong = ([text(one, name) for one in listed(row, name)] for name in ("chosen", "rejected"))
+    for name, counted in (("num_correct", right), ("num_incorrect", wrong)):
+        if row.get(name) is not None and number(row[name], name) != len(counted):
+            raise UserError(f"'{name}' is {row[name]}, and there are {len(counted)}", "Are 'chosen' and 'rejected' so?")
     ranks = (*[0] * len(right), *[1] * len(wrong))
     columns = ("prompt", "chosen", "rejected")
     prompt = _said(column(row, "prompt"), "prompt")
