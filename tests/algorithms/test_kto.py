@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from tiny_models import write_rows
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from hearken.algorithms.kto import opinions
+import hearken.algorithms.kto as kto
+from hearken.algorithms.kto import opinions, partners
 from hearken.algorithms.stage import Inputs, estimate, find_stage, train
 from hearken.domains.text.data import Judged
 from hearken.errors import UserError
@@ -81,6 +83,28 @@ def test_every_prompt_gets_anothers_response() -> None:
     assert sorted(tuple(o.mismatched.responses[0]) for o in made) == [(10 + i, 1) for i in range(5)]
     assert all(o.mismatched.prompt == o.group.prompt for o in made)
     assert all(o.mismatched.responses[0] != o.group.responses[0] for o in made)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 5, [2] * 4, [1, 2, 3, 3], [3, 1, 1, 1], [1, 1], [2, 1], [4, 1], [3]], ids=str)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mismatched_response_answers_another_prompt(sizes: list[int], seed: int) -> None:
+    """Wherever that can be: where no prompt has more than half of the rows. It is never the row's own."""
+    prompts = [number for number, size in enumerate(sizes) for _ in range(size)]
+    after = partners(prompts, seed)
+    assert sorted(after) == list(range(len(prompts))), "every response is a partner once"
+    assert all(i != j for i, j in enumerate(after))
+    if 2 * max(sizes) <= len(prompts):
+        assert all(prompts[i] != prompts[j] for i, j in enumerate(after))
+
+
+def test_an_odd_number_of_thumbs_has_no_batch_of_one(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine thumbs in batches of four: every step's z0 is of four mismatched pairs."""
+    seen: list[list[Group]] = []
+    sums = kto.logprob_sums
+    monkeypatch.setattr(kto, "logprob_sums", lambda scorer, of, *more: (seen.append(of), sums(scorer, of, *more))[1])
+    artifact = fit(world, tmp_path / "out", thumbs(tmp_path, up=5, down=4), batch=4, validation=0, epochs=3)
+    assert len(seen) == artifact.metrics["steps"] == 7 and all(len(groups) == 4 for groups in seen)
+    assert all(math.isfinite(row["z0"]) and math.isfinite(row["loss"]) for row in metrics(artifact.path))
 
 
 def test_comparisons_are_converted_and_said(world, tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ repeat, over minibatches of responses with a thumb:
     z0 = max(0, mean of r over mismatched pairs (x_i, y_{i+1}) of the batch), without gradient
     loss = λ_D (1 - σ(β(r - z0))) where the thumb is up, λ_U (1 - σ(β(z0 - r))) where it is down
 
-Each prompt has one mismatched response for the whole run: that of the row after it in a shuffle of the data.
+Each prompt has one mismatched response for the whole run: that of a row with another prompt (`partners`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def opinions(
             "hearken train dpo uses more of what they say",
             stacklevel=2,
         )
-    after = partners(len(thumbs), seed)
+    after = partners([tuple(group.prompt) for group, _, _ in thumbs], seed)
     made = []
     for i, (group, label, weight) in enumerate(thumbs):
         room = max(max_length - len(group.prompt), 1)
@@ -150,12 +151,20 @@ def said(left_out: dict[str, int]) -> str:
     return "; ".join(f"{what}: {count}" for what, count in left_out.items() if count)
 
 
-def partners(count: int, seed: int) -> list[int]:
-    """Whose response each of ``count`` prompts is paired with: the next row's in a shuffle, never its own."""
-    order = np.random.default_rng(seed).permutation(count)
-    after = np.empty_like(order)
-    after[order] = np.roll(order, -1)
-    return after.tolist()
+def partners(prompts: Sequence[Hashable], seed: int) -> list[int]:
+    """Whose response each row is paired with: that of another prompt (of another row, where one prompt has most).
+
+    Every response is somebody's partner once: in a shuffle with the rows of each prompt side by side, it is the row
+    that stands as far ahead as a prompt has rows at most.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(prompts)).tolist()
+    first: dict[Hashable, int] = {}
+    for place, row in enumerate(shuffled):
+        first.setdefault(prompts[row], place)
+    order = sorted(shuffled, key=lambda row: first[prompts[row]])
+    step = min(max(Counter(prompts).values(), default=1), max(len(order) // 2, 1))
+    after = dict(zip(order, order[step:] + order[:step], strict=True))
+    return [after[row] for row in range(len(order))]
 
 
 def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:

@@ -161,7 +161,9 @@ def load_policy(name: str, *, device: torch.device | str = "cpu") -> PreTrainedM
     name = _checked(name)
     model = _load(loader, _base_of(name), "a language model", dtype=torch.float32)
     if _is_adapter(name):
+        names = getattr(model, "_weight_conversions", None)
         model.load_adapter(name)
+        model._weight_conversions = names  # else what it is merged into would be saved under the adapter's names
     if _is_adapter(name) and (own := load_generation(name)) is not None:  # transformers reads the base's alone
         model.generation_config = own
     return model.to(device)
@@ -307,10 +309,19 @@ HEADS = ("lm_head", "embed_out", "score", "classification_head.dense", "classifi
 def add_adapter(
     model: PreTrainedModel, name: str, rank: int, *, alpha: float = 0, targets: str = "all-linear", seed: int = 0
 ) -> None:
-    """Freeze ``model`` and add a trainable LoRA adapter called ``name``, drawn by ``seed``; the head is left alone."""
+    """Freeze ``model`` and add a trainable LoRA adapter called ``name``, drawn by ``seed``; the head is left alone.
+
+    Raises:
+        UserError: ``targets`` name a layer whose weights are another's too.
+    """
     from peft import LoraConfig
 
     modules: str | list[str] = targets if targets == "all-linear" else targets.split(",")
+    if (shared := _shared(model, modules)) is not None:
+        raise UserError(
+            f"--lora-targets: {shared[0]} and {shared[1]} are one matrix in this model, and an adapter would part them",
+            "Leave both out, as all-linear does; or train all weights: --lora 0",
+        )
     named = {path for path, _ in model.named_modules()}
     heads = [n for n in HEADS if modules == "all-linear" and n in named]
     model.requires_grad_(False)
@@ -330,6 +341,25 @@ def add_adapter(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model.add_adapter(config, adapter_name=name)
+
+
+def _shared(model: PreTrainedModel, targets: str | list[str]) -> tuple[str, str] | None:
+    """A layer among ``targets`` with another that has the same weights, by their names."""
+    for paths in _owners(model).values():
+        for path in paths:
+            named = not isinstance(targets, str) and any(f".{path}".endswith(f".{one.strip()}") for one in targets)
+            if named and len(paths) > 1:
+                return path, next(other for other in paths if other != path)
+    return None
+
+
+def _owners(model: PreTrainedModel) -> dict[int, list[str]]:
+    """The names of the layers that have each weight, by its id."""
+    found: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        if isinstance(weight := getattr(module, "weight", None), nn.Parameter):
+            found.setdefault(id(weight), []).append(path)
+    return found
 
 
 def has_adapter(model: PreTrainedModel) -> bool:
@@ -358,16 +388,33 @@ def switch_adapter(model: PreTrainedModel, name: str | None) -> None:
 
 
 def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
-    """Fold the active adapter into the weights and forget it."""
+    """Fold the active adapter into the weights and forget it.
+
+    Where it parted a head from the embeddings that it shared, they stay apart.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
 
     if not has_adapter(model):
         return model
+    owners = _owners(model)
+    module: Any
     for path, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, AuxiliaryTrainingWrapper):  # modules that were trained whole, and single tokens
+            whole: Any = module.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+        elif isinstance(module, BaseTunerLayer):
+            whole = module.get_base_layer()
+            if len(owners.get(id(whole.weight), ())) > 1:
+                whole.weight = nn.Parameter(whole.weight.detach().clone())
             module.merge(safe_merge=True)
-            parent, _, leaf = path.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+        else:
+            continue
+        parent, _, leaf = path.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, whole)
+    head: Any = model.get_output_embeddings()
+    embeddings: Any = model.get_input_embeddings()
+    if head is not None and not torch.equal(head.weight, embeddings.weight):
+        model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
     model._hf_peft_config_loaded = False
     if hasattr(model, "peft_config"):
         del model.peft_config
