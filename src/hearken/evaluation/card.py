@@ -7,9 +7,8 @@ stages that optimise a reward refuse to start on it. Everything is by prompt: in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,11 @@ from hearken.evaluation.compare import Calibration, calibration
 from hearken.evaluation.numbers import JsonInterval, percent, with_interval
 from hearken.evaluation.people import Discovered, Strangers, found_name
 from hearken.feedback.examples import Comparison, content_key
+from hearken.feedback.pairs import Pair, decided, hits, margins_of, words
 from hearken.feedback.splits import labeler_value
 from hearken.rewards.trust import CARD
-from hearken.statistics.intervals import Interval, cluster_bootstrap, clustered_wilson, paired_difference
+from hearken.statistics.agreement import raw_agreement, value_counts
+from hearken.statistics.intervals import Interval, cluster_bootstrap, cluster_index, clustered_wilson, paired_difference
 from hearken.training.artifact import write_json
 
 LEAST = 20
@@ -122,13 +123,13 @@ class Card:
 
     reward: str
     pairs: int
-    """Strictly ordered held-out pairs."""
+    """Decided held-out pairs (see `feedback.pairs`)."""
     prompts: int
     accuracy: JsonInterval
     longer_wins: JsonInterval
-    """Accuracy of preferring the longer response."""
+    """Share of the votes on pairs of unequal length (in words) that went to the longer response."""
     length_baseline: float
-    """Accuracy of the better of "longer wins" and "shorter wins"."""
+    """Accuracy of the better of two rules: the longer response is better, or the shorter; at equal length by lot."""
     passes: bool
     failures: list[str]
     """Why not, in sentences; empty where it passes."""
@@ -179,26 +180,6 @@ class Card:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """A strictly ordered pair: the better response first."""
-
-    prompt: str
-    texts: tuple[str, str]
-    margin: float
-    row: int
-    at: tuple[int, int]
-    judgment: Comparison
-
-    @property
-    def right(self) -> float:
-        return 0.5 + 0.5 * float(np.sign(self.margin))
-
-    @property
-    def words(self) -> tuple[int, int]:
-        return len(self.texts[0].split()), len(self.texts[1].split())
-
-
 def make_card(
     reward: str,
     rows: Sequence[Comparison],
@@ -237,22 +218,21 @@ def make_card(
         UserError: no row orders two responses.
     """
     scored = score([r.prompt for r in rows], [r.responses for r in rows])
-    pairs = _pairs(rows, scored)
+    pairs = decided(rows)
     if not pairs:
         raise UserError("no held-out comparison orders two responses", "Give --data with judgments that prefer one")
     keys = [p.prompt for p in pairs]
-    right = np.array([p.right for p in pairs])
-    weights = [p.judgment.weight for p in pairs]
-    accuracy = _rate(right, keys, weights)
-    words = np.array([p.words for p in pairs], dtype=float)
-    longer = _rate(0.5 + 0.5 * np.sign(words[:, 0] - words[:, 1]), keys, weights)
-    baseline = max(longer.estimate, 1 - longer.estimate)
+    margins, weights = margins_of(pairs, scored), np.array([rows[p.judgment].weight for p in pairs])
+    right, lengths = hits(pairs, margins), _length_margins(pairs)
+    rule = float(np.average(hits(pairs, lengths), weights=weights))
+    baseline = max(rule, 1 - rule)
     agreement, ceiling = agreement_ceiling(rows)
-    uniform, selected = _by_selection(pairs, right, keys)
-    failures = _verdict(accuracy, baseline, longer.estimate >= 0.5, len(set(keys)))
+    uniform, selected = _by_selection(rows, pairs, right)
+    found = accuracy(pairs, margins, weights)
+    failures = _verdict(found, baseline, rule >= 0.5, len(set(keys)))
     remarks = []
-    probes = _probes(rows, scored, pairs, right, keys, score)
-    if ceiling is not None and accuracy.low > ceiling[1]:
+    probes = _probes(rows, scored, pairs, right, score)
+    if ceiling is not None and found.low > ceiling[1]:
         remarks.append(
             f"The accuracy is above what labelers' agreement allows ({percent(ceiling[1])}): look for prompts that "
             "stand in the training data too."
@@ -260,26 +240,25 @@ def make_card(
     if uniform is not None and selected is not None and uniform.high < selected.low:
         remarks.append("It is worse on uniformly drawn comparisons than on selected ones: quote the uniform figure.")
     remarks += shift.says if shift is not None else []
-    slices = _slices(pairs, right, keys)
+    slices = _slices(rows, pairs, right)
     if own is not None:
-        hits = np.array([p.right for p in _pairs(rows, own)])
-        slices += [replace(s, by=f"{s.by}, own head") for s in _slices(pairs, hits, keys, ("labeler group", "labeler"))]
+        theirs = _slices(rows, pairs, hits(pairs, margins_of(pairs, own)), ("labeler group", "labeler"))
+        slices += [replace(part, by=f"{part.by}, own head") for part in theirs]
     if strangers is not None:
         slices.append(Slice("labelers, fitted without some", "of those left out", strangers.theirs, strangers.pairs[0]))
         slices.append(Slice("labelers, fitted without some", "of the others", strangers.others, strangers.pairs[1]))
         remarks.append(strangers.says)
     if discovered is not None and discovered.real:
         of = {who: found_name(g) for g, group in enumerate(discovered.groups) for who in group}
-        slices += _by_labeler(pairs, right, keys, "labeler group", of)
+        slices += _by_labeler(pairs, right, "labeler group", of)
         remarks.append(discovered.says)
     sample = np.random.default_rng(0).permutation(sum(len(r.responses) for r in rows))[:2000]
-    flat = [
-        (len(t.split()), s) for r, ss in zip(rows, scored, strict=True) for t, s in zip(r.responses, ss, strict=True)
-    ]
+    flat = [(words(t), s) for r, ss in zip(rows, scored, strict=True) for t, s in zip(r.responses, ss, strict=True)]
     return Card(
-        reward=reward, pairs=len(pairs), prompts=len(set(keys)), accuracy=accuracy, longer_wins=longer,
-        length_baseline=baseline, passes=not failures, failures=failures, remarks=remarks, agreement=agreement,
-        ceiling=ceiling, calibration=_calibrated(pairs), slices=slices, probes=probes, uniform=uniform,
+        reward=reward, pairs=len(pairs), prompts=len(set(keys)), accuracy=found,
+        longer_wins=longer_wins(pairs, weights), length_baseline=baseline, passes=not failures, failures=failures,
+        remarks=remarks, agreement=agreement,
+        ceiling=ceiling, calibration=calibrated(pairs, margins), slices=slices, probes=probes, uniform=uniform,
         selected=selected, lengths=[flat[i][0] for i in sample], scores=[round(flat[i][1], 4) for i in sample],
         ensemble=_ensemble(rows, pairs, scored, others, heads), shift=shift, learning=list(learning),
         learning_says=learning_says, strangers=strangers, discovered=discovered,
@@ -314,97 +293,94 @@ def agreement_ceiling(rows: Sequence[Comparison]) -> tuple[Interval | None, tupl
     Returns:
         The agreement with its interval over prompts, and the two bounds; None where nobody judged a pair twice.
     """
-    votes: dict[tuple[str, str, str], dict[Hashable, float]] = {}
-    for number, row in enumerate(rows):
-        who = labeler_value(row, "labeler") or number
-        for (one, a), (other, b) in combinations(zip(row.responses, row.ranks, strict=True), 2):
-            if a is None or b is None or a == b or one == other:
-                continue
-            first, second = sorted((one, other))
-            votes.setdefault((content_key(row.prompt), first, second), {})[who] = float((a < b) == (one == first))
-    same, prompts = [], []
-    for (prompt, _, _), by in votes.items():
-        if len(by) > 1:
-            said = list(by.values())
-            yes, n = sum(said), len(said)
-            same.append((yes * (yes - 1) + (n - yes) * (n - yes - 1)) / (n * (n - 1)))
-            prompts.append(prompt)
-    if not same:
+    pairs = decided(rows)
+    unit = cluster_index([(p.prompt, p.a, p.b) for p in pairs], len(pairs))
+    counts = value_counts(unit, [p.verdict > 0 for p in pairs], 2)
+    found = raw_agreement(counts, list(dict(zip(unit.tolist(), (p.prompt for p in pairs), strict=True)).values()))
+    if not math.isfinite(found.estimate):
         return None, None
-    found = _rate(np.array(same), prompts)
     return found, (found.estimate, (1 + math.sqrt(max(2 * found.estimate - 1, 0.0))) / 2)
 
 
 # --- parts of the card -----------------------------------------------------------------------------------------------
 
 
-def _pairs(rows: Sequence[Comparison], scored: Sequence[Sequence[float]]) -> list[_Pair]:
-    found = []
-    for number, (row, scores) in enumerate(zip(rows, scored, strict=True)):
-        key = content_key(row.prompt)
-        ranks = row.ranks
-        for i, a in enumerate(ranks):
-            for j, b in enumerate(ranks):
-                if a is not None and b is not None and a < b:
-                    texts = (row.responses[i], row.responses[j])
-                    found.append(_Pair(key, texts, scores[i] - scores[j], number, (i, j), row))
-    return found
+def accuracy(pairs: Sequence[Pair], margins: ArrayLike, weights: NDArray[np.float64] | None = None) -> Interval:
+    """How often scores order decided pairs as they were judged, with its interval over prompts; see `pairs.hits`."""
+    return _rate(hits(pairs, margins), [pair.prompt for pair in pairs], weights)
 
 
-def _rate(hits: NDArray[np.float64], keys: Sequence[str], weights: Sequence[float] = ()) -> Interval:
-    counted = weights if len(set(weights)) > 1 else None
+def longer_wins(pairs: Sequence[Pair], weights: NDArray[np.float64]) -> Interval:
+    """Share of the votes on pairs of unequal length that went to the longer response."""
+    lengths = _length_margins(pairs)
+    return _part(hits(pairs, lengths), pairs, lengths != 0, weights)
+
+
+def _length_margins(pairs: Sequence[Pair]) -> NDArray[np.float64]:
+    return np.array([words(pair.a) - words(pair.b) for pair in pairs], dtype=np.float64)
+
+
+def _rate(right: NDArray[np.float64], keys: Sequence[str], weights: NDArray[np.float64] | None = None) -> Interval:
+    """An accuracy with its interval over prompts (``keys``); NaN where there is nothing to measure it on."""
+    counted = weights if weights is not None and len(np.unique(weights)) > 1 else None
     if len(set(keys)) > 1:
-        return clustered_wilson(hits, keys, weights=counted)
-    return Interval(float(np.average(hits, weights=counted)), math.nan, math.nan)
+        return clustered_wilson(right, keys, weights=counted)
+    return Interval(float(np.average(right, weights=counted)) if len(right) else math.nan, math.nan, math.nan)
 
 
-def _calibrated(pairs: Sequence[_Pair]) -> Calibration:
-    """Every pair in a random orientation: with the better one always first there would be nothing to miss."""
-    turned = np.random.default_rng(0).random(len(pairs)) < 0.5
-    margins = np.where(turned, -1, 1) * np.array([p.margin for p in pairs])
-    return calibration((0.5 * (1 + np.tanh(margins / 2))).tolist(), (~turned).astype(float).tolist())
+def _part(
+    right: NDArray[np.float64], pairs: Sequence[Pair], inside: NDArray[np.bool_],
+    weights: NDArray[np.float64] | None = None,
+) -> Interval:  # fmt: skip
+    """The accuracy on some of the pairs."""
+    keys = [pair.prompt for pair, yes in zip(pairs, inside, strict=True) if yes]
+    return _rate(right[inside], keys, None if weights is None else weights[inside])
 
 
-def _by_labeler(
-    pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str], by: str, of: Mapping[str, str]
-) -> list[Slice]:
+def calibrated(pairs: Sequence[Pair], margins: NDArray[np.float64]) -> Calibration:
+    """Predicted against observed. Every pair in a random orientation: names or lengths may know which one is better."""
+    turn = np.where(np.random.default_rng(0).random(len(pairs)) < 0.5, -1, 1)
+    happened = 0.5 + turn * (np.array([p.outcome for p in pairs]) - 0.5)
+    return calibration((0.5 * (1 + np.tanh(turn * margins / 2))).tolist(), happened.tolist())
+
+
+def _by_labeler(pairs: Sequence[Pair], right: NDArray[np.float64], by: str, of: Mapping[str, str]) -> list[Slice]:
     """Slices by what each labeler belongs to."""
-    names = [of.get(labeler_value(p.judgment, "labeler") or "") for p in pairs]
+    names = [of.get(str(p.labeler)) for p in pairs]
     found = []
     for name in sorted(set(of.values())):
         inside = np.array([n == name for n in names])
         if inside.sum() >= LEAST:
-            rate = _rate(right[inside], [k for k, yes in zip(keys, inside, strict=True) if yes])
-            found.append(Slice(by, name, rate, int(inside.sum())))
+            found.append(Slice(by, name, _part(right, pairs, inside), int(inside.sum())))
     return found
 
 
 def _slices(
-    pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str], only: Sequence[str] = ()
+    rows: Sequence[Comparison], pairs: Sequence[Pair], right: NDArray[np.float64], only: Sequence[str] = ()
 ) -> list[Slice]:
-    gaps = [abs(p.words[0] - p.words[1]) for p in pairs]
+    gaps = np.abs(_length_margins(pairs))
     edges = np.unique(np.quantile(gaps, [1 / 3, 2 / 3]))
-    attributes = {name for p in pairs for name in p.judgment.metadata.get("attributes") or {} if name != "group"}
+    attributes = {name for row in rows for name in row.metadata.get("attributes") or {} if name != "group"}
     divisions = ["strength", "length gap", "tag", "labeler group", "labeler", "round"]
     divisions += [f"labelers' {name}" for name in sorted(attributes)]
     divisions = [by for by in divisions if not only or by in only]
-    labels = {by: [_values(by, p, gap, edges) for p, gap in zip(pairs, gaps, strict=True)] for by in divisions}
+    of = [(rows[p.judgment], gap) for p, gap in zip(pairs, gaps, strict=True)]
+    labels = {by: [_values(by, row, gap, edges) for row, gap in of] for by in divisions}
     found = []
     for by, names in labels.items():
         for name in sorted({n for some in names for n in some}):
             inside = np.array([name in some for some in names])
             if inside.sum() >= LEAST:
-                rate = _rate(right[inside], [k for k, yes in zip(keys, inside, strict=True) if yes])
-                found.append(Slice(by, name, rate, int(inside.sum())))
+                found.append(Slice(by, name, _part(right, pairs, inside), int(inside.sum())))
     return found
 
 
-def _values(by: str, pair: _Pair, gap: int, edges: NDArray[np.float64]) -> tuple[str, ...]:
-    """The parts of the division ``by`` that a pair belongs to."""
-    facts = pair.judgment.metadata
+def _values(by: str, row: Comparison, gap: int, edges: NDArray[np.float64]) -> tuple[str, ...]:
+    """The parts of the division ``by`` that a pair of a row belongs to."""
+    facts = row.metadata
     match by:
         case "strength":
-            strength = pair.judgment.strength
+            strength = row.strength
             return () if strength is None else (("slight", "clear", "strong")[min(int(strength * 3), 2)],)
         case "length gap":
             level = int(np.searchsorted(edges, gap, side="left"))
@@ -414,7 +390,7 @@ def _values(by: str, pair: _Pair, gap: int, edges: NDArray[np.float64]) -> tuple
             tags = facts.get("tags") or ()
             return (tags,) if isinstance(tags, str) else tuple(map(str, tags))
         case "labeler" | "round":
-            value = labeler_value(pair.judgment, by)
+            value = labeler_value(row, by)
         case "labeler group":
             value = facts.get("group", (facts.get("attributes") or {}).get("group"))
         case _:
@@ -423,32 +399,29 @@ def _values(by: str, pair: _Pair, gap: int, edges: NDArray[np.float64]) -> tuple
 
 
 def _by_selection(
-    pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str]
+    rows: Sequence[Comparison], pairs: Sequence[Pair], right: NDArray[np.float64]
 ) -> tuple[Interval | None, Interval | None]:
-    how = [p.judgment.metadata.get("selection") for p in pairs]
+    how = [rows[p.judgment].metadata.get("selection") for p in pairs]
     parts: list[Interval | None] = []
     for wanted in (True, False):
         inside = np.array([h is not None and (h == "uniform") == wanted for h in how])
-        parts.append(
-            _rate(right[inside], [k for k, y in zip(keys, inside, strict=True) if y]) if inside.any() else None
-        )
+        parts.append(_part(right, pairs, inside) if inside.any() else None)
     return parts[0], parts[1]
 
 
 def _probes(
-    rows: Sequence[Comparison], scored: Sequence[Sequence[float]], pairs: Sequence[_Pair],
-    right: NDArray[np.float64], keys: Sequence[str], score: Scores,
+    rows: Sequence[Comparison], scored: Sequence[Sequence[float]], pairs: Sequence[Pair],
+    right: NDArray[np.float64], score: Scores,
 ) -> list[Probe]:  # fmt: skip
     """Does it read length, place or form instead of worth?"""
     found = []
-    words = np.array([p.words for p in pairs], dtype=float)
-    matched = np.abs(words[:, 0] - words[:, 1]) <= MATCHED * words.max(1)
+    lengths = np.array([(words(p.a), words(p.b)) for p in pairs], dtype=float)
+    matched = np.abs(lengths[:, 0] - lengths[:, 1]) <= MATCHED * lengths.max(1)
     if matched.sum() >= LEAST:
-        rate = _rate(right[matched], [k for k, yes in zip(keys, matched, strict=True) if yes])
         says = "Accuracy on pairs of equal length (within a tenth): what is left when length cannot help."
-        found.append(Probe("equal length", rate, says))
+        found.append(Probe("equal length", _part(right, pairs, matched), says))
     for name, measure, says in (
-        ("score against length", lambda t: float(len(t.split())), "Rank correlation with words within a prompt."),
+        ("score against length", lambda t: float(words(t)), "Rank correlation with words within a prompt."),
         ("score against lines", lambda t: float(t.count("\n")), "Rank correlation with line breaks within a prompt."),
         ("score against lists and marks", lambda t: float(sum(t.count(m) for m in "*#|`")),
          "Rank correlation with Markdown marks within a prompt."),
@@ -456,7 +429,7 @@ def _probes(
         value = _within(rows, scored, measure)
         if value is not None:
             found.append(Probe(name, value, says))
-    found += _sides(pairs, right, keys)
+    found += _sides(pairs, right)
     some = [i for i in np.random.default_rng(0).permutation(len(rows))[:200]]
     plain = [rows[i].responses[0] for i in some if rows[i].responses[0].strip()]
     prompts = [rows[i].prompt for i in some if rows[i].responses[0].strip()]
@@ -504,17 +477,15 @@ def _within(
     return cluster_bootstrap(values, keys)
 
 
-def _sides(pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[str]) -> list[Probe]:
+def _sides(pairs: Sequence[Pair], right: NDArray[np.float64]) -> list[Probe]:
     """Where the order of display is known: a lean of the labels, and what the model makes of it."""
-    place = [_places(p) for p in pairs]
-    known = np.array([p is not None for p in place])
+    known = np.array([p.shown_first is not None for p in pairs])
     if known.sum() < LEAST:
         return []
-    first = np.array([p is not None and p[0] < p[1] for p in place])
-    of = [k for k, yes in zip(keys, known, strict=True) if yes]
-    lean = _rate(first[known].astype(float), of)
+    first = hits(pairs, [1 if p.shown_first else -1 for p in pairs])
+    lean = _part(first, pairs, known)
     found = [Probe("shown first wins", lean, "Share of labels for the response shown first; 0.5 is no lean.")]
-    sides = right[known & first], right[known & ~first]
+    sides = right[known & (first > 0.5)], right[known & (first < 0.5)]
     if min(map(len, sides)) >= LEAST:
         gap = float(sides[0].mean() - sides[1].mean())
         half = 1.96 * math.sqrt(sum(side.var() / len(side) for side in sides))
@@ -523,24 +494,17 @@ def _sides(pairs: Sequence[_Pair], right: NDArray[np.float64], keys: Sequence[st
     return found
 
 
-def _places(pair: _Pair) -> tuple[int, int] | None:
-    order = pair.judgment.metadata.get("order")
-    if not order or len(order) != len(pair.judgment.responses):
-        return None
-    return order.index(pair.at[0]), order.index(pair.at[1])
-
-
 def _ensemble(
-    rows: Sequence[Comparison], pairs: Sequence[_Pair], scored: Table, others: Sequence[Scores], heads: Sequence[Table]
+    rows: Sequence[Comparison], pairs: Sequence[Pair], scored: Table, others: Sequence[Scores], heads: Sequence[Table]
 ) -> Ensemble | None:  # fmt: skip
     """Of the model with the others, or of its heads alone where there are no others."""
     prompts, responses = [r.prompt for r in rows], [r.responses for r in rows]
     every = [scored, *(score(prompts, responses) for score in others)] if others else heads
     if not every:
         return None
-    margins = np.array([[table[p.row][p.at[0]] - table[p.row][p.at[1]] for p in pairs] for table in every])
+    margins = np.array([margins_of(pairs, table) for table in every])
     spread, mean = margins.std(0, ddof=1), margins.mean(0)
-    right = 0.5 + 0.5 * np.sign(mean)
+    right = hits(pairs, mean)
     keys = [p.prompt for p in pairs]
     order = np.argsort(spread, kind="stable")
     thirds = tuple(_rate(right[part], [keys[i] for i in part]) for part in np.array_split(order, 3) if len(part))
@@ -644,15 +608,15 @@ def _points(difference: Interval) -> str:
 
 
 def correctness(rows: Sequence[Comparison], score: Scores) -> tuple[NDArray[np.float64], list[str]]:
-    """(P,) 1, 0 or 0.5 for each ordered pair of the rows, in their order, and the prompt of each."""
-    pairs = _pairs(rows, score([r.prompt for r in rows], [r.responses for r in rows]))
-    return np.array([p.right for p in pairs]), [p.prompt for p in pairs]
+    """(P,) `hits` of the decided pairs of the rows, in their order, and the prompt of each."""
+    pairs = decided(rows)
+    scored = score([r.prompt for r in rows], [r.responses for r in rows])
+    return hits(pairs, margins_of(pairs, scored)), [p.prompt for p in pairs]
 
 
 def pair_labelers(rows: Sequence[Comparison]) -> list[str | None]:
-    """(P,) who judged each ordered pair of the rows, in the order of `correctness`."""
-    scored = [[0.0] * len(r.responses) for r in rows]
-    return [labeler_value(p.judgment, "labeler") for p in _pairs(rows, scored)]
+    """(P,) who judged each pair, in the order of `correctness`."""
+    return [p.labeler for p in decided(rows)]
 
 
 def _finite(value: Any) -> Any:

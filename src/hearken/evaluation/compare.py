@@ -11,9 +11,10 @@ import numpy as np
 from hearken.errors import UserError
 from hearken.evaluation.numbers import JsonInterval
 from hearken.feedback.examples import Comparison, Content, content_key
+from hearken.feedback.pairs import decided, hits, words
 from hearken.statistics.divergence import Divergence, find_divergence, smooth
 from hearken.statistics.intervals import Interval, cluster_bootstrap, wilson
-from hearken.statistics.winrate import outcomes, win_rate
+from hearken.statistics.winrate import TIE, outcomes, win_rate
 
 __all__ = [
     "Calibration", "CalibrationBin", "Divergence", "HeadToHead", "calibration", "find_divergence", "head_to_head",
@@ -43,7 +44,7 @@ def head_to_head(
     score: Score,
     groups: Mapping[str, Score] | None = None,
     *,
-    tie: float = 1e-9,
+    tie: float = TIE,
 ) -> HeadToHead:
     """How often A's response is worth more than B's, overall and to each group.
 
@@ -90,9 +91,7 @@ def head_to_head(
     )
 
 
-def length_baseline_accuracy(
-    comparisons: Sequence[Comparison], length: Callable[[str], int] = lambda text: len(text.split())
-) -> Interval:
+def length_baseline_accuracy(comparisons: Sequence[Comparison], length: Callable[[str], int] = words) -> Interval:
     """The accuracy of "the longer response is the better one" on every ordered pair; equal lengths count half.
 
     A reward model worth its name beats this (and one minus this). Pairs that the labeler tied or did not rank say
@@ -105,23 +104,10 @@ def length_baseline_accuracy(
     Raises:
         UserError: no comparison prefers one response to another.
     """
-    right: list[float] = []
-    keys: list[str] = []
-    for comparison in comparisons:
-        ranked = [
-            (rank, length(text))
-            for rank, text in zip(comparison.ranks, comparison.responses, strict=True)
-            if rank is not None
-        ]
-        key = content_key(comparison.prompt)
-        for better, size in ranked:
-            for worse, other in ranked:
-                if better < worse:
-                    right.append(0.5 if size == other else float(size > other))
-                    keys.append(key)
-    if not right:
+    pairs = decided(comparisons)
+    if not pairs:
         raise UserError("no comparison prefers one response to another", "Give rankings that are not all ties")
-    return cluster_bootstrap(right, keys)
+    return cluster_bootstrap(hits(pairs, [length(p.a) - length(p.b) for p in pairs]), [p.prompt for p in pairs])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hearken.evaluation.numbers import JsonInterval
 from hearken.feedback.examples import Comparison, Content, content_key
+from hearken.feedback.pairs import best_and_worst, words
 from hearken.statistics.diversity import Phrase, distinct_n, repeated_phrases, repetition, self_bleu
 from hearken.statistics.intervals import Interval, cluster_bootstrap, paired_difference
 
@@ -55,7 +56,7 @@ def drift(
     if not len(prompts) == len(texts) == len(before) or not texts:
         raise ValueError(f"{len(texts)} texts and {len(before)} before them, for {len(prompts)} prompts")
     keys = [content_key(p) for p in prompts]
-    now, then = ([float(len(t.split())) for t in some] for some in (texts, before))
+    now, then = ([float(words(t)) for t in some] for some in (texts, before))
     return Drift(
         paired_difference(now, then, keys),
         (distinct_n(before, 1), distinct_n(texts, 1)),
@@ -116,10 +117,9 @@ def likelihood_change(policy: str, reference: str, rows: Sequence[Comparison]) -
     groups: list[Group] = []
     keys: list[str] = []
     for row in rows:
-        ranked = sorted((rank, i) for i, rank in enumerate(row.ranks) if rank is not None)
-        if len(ranked) < 2 or ranked[0][0] == ranked[-1][0]:
+        if (ends := best_and_worst(row.ranks, row.share)) is None:
             continue
-        texts = [row.responses[ranked[0][1]], row.responses[ranked[-1][1]]]
+        texts = [row.responses[end] for end in ends]
         if (group := both[0].encoder.group(row.prompt, texts)) is not None:
             groups.append(group)
             keys.append(content_key(row.prompt))

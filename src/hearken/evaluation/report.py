@@ -153,7 +153,7 @@ class RewardModel:
     agreement_ceiling: tuple[float, float] | None = None
     """Bounds of the accuracy that anyone can reach against single labelers, from how often two of them agree."""
     longer_wins: Figure = None
-    """Accuracy of preferring the longer response."""
+    """Share of the votes on pairs of unequal length (in words) that went to the longer response."""
     trained_on: int | None = None
     held_out: int | None = None
     calibration: Calibration | None = None

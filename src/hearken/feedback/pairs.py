@@ -11,6 +11,7 @@ The rules are the same wherever pairs are counted:
 * **Order of display.** `Pair.shown_first` is None where nobody knows it, and such a pair says nothing of position.
 * **Several judgments of one labeler on the same two responses.** The last one counts; see `latest`. In a database
   responses are the same by their ids, in files by their texts.
+* **Adjudications** are the owner's decisions on disputed items: data, but no labeler's opinion; see `opinions`.
 * **Length** is in words; see `words`. Pairs of equal length say nothing of length.
 
 `hearken.feedback.analysis` holds a database's pairs as arrays, made by the same `ranked_pairs`.
@@ -21,11 +22,17 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from hearken.feedback.examples import Comparison, content_key
 from hearken.feedback.records import ComparisonPayload, Judgment
 from hearken.feedback.splits import labeler_value
+
+ADJUDICATION = "adjudication"
+"""Tag of the owner's own judgment on an item on which labelers disagree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class Pair:
     """1 where ``a`` is the better one, -1 where ``b`` is, 0 for a tie."""
     labeler: str | None
     """None where a file does not say."""
-    judgment: Hashable
+    judgment: Any
     """Id of the judgment, or number of the row."""
     shown_first: bool | None
     """Whether ``a`` was shown before ``b``."""
@@ -131,3 +138,33 @@ def latest(pairs: Iterable[Pair]) -> list[Pair]:
         who = ("row", pair.judgment) if pair.labeler is None else pair.labeler
         last[who, pair.prompt, pair.a, pair.b] = at
     return [every[at] for at in sorted(last.values())]
+
+
+def decided(rows: Iterable[Comparison]) -> list[Pair]:
+    """The pairs of self-contained comparisons that are no ties, once for each labeler and pair."""
+    return [pair for pair in latest(example_pairs(rows)) if pair.verdict]
+
+
+def hits(pairs: Sequence[Pair], margins: ArrayLike) -> NDArray[np.float64]:
+    """(N,) the share of votes for the response that something scores higher, ½ where it scores both alike.
+
+    The mean over decided pairs is its accuracy.
+
+    Args:
+        pairs: N of them.
+        margins: (N,) score of `Pair.a` minus score of `Pair.b`.
+    """
+    outcomes = np.array([pair.outcome for pair in pairs], dtype=np.float64)
+    return 0.5 + np.sign(np.asarray(margins, dtype=np.float64)) * (outcomes - 0.5)
+
+
+def margins_of(pairs: Sequence[Pair], table: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """(N,) by how much ``a`` exceeds ``b``, from one number for each response of each row (see `example_pairs`)."""
+    rows = ((table[pair.judgment], *pair.places) for pair in pairs)
+    return np.array([row[a] - row[b] for row, a, b in rows], dtype=np.float64)
+
+
+def opinions(judgments: Iterable[Judgment]) -> list[Pair]:
+    """What labelers said of pairs, once for each labeler and pair; without adjudications."""
+    said = (judgment for judgment in judgments if ADJUDICATION not in judgment.tags)
+    return latest(pair for judgment in said for pair in judgment_pairs(judgment))

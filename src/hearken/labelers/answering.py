@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hearken.errors import UserError
+from hearken.feedback.analysis import Book, agreement_with_people
 from hearken.feedback.examples import Content
 from hearken.feedback.records import (
     Claim,
-    ComparisonPayload,
     CritiquePayload,
     EditPayload,
     Judgment,
@@ -27,7 +24,6 @@ from hearken.feedback.records import Labeler as LabelerRecord
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.ai import AILabeler, Nonsense, Opinion
 from hearken.progress import progress
-from hearken.statistics.intervals import Interval, cluster_bootstrap
 
 CHARACTERS_PER_TOKEN = 4.0
 OVERHEAD_TOKENS = 80
@@ -350,53 +346,14 @@ def _revision(response: Response, found: tuple[str, str, str] | None, labeler_id
 # -- agreement ------------------------------------------------------------------------------------------------------
 
 
-def verdicts(judgment: Judgment) -> Iterator[tuple[tuple[str, str], int]]:
-    """Each pair of responses a comparison ranks, by their ids in order: 1 the first is better, 0 a tie, -1."""
-    assert isinstance(judgment.payload, ComparisonPayload)
-    both = zip(judgment.payload.response_ids, judgment.payload.ranks, strict=True)
-    ordered = sorted((response, rank) for response, rank in both if rank is not None)
-    for at, (a, rank_a) in enumerate(ordered):
-        for b, rank_b in ordered[at + 1 :]:
-            yield (a, b), (rank_a < rank_b) - (rank_a > rank_b)
-
-
 def agreement(store: FeedbackStore, labeler_id: str) -> dict[str, Any]:
-    """Cohen's κ of an AI labeler with the people who judged the same pairs, its interval by bootstrap over prompts.
-
-    Returns:
-        ``kappa``, ``kappa_low``, ``kappa_high``, ``agreement`` (the plain share) and ``overlap`` (pairs); only
-        ``overlap`` where people and the labeler have judged nothing in common.
-    """
-    people = _people(store)
-    mine: dict[tuple[str, str], int] = {}
-    theirs: list[tuple[tuple[str, str], int, str]] = []
-    for judgment in store.judgments(kinds=("comparison",)):
-        if judgment.labeler_id == labeler_id:
-            mine |= dict(verdicts(judgment))
-        elif judgment.labeler_id in people:
-            theirs += [(pair, verdict, judgment.prompt_id) for pair, verdict in verdicts(judgment)]
-    both = [(mine[pair], verdict, prompt) for pair, verdict, prompt in theirs if pair in mine]
-    if not both:
-        return {"overlap": 0}
-    rows = np.array([[a, b] for a, b, _ in both], dtype=np.float64)
-    found: Interval = cluster_bootstrap(rows, [prompt for *_, prompt in both], statistic=cohen_kappa)
-    return {
-        "kappa": found.estimate, "kappa_low": found.low, "kappa_high": found.high,
-        "agreement": float((rows[:, 0] == rows[:, 1]).mean()), "overlap": len(both),
-    }  # fmt: skip
-
-
-def cohen_kappa(rows: NDArray[np.float64]) -> float:
-    """(p_o - p_e)/(1 - p_e) of two labelers' verdicts (Cohen 1960): (N, 2) to a number; 1 where both say one thing."""
-    a, b = rows[:, 0], rows[:, 1]
-    observed = float((a == b).mean())
-    expected = sum(float((a == v).mean() * (b == v).mean()) for v in np.unique(rows))
-    return 1.0 if expected == 1.0 else (observed - expected) / (1.0 - expected)
+    """How far an AI labeler agrees with people, as `analysis.PeopleAgreement.figures` says it."""
+    return agreement_with_people(Book.load(store), labeler_id).figures()
 
 
 def say(found: dict[str, Any]) -> str:
     """A sentence about an AI labeler's agreement with people."""
     if not found.get("overlap"):
         return "No pair was judged by people too: how far this labeler agrees with them is unknown"
-    low, high = found["kappa_low"], found["kappa_high"]
-    return f"Agreement with people on {found['overlap']} pairs: kappa {found['kappa']:.2f} [{low:.2f}, {high:.2f}]"
+    kappa, low, high = (found.get(name, math.nan) for name in ("kappa", "kappa_low", "kappa_high"))
+    return f"Agreement with people on {found['overlap']} pairs: kappa {kappa:.2f} [{low:.2f}, {high:.2f}]"

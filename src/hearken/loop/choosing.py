@@ -8,10 +8,10 @@ from itertools import combinations
 import numpy as np
 
 from hearken.errors import UserError
+from hearken.feedback.pairs import opinions
 from hearken.feedback.records import Response
 from hearken.feedback.selection import Array, disagreement
 from hearken.feedback.store import FeedbackStore
-from hearken.labelers.answering import verdicts
 
 
 def disputed(store: FeedbackStore, before: int) -> dict[str, float]:
@@ -22,11 +22,9 @@ def disputed(store: FeedbackStore, before: int) -> dict[str, float]:
         the first response, a tie counting half. 0 is agreement, 1 an even split (or nothing but ties).
     """
     votes: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for judgment in store.judgments(kinds=("comparison",), split="train"):
-        if (judgment.round or 0) < before:
-            pairs = votes.setdefault(judgment.prompt_id, {})
-            for pair, verdict in verdicts(judgment):
-                pairs.setdefault(pair, []).append((1 + verdict) / 2)
+    said = (j for j in store.judgments(kinds=("comparison",), split="train") if (j.round or 0) < before)
+    for pair in opinions(said):
+        votes.setdefault(pair.prompt, {}).setdefault((pair.a, pair.b), []).append(pair.outcome)
     found = {}
     for prompt, pairs in votes.items():
         shares = [sum(v) / len(v) for v in pairs.values() if len(v) > 1]

@@ -13,10 +13,11 @@ import numpy as np
 from hearken.algorithms.stage import Inputs
 from hearken.config import Options
 from hearken.errors import UserError
+from hearken.feedback.analysis import Book, agreement_with_people
+from hearken.feedback.pairs import opinions
 from hearken.feedback.records import Prompt, QueueItem, Response, hash_id
 from hearken.feedback.selection import SelectionPolicy, by_weight
 from hearken.feedback.store import FeedbackStore
-from hearken.labelers.answering import agreement, verdicts
 from hearken.loop.asking import KINDS, ask
 from hearken.loop.choosing import disputed, low_score, pair_disagreement, score_all
 from hearken.loop.once import write_lines
@@ -24,6 +25,8 @@ from hearken.loop.project import SampleConfig, as_items, as_responses
 from hearken.loop.rounds_options import Selection, Who
 from hearken.progress import progress
 from hearken.rewards.trust import failing
+from hearken.statistics.agreement import raw_agreement, value_counts
+from hearken.statistics.intervals import cluster_index
 from hearken.training.artifact import Artifact, hash_files
 
 if TYPE_CHECKING:
@@ -231,13 +234,11 @@ def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, 
     as_of = store.last_seq()
     kinds = {labeler.id: labeler.kind for labeler in store.labelers()}
     found = list(store.judgments(kinds=("comparison",), round=number, as_of=as_of))
-    votes: dict[tuple[str, str], list[int]] = {}
-    for judgment in found:
-        for pair, verdict in verdicts(judgment):
-            votes.setdefault(pair, []).append(verdict)
-    several = [v for v in votes.values() if len(v) > 1]
-    alike = [a == b for v in several for i, a in enumerate(v) for b in v[:i]]
-    every = [verdict for v in votes.values() for verdict in v]
+    pairs = opinions(found)
+    verdicts = [pair.verdict + 1 for pair in pairs]
+    agreed = raw_agreement(value_counts(cluster_index([(p.a, p.b) for p in pairs], len(pairs)), verdicts, 3), n=1)
+    ais = sorted({j.labeler_id for j in found if kinds.get(j.labeler_id) == "ai"})
+    book = Book.load(store) if ais else None
     seconds = sorted(j.seconds for j in found if j.seconds is not None)
     who = [next((w for w, some in KINDS.items() if kinds.get(j.labeler_id) in some), "people") for j in found]
     data: dict[str, Any] = {
@@ -248,8 +249,8 @@ def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, 
     return data, {
         "judgments": len(found),
         "by": {w: who.count(w) for w in sorted(set(who))},
-        "ties": every.count(0) / len(every) if every else None,
-        "agreement": sum(alike) / len(alike) if alike else None,
+        "ties": verdicts.count(1) / len(verdicts) if verdicts else None,
+        "agreement": agreed.estimate if math.isfinite(agreed.estimate) else None,
         "seconds_median": seconds[len(seconds) // 2] if seconds else None,
-        "ai": {name: agreement(store, name) for name in data["labelers"] if kinds.get(name) == "ai"},
+        "ai": {name: agreement_with_people(book, name).figures() for name in ais if book},
     }

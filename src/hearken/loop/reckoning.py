@@ -8,55 +8,29 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hearken.evaluation import report as page
-from hearken.evaluation.compare import calibration
-from hearken.feedback.examples import Comparison, content_key
+from hearken.evaluation.card import accuracy, calibrated, longer_wins
+from hearken.feedback.analysis import Book, agreement_with_people
+from hearken.feedback.analysis.agreement import PeopleAgreement
+from hearken.feedback.analysis.labelers import diagnostics
+from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
-from hearken.feedback.records import ComparisonPayload
-from hearken.labelers.answering import agreement
-from hearken.statistics.intervals import Interval, clustered_wilson
+from hearken.feedback.pairs import Pair, decided, margins_of, words
+from hearken.statistics.diagnostics import NOTHING, LabelerDiagnostics
+from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact, write_json
 
 if TYPE_CHECKING:
-    from hearken.feedback.records import Judgment, Labeler
+    from hearken.feedback.records import Labeler
     from hearken.loop.groups import LabelerGroup
     from hearken.loop.project import Project
-
-
-@dataclass
-class _Leaning:
-    """One labeler's pairs: 1 or 0 each, and the judgment that each came with."""
-
-    judgments: int = 0
-    ties: list[float] = field(default_factory=list)
-    first: list[float] = field(default_factory=list)
-    longer: list[float] = field(default_factory=list)
-    of_first: list[str] = field(default_factory=list)
-    of_longer: list[str] = field(default_factory=list)
-
-    def add(self, judgment: Judgment, texts: dict[str, str]) -> None:
-        """Count the pairs of a ranking."""
-        payload = judgment.payload
-        assert isinstance(payload, ComparisonPayload)
-        shown = judgment.order or range(len(payload.ranks))
-        place = {response: at for at, response in enumerate(shown)}
-        for i, a in enumerate(payload.ranks):
-            for j, b in enumerate(payload.ranks[:i]):
-                if a is None or b is None:
-                    continue
-                self.ties.append(float(a == b))
-                if a == b:
-                    continue
-                won, lost = (i, j) if a < b else (j, i)
-                self.first.append(float(place[won] < place[lost]))
-                self.of_first.append(judgment.id)
-                words = [len(texts.get(payload.response_ids[k], "").split()) for k in (won, lost)]
-                if words[0] != words[1] and all(words):
-                    self.longer.append(float(words[0] > words[1]))
-                    self.of_longer.append(judgment.id)
 
 
 @dataclass
@@ -64,7 +38,10 @@ class Tally:
     """The feedback database in numbers."""
 
     labelers: dict[str, Labeler] = field(default_factory=dict)
-    leanings: dict[str, _Leaning] = field(default_factory=dict)
+    judged: Counter[str] = field(default_factory=Counter)
+    """Judgments by labeler."""
+    biases: dict[str, LabelerDiagnostics] = field(default_factory=dict)
+    """Of the labelers who compared anything."""
     responses: Counter[int] = field(default_factory=Counter)
     """Sampled responses by round."""
     judgments: Counter[int] = field(default_factory=Counter)
@@ -74,8 +51,8 @@ class Tally:
     labeling_seconds: float = 0.0
     sampled_at: dict[int, datetime] = field(default_factory=dict)
     judged_at: dict[int, datetime] = field(default_factory=dict)
-    agreements: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of each model among the labelers with people, by its id (`labelers.answering.agreement`)."""
+    agreements: dict[str, PeopleAgreement] = field(default_factory=dict)
+    """Of each model among the labelers with people, by its id."""
     policies: dict[str, int] = field(default_factory=dict)
     """Policies whose responses were judged, with the number of the first such judgment."""
 
@@ -85,9 +62,8 @@ def tally(project: Project) -> Tally:
     found = Tally()
     with project.store() as store:
         found.labelers = {r.id: r for r in store.labelers()}
-        texts, policies, compared = {}, {}, set()
+        policies, compared = {}, set()
         for response in store.responses():
-            texts[response.id] = response.text
             if response.metadata.get("evaluation"):
                 compared.add(response.id)
             elif response.policy is not None:
@@ -108,41 +84,39 @@ def tally(project: Project) -> Tally:
             for response_id in judgment.response_ids:
                 if response_id in policies:
                     found.policies.setdefault(policies[response_id], judgment.seq or 0)
-            leaning = found.leanings.setdefault(labeler.id, _Leaning())
-            leaning.judgments += 1
-            if judgment.kind == "comparison":
-                leaning.add(judgment, texts)
-        found.agreements = {
-            key: agreement(store, key) for key, labeler in found.labelers.items() if labeler.kind == "ai"
-        }
+            found.judged[labeler.id] += 1
+        book = Book.load(store)
+    found.biases = diagnostics(book)
+    found.agreements = {
+        key: agreement_with_people(book, key) for key, labeler in found.labelers.items() if labeler.kind == "ai"
+    }
     return found
 
 
 def judges(found: Tally) -> list[page.Judge]:
     """One row per labeler, with the biases that show in their judgments."""
-
-    def share(values: list[float], of: list[str]) -> page.Figure:
-        return clustered_wilson(values, of) if values else None
-
     rows = []
-    for key, row in found.leanings.items():
-        labeler = found.labelers[key]
-        agreed = found.agreements.get(key, {})
-        kappa = [agreed[name] for name in ("kappa", "kappa_low", "kappa_high") if name in agreed]
+    for key, count in found.judged.items():
+        labeler, biases = found.labelers[key], found.biases.get(key, NOTHING)
+        tie, agreed = measured(biases.tie), found.agreements.get(key)
         rows.append(
             page.Judge(
-                name=labeler.name, kind=labeler.kind, judgments=row.judgments,
-                group=str(labeler.attributes.get("group", "")),
-                ties=sum(row.ties) / len(row.ties) if row.ties else None,
-                first_shown=share(row.first, row.of_first), longer=share(row.longer, row.of_longer),
-                kappa=Interval(*kappa) if kappa else None, overlap=agreed.get("overlap"),
+                name=labeler.name, kind=labeler.kind, judgments=count, group=str(labeler.attributes.get("group", "")),
+                ties=tie.estimate if tie else None, first_shown=measured(biases.first_side),
+                longer=measured(biases.longer), kappa=measured(agreed.kappa) if agreed else None,
+                overlap=agreed.overlap if agreed else None,
             )
         )  # fmt: skip
     return sorted(rows, key=lambda j: (j.kind, j.group, j.name))
 
 
+def measured(figure: Interval) -> Interval | None:
+    """A figure, or None where there was nothing to measure it on."""
+    return figure if math.isfinite(figure.estimate) else None
+
+
 def tastes(
-    groups: Sequence[LabelerGroup], held_out: list[dict[str, Any]], wins: dict[str, Any], judged: dict[str, Any]
+    groups: Sequence[LabelerGroup], held_out: HeldOut, wins: dict[str, Any], judged: dict[str, Any]
 ) -> list[page.Taste]:
     """What is known of each group of labelers.
 
@@ -154,19 +128,14 @@ def tastes(
     """
     rows = []
     for group in groups:
-        right: list[float] = []
-        of: list[str] = []
-        for row in held_out:
-            if row["labeler"] in group.members:
-                hits = [hit for hit, *_ in _pairs(row)]
-                right += hits
-                of += [row["prompt"]] * len(hits)
+        places = [at for at, pair in enumerate(held_out.pairs) if pair.labeler in group.members]
+        mine = [held_out.pairs[at] for at in places]
         behind = judged.get(group.name, {})
         same = group.key == behind.get("key", "")  # a found group may have been another when policies were compared
         rows.append(
             page.Taste(
-                name=group.name, by=group.by, labelers=len(group.members), pairs=len(right),
-                accuracy=clustered_wilson(right, of) if right else None,
+                name=group.name, by=group.by, labelers=len(group.members), pairs=len(mine),
+                accuracy=accuracy(mine, held_out.margins[places]) if mine else None,
                 win_rate=wins.get(group.name) if same else None,
                 judges=behind.get("labelers"), comparisons=behind.get("comparisons"),
             )
@@ -174,36 +143,43 @@ def tastes(
     return rows
 
 
-def _pairs(row: dict[str, Any]) -> list[tuple[float, float, float]]:
-    """Of each ordered pair of a ranking: was the better one scored higher (half for a tie), and both scores."""
-    pairs = []
-    for a, score_a in zip(row["ranks"], row["scores"], strict=True):
-        for b, score_b in zip(row["ranks"], row["scores"], strict=True):
-            if a is not None and b is not None and a < b:
-                pairs.append(((score_a > score_b) + 0.5 * (score_a == score_b), score_a, score_b))
-    return pairs
+@dataclass(frozen=True)
+class HeldOut:
+    """A reward model's held-out comparisons and its scores of their responses."""
+
+    rows: list[Comparison] = field(default_factory=list)
+    scores: list[list[float]] = field(default_factory=list)
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Those that are decided."""
+        return decided(self.rows)
+
+    @cached_property
+    def margins(self) -> NDArray[np.float64]:
+        """(N,) by how much it scores the first response of each pair above the second."""
+        return margins_of(self.pairs, self.scores)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """(N,) of the pairs."""
+        return np.array([self.rows[pair.judgment].weight for pair in self.pairs])
 
 
-def held_out(project: Project, artifact: Artifact) -> list[dict[str, Any]]:
-    """The reward model's scores of its held-out comparisons: prompt, labeler, ranks, words and scores of each."""
+def held_out(project: Project, artifact: Artifact) -> HeldOut:
+    """The comparisons that a reward model's training held out, as far as they are here, with its scores."""
     paths = [path for p in artifact.manifest["inputs"].get("validation") or [] if (path := find(project, p))]
-    if not paths:
-        return []
+    rows = [r for path in paths for r in read_examples(path) if isinstance(r, Comparison) and r.weight > 0]
+    if not rows:
+        return HeldOut()
 
-    def make() -> list[dict[str, Any]]:
+    def make() -> list[list[float]]:
         from hearken.evaluation.measure import Judge
 
-        rows = [r for path in paths for r in read_examples(path) if isinstance(r, Comparison)]
-        scored = Judge(str(artifact.path))([r.prompt for r in rows], [r.responses for r in rows]) if rows else []
-        return [
-            {
-                "prompt": content_key(row.prompt), "labeler": row.metadata.get("labeler"), "ranks": list(row.ranks),
-                "words": [len(text.split()) for text in row.responses], "scores": [round(s, 5) for s in scores],
-            }
-            for row, scores in zip(rows, scored, strict=True)
-        ]  # fmt: skip
+        scored = Judge(str(artifact.path))([r.prompt for r in rows], [r.responses for r in rows])
+        return [[round(score, 5) for score in scores] for scores in scored]
 
-    return remembered(project, f"held-out-{artifact.path.name}", artifact, make)
+    return HeldOut(rows, remembered(project, f"held-out-scores-{artifact.path.name}", artifact, make))
 
 
 def find(project: Project, path: str) -> Path | None:
@@ -226,32 +202,28 @@ def remembered(project: Project, name: str, artifact: Artifact, make: Callable[[
     return found
 
 
-def reward_model(artifact: Artifact, rows: list[dict[str, Any]], ceiling: float | None) -> page.RewardModel | None:
+def reward_model(artifact: Artifact, held_out: HeldOut, ceiling: float | None) -> page.RewardModel | None:
     """What is known of a reward model; None where it was never measured."""
     metrics = artifact.metrics
     if "accuracy" not in metrics:
         return None
-    probabilities: list[float] = []
-    happened: list[float] = []
-    for row in rows:
-        for i, (a, score_a) in enumerate(zip(row["ranks"], row["scores"], strict=True)):
-            for b, score_b in list(zip(row["ranks"], row["scores"], strict=True))[:i]:
-                if a is not None and b is not None and a != b:
-                    probabilities.append(1 / (1 + math.exp(min(score_b - score_a, 500.0))))
-                    happened.append(float(a < b))
     known: dict[str, Any] = {
         "accuracy": Interval(
             metrics["accuracy"], metrics.get("accuracy_low", math.nan), metrics.get("accuracy_high", math.nan)
         ),
         "ceiling": ceiling,
-        "longer_wins": metrics.get("length_accuracy"),
         "trained_on": artifact.manifest["data"].get("judgments"),
         "held_out": metrics.get("validation_pairs"),
-        "calibration": calibration(probabilities, happened) if happened else None,
         "reference_mean": metrics.get("reference_mean"),
-        "lengths": [w for row in rows for w in row["words"]],
-        "scores": [s for row in rows for s in row["scores"]],
+        "lengths": [words(text) for row in held_out.rows for text in row.responses],
+        "scores": [score for scores in held_out.scores for score in scores],
     }
+    if pairs := held_out.pairs:
+        known |= {
+            "accuracy": accuracy(pairs, held_out.margins, held_out.weights), "held_out": len(pairs),
+            "longer_wins": measured(longer_wins(pairs, held_out.weights)),
+            "calibration": calibrated(pairs, held_out.margins),
+        }  # fmt: skip
     return page.RewardModel(**(known | _card(artifact.path)))
 
 

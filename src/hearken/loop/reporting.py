@@ -76,14 +76,14 @@ def compose(project: Project) -> page.Report:
     policies.sort(key=lambda p: (age.get(p.name.rpartition("@")[2], -1), "@" in p.name))  # best of n after its source
     baseline, ours = found["baseline"], newest(found)
     rewards = project.rewards()
-    held_out = reckoning.held_out(project, rewards[-1]) if rewards else []
+    held_out = reckoning.held_out(project, rewards[-1]) if rewards else reckoning.HeldOut()
     told = found["policies"].get(ours, {})
     ours_by_group = {
         name: reckoning.figure(rate)
         for key in ("win_rate_by_group", "win_rate_by_other")
         for name, rate in (told.get(key) or {}).items()
     }
-    groups = labeler_groups({key: counted.labelers[key] for key in counted.leanings}, found_groups(project))
+    groups = labeler_groups({key: counted.labelers[key] for key in counted.judged}, found_groups(project))
     steps = _steps(project, every, counted)
     prompts = len(found["prompts"])
     return page.Report(

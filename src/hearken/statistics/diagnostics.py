@@ -30,6 +30,10 @@ class LabelerDiagnostics:
     """Pairs that were judged."""
 
 
+NOTHING = LabelerDiagnostics(UNKNOWN, UNKNOWN, UNKNOWN, 0)
+"""Of a labeler who compared nothing."""
+
+
 def diagnose(
     outcomes: ArrayLike,
     first_length: ArrayLike,

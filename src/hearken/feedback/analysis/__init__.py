@@ -16,13 +16,14 @@ from hearken.feedback.analysis.agreement import (
     verdict,
     with_decisions,
 )
-from hearken.feedback.analysis.book import ADJUDICATION, Book
+from hearken.feedback.analysis.book import Book
 from hearken.feedback.analysis.coverage import CoveragePage, coverage_page
 from hearken.feedback.analysis.labelers import LabelersPage, labelers_page
 from hearken.feedback.analysis.leaderboard import LeaderboardPage, PolicyComparison, compare_policies
 from hearken.feedback.analysis.progress import progress_page
 from hearken.feedback.analysis.responses import ResponseScores, response_scores
 from hearken.feedback.analysis.weights import judgment_weights
+from hearken.feedback.pairs import ADJUDICATION
 
 __all__ = [
     "ADJUDICATION",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hearken.feedback.analysis.book import (
-    ADJUDICATION,
     KINDS,
     LENGTH_GAPS,
     THUMB,
@@ -19,6 +19,7 @@ from hearken.feedback.analysis.book import (
     Ints,
     Rows,
 )
+from hearken.feedback.pairs import ADJUDICATION
 from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, Response
 from hearken.feedback.store import FeedbackStore
 from hearken.statistics.agreement import (
@@ -222,6 +223,12 @@ class PeopleAgreement(NamedTuple):
     kappa: Interval
     """Cohen's κ, with its interval over prompts."""
 
+    def figures(self) -> dict[str, Any]:
+        """By name, for JSON; what is not known is left out."""
+        names = ("overlap", "agreement", "kappa", "kappa_low", "kappa_high")
+        values = (self.overlap, self.agreement, *self.kappa)
+        return {name: value for name, value in zip(names, values, strict=True) if math.isfinite(value)}
+
 
 def agreement_with_people(book: Book, labeler_id: str) -> PeopleAgreement:
     """Cohen's κ of a labeler (an AI, say) with all people together, here or where judgments were imported from."""
@@ -235,7 +242,7 @@ def agreement_with_people(book: Book, labeler_id: str) -> PeopleAgreement:
     shared = np.append(book.unit(mine), -1)[at] == book.unit(theirs)
     theirs, at = theirs[shared], at[shared]
     if not len(theirs):
-        return PeopleAgreement(0, np.nan, UNKNOWN)
+        return PeopleAgreement(0, math.nan, UNKNOWN)
     a, b = (rows["verdict"].astype(np.int64) for rows in (mine[at], theirs))
     prompts = np.tile(book.prompt(theirs), 2)
     kappa = cohen_kappa_interval(_both_ways(a), _both_ways(b), prompts)

@@ -10,7 +10,7 @@ import numpy as np
 from hearken.feedback.analysis.book import Book, Rows
 from hearken.statistics.crowd_bt import crowd_bt
 from hearken.statistics.dawid_skene import right_verdicts
-from hearken.statistics.diagnostics import UNKNOWN, LabelerDiagnostics, consistency, diagnose
+from hearken.statistics.diagnostics import NOTHING, UNKNOWN, LabelerDiagnostics, consistency, diagnose
 from hearken.statistics.intervals import Interval, cluster_index, clustered_wilson
 from hearken.statistics.weighting import training_weights
 
@@ -65,7 +65,6 @@ def labelers_page(book: Book) -> LabelersPage:
     judgments = dict(zip(book.people, judged, strict=True))
     same, gold = _consistency(book), _gold(book)
     rows = []
-    nothing = _diagnose(book, pairs[:0])
     for labeler_id in {**biases, **gold, **same}:
         labeler = book.labelers.get(labeler_id)
         row = LabelerRow(
@@ -76,7 +75,7 @@ def labelers_page(book: Book) -> LabelersPage:
             judgments=judgments[labeler_id],
             reliability=reliable.get(labeler_id, UNKNOWN),
             crowd_bt=skill.get(labeler_id),
-            diagnostics=biases.get(labeler_id, nothing),
+            diagnostics=biases.get(labeler_id, NOTHING),
             consistency=same.get(labeler_id, UNKNOWN),
             gold=gold.get(labeler_id, UNKNOWN),
             weight=weights.get(labeler_id, 1.0),
