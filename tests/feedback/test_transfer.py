@@ -157,7 +157,7 @@ def test_rankings_as_pairs_and_thumbs(db: FeedbackStore, tmp_path: Path) -> None
     report = export(db, tmp_path / "binary.jsonl", "binary")
     assert [(row["completion"], row["label"]) for row in lines(tmp_path / "binary.jsonl")] == [
         ("b", True),
-        ("a", False),
+        ("c", False),  # of the worst the last, as KTO reads rankings
     ]
     assert str(report) == f"2 rows in {tmp_path / 'binary.jsonl'}; left out: 1 (ties)"
 

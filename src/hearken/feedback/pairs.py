@@ -102,7 +102,7 @@ def better_pairs(ranks: Sequence[int | None], share: float | None = None) -> lis
 
 
 def best_and_worst(ranks: Sequence[int | None], share: float | None = None) -> tuple[int, int] | None:
-    """Places of the first of the best and of the last of the worst ranked responses; None where all are tied."""
+    """Places of the (first) best and the (last) worst ranked response; None where all are tied."""
     decided = better_pairs(ranks, share)
     if not decided:
         return None

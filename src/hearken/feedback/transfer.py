@@ -22,6 +22,7 @@ from hearken.feedback.formats.files import is_hub_name, read_rows, sources, writ
 from hearken.feedback.formats.layouts import LAYOUTS, find_layout
 from hearken.feedback.formats.values import Row
 from hearken.feedback.names import check_name
+from hearken.feedback.pairs import best_and_worst, ranked_pairs
 from hearken.feedback.reading import OnBad
 from hearken.feedback.records import (
     ComparisonPayload,
@@ -349,25 +350,23 @@ def _pairs(example: Example, left_out: Counter[str]) -> Iterator[Comparison]:
     if example.ranks in ((0, 1), (1, 0)):
         yield example
         return
-    ranked = [(rank, text) for rank, text in zip(example.ranks, example.responses, strict=True) if rank is not None]
-    for (first, one), (second, other) in itertools.combinations(ranked, 2):
-        if first == second or one == other:
+    for i, j, outcome, verdict, _ in ranked_pairs(example.ranks, example.share):
+        better, worse = (example.responses[at] for at in ((i, j) if verdict > 0 else (j, i)))
+        if not verdict or better == worse:
             left_out["tied pairs"] += 1
         else:
-            better, worse = (one, other) if first < second else (other, one)
-            yield replace(example, responses=(better, worse), ranks=(0, 1))
+            share = None if example.share is None else max(outcome, 1 - outcome)
+            yield replace(example, responses=(better, worse), ranks=(0, 1), share=share)
 
 
 def _unpaired(example: Example, left_out: Counter[str]) -> Iterator[Thumb]:
     """The best and the worst response of a comparison as a thumb up and a thumb down."""
     assert isinstance(example, Comparison)
-    ranked = [(rank, text) for rank, text in zip(example.ranks, example.responses, strict=True) if rank is not None]
-    best, worst = min(ranked, key=lambda pair: pair[0]), max(ranked, key=lambda pair: pair[0])
-    if best[0] == worst[0]:
+    if (ends := best_and_worst(example.ranks, example.share)) is None:
         left_out["ties"] += 1
         return
-    for (_, text), label in ((best, True), (worst, False)):
-        yield Thumb(example.prompt, text, label, example.weight, example.metadata)
+    for at, label in zip(ends, (True, False), strict=True):
+        yield Thumb(example.prompt, example.responses[at], label, example.weight, example.metadata)
 
 
 # --- raw -------------------------------------------------------------------------------------------------------------

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Content, Example, Rating, Thumb
+from hearken.feedback.examples import Comparison, Example, Rating, Thumb
+from hearken.feedback.pairs import example_pairs, latest
 from hearken.feedback.splits import labeler_value
-from hearken.statistics.dawid_skene import dawid_skene
+from hearken.statistics.dawid_skene import right_verdicts
+from hearken.statistics.intervals import cluster_index
 from hearken.statistics.weighting import effective_size, rake, training_weights
 
 Target = Mapping[str, Mapping[str, float]]
@@ -80,29 +81,18 @@ def reliability(rows: Sequence[Example]) -> dict[str, float]:
 
 def _reliability(rows: Sequence[Example]) -> tuple[dict[str, float], Counter[str], float]:
     """Reliability and number of pairs by labeler, and the reliability of guessing."""
-    said: dict[tuple[Content, str, str], dict[str, int]] = {}
-    for row in rows:
-        who = labeler_value(row, "labeler")
-        if not isinstance(row, Comparison) or who is None:
-            continue
-        for (one, x), (other, y) in combinations(zip(row.responses, row.ranks, strict=True), 2):
-            if x is not None and y is not None and one != other:
-                verdict = (x < y) - (x > y) if one < other else (x > y) - (x < y)
-                said.setdefault((row.prompt, min(one, other), max(one, other)), {})[who] = verdict + 1
-    counts = Counter(who for verdicts in said.values() for who in verdicts)
-    shared = [verdicts for verdicts in said.values() if len(verdicts) > 1]
+    compared = [row for row in rows if isinstance(row, Comparison) and labeler_value(row, "labeler") is not None]
+    pairs = latest(example_pairs(compared))
+    judged = Counter((pair.prompt, pair.a, pair.b) for pair in pairs)
+    shared = [pair for pair in pairs if judged[pair.prompt, pair.a, pair.b] > 1]
     if not shared:
         raise UserError("reliability needs pairs that several labelers judged", "Sample with an overlap of 2 or more")
-    names = {who: i for i, who in enumerate(dict.fromkeys(w for verdicts in shared for w in verdicts))}
-    # Every pair stands there twice, once in each order: which response is named first must mean nothing.
-    orders = [{w: turn * (v - 1) + 1 for w, v in s.items()} for s in shared for turn in (1, -1)]
-    unit, labeler, value = (
-        np.array(column)
-        for column in zip(*((i, names[w], v) for i, s in enumerate(orders) for w, v in s.items()), strict=True)
-    )
-    fitted = dawid_skene(unit, labeler, value, 3, smoothing=2.0)
-    right = np.bincount(labeler, fitted.truth[unit, value]) / np.bincount(labeler)
-    return {who: float(right[i]) for who, i in names.items()}, counts, float(fitted.prior @ fitted.prior)
+    unit = cluster_index([(pair.prompt, pair.a, pair.b) for pair in shared], len(shared))
+    labelers = [str(pair.labeler) for pair in shared]
+    labeler = cluster_index(labelers, len(shared))
+    right, chance = right_verdicts(unit, labeler, [pair.verdict for pair in shared])
+    share = (np.bincount(labeler, right) / np.bincount(labeler)).tolist()
+    return dict(zip(dict.fromkeys(labelers), share, strict=True)), Counter(str(pair.labeler) for pair in pairs), chance
 
 
 def _standing(judged: Sequence[Example], counts: Mapping[str, int], population: Target) -> dict[str, float]:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hearken.errors import Pause, UserError
-from hearken.feedback.queue import FILLS_NO_SLOT
-from hearken.feedback.records import Judgment, QueueItem
+from hearken.feedback.pairs import Pair, judgment_pairs, latest
+from hearken.feedback.records import QueueItem
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.rounds_options import AIOptions, Who
 from hearken.progress import progress
@@ -159,11 +159,11 @@ def filled(store: FeedbackStore, ids: set[str], rounds: set[int | None]) -> int:
     return sum(item.filled for item in store.items(round=only) if item.id in ids)
 
 
-def judgments_of(store: FeedbackStore, who: Who | None, **where: object) -> list[Judgment]:
-    """Comparisons in force, of one sort of labelers or of all; ``where`` as `FeedbackStore.judgments` takes it."""
-    known = {labeler.id for labeler in store.labelers() if who is None or labeler.kind in KINDS[who]}
-    found = store.judgments(kinds=("comparison",), **where)  # type: ignore[arg-type]
-    return [j for j in found if j.labeler_id in known and j.kind not in FILLS_NO_SLOT]
+def pairs_of(store: FeedbackStore, who: Who) -> list[Pair]:
+    """The pairs that one sort of labelers compared, each labeler's last word on each."""
+    known = {labeler.id for labeler in store.labelers() if labeler.kind in KINDS[who]}
+    said = (judgment for judgment in store.judgments(kinds=("comparison",)) if judgment.labeler_id in known)
+    return latest(pair for judgment in said for pair in judgment_pairs(judgment))
 
 
 def check_labelers(project: Project, labelers: Sequence[Who]) -> None:

@@ -27,6 +27,7 @@ from hearken.evaluation.numbers import duration
 from hearken.evaluation.people import Discovered, Strangers, discover, strangers
 from hearken.feedback.examples import Comparison, Content, Document, content_key
 from hearken.feedback.formats import read_as, write_examples
+from hearken.feedback.pairs import decided, words
 from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.records import hash_id
 from hearken.feedback.splits import check_leakage, labeler_value, split_by_labeler
@@ -200,15 +201,15 @@ def _shift(reward: Path, judge: Any, now: Mapping[str, Answers]) -> Shift | None
     rng = np.random.default_rng(0)
     new = [answer for answers in now.values() for answer in answers]
     sides = [[side[i] for i in rng.permutation(len(side))[:CUT]] for side in (training, new)]
-    features, widths, words, scores = [], [], [], []
+    features, widths, lengths, scores = [], [], [], []
     for side in sides:
         groups = [g for prompt, text in side if (g := judge.encoder.group(prompt, [text])) is not None]
         found = last_layer(learned, [Group(g.prompt, g.responses) for g in groups])
         features.append(found.double().cpu().numpy())
         widths.append(confidence.linear(found).cpu().numpy())
-        words.append(float(np.mean([len(text.split()) for _, text in side])))
+        lengths.append(float(np.mean([words(text) for _, text in side])))
         scores.append(float(np.mean(learned(groups).cpu().numpy())))
-    shift = measure_shift(*features, *widths, length=(words[0], words[1]), score=(scores[0], scores[1]))
+    shift = measure_shift(*features, *widths, length=(lengths[0], lengths[1]), score=(scores[0], scores[1]))
     return replace(shift, of=list(now), answers=_digest(now))
 
 
@@ -350,7 +351,7 @@ def project_card(
         raise UserError(f"{project.path} has no reward model '{name}'", f"Known: {', '.join(made)}")
     with project.store() as store:
         rows = judged_rows(store, "validation")
-    if not any(len({r for r in row.ranks if r is not None}) > 1 for row in rows):
+    if not decided(rows):
         return None
     data = made[name].manifest["data"]["hash"]
     others = [a.path for other, a in made.items() if other != name and a.manifest["data"]["hash"] == data]

@@ -12,16 +12,17 @@ from hearken.errors import UserError
 from hearken.evaluation.capability import load_task, perplexities, run_tasks
 from hearken.evaluation.measure import asked_of, label_of
 from hearken.feedback.examples import Content, content_key
-from hearken.feedback.records import ComparisonPayload, QueueItem, Response, hash_id
+from hearken.feedback.pairs import words
+from hearken.feedback.records import QueueItem, Response, hash_id
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.asking import ask, judgments_of
+from hearken.loop.asking import ask, pairs_of
 from hearken.loop.assessment import assess
 from hearken.loop.groups import LabelerGroup, found_groups, labeler_groups
 from hearken.loop.rounds_options import Judge, LoopOptions, Who
 from hearken.statistics.bradley_terry import leaderboard, length_lead
 from hearken.statistics.intervals import Interval
 from hearken.statistics.power import over_seeds
-from hearken.statistics.winrate import win_rate
+from hearken.statistics.winrate import outcomes, win_rate
 
 if TYPE_CHECKING:
     from hearken.loop.project import Project
@@ -130,14 +131,13 @@ def rank_by_score(found: dict[str, Any], keys: Sequence[str]) -> None:
 def _by_score(answers: dict[str, list[str]], scores: dict[str, list[float]], keys: Sequence[str]) -> Iterator[Row]:
     """Every pair of policies on every prompt."""
     for a, b in combinations(answers, 2):
+        won = outcomes(scores[a], scores[b]).tolist()
         for i, key in enumerate(keys):
-            lead = scores[a][i] - scores[b][i]
-            outcome = 0.5 if abs(lead) <= 1e-9 else float(lead > 0)
-            yield a, b, outcome, key, _longer(answers[a][i], answers[b][i])
+            yield a, b, won[i], key, _longer(answers[a][i], answers[b][i])
 
 
 def _longer(a: str, b: str) -> float:
-    return float(len(a.split()) - len(b.split()))
+    return float(words(a) - words(b))
 
 
 def _items(
@@ -177,15 +177,12 @@ def _by_judgment(
     store: FeedbackStore, who: Who, shown: dict[str, tuple[str, list[str], str]]
 ) -> Iterator[tuple[Row, str]]:
     """Rows and their labelers, of every judgment in force that speaks about two of the answers."""
-    for judgment in judgments_of(store, who):
-        assert isinstance(judgment.payload, ComparisonPayload)
-        both = zip(judgment.payload.response_ids, judgment.payload.ranks, strict=True)
-        ranked = [(*shown[response], rank) for response, rank in both if rank is not None and response in shown]
-        for (key, ours, text, mine), (_, theirs, other, its) in combinations(ranked, 2):
-            outcome = 0.5 if mine == its else float(mine < its)
+    for pair in pairs_of(store, who):
+        if pair.a in shown and pair.b in shown:
+            (key, ours, text), (_, theirs, other) = shown[pair.a], shown[pair.b]
             for a in ours:
                 for b in theirs:
-                    yield (a, b, outcome, key, _longer(text, other)), judgment.labeler_id
+                    yield (a, b, pair.outcome, key, _longer(text, other)), str(pair.labeler)
 
 
 def _alike(answers: dict[str, list[str]], keys: Sequence[str]) -> Iterator[Row]:

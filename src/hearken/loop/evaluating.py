@@ -13,6 +13,7 @@ from hearken.evaluation.capability import load_task, perplexities, run_tasks, te
 from hearken.evaluation.measure import label_of
 from hearken.feedback.examples import Content, Document, content_key
 from hearken.feedback.formats import read_as
+from hearken.feedback.pairs import best_and_worst
 from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.contest import NAMES, contest, rank_by_score
@@ -159,7 +160,7 @@ def _likelihoods(project: Project, found: dict[str, Any]) -> None:
     if not made:
         return
     with project.store() as store:
-        rows = [r for r in judged_rows(store, "validation") if len({x for x in r.ranks if x is not None}) > 1]
+        rows = [r for r in judged_rows(store, "validation") if best_and_worst(r.ranks, r.share)]
     for name, artifact in made.items():
         inputs = artifact.manifest["inputs"]
         if rows:

@@ -7,7 +7,7 @@ Every step leaves something finished on disk and is skipped when it is there, so
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hearken.config import Options, read_yaml
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly
 from hearken.feedback.formats import read_examples, write_examples
+from hearken.feedback.pairs import decided, hits
 from hearken.feedback.records import Prompt
 from hearken.loop import human, taste
 from hearken.loop.cards import project_card
@@ -299,17 +300,9 @@ def ceiling(project: Project) -> float:
     """Accuracy of the exact vote probability on the held-out comparisons: what no reward model can beat on average."""
     panel = project.panel()
     rows = [r for r in read_examples(project.snapshot("validation")) if isinstance(r, Comparison)]
-    right: list[float] = []
-    for row in rows:
-        for better, worse in _ordered(row.ranks):
-            p = panel.vote_probability(row.prompt, row.responses[better], row.responses[worse])
-            right.append(1.0 if p > 0.5 else 0.0 if p < 0.5 else 0.5)
-    return sum(right) / len(right)
-
-
-def _ordered(ranks: Sequence[int | None]) -> list[tuple[int, int]]:
-    known = [(i, r) for i, r in enumerate(ranks) if r is not None]
-    return [(i, j) for i, a in known for j, b in known if a < b]
+    pairs = decided(rows)
+    margins = [panel.vote_probability(rows[p.judgment].prompt, p.a, p.b) - 0.5 for p in pairs]
+    return float(hits(pairs, margins).mean())
 
 
 __all__ = ["FAST", "Plan", "ceiling", "in_person", "quickstart", "steps"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hearken.evaluation.report import Liking, OwnTaste
 from hearken.feedback.examples import Content, content_key
-from hearken.feedback.records import Judgment
+from hearken.feedback.pairs import opinions, words
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import human
 from hearken.loop.measured import content_of
@@ -61,7 +61,7 @@ def tales(world: TaleWorld) -> View:
 def traits(prompt: str, text: str) -> dict[str, float]:
     """How much a tale has of each of `NAMES`."""
     parse = gold.parse(prompt, text)
-    found = {"whole": parse.share, "longer": float(len(text.split()))}
+    found = {"whole": parse.share, "longer": float(words(text))}
     found |= {feature: float(parse.features[feature]) for feature in FEATURES}
     return found | {ending: float(parse.ending == ending) for ending in ENDINGS}
 
@@ -72,17 +72,12 @@ def preferred(project: Project) -> tuple[list[Pair], list[Pair]]:
         prompts = {prompt.id: prompt for prompt in store.prompts()}
         texts = {response.id: response.text for response in store.responses()}
         found: tuple[list[Pair], list[Pair]] = ([], [])
-        for judgment in human.given(store):
-            prompt = prompts[judgment.prompt_id]
-            rows = ((prompt.content, texts[a], texts[b]) for a, b in _ordered(judgment))
-            found[prompt.split == "validation"].extend(rows)
+        for pair in opinions(human.given(store)):
+            if pair.verdict:
+                prompt = prompts[pair.prompt]
+                better, worse = (pair.a, pair.b) if pair.verdict > 0 else (pair.b, pair.a)
+                found[prompt.split == "validation"].append((prompt.content, texts[better], texts[worse]))
     return found
-
-
-def _ordered(judgment: Judgment) -> Iterator[tuple[str, str]]:
-    payload: Any = judgment.payload
-    known = [(one, rank) for one, rank in zip(payload.response_ids, payload.ranks, strict=True) if rank is not None]
-    return ((a, b) for a, x in known for b, y in known if x < y)
 
 
 def share(pairs: Sequence[Pair], of: Callable[[Pair], float]) -> tuple[Interval | None, int]:

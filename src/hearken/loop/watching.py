@@ -18,11 +18,12 @@ from hearken.algorithms.watch import Answered, Judge, Verdicts
 from hearken.errors import UserError
 from hearken.feedback.examples import PromptOnly, content_key
 from hearken.feedback.formats import write_examples
-from hearken.feedback.records import ComparisonPayload, Prompt, QueueItem, Response, hash_id
+from hearken.feedback.records import Prompt, QueueItem, Response, hash_id
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.simulated import dialogue_text
-from hearken.loop.asking import KINDS, ask, judgments_of
+from hearken.loop.asking import KINDS, ask, pairs_of
 from hearken.loop.rounds_options import Who
+from hearken.statistics.winrate import outcomes
 from hearken.training.artifact import Artifact, claim_folder, release_folder
 from hearken.worlds.world import open_world
 
@@ -52,12 +53,10 @@ def by_gold(project: Project) -> Judge:
     world = open_world(project.config.world, project.config.seed)
 
     def judge(step: int, answered: Sequence[Answered]) -> Verdicts:
-        found = []
-        for one in answered:
-            prompt = dialogue_text(one.content)
-            lead = world.gold(prompt, one.mine) - world.gold(prompt, one.theirs)
-            found.append(0.5 if abs(lead) <= 1e-9 else float(lead > 0))
-        return Verdicts(found)
+        prompts = [dialogue_text(one.content) for one in answered]
+        mine = [world.gold(prompt, one.mine) for prompt, one in zip(prompts, answered, strict=True)]
+        theirs = [world.gold(prompt, one.theirs) for prompt, one in zip(prompts, answered, strict=True)]
+        return Verdicts(outcomes(mine, theirs).tolist())
 
     return judge
 
@@ -122,16 +121,11 @@ def _outcomes(
     """What was said of each pair, for its first response; and the ids of the judgments that say so."""
     found: dict[tuple[str, str], list[float]] = {}
     heard: list[str] = []
-    for judgment in judgments_of(store, who):
-        assert isinstance(judgment.payload, ComparisonPayload)
-        ranks = dict(zip(judgment.payload.response_ids, judgment.payload.ranks, strict=True))
-        if len(ranks) != 2 or None in ranks.values():
-            continue
-        for pair in (tuple(ranks), tuple(ranks)[::-1]):
-            if pair in pairs:
-                a, b = ranks[pair[0]], ranks[pair[1]]
-                found.setdefault(pair, []).append(0.5 if a == b else float(a < b))  # type: ignore[operator,arg-type]
-                heard.append(judgment.id)
+    for pair in pairs_of(store, who):
+        for both, outcome in (((pair.a, pair.b), pair.outcome), ((pair.b, pair.a), 1 - pair.outcome)):
+            if both in pairs:
+                found.setdefault(both, []).append(outcome)
+                heard.append(pair.judgment)
     return found, heard
 
 

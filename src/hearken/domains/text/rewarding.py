@@ -15,6 +15,7 @@ from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Content, Document, Example, Message
+from hearken.feedback.pairs import better_pairs
 from hearken.feedback.splits import labeler_value, of_labelers
 from hearken.feedback.weighting import reweight
 from hearken.models.layout import Group
@@ -286,18 +287,12 @@ def compared(
     weights: list[float] = []
     at = 0
     for number, same in enumerate(by_responses(judgments([r for r in rows if isinstance(r, Comparison)], encoder))):
-        size = len(same[0].group.responses)
         groups.append(same[0].group)
         for judged in same:
-            of = [
-                (at + i, at + j, number)
-                for i in range(size)
-                for j in range(size)
-                if 0 <= judged.ranks[i] < judged.ranks[j]
-            ]
+            of = [(at + i, at + j, number) for i, j in better_pairs(judged.ranks, judged.share)]
             pairs += of
             weights += [judged.weight / max(len(of), 1)] * len(of)
-        at += size
+        at += len(same[0].group.responses)
     return groups, pairs, weights
 
 
