@@ -145,8 +145,7 @@ class AILabeler:
             wins[j] += 1 - chance
         means = [w / (len(responses) - 1) for w in wins]
         share = means[0] if len(responses) == 2 else None
-        ranks, order = ranks_with_ties(means, self.tie), tuple(range(len(responses)))
-        return Opinion(ranks, order, share, principle.id, words, odds, tuple(means))
+        return Opinion(ranks_with_ties(means, self.tie), None, share, principle.id, words, odds, tuple(means))
 
     def critique(self, prompt: Content, response: str, seed: int) -> tuple[str, str, Principle]:
         """What is wrong with a response by a principle, and the response rewritten (Bai et al. 2022, section 3).

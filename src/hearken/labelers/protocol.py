@@ -16,11 +16,11 @@ class Ranking:
     """A labeler's ranking of responses, and how they lay before it.
 
     ``ranks[i]`` is the rank of response i: 0 is best, equal numbers are ties, None was not ranked. ``order[place]`` is
-    the index of the response shown at that place.
+    the index of the response shown at that place, None where every pair was shown both ways round.
     """
 
     ranks: tuple[int | None, ...]
-    order: tuple[int, ...]
+    order: tuple[int, ...] | None
 
     def payload(self, response_ids: Sequence[str]) -> ComparisonPayload:
         """What the feedback database keeps of it, with the ids of the responses in the order they were given."""

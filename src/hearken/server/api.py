@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from pydantic import AwareDatetime, Field
 from starlette.responses import Response as HTTPResponse
 
 from hearken.feedback.access import Account, AuditEntry, Invite, Role, Scope, Token, Webhook
+from hearken.feedback.analysis import agreement_with_people
 from hearken.feedback.records import (
     Guideline,
     ItemKind,
@@ -26,9 +26,9 @@ from hearken.feedback.records import (
     Record,
     Response,
 )
-from hearken.labelers import answering
 from hearken.server.desk import Desk
 from hearken.server.direct import Direct
+from hearken.server.owner_cache import pages_of
 from hearken.server.security import (
     ApiError,
     Judge,
@@ -207,8 +207,8 @@ class PeopleAgreement(Model):
 @router.get("/labelers/{labeler_id}/agreement", tags=["reading"], operation_id="agreement")
 def agreement(request: Request, who: Reader, labeler_id: Id) -> PeopleAgreement:
     """How far a labeler that is not a person agrees with people, with a 95 % interval over prompts."""
-    found = answering.agreement(store_of(request), store_of(request).labeler(labeler_id).id)
-    return PeopleAgreement(**{name: value for name, value in found.items() if math.isfinite(value)})
+    labeler = store_of(request).labeler(labeler_id)
+    return PeopleAgreement(**agreement_with_people(pages_of(request).newest(), labeler.id).figures())
 
 
 Lines = Literal["prompts", "responses", "judgments", "items", "labelers"]

@@ -30,7 +30,7 @@ from hearken.feedback.records import ComparisonPayload, Judgment, utc_now
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export
 from hearken.loop import care
 from hearken.loop.project import CONFIG, Project
-from hearken.server.owner_cache import Made, Pages
+from hearken.server.owner_cache import Made, pages_of
 from hearken.server.pages import page, person
 from hearken.server.render import to_html
 from hearken.server.security import ApiError, Manager, Who, store_of
@@ -70,14 +70,6 @@ LAYOUTS = {
     "prompts": "the prompts alone",
     "raw": "everything with its ids, to import again",
 }
-
-
-def pages_of(request: Request) -> Pages:
-    """The computed pages of this server's store."""
-    found: Pages | None = getattr(request.app.state, "owner_pages", None)
-    if found is None:
-        found = request.app.state.owner_pages = Pages(store_of(request))
-    return found
 
 
 def looking(request: Request) -> Who:

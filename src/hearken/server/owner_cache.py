@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from fastapi import Request
+
 from hearken.feedback.analysis.book import Book
 from hearken.feedback.figures import State, state_of
 from hearken.feedback.records import Labeler, utc_now
 from hearken.feedback.store import FeedbackStore
+from hearken.server.security import store_of
 
 T = TypeVar("T")
 
@@ -153,9 +156,14 @@ class Pages:
                 if not lane:
                     return
 
-    def _do(self, make: Callable[[Book], Any]) -> _Kept:
+    def newest(self) -> Book:
+        """The book of this moment, brought up to date by whoever asks."""
         with self._reading:
-            book = self._book = self._book.updated(self._store, say=self._note)
+            self._book = self._book.updated(self._store, say=self._note)
+            return self._book
+
+    def _do(self, make: Callable[[Book], Any]) -> _Kept:
+        book = self.newest()
         began = time.thread_time()
         value = make(book)
         rested = time.monotonic() + REST * (time.thread_time() - began)
@@ -163,6 +171,14 @@ class Pages:
 
     def _note(self, number: int) -> None:
         self._read = number
+
+
+def pages_of(request: Request) -> Pages:
+    """The computed pages of this server's store."""
+    found: Pages | None = getattr(request.app.state, "owner_pages", None)
+    if found is None:
+        found = request.app.state.owner_pages = Pages(store_of(request))
+    return found
 
 
 def _labelers(store: FeedbackStore) -> dict[str, Labeler]:
