@@ -3,8 +3,9 @@
 A small language model is pretrained on the dialogues as unlabelled text (both responses of every row, those of the test
 rows too, without a word on which was preferred), then fitted to the comparisons. 200 rows are set aside and every
 setting below was chosen on them (``--choose`` prints the table); the rest is cross-validated once, in folds by prompt.
-With ``--model DIR`` the reward model starts from a pretrained model instead (``hearken model smollm2 DIR`` makes one),
-as low-rank adapters, with settings of its own that were chosen on the same 200 rows.
+With ``--model DIR`` the reward model stands on a pretrained model instead (``hearken model smollm2 DIR`` makes one):
+its head alone is fitted (``hearken train reward --head_only``), the ridge chosen inside each fold's training rows;
+with ``--lora`` low-rank adapters are trained as well (hours on two cores).
 """
 
 from __future__ import annotations
@@ -18,11 +19,18 @@ from typing import Any
 import numpy as np
 from common import arguments, percent, run, scratch, shared, table, train
 
+from hearken.algorithms.head_only import Probe
+from hearken.algorithms.reward_options import RewardOptions
+from hearken.domains.text.data import judgments
+from hearken.domains.text.loading import text_encoder
 from hearken.errors import UserError
 from hearken.evaluation.measure import Judge
 from hearken.feedback.examples import Comparison, Document, content_key
 from hearken.feedback.formats import ReadReport, read_examples, write_examples
 from hearken.loop.scratch import ScratchSize
+from hearken.models.loading import new_reward
+from hearken.models.precision import to_read
+from hearken.models.scorers import RewardScorer, probe
 from hearken.statistics.intervals import cluster_bootstrap, paired_difference
 
 FOLDS = 5
@@ -38,8 +46,13 @@ FITTING: dict[str, Any] = {
     "long_prompts": "truncate", "trackers": "none", "precision": "fp32",
 }  # fmt: skip
 CHOICES: list[dict[str, Any]] = [{"lr": 1e-4}, {"lr": 3e-4}, {"lr": 1e-3}, {"lr": 3e-4, "epochs": 2.0}]
-ADAPTING = FITTING | {"lora": 16, "lr": 1e-3, "epochs": 2.0, "precision": "auto"}
+PROBING: dict[str, Any] = {
+    "head_only": True, "pooling": "mean", "max_length": 384, "long_prompts": "truncate", "trackers": "none",
+}  # fmt: skip
 """Of a pretrained model (``--model``)."""
+PROBING_CHOICES: list[dict[str, Any]] = [{}, {"pooling": "last"}]
+ADAPTING = FITTING | {"lora": 16, "lr": 1e-3, "epochs": 2.0, "precision": "auto"}
+"""Of a pretrained model's adapters (``--model --lora``)."""
 ADAPTING_CHOICES: list[dict[str, Any]] = [
     {"lr": 3e-4}, {"lr": 1e-3}, {"lr": 3e-4, "epochs": 3.0}, {"pooling": "last"},
 ]  # fmt: skip
@@ -64,13 +77,18 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
         "reward model": np.zeros(len(rest)), "bigrams, Bradley–Terry": np.zeros(len(rest)),
         "shorter wins": np.array([len(r.responses[1]) - len(r.responses[0]) for r in rest], float),
     }  # fmt: skip
+    probed = Probed(language_model, rest, fitting) if fitting.get("head_only") else None
+    seeds = 1 if probed else settings.seeds  # nothing is drawn in a convex fit
     for fold in range(folds.max() + 1):
         test = np.flatnonzero(folds == fold)
         training, held_out = [rest[i] for i in np.flatnonzero(folds != fold)], [rest[i] for i in test]
-        for s in range(settings.seeds):
+        for s in range(seeds):
             out = settings.work / f"fold-{fold}-seed-{s}"
-            leads = fit(language_model, training, held_out, out, settings.seed + s, fitting)
-            models["reward model"][test] += leads / settings.seeds
+            leads = (
+                probed.leads(np.flatnonzero(folds != fold), test) if probed
+                else fit(language_model, training, held_out, out, settings.seed + s, fitting)
+            )  # fmt: skip
+            models["reward model"][test] += leads / seeds
         models["bigrams, Bradley–Terry"][test] = bigrams(training, held_out)
 
     right = {name: 0.5 + 0.5 * np.sign(leads) for name, leads in models.items()}
@@ -89,18 +107,56 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     print(f"\nReward model by fold: {', '.join(f'{100 * x:.1f}' for x in by_fold)} %")
     return {
         "rows": len(rest), "set_aside": aside, "skipped": skipped, "accuracy": accuracy, "ahead_of": ahead,
-        "by_fold": by_fold, "seeds_averaged": settings.seeds, "fitting": fitting,
-    } | ({} if settings.model else {"size": SIZE.model_dump(), "pretraining": PRETRAINING})  # fmt: skip
+        "by_fold": by_fold, "seeds_averaged": seeds, "fitting": fitting,
+    } | (
+        {} if settings.model else {"size": SIZE.model_dump(), "pretraining": PRETRAINING}
+    ) | ({"ridges": probed.ridges} if probed else {})  # fmt: skip
 
 
 def fitting_of(settings: argparse.Namespace) -> dict[str, Any]:
     """The settings of the reward model's fit: of the small model made here, or of a pretrained one."""
-    return ADAPTING if settings.model else FITTING
+    return (ADAPTING if settings.lora else PROBING) if settings.model else FITTING
+
+
+class Probed:
+    """Heads on one model's features of all rows: they are the same in every fold, so they are computed once.
+
+    What ``hearken train reward --head_only`` fits to some of the rows, this fits to them.
+    """
+
+    def __init__(self, model: Path, rows: Sequence[Comparison], fitting: dict[str, Any]) -> None:
+        options = RewardOptions(**fitting)
+        network, tokenizer = new_reward(str(model), options.seed)
+        network.config.hearken_pooling = options.pooling
+        network.requires_grad_(False)
+        scorer = RewardScorer(network)
+        probe(scorer, options.max_length)
+        scorer.compute_in(to_read(network, None))
+        judged = [judgments([last_turn(row)], text_encoder(tokenizer, network, options)) for row in rows]
+        self.probe = Probe(scorer, [one for some in judged for one in some], options)
+        assert len(self.probe.elements) == len(rows)
+        self.ridges: list[float] = []
+
+    def scores(self, training: Sequence[int], test: Sequence[int]) -> list[list[float]]:
+        """The scores of the responses of some rows, by a head fitted to others."""
+        ridge, _ = self.probe.choose(training)
+        self.ridges.append(ridge)
+        return self.probe.scores(self.probe.fit(training, ridge), test)
+
+    def leads(self, training: Sequence[int], test: Sequence[int]) -> np.ndarray:
+        """(N,) the lead of the preferred response in some rows, by a head fitted to others."""
+        return np.array([better - worse for better, worse in self.scores(training, test)])
+
+
+def last_turn(row: Comparison) -> Comparison:
+    """What a reward model is shown: the last human turn and the responses."""
+    return Comparison(row.prompt[-1:], row.responses, row.ranks)
 
 
 def model_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model``."""
+    """Add ``--model`` and ``--lora``."""
     parser.add_argument("--model", type=Path, help="a pretrained chat model to start from, instead of one made here")
+    parser.add_argument("--lora", action="store_true", help="with --model: train adapters, not the head alone")
 
 
 def comparisons() -> tuple[list[Comparison], int]:
@@ -155,7 +211,7 @@ def fit(
 def fit_reward(model: Path, training: Sequence[Comparison], out: Path, options: dict[str, Any]) -> Judge:
     """Fit a reward model to all of ``training``; it reads the last human turn and the response."""
     data, references = out.with_name(f"{out.name}.jsonl"), out.with_name(f"{out.name}-references.jsonl")
-    short = [Comparison(r.prompt[-1:], r.responses, r.ranks) for r in training]
+    short = [last_turn(row) for row in training]
     write_examples(short, data, overwrite=True)
     write_examples(short[:64], references, overwrite=True)  # they fix where 0 is, which no comparison sees
     options = options | {"validation": 0.0}
@@ -168,11 +224,17 @@ def choose(
     """Every setting, fitted on the rest and judged on the rows set aside (means over the seeds)."""
     found = []
     fitting = fitting_of(settings)
-    for number, change in enumerate(ADAPTING_CHOICES if settings.model else CHOICES):
-        leads = [
-            fit(model, rest, chosen, settings.work / f"choice-{number}-{s}", settings.seed + s, fitting | change)
-            for s in range(settings.seeds)
-        ]
+    for number, change in enumerate(
+        (ADAPTING_CHOICES if settings.lora else PROBING_CHOICES) if settings.model else CHOICES
+    ):
+        if fitting.get("head_only"):
+            probed = Probed(model, [*rest, *chosen], fitting | change)
+            leads = [probed.leads(range(len(rest)), range(len(rest), len(rest) + len(chosen)))]
+        else:
+            leads = [
+                fit(model, rest, chosen, settings.work / f"choice-{number}-{s}", settings.seed + s, fitting | change)
+                for s in range(settings.seeds)
+            ]
         every = np.stack(leads)
         loss = float(np.logaddexp(0, -every).mean())
         found.append({"change": change, "accuracy": float((every > 0).mean()), "loss": loss})

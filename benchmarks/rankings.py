@@ -16,6 +16,7 @@ import numpy as np
 from common import RESULTS, arguments, run, table
 from human_preferences import (
     FOLDS,
+    Probed,
     comparisons,
     fit_reward,
     fitting_of,
@@ -37,15 +38,18 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
         rows = [row for row in rows if sum(map(len, row.responses)) < 1500][:24]
     language_model = settings.model or pretrain(comparisons()[0], settings)
     fitting = fitting_of(settings) | {"batch": BATCH}
+    probed = Probed(language_model, rows, fitting) if fitting.get("head_only") else None
     trees = [str(row.metadata["message_tree_id"]) for row in rows]
     folds = folds_by_prompt(trees, 2 if settings.fast else FOLDS, settings.seed)
     scores: list[list[float]] = [[] for _ in rows]
     for fold in range(folds.max() + 1):
-        training = [rows[i] for i in np.flatnonzero(folds != fold)]
-        out = settings.work / f"rankings-fold-{fold}"
-        judge = fit_reward(language_model, training, out, fitting | {"seed": settings.seed})
-        test = np.flatnonzero(folds == fold)
-        found = judge([rows[i].prompt[-1:] for i in test], [rows[i].responses for i in test])
+        training, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        if probed:
+            found = probed.scores(training, test)
+        else:
+            out = settings.work / f"rankings-fold-{fold}"
+            judge = fit_reward(language_model, [rows[i] for i in training], out, fitting | {"seed": settings.seed})
+            found = judge([rows[i].prompt[-1:] for i in test], [rows[i].responses for i in test])
         for i, mine in zip(test, found, strict=True):
             scores[i] = mine
 

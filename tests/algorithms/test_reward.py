@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import tokenizer, write_base, write_rows
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from tiny_models import tokenizer, write_base, write_rows, write_seq2seq
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from hearken.algorithms.accuracy import ordered
-from hearken.algorithms.reward import calibrate, evaluate, load, losses
+from hearken.algorithms.reward import calibrate, evaluate, load
+from hearken.algorithms.reward_losses import losses
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
@@ -298,3 +299,63 @@ def test_comparisons_beside_attributes_train_the_combination(world, tmp_path: Pa
     losses(ready.scorer, pairs, RewardOptions()).sum().backward()
     grad = ready.scorer.output.weight.grad.norm(dim=1)
     assert grad[1] > 0 and grad[0] == grad[2] == 0, "the head of 'helpful' is the score"
+
+
+def test_a_head_alone_is_the_optimum_that_scikit_learn_finds(world, tmp_path: Path) -> None:
+    """Bradley–Terry with a ridge is a logistic regression on differences of transformers' own last hidden states."""
+    linear = pytest.importorskip("sklearn.linear_model")
+    base = write_base(tmp_path / "base", tokenizer())
+    how: dict[str, Any] = {"trackers": "none", "precision": "fp32", "validation": 0.0, "pooling": "mean"}
+    out = train("reward", model=base, data=world.pairs, out=tmp_path / "rm", head_only=True, ridge=0.5, **how).path
+    tok = AutoTokenizer.from_pretrained(base)
+    network = AutoModelForSequenceClassification.from_pretrained(out)
+    before = AutoModelForCausalLM.from_pretrained(base)
+    for name, weight in before.model.state_dict().items():
+        assert torch.equal(network.model.state_dict()[name], weight), name
+
+    def features(prompt: str, response: str) -> torch.Tensor:
+        start, rest = tok(prompt)["input_ids"], [*tok(response)["input_ids"], tok.eos_token_id]
+        with torch.no_grad():
+            states = before.model(torch.tensor([[*start, *rest]])).last_hidden_state[0]
+        return states[len(start) :].mean(0)
+
+    rows = [json.loads(line) for line in Path(world.pairs).read_text("utf-8").splitlines()]
+    both = torch.stack([torch.stack([features(r["prompt"], r[c]) for c in ("chosen", "rejected")]) for r in rows])
+    scale = both.flatten(0, 1).std(0, correction=0)
+    d = ((both[:, 0] - both[:, 1]) / scale).double().numpy()
+    oracle = linear.LogisticRegression(C=1 / (0.5 * len(d)), fit_intercept=False, tol=1e-10, max_iter=10_000)
+    oracle.fit([*d, *-d], [1] * len(d) + [0] * len(d), sample_weight=[0.5] * 2 * len(d))
+    found = (network.score.weight[0] * scale).detach().double().numpy()
+    assert found == pytest.approx(oracle.coef_[0], abs=2e-4)
+    assert abs(oracle.coef_[0]).max() > 0.01
+
+
+def test_a_head_alone_chooses_its_ridge_by_folds_of_prompts_and_says_so(world, tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", tokenizer())
+    how: dict[str, Any] = {"trackers": "none", "validation": 0.0, "head_only": True}
+    two = [train("reward", model=base, data=world.pairs, out=tmp_path / n, seed=3, **how) for n in ("a", "b")]
+    tried = {k: v for k, v in two[0].metrics.items() if k.startswith("held_out_loss_")}
+    assert len(tried) == 6
+    assert f"held_out_loss_{two[0].metrics['ridge']:g}" == min(tried, key=lambda k: tried[k])
+    weights = [AutoModelForSequenceClassification.from_pretrained(one.path).score.weight for one in two]
+    assert torch.equal(*weights)  # nothing is drawn but the folds
+
+
+@pytest.mark.parametrize("other", [{"lora": 4}, {"by": "group"}])
+def test_a_head_alone_refuses_what_would_be_ignored(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="head_only"):
+        RewardOptions(head_only=True, **other)
+    with pytest.raises(ValueError, match="ridge"):
+        RewardOptions(ridge=1.0)
+
+
+def test_a_head_alone_refuses_one_prompt_and_a_head_of_two_layers(world, tmp_path: Path) -> None:
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"prompt": "tell 1 the", "chosen": " fox sleeps", "rejected": " owl"}\n', "utf-8")
+    how: dict[str, Any] = {"trackers": "none", "validation": 0.0, "head_only": True}
+    base = write_base(tmp_path / "base", tokenizer())
+    with pytest.raises(UserError, match="single prompt"):
+        train("reward", model=base, data=one, out=tmp_path / "a", **how)
+    assert train("reward", model=base, data=one, out=tmp_path / "b", ridge=1.0, **how).metrics["ridge"] == 1
+    with pytest.raises(UserError, match="several layers"):
+        train("reward", model=write_seq2seq(tmp_path / "t5", "t5"), data=one, out=tmp_path / "c", ridge=1.0, **how)

@@ -11,7 +11,8 @@ import torch
 from tiny_models import sentence, write_rows
 from transformers import AutoModelForSequenceClassification
 
-from hearken.algorithms.reward import Offsets, load, losses, prior, tastes
+from hearken.algorithms.reward import Offsets, load, prior, tastes
+from hearken.algorithms.reward_losses import losses
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hearken.algorithms.reward import losses
+from hearken.algorithms.reward_losses import losses
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.domains.text.data import Judged
 from hearken.loop.scratch import ScratchSize, make_scratch

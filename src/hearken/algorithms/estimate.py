@@ -86,7 +86,7 @@ def recorded(
     for name, count in (("reference", referred), ("calibration", calibrated), ("evaluation", evaluated)):
         if count:
             dry.seconds[name] = count * each
-    facts = {**ready.facts, **_lengths(groups), "steps": steps, "tokens": tokens}
+    facts = {**ready.facts, **lengths_of(groups), "steps": steps, "tokens": tokens}
     gradients = sum(p.nbytes for p in trained)
     return dry.finish(facts, modules, options, activations=max(trial.peak_bytes - gradients, 0))
 
@@ -217,7 +217,7 @@ def tokens_of(groups: Sequence[Group]) -> int:
     return sum(g.tokens for g in groups)
 
 
-def _lengths(groups: Sequence[Group]) -> dict[str, Any]:
+def lengths_of(groups: Sequence[Group]) -> dict[str, Any]:
     """Mean and longest prompt and response, in tokens."""
     found = {}
     for name, lengths in (

@@ -5,6 +5,8 @@ and one of the prompt (Ouyang et al. 2022), or Plackett-Luce. Ratings: squared e
 attributes with a head for each (Wang et al. 2023, HelpSteer); their weighted sum is the score. Thumbs: binary
 cross-entropy. Afterwards a bias is set so that reference responses (a sample of them) score 0 on average.
 
+With ``head_only`` the network stays as it is and its head alone is fitted (see `head_only`).
+
 With ``by``, labelers of different groups have heads of their own on one network: a common head plus an offset for each
 group, under a normal prior N(0, 1/(shrink (d+1))), the variance of a fresh head's weights at shrink 1. So a small group
 borrows from all and differs where its judgments say so; who says nothing of themselves is explained by the mixture.
@@ -12,6 +14,7 @@ borrows from all and differs where its judgments say so; who says nothing of the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +26,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hearken.algorithms import head_only
 from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.estimate import recorded, tokens_of
+from hearken.algorithms.reward_losses import losses
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, by_responses, demonstrations, judgments, nothing_fits
@@ -34,11 +39,10 @@ from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Example, Rating, Thumb
 from hearken.feedback.splits import labeler_value, of_labelers
 from hearken.feedback.weighting import multiply, reweight
-from hearken.models.layout import Group, lay_out
-from hearken.models.loading import merge_adapter, new_reward, save, score_head
+from hearken.models.layout import Group
+from hearken.models.loading import last_linear, merge_adapter, new_reward, save, score_head
 from hearken.models.precision import restore
 from hearken.models.scorers import RewardScorer, probe
-from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, rating_regression, thumb_bce
 from hearken.training.artifact import Artifact, finish
 from hearken.training.batching import Order, microbatches
 from hearken.training.estimate import Dry
@@ -92,7 +96,11 @@ def load(inputs: Inputs, options: RewardOptions) -> Ready:
     prepare(model, options)
     if options.lora:
         adapt(model, "reward", options)
-        score_head(model).requires_grad_(True)
+    if options.head_only:
+        if score_head(model) is not last_linear(score_head(model)):
+            raise UserError(f"head_only: the head of {inputs.model} has several layers", "Use lora, or all weights")
+        model.requires_grad_(False)
+    score_head(model).requires_grad_(True)
     scorer = RewardScorer(model, adapter="reward")
     probe(scorer, encoder.max_length)
     more = {"judgments": len(data), "references": len(references), "skipped": reader.skipped}
@@ -155,23 +163,23 @@ def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
     """Fit a reward model on ``inputs.data``, starting from ``inputs.model``, and write it to ``out``."""
     ready = load(inputs, options)
     scorer = ready.scorer
-    if scorer.by:
-        parametrize.register_parametrization(scorer.output, "weight", Offsets())
-    run = fit(scorer, ready.data, options, out)
-    if scorer.by:
-        parametrize.remove_parametrizations(scorer.output, "weight")
+    if options.head_only:
+        began = time.monotonic()
+        trained, seconds = head_only.fit_head(scorer, ready.data, options), time.monotonic() - began
+    else:
+        run = fit(scorer, ready.data, options, out)
+        trained, seconds = {"train_loss": run.history[-1]["loss"], "steps": run.step}, run.seconds
     metrics = calibrate(scorer, ready.references or [j.group for j in ready.data], options)
     metrics |= evaluate(scorer, ready.held_out, options.tokens)
     if "effective" in ready.facts:
         metrics["effective_judgments"] = ready.facts["effective"]
-    metrics |= {"train_loss": run.history[-1]["loss"], "steps": run.step}
-    if options.lora and run.precision == "bf16":  # into weights in bf16, what was learnt would be lost in part
+    metrics |= trained
+    if (options.lora or options.head_only) and scorer.precision == "bf16":  # frozen weights are saved as they were
         restore(scorer.model, ready.original())
     save(merge_adapter(scorer.model), ready.tokenizer, out)
-    artifact = finish(
-        out, "reward", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
-    )
-    run.discard_checkpoint()
+    artifact = finish(out, "reward", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=seconds)
+    if not options.head_only:
+        run.discard_checkpoint()
     return artifact
 
 
@@ -201,6 +209,8 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ou
     order = Order(len(elements), options.batch, options.seed)
     total = max(round(options.epochs * order.steps_per_epoch), 1)
     judged_in_all = sum(j.weight for j in data) or 1.0
+    if scorer.by:
+        parametrize.register_parametrization(scorer.output, "weight", Offsets())
     optimiser = Optimiser([scorer], options, total)
     run = Run(out, options, {"optimiser": optimiser}, label="Reward model")
     run.choose_precision(scorer, [j.group for j in data])
@@ -221,67 +231,9 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ou
                 loss += shrunk.item()
             stats = optimiser.step(step)
         run.log(loss=loss, **stats)
+    if scorer.by:
+        parametrize.remove_parametrizations(scorer.output, "weight")
     return run
-
-
-def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
-    """(B,) weighted losses of judgments of any kind; responses that several of them share are computed once."""
-    elements = by_responses(batch)
-    heads = scorer.heads(lay_out([same[0].group for same in elements], scorer.device))
-    device = heads.device
-    width = max(len(j.group.responses) for j in batch)
-    starts, at = {}, 0
-    for same in elements:
-        starts[id(same[0].group)] = at
-        at += len(same[0].group.responses)
-    first = torch.tensor([starts[id(j.group)] for j in batch], device=device)
-    count = torch.tensor([len(j.group.responses) for j in batch], device=device)
-    column = torch.arange(width, device=device)
-    cells = (first[:, None] + column).clamp_max(at - 1)
-    if scorer.by:  # each labeler's judgment by the head of its group
-        scores = (heads[cells] * scorer.own([j.who for j in batch])[:, None]).sum(-1)
-    else:
-        scores = scorer.combine(heads)[cells]
-    grid = scores * (column < count[:, None])
-    ranks = torch.full((len(batch), width), -1, device=device)
-    for row, judged in enumerate(batch):
-        if judged.ranks:
-            ranks[row, : len(judged.ranks)] = torch.tensor(judged.ranks, device=device)
-    total = scores.new_zeros(len(batch))
-    for kind in {j.kind for j in batch}:
-        rows = torch.tensor([i for i, j in enumerate(batch) if j.kind == kind], device=device)
-        some = [batch[i] for i in rows.tolist()]
-        if kind == "rating":
-            single = grid[rows, :1] if scorer.by else heads[first[rows]]
-            found = rating_losses(single, some, () if scorer.by else scorer.attributes)
-        else:
-            found = _losses(kind, grid[rows], ranks[rows], some, options)
-        total = total.index_add(0, rows, found)
-    return total * torch.tensor([j.weight for j in batch], device=device)
-
-
-def _losses(kind: str, scores: Tensor, ranks: Tensor, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
-    """(B,) losses of judgments of one kind: scores and ranks (B, K)."""
-    if kind == "comparison":
-        margin = scores.new_tensor([options.margin * (j.strength or 0.0) for j in batch])
-        if options.loss == "plackett_luce":
-            found = plackett_luce(scores, ranks)
-        else:
-            found = kwise(scores, ranks, ties=options.ties, label_smoothing=options.label_smoothing, margin=margin)
-        voted = [i for i, j in enumerate(batch) if j.share is not None]
-        if voted:
-            share = scores.new_tensor([batch[i].share for i in voted])
-            where = torch.tensor(voted, device=scores.device)
-            found = found.index_copy(0, where, bradley_terry(scores[where, 0], scores[where, 1], target=share))
-        return found
-    return thumb_bce(scores[:, 0], scores.new_tensor([j.target for j in batch]))
-
-
-def rating_losses(heads: Tensor, batch: Sequence[Judged], names: Sequence[str]) -> Tensor:
-    """(B,) losses of ratings: the (B, A) heads against what was rated, each head against its own attribute."""
-    rated = [[j.ratings.get(name, float("nan")) for name in names] if names else [j.target] for j in batch]
-    target = heads.new_tensor(rated)
-    return rating_regression(heads, target, ~target.isnan())
 
 
 def calibrate(scorer: RewardScorer, references: Sequence[Group], options: RewardOptions) -> dict[str, float]:
@@ -381,11 +333,14 @@ def estimate(dry: Dry, inputs: Inputs, options: RewardOptions) -> dict[str, Any]
     centred = ready.references or [j.group for j in ready.data]
     share = min(options.calibrate_on or len(centred), len(centred)) / len(centred)
     held_out = [same[0].group for same in by_responses(ready.held_out)]
+    calibrated, evaluated = round(tokens_of(centred) * share), tokens_of(held_out)
+    if options.head_only:
+        return head_only.estimate(dry, ready, options, calibrated + evaluated)
 
     def loss(some: Sequence[int]) -> Tensor:
         return losses(ready.scorer, [j for i in some for j in elements[i]], options).sum()
 
     return recorded(
         dry, ready, {"reward": ready.scorer}, groups, loss, options,
-        evaluated=tokens_of(held_out), calibrated=round(tokens_of(centred) * share),
+        evaluated=evaluated, calibrated=calibrated,
     )  # fmt: skip
