@@ -21,7 +21,7 @@ from hearken.errors import UserError
 from hearken.evaluation.compare import Calibration, calibration
 from hearken.evaluation.numbers import JsonInterval, percent, with_interval
 from hearken.evaluation.people import Discovered, Strangers, found_name
-from hearken.feedback.examples import Comparison, content_key
+from hearken.feedback.examples import Comparison, Said, answers, content_key
 from hearken.feedback.pairs import Pair, decided, hits, margins_of, words
 from hearken.feedback.splits import labeler_value
 from hearken.rewards.trust import CARD
@@ -35,7 +35,7 @@ SHIFTED = 0.8
 """Area under the curve from which on a shift is remarked upon."""
 MATCHED = 0.1
 """Responses whose lengths differ by at most this share of the longer one count as equally long."""
-Scores = Callable[[Sequence[Any], Sequence[Sequence[str]]], list[list[float]]]
+Scores = Callable[[Sequence[Any], Sequence[Sequence[Said]]], list[list[float]]]
 """(prompts, responses to each) to scores of each, e.g. `evaluation.measure.Judge`."""
 Table = Sequence[Sequence[float]]
 """Scores of the responses of each row."""
@@ -217,7 +217,7 @@ def make_card(
     Raises:
         UserError: no row orders two responses.
     """
-    scored = score([r.prompt for r in rows], [r.responses for r in rows])
+    scored = score([r.prompt for r in rows], [answers(r) for r in rows])
     pairs = decided(rows)
     if not pairs:
         raise UserError("no held-out comparison orders two responses", "Give --data with judgments that prefer one")
@@ -498,7 +498,7 @@ def _ensemble(
     rows: Sequence[Comparison], pairs: Sequence[Pair], scored: Table, others: Sequence[Scores], heads: Sequence[Table]
 ) -> Ensemble | None:  # fmt: skip
     """Of the model with the others, or of its heads alone where there are no others."""
-    prompts, responses = [r.prompt for r in rows], [r.responses for r in rows]
+    prompts, responses = [r.prompt for r in rows], [answers(r) for r in rows]
     every = [scored, *(score(prompts, responses) for score in others)] if others else heads
     if not every:
         return None
@@ -610,7 +610,7 @@ def _points(difference: Interval) -> str:
 def correctness(rows: Sequence[Comparison], score: Scores) -> tuple[NDArray[np.float64], list[str]]:
     """(P,) `hits` of the decided pairs of the rows, in their order, and the prompt of each."""
     pairs = decided(rows)
-    scored = score([r.prompt for r in rows], [r.responses for r in rows])
+    scored = score([r.prompt for r in rows], [answers(r) for r in rows])
     return hits(pairs, margins_of(pairs, scored)), [p.prompt for p in pairs]
 
 

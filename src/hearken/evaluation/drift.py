@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hearken.evaluation.numbers import JsonInterval
-from hearken.feedback.examples import Comparison, Content, content_key
+from hearken.feedback.examples import Comparison, Content, answers, content_key
 from hearken.feedback.pairs import best_and_worst, words
 from hearken.statistics.diversity import Phrase, distinct_n, repeated_phrases, repetition, self_bleu
 from hearken.statistics.intervals import Interval, cluster_bootstrap, paired_difference
@@ -119,7 +119,7 @@ def likelihood_change(policy: str, reference: str, rows: Sequence[Comparison]) -
     for row in rows:
         if (ends := best_and_worst(row.ranks, row.share)) is None:
             continue
-        texts = [row.responses[end] for end in ends]
+        texts = [answers(row)[end] for end in ends]
         if (group := both[0].encoder.group(row.prompt, texts)) is not None:
             groups.append(group)
             keys.append(content_key(row.prompt))

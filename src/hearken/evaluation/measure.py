@@ -19,7 +19,7 @@ from hearken.domains.text.loading import text_encoder
 from hearken.domains.text.rewarding import plain
 from hearken.domains.text.sampling import Sampled, Width, best_of, open_frozen, sample
 from hearken.errors import UserError
-from hearken.feedback.examples import Content, Document
+from hearken.feedback.examples import Content, Document, Said
 from hearken.models.layout import Group, Layout
 from hearken.models.loading import load_reward, load_tokenizer
 from hearken.models.precision import to_read
@@ -189,7 +189,7 @@ class Judge:
     def __call__(
         self,
         prompts: Sequence[Content],
-        responses: Sequence[Sequence[str]],
+        responses: Sequence[Sequence[Said]],
         finished: Sequence[Sequence[bool]] | None = None,
     ) -> list[list[float]]:
         """Scores of the responses to each prompt; what several rows ask for is computed once."""
@@ -206,7 +206,7 @@ class Judge:
     def groups(
         self,
         prompts: Sequence[Content],
-        responses: Sequence[Sequence[str]],
+        responses: Sequence[Sequence[Said]],
         finished: Sequence[Sequence[bool]] | None = None,
     ) -> list[Group]:
         """The texts as the model reads them; all ended by themselves where ``finished`` does not say."""

@@ -64,6 +64,17 @@ def sampled(example: Comparison | Rating | Thumb | Demonstration, response: str,
     return one["ids"] if isinstance(one, dict) and one.get("tokenizer") == tokenizer else None
 
 
+CALLS = "tool_calls"
+"""Of an example's metadata: by key of a response that calls tools the whole message (`Message.more`)."""
+
+
+def spoken(example: Comparison | Rating | Thumb | Demonstration, response: str) -> Message:
+    """A response of an example as the assistant's message, with the tools that it calls."""
+    calls = example.metadata.get(CALLS)
+    more = calls.get(content_key(response)) if isinstance(calls, dict) else None
+    return Message("assistant", response, more if isinstance(more, str) else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A judgment over 2..K responses to one prompt: a ranking with ties, perhaps partial.
@@ -130,6 +141,17 @@ class PromptOnly:
 
     prompt: Content
     metadata: dict[str, Any] = field(default_factory=dict)
+
+
+Said = str | Message
+"""A response: its words, or the assistant's message that it is, which may call tools."""
+
+
+def answers(example: Comparison) -> tuple[Said, ...]:
+    """The responses of a comparison as a model reads them: as messages, where they call tools."""
+    if CALLS not in example.metadata:
+        return example.responses
+    return tuple(spoken(example, response) for response in example.responses)
 
 
 Example = Comparison | Rating | Thumb | Demonstration | Document | PromptOnly

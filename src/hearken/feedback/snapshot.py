@@ -17,6 +17,7 @@ from typing import Any
 
 from hearken.errors import UserError
 from hearken.feedback.examples import (
+    CALLS,
     CUT,
     SAMPLED,
     Comparison,
@@ -125,6 +126,11 @@ def inline_examples(
             for id, one in responses.items()
             if one.token_ids and (tokenizer := one.metadata.get("tokenizer"))
         }
+        calls = {
+            id: (content_key(one.text), one.messages[-1].more)
+            for id, one in responses.items()
+            if one.messages and one.messages[-1].more
+        }
         for judgment in batch:
             if judgment.item_id in left_out:
                 continue
@@ -139,6 +145,8 @@ def inline_examples(
                 metadata[CUT] = unfinished
             if own := {kept[shown][0]: kept[shown][1] for shown in judgment.response_ids if shown in kept}:
                 metadata[SAMPLED] = own
+            if called := dict(calls[shown] for shown in judgment.response_ids if shown in calls):
+                metadata[CALLS] = called
             if attributes:
                 metadata["attributes"] = labelers.get(judgment.labeler_id, {})
             weight = judgment.weight * (weights or {}).get(judgment.labeler_id, 1.0)

@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
+from hearken.feedback.examples import (
+    Comparison,
+    Demonstration,
+    Document,
+    Example,
+    PromptOnly,
+    Rating,
+    Thumb,
+    spoken,
+)
 from hearken.feedback.formats import ReadReport, canonical, iter_examples, write_examples
 from hearken.feedback.formats.files import is_hub_name, read_rows, sources, write_rows
 from hearken.feedback.formats.layouts import LAYOUTS, find_layout
@@ -216,7 +225,12 @@ def _responses(example: Comparison | Rating | Thumb | Demonstration) -> list[Res
     # Equal texts in one comparison are told apart by their sample number.
     numbers = [texts[:place].count(text) for place, text in enumerate(texts)]
     prompt = prompt_id(example.prompt)
-    return [Response(prompt_id=prompt, text=text, sample=n) for text, n in zip(texts, numbers, strict=True)]
+    said = [spoken(example, text) for text in texts]
+    calls = [(message,) if message.more else None for message in said]
+    return [
+        Response(prompt_id=prompt, text=text, messages=turns, sample=n)
+        for text, turns, n in zip(texts, calls, numbers, strict=True)
+    ]
 
 
 def _payload(example: Example, ids: Sequence[str]) -> Payload:

@@ -25,7 +25,7 @@ from hearken.evaluation.card import (
 )
 from hearken.evaluation.numbers import duration
 from hearken.evaluation.people import Discovered, Strangers, discover, strangers
-from hearken.feedback.examples import Comparison, Content, Document, content_key
+from hearken.feedback.examples import Comparison, Content, Document, answers, content_key
 from hearken.feedback.formats import read_as, write_examples
 from hearken.feedback.pairs import decided, words
 from hearken.feedback.reading import ReadingOptions
@@ -199,7 +199,7 @@ def _shift(reward: Path, judge: Any, now: Mapping[str, Answers]) -> Shift | None
     except UserError:
         return None
     rng = np.random.default_rng(0)
-    new = [answer for answers in now.values() for answer in answers]
+    new = [answer for said in now.values() for answer in said]
     sides = [[side[i] for i in rng.permutation(len(side))[:CUT]] for side in (training, new)]
     features, widths, lengths, scores = [], [], [], []
     for side in sides:
@@ -215,13 +215,13 @@ def _shift(reward: Path, judge: Any, now: Mapping[str, Answers]) -> Shift | None
 
 def _own(rows: Sequence[Comparison], judge: Any) -> list[list[float]]:
     """Scores of the responses by the head of each row's labeler's group, or by all heads where it has none."""
-    scorer, found = judge.scorer, judge([r.prompt for r in rows], [r.responses for r in rows])
+    scorer, found = judge.scorer, judge([r.prompt for r in rows], [answers(r) for r in rows])
     for name in scorer.attributes:
         mine = [i for i, row in enumerate(rows) if labeler_value(row, scorer.by) == name]
         if mine:
             scorer.weigh({name: 1.0})
             for i, scores in zip(
-                mine, judge([rows[i].prompt for i in mine], [rows[i].responses for i in mine]), strict=True
+                mine, judge([rows[i].prompt for i in mine], [answers(rows[i]) for i in mine]), strict=True
             ):
                 found[i] = scores
     scorer.weigh(scorer.model.config.hearken_attribute_weights)

@@ -20,7 +20,7 @@ from hearken.evaluation.card import accuracy, calibrated, longer_wins
 from hearken.feedback.analysis import Book, agreement_with_people
 from hearken.feedback.analysis.agreement import PeopleAgreement
 from hearken.feedback.analysis.labelers import diagnostics
-from hearken.feedback.examples import Comparison
+from hearken.feedback.examples import Comparison, answers
 from hearken.feedback.formats import read_examples
 from hearken.feedback.pairs import Pair, decided, margins_of, words
 from hearken.statistics.diagnostics import NOTHING, LabelerDiagnostics
@@ -176,7 +176,7 @@ def held_out(project: Project, artifact: Artifact) -> HeldOut:
     def make() -> list[list[float]]:
         from hearken.evaluation.measure import Judge
 
-        scored = Judge(str(artifact.path))([r.prompt for r in rows], [r.responses for r in rows])
+        scored = Judge(str(artifact.path))([r.prompt for r in rows], [answers(r) for r in rows])
         return [[round(score, 5) for score in scores] for scores in scored]
 
     return HeldOut(rows, remembered(project, f"held-out-scores-{artifact.path.name}", artifact, make))

@@ -17,12 +17,12 @@ from hearken.feedback.examples import (
     Demonstration,
     Document,
     Example,
-    Message,
     PromptOnly,
     Rating,
     Thumb,
     finished,
     sampled,
+    spoken,
 )
 from hearken.feedback.formats import read_as
 from hearken.feedback.formats.canonical import kind_name
@@ -164,14 +164,16 @@ def encoded(row: Example, encoder: TextEncoder, where: str = "", train_on: str =
     kept = SAMPLED in row.metadata
     if isinstance(row, Demonstration) and not (kept and sampled(row, row.response, encoder.fingerprint)):
         if train_on == "all" and not isinstance(row.prompt, str):
-            group = encoder.dialogue([*row.prompt, Message("assistant", row.response)], where)
+            group = encoder.dialogue([*row.prompt, spoken(row, row.response)], where)
         else:
-            group = encoder.demonstration(row.prompt, row.response, where, finished=finished(row, row.response))
+            group = encoder.demonstration(
+                row.prompt, spoken(row, row.response), where, finished=finished(row, row.response)
+            )
     else:
         responses = row.responses if isinstance(row, Comparison) else (row.response,)
         ends = [finished(row, r) for r in responses]
         tokens = [sampled(row, r, encoder.fingerprint) for r in responses] if kept else None
-        group = encoder.group(row.prompt, responses, where, finished=ends, tokens=tokens)
+        group = encoder.group(row.prompt, [spoken(row, r) for r in responses], where, finished=ends, tokens=tokens)
     return [] if group is None else [group]
 
 

@@ -30,7 +30,7 @@ from transformers import PreTrainedTokenizerBase
 from hearken.domains.text.template import Template
 from hearken.domains.text.tokens import Tokens
 from hearken.errors import UserError
-from hearken.feedback.examples import Content, Message, content_key
+from hearken.feedback.examples import Content, Message, Said, content_key
 from hearken.models.layout import Group
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -43,6 +43,10 @@ def _at(where: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{where}: {error.what}" if where else error.what, error.hint) from None
+
+
+def _message(said: Said) -> Message:
+    return said if isinstance(said, Message) else Message("assistant", said)
 
 
 def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
@@ -251,23 +255,23 @@ class TextEncoder:
 
     # Responses
 
-    def response(self, prompt: Content, response: str, room: int, *, finished: bool = True) -> list[int]:
+    def response(self, prompt: Content, response: Said, room: int, *, finished: bool = True) -> list[int]:
         """Token ids of a response with its end token, cut (and counted) at ``room``.
 
         Args:
             prompt: what it answers.
-            response: its words.
+            response: its words, or the message that it is.
             room: most tokens.
             finished: whether it ended by itself; else it has no end token.
         """
-        end = self.eos
+        end, message = self.eos, _message(response)
         if isinstance(prompt, str):
             before, applied = self._plain(prompt)
-            text = self._plain_response(response)
+            text = self._plain_response(message.content)
             end = self.end if applied and self.template.own else end
         else:
-            self._note(response)
-            before, text = self._said(prompt, response)
+            self._note(message.content)
+            before, text = self._said(prompt, message)
             text = text if finished else text.removesuffix(self.template.usual.tail)
         ids = self._after(before, text)
         last = next((i for i, token in enumerate(ids) if token in self.ends), None)
@@ -280,8 +284,8 @@ class TextEncoder:
             ids = ids[:room]
         return ids or [self.eos]
 
-    def _said(self, prompt: Sequence[Message], response: str) -> tuple[str, str]:
-        said, notes = self.template.say(prompt, response), self.truncation
+    def _said(self, prompt: Sequence[Message], message: Message) -> tuple[str, str]:
+        said, notes = self.template.say(prompt, message), self.truncation
         notes.rewritten += not said.whole
         notes.trimmed += said.trimmed
         notes.moved += said.moved
@@ -299,14 +303,14 @@ class TextEncoder:
         return self.tokens.ids(text, continues=True)
 
     def group(
-        self, prompt: Content, responses: Sequence[str], where: str = "", *, finished: Sequence[bool] | None = None,
+        self, prompt: Content, responses: Sequence[Said], where: str = "", *, finished: Sequence[bool] | None = None,
         tokens: Sequence[Sequence[int] | None] | None = None,
     ) -> Group | None:  # fmt: skip
         """A prompt with its responses; None where the prompt is to be left out.
 
         Args:
             prompt: a text or a dialogue.
-            responses: their words.
+            responses: their words, or the messages that they are.
             where: for messages.
             finished: which of them ended by themselves; all, where None.
             tokens: what each was sampled as, where its words would be written otherwise.
@@ -332,15 +336,15 @@ class TextEncoder:
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items()))
         return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
 
-    def demonstration(self, prompt: Content, response: str, where: str = "", *, finished: bool = True) -> Group | None:
+    def demonstration(self, prompt: Content, response: Said, where: str = "", *, finished: bool = True) -> Group | None:
         """As `group`, of a response to imitate: where the chat template marks what is said, only that is trained."""
         if (
             finished
             and not isinstance(prompt, str)
             and self.template.marks
-            and self.template.say(prompt, response).whole
+            and self.template.say(prompt, _message(response)).whole
         ):
-            return self.dialogue((*prompt, Message("assistant", response)), where, last=True)
+            return self.dialogue((*prompt, _message(response)), where, last=True)
         return self.group(prompt, [response], where, finished=[finished])
 
     # Dialogues of which more than the last answer is trained
@@ -418,7 +422,8 @@ class TextEncoder:
 
     def _kept(self, turns: Sequence[Message], i: int, shown: str, prefill: str) -> None:
         """Refuse to train all answers where the template leaves out words of one of them."""
-        said, opening = ("".join(text.split()) for text in (self.tokens.escape(turns[i].content), prefill))
+        words = str(turns[i].plain()["content"])  # of calls of tools the template has words of its own
+        said, opening = ("".join(text.split()) for text in (self.tokens.escape(words), prefill))
         if said.removeprefix(opening) not in "".join(shown.split()):
             raise UserError(
                 f"this chat template rewrites earlier turns (message {i + 1} is not what was said there), "

@@ -177,10 +177,17 @@ class Template:
             return Frame(head, "", before[len(head) :], tail, moved=False)
         return Frame(head, "", "", tail, moved=True)
 
-    def say(self, prompt: Sequence[Message], response: str) -> Spoken:
-        """A response behind its prompt: as the template has it where it keeps all its words, else put there whole."""
-        before, text = self.before(prompt), self.escape(response)
-        whole = self.render((*prompt, Message("assistant", response)))
+    def say(self, prompt: Sequence[Message], message: Message) -> Spoken:
+        """A response behind its prompt: as the template has it where it keeps all its words, else put there whole.
+
+        Raises:
+            UserError: it calls tools, and the template does not write the calls.
+        """
+        before, text = self.before(prompt), self.escape(message.content)
+        whole = self.render((*prompt, message))
+        if message.more and self.own:
+            self.check_tools((*prompt, message))
+            return self._calling(prompt, before, whole)
         rest = whole[len(before) :]
         if whole.startswith(before) and text in rest:
             return Spoken(before, rest)
@@ -194,6 +201,17 @@ class Template:
             said = text.lstrip()[len(opening) :]
         kept = frame.moved or _words(text) in _words(whole[len(frame.head) :])
         return Spoken(before, frame.lead + said + frame.tail, whole=kept, moved=frame.moved)
+
+
+    def _calling(self, prompt: Sequence[Message], before: str, whole: str) -> Spoken:
+        """A response that calls tools: what the template writes behind the prompt, in its own words for the calls."""
+        head = before if whole.startswith(before) else self.frame(prompt).head
+        if not whole.startswith(head):
+            raise UserError(
+                "the chat template writes the dialogue otherwise where its answer calls tools",
+                "Leave the row out, or take another template",
+            )
+        return Spoken(before, whole[len(head) :], moved=head is not before)
 
 
 def _words(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hearken.errors import UserError
 from hearken.feedback.examples import (
+    CALLS,
     Comparison,
     Content,
     Demonstration,
@@ -24,6 +25,7 @@ from hearken.feedback.examples import (
     Rating,
     Thumb,
     content_key,
+    spoken,
 )
 from hearken.feedback.formats import canonical, exports, hh, oasst, published, tldr
 from hearken.feedback.formats.making import check, make, row_of
@@ -40,6 +42,7 @@ from hearken.feedback.formats.values import (
     text,
     turns,
     type_error,
+    words,
 )
 
 
@@ -100,8 +103,16 @@ def _content_row(said: Content) -> Any:
     return said if isinstance(said, str) else turns(said)
 
 
-def _response_row(said: str, prompt: Content) -> Any:
-    return said if isinstance(prompt, str) else turns([Message("assistant", said)])
+def _response_row(example: Any, said: str) -> Any:
+    return said if isinstance(example.prompt, str) else turns([spoken(example, said)])
+
+
+def _message_row(example: Any, **columns: Any) -> Row:
+    """As `row_of`, of columns in whose messages the calls of tools stand."""
+    row = row_of(example, **columns)
+    if not isinstance(example.prompt, str):
+        row.pop(CALLS, None)
+    return row
 
 
 def _read_pairs(row: Row) -> list[Example]:
@@ -116,12 +127,11 @@ def _read_pairs(row: Row) -> list[Example]:
 
 def _write_pairs(example: Comparison) -> Row:
     example, chosen, rejected = _ordered(example)
-    prompt = example.prompt
-    return row_of(
+    return _message_row(
         example,
-        prompt=_content_row(prompt),
-        chosen=_response_row(chosen, prompt),
-        rejected=_response_row(rejected, prompt),
+        prompt=_content_row(example.prompt),
+        chosen=_response_row(example, chosen),
+        rejected=_response_row(example, rejected),
     )
 
 
@@ -159,9 +169,8 @@ def _read_implicit(row: Row) -> list[Example]:
     for name, said in (("chosen", chosen), ("rejected", rejected)):
         if len(said) != shared + 1 or said[-1].role != "assistant":
             raise UserError(f"'{name}' must be the shared messages and one assistant message after them")
-        published.no_calls(said[-1])
     _check_inside(row.get("prompt"), chosen[:shared])
-    texts = text(chosen[-1].content, "chosen"), text(rejected[-1].content, "rejected")
+    texts = words(chosen[-1], "chosen"), words(rejected[-1], "rejected")
     return _pair(row, ("chosen", "rejected"), chosen[:shared], *texts)
 
 
@@ -185,8 +194,8 @@ def _write_implicit(example: Comparison) -> Row:
     example, chosen, rejected = _ordered(example)
     if isinstance(example.prompt, str):
         raise UserError("a plain prompt cannot be written as messages", "Write the layout 'pairs'")
-    both = [turns((*example.prompt, Message("assistant", said))) for said in (chosen, rejected)]
-    return row_of(example, chosen=both[0], rejected=both[1])
+    both = [turns((*example.prompt, spoken(example, said))) for said in (chosen, rejected)]
+    return _message_row(example, chosen=both[0], rejected=both[1])
 
 
 def _read_hh(row: Row) -> list[Example]:
@@ -239,8 +248,8 @@ def _read_response(row: Row, kind: type[Example], columns: tuple[str, ...], **mo
 
 
 def _write_response(example: Rating | Thumb | Demonstration, **columns: Any) -> Row:
-    prompt, said = example.prompt, example.response
-    return row_of(example, prompt=_content_row(prompt), completion=_response_row(said, prompt), **columns)
+    said = _response_row(example, example.response)
+    return _message_row(example, prompt=_content_row(example.prompt), completion=said, **columns)
 
 
 def _read_binary(row: Row) -> list[Example]:
@@ -286,14 +295,13 @@ def _read_messages(row: Row) -> list[Example]:
     found = messages(column(row, "messages"), "messages")
     if len(found) < 2 or found[-1].role != "assistant":
         raise UserError("'messages' must end with an assistant message after a prompt")
-    published.no_calls(found[-1])
-    return make(Demonstration, row, ("messages",), prompt=found[:-1], response=text(found[-1].content, "messages"))
+    return make(Demonstration, row, ("messages",), prompt=found[:-1], response=words(found[-1], "messages"))
 
 
 def _write_messages(example: Demonstration) -> Row:
     if isinstance(example.prompt, str):
         raise UserError("a plain prompt cannot be written as messages", "Write the layout 'sft'")
-    return row_of(example, messages=turns((*example.prompt, Message("assistant", example.response))))
+    return _message_row(example, messages=turns((*example.prompt, spoken(example, example.response))))
 
 
 def _read_text(row: Row) -> list[Example]:

@@ -7,8 +7,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Example, Rating
-from hearken.feedback.formats.values import SKIP, Cell, Row, number
+from hearken.feedback.examples import CALLS, Comparison, Example, Rating, content_key
+from hearken.feedback.formats.values import SKIP, Calling, Cell, Row, number, structured
 
 
 def _defaults(kind: type[Example], names: Sequence[str]) -> dict[str, Any]:
@@ -33,9 +33,23 @@ def make(kind: type[Example], row: Row, columns: Sequence[str], **values: Any) -
                 values[key] = stated
                 continue
         metadata[key] = str(value) if isinstance(value, Cell) else value
+    if calls := _calls(values, metadata.get(CALLS)):
+        metadata[CALLS] = calls
     example = kind(**values, metadata=metadata)
     check(example)
     return [example]
+
+
+def _calls(values: dict[str, Any], known: Any) -> dict[str, str]:
+    """The calls of tools by responses among ``values``, and those of a column; see `examples.CALLS`."""
+    written = structured(known)
+    found = {key: more for key, more in written.items() if more is not None} if isinstance(written, dict) else {}
+    for name in ("response", "responses"):
+        said = values.get(name, ())
+        for one in (said,) if isinstance(said, str) else said:
+            if isinstance(one, Calling):
+                found[content_key(str(one))] = one.more
+    return found
 
 
 def row_of(example: Example, **columns: Any) -> Row:

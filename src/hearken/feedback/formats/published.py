@@ -29,6 +29,7 @@ from hearken.feedback.formats.values import (
     structured,
     text,
     whole,
+    words,
 )
 
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -65,12 +66,6 @@ def no_media(row: Mapping[str, Any]) -> None:
     for name in _MEDIA:
         if row.get(name) not in (None, "", []):
             raise UserError(f"the row has a column '{name}'", "Pictures, sound and video are not read beside text")
-
-
-def no_calls(message: Message) -> None:
-    """Refuse a last message that calls tools: a response is text here."""
-    if message.more:
-        raise UserError("the last message calls tools", "A response is text: write the call as the template puts it")
 
 
 def _said(value: Any, name: str) -> tuple[Message, ...]:
@@ -128,8 +123,7 @@ def _with_tools(message: Message, tools: Sequence[Any]) -> str:
 def _last(turns: tuple[Message, ...], name: str) -> dict[str, Any]:
     if len(turns) < 2 or turns[-1].role != "assistant":
         raise UserError(f"'{name}' must end with an assistant message after a prompt")
-    no_calls(turns[-1])
-    return {"prompt": turns[:-1], "response": text(turns[-1].content, name)}
+    return {"prompt": turns[:-1], "response": words(turns[-1], name)}
 
 
 def _thumb(row: Mapping[str, Any]) -> str:

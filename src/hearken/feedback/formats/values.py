@@ -305,6 +305,22 @@ def content(value: Any, name: str = "prompt") -> Content:
     return messages(value, name) if isinstance(value, list) else text(value, name)
 
 
+class Calling(str):
+    """A response that calls tools: its words with the calls as text, and in ``more`` the whole message."""
+
+    more: str
+
+
+def words(message: Message, name: str) -> str:
+    """The response that a message is."""
+    said = text(message.content, name)
+    if not message.more:
+        return said
+    calling = Calling(said)
+    calling.more = message.more
+    return calling
+
+
 def response(value: Any, name: str) -> str:
     """A response: text, or a list with one assistant message."""
     if isinstance(value, dict):
@@ -314,7 +330,7 @@ def response(value: Any, name: str) -> str:
     turns = messages(value, name)
     if len(turns) != 1 or turns[0].role != "assistant":
         raise UserError(f"'{name}' must be one assistant message", "Put the earlier turns into 'prompt'")
-    return text(turns[0].content, name)
+    return words(turns[0], name)
 
 
 def listed(row: Mapping[str, Any], name: str) -> list[Any]:
