@@ -6,6 +6,7 @@ import pytest
 
 from hearken.feedback.examples import Comparison
 from hearken.feedback.pairs import (
+    UNNAMED,
     Pair,
     best_and_worst,
     better_pairs,
@@ -70,8 +71,9 @@ def test_the_last_word_of_a_labeler_counts() -> None:
         metadata = {} if who is None else {"labeler": who}
         return Comparison(prompt, ("a", "b"), (first, 1 - first), metadata=metadata)
 
-    rows = [row("ana", 0), row("bo", 0), row(None, 0), row(None, 0), row("ana", 0, "q"), row("ana", 1)]
-    assert [pair.judgment for pair in latest(example_pairs(rows))] == [1, 2, 3, 4, 5]
+    rows = [row("ana", 0), row("bo", 0), row(None, 0), row(None, 0), row(UNNAMED, 0), row(UNNAMED, 0)]
+    rows += [row("ana", 0, "q"), row("ana", 1)]
+    assert [pair.judgment for pair in latest(example_pairs(rows))] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_length_is_in_words() -> None:

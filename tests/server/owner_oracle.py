@@ -23,7 +23,7 @@ from hearken.feedback.analysis.book import BREAK_SECONDS, LENGTH_GAPS
 from hearken.feedback.analysis.progress import Load
 from hearken.feedback.analysis.responses import ResponseRow
 from hearken.feedback.checks import agrees
-from hearken.feedback.pairs import Pair, judgment_pairs, latest, words
+from hearken.feedback.pairs import UNNAMED, Pair, judgment_pairs, latest, words
 from hearken.feedback.queue import FILLS_NO_SLOT
 from hearken.feedback.records import Judgment, Labeler, Prompt, QueueItem, RatingPayload, Response, ThumbPayload
 from hearken.feedback.store import FeedbackStore
@@ -204,7 +204,8 @@ def _other_agreement(book: Book) -> list[Agreement]:
 def _kappas(book: Book, pairs: Sequence[Pair], least: int = 5) -> list[Kappa]:
     said: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
     for pair in pairs:
-        said[pair.labeler or ""][pair.a, pair.b] = pair.verdict
+        if pair.labeler:
+            said[pair.labeler][pair.a, pair.b] = pair.verdict
     found = []
     for one, other in itertools.combinations(sorted(said, key=book.labeler_name), 2):
         shared = sorted(said[one].keys() & said[other].keys())
@@ -256,7 +257,7 @@ def diagnostics(book: Book) -> dict[str, LabelerDiagnostics]:
     """Biases and ties by labeler."""
     by_labeler: dict[str, list[Pair]] = defaultdict(list)
     for pair in book.opinions:
-        by_labeler[pair.labeler or ""].append(pair)
+        by_labeler[pair.labeler or UNNAMED].append(pair)
     return {labeler: diagnose_pairs(book, pairs) for labeler, pairs in by_labeler.items()}
 
 
@@ -276,8 +277,9 @@ def reliability(book: Book) -> tuple[dict[str, Interval], int]:
     """Expected share of right verdicts by labeler, and the number of pairs that rests on: every pair both ways round,
     as which response is named first means nothing.
     """
-    judged = Counter((pair.a, pair.b) for pair in book.opinions)
-    shared = [pair for pair in book.opinions if judged[pair.a, pair.b] >= 2]
+    named = [pair for pair in book.opinions if pair.labeler]
+    judged = Counter((pair.a, pair.b) for pair in named)
+    shared = [pair for pair in named if judged[pair.a, pair.b] >= 2]
     if not shared:
         return {}, 0
     units = {unit: i for i, unit in enumerate(dict.fromkeys((pair.a, pair.b) for pair in shared))}
@@ -291,7 +293,7 @@ def reliability(book: Book) -> tuple[dict[str, Interval], int]:
     right = dawid_skene(unit, labeler, said, 3, smoothing=2.0).truth[unit, said]
     mine: dict[str, list[int]] = defaultdict(list)
     for row, pair in enumerate(shared):
-        mine[pair.labeler or ""].append(row)
+        mine[pair.labeler or UNNAMED].append(row)
     found = {name: clustered_wilson(right[rows], [shared[row].prompt for row in rows]) for name, rows in mine.items()}
     return found, len(units)
 
@@ -357,7 +359,7 @@ def boards(
         return None
     first, second, pairs = zip(*games, strict=True)
     lead = length_lead([book.words[p.a] for p in pairs], [book.words[p.b] for p in pairs])
-    prompts, worth = [p.prompt for p in pairs], [(weights or {}).get(p.labeler or "", 1.0) for p in pairs]
+    prompts, worth = [p.prompt for p in pairs], [(weights or {}).get(p.labeler or UNNAMED, 1.0) for p in pairs]
     plain, level = (
         leaderboard(first, second, [p.outcome for p in pairs], prompts, covariate=covariate, weights=worth, n=resamples)
         for covariate in (None, lead)

@@ -29,6 +29,7 @@ from hearken.feedback.analysis import (
     progress_page,
     response_scores,
 )
+from hearken.feedback.pairs import UNNAMED
 from hearken.feedback.records import (
     ComparisonPayload,
     DemonstrationPayload,
@@ -57,9 +58,9 @@ class Life:
         self.items: list[QueueItem] = []
         self.judgments: list[Judgment] = []
         self.when = NOW - timedelta(days=9)
-        for name in ("ana", "bo", "cleo", "dan", "eve", "owner", "file"):
+        for name in ("ana", "bo", "cleo", "dan", "eve", "owner", "file", UNNAMED):
             attributes = {"age": self.draw.choice(["under 40", "40 or over", 7, ""])} if name < "e" else {}
-            kind = "import" if name == "file" else "person"
+            kind = "import" if name in ("file", UNNAMED) else "person"
             store.add_labeler(Labeler(id=name, name=name.title(), kind=kind, attributes=attributes))
         for _ in range(12):
             self.ask()
@@ -144,7 +145,7 @@ class Life:
         payload = self._compare((one.id, other.id))
         if self.draw.random() < 0.5:
             payload = payload.model_copy(update={"share": self.draw.choice([0.2, 0.5, 0.55, 1.0])})
-        self._say(prompt.id, "file", payload)
+        self._say(prompt.id, self.draw.choice(["file", UNNAMED]), payload)
 
     def withdraw(self) -> None:
         """A judgment is taken back."""
@@ -221,7 +222,8 @@ def check(book: Book, store: FeedbackStore) -> None:
     same(labelers.everyone, oracle.diagnose_pairs(true, true.opinions))
     rows = {row.labeler_id: row for row in labelers.rows}
     biases, (reliable, overlap) = oracle.diagnostics(true), oracle.reliability(true)
-    skill, again, gold = oracle.skills(true.opinions), oracle.same_again(true), oracle.gold_shares(true)
+    skill = oracle.skills([pair for pair in true.opinions if pair.labeler])
+    again, gold = oracle.same_again(true), oracle.gold_shares(true)
     assert rows.keys() == {*biases, *again, *gold} and labelers.overlap == overlap
     judged = Counter(judgment.labeler_id for judgment in true.work)
     for who, row in rows.items():

@@ -10,7 +10,7 @@ The rules are the same wherever pairs are counted:
   or the votes are even, else the side that has more of them. A pair that is no tie is *decided*.
 * **Order of display.** `Pair.shown_first` is None where nobody knows it, and such a pair says nothing of position.
 * **Several judgments of one labeler on the same two responses.** The last one counts; see `latest`. In a database
-  responses are the same by their ids, in files by their texts.
+  responses are the same by their ids, in files by their texts. Rows of a file that name nobody are a vote each.
 * **Adjudications** are the owner's decisions on disputed items: data, but no labeler's opinion; see `opinions`.
 * **Length** is in words; see `words`. Pairs of equal length say nothing of length.
 
@@ -34,6 +34,9 @@ from hearken.feedback.splits import labeler_value
 ADJUDICATION = "adjudication"
 """Tag of the owner's own judgment on an item on which labelers disagree."""
 
+UNNAMED = "import-import"
+"""Id of the labeler to whom `hearken import` ascribes rows that name none: any number of people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -49,7 +52,7 @@ class Pair:
     verdict: int
     """1 where ``a`` is the better one, -1 where ``b`` is, 0 for a tie."""
     labeler: str | None
-    """None where a file does not say."""
+    """None where a file did not say."""
     judgment: Any
     """Id of the judgment, or number of the row."""
     shown_first: bool | None
@@ -114,7 +117,7 @@ def judgment_pairs(judgment: Judgment) -> Iterator[Pair]:
     """The pairs of a judgment of the database; none where it is no comparison."""
     said = judgment.payload
     if isinstance(said, ComparisonPayload):
-        names, prompt, who = said.response_ids, judgment.prompt_id, judgment.labeler_id
+        names, prompt, who = said.response_ids, judgment.prompt_id, _named(judgment.labeler_id)
         for i, j, outcome, verdict, first in ranked_pairs(said.ranks, said.share, judgment.order, names):
             yield Pair(prompt, names[i], names[j], outcome, verdict, who, judgment.id, first, (i, j))
 
@@ -122,12 +125,16 @@ def judgment_pairs(judgment: Judgment) -> Iterator[Pair]:
 def example_pairs(rows: Iterable[Comparison]) -> Iterator[Pair]:
     """The pairs of self-contained comparisons, whose numbers are those of the rows; equal texts are no pair."""
     for number, row in enumerate(rows):
-        order, names, who = row.metadata.get("order"), row.responses, labeler_value(row, "labeler")
+        order, names, who = row.metadata.get("order"), row.responses, _named(labeler_value(row, "labeler"))
         known = isinstance(order, list | tuple) and set(order) == set(range(len(row.ranks)))
         prompt = content_key(row.prompt)
         for i, j, outcome, verdict, first in ranked_pairs(row.ranks, row.share, order if known else None, names):
             if names[i] != names[j]:
                 yield Pair(prompt, names[i], names[j], outcome, verdict, who, number, first, (i, j))
+
+
+def _named(labeler: str | None) -> str | None:
+    return None if labeler == UNNAMED else labeler
 
 
 def latest(pairs: Iterable[Pair]) -> list[Pair]:

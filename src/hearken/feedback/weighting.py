@@ -81,8 +81,8 @@ def reliability(rows: Sequence[Example]) -> dict[str, float]:
 
 def _reliability(rows: Sequence[Example]) -> tuple[dict[str, float], Counter[str], float]:
     """Reliability and number of pairs by labeler, and the reliability of guessing."""
-    compared = [row for row in rows if isinstance(row, Comparison) and labeler_value(row, "labeler") is not None]
-    pairs = latest(example_pairs(compared))
+    compared = [row for row in rows if isinstance(row, Comparison)]
+    pairs = [pair for pair in latest(example_pairs(compared)) if pair.labeler is not None]
     judged = Counter((pair.prompt, pair.a, pair.b) for pair in pairs)
     shared = [pair for pair in pairs if judged[pair.prompt, pair.a, pair.b] > 1]
     if not shared:

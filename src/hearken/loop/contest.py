@@ -12,7 +12,7 @@ from hearken.errors import UserError
 from hearken.evaluation.capability import load_task, perplexities, run_tasks
 from hearken.evaluation.measure import asked_of, label_of
 from hearken.feedback.examples import Content, content_key
-from hearken.feedback.pairs import words
+from hearken.feedback.pairs import UNNAMED, words
 from hearken.feedback.records import QueueItem, Response, hash_id
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.asking import ask, pairs_of
@@ -182,7 +182,7 @@ def _by_judgment(
             (key, ours, text), (_, theirs, other) = shown[pair.a], shown[pair.b]
             for a in ours:
                 for b in theirs:
-                    yield (a, b, pair.outcome, key, _longer(text, other)), str(pair.labeler)
+                    yield (a, b, pair.outcome, key, _longer(text, other)), pair.labeler or UNNAMED
 
 
 def _alike(answers: dict[str, list[str]], keys: Sequence[str]) -> Iterator[Row]:

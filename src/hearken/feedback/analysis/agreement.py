@@ -116,7 +116,7 @@ def agreement_page(book: Book, store: FeedbackStore, limit: int = 50) -> Agreeme
         kinds=([_pair_agreement(book, "comparisons", pairs)] if len(pairs) else []) + _other_agreement(book),
         by_tag=[one for _, one in sorted(tags, key=lambda named: (-named[1].units, named[0])) if one.units][:12],
         by_length_gap=[one for one in gaps if one.units],
-        kappas=_kappas(book, pairs, unit),
+        kappas=_kappas(book, pairs[book.named(pairs)]),
         single=int((np.unique(unit, return_counts=True)[1] == 1).sum()),
         disagreements=_disagreements(book, store, limit),
     )
@@ -176,8 +176,8 @@ def _other_agreement(book: Book) -> list[Agreement]:
     return found
 
 
-def _kappas(book: Book, pairs: Rows, unit: Ints, least: int = 5) -> list[Kappa]:
-    said = book.labeler(pairs)
+def _kappas(book: Book, pairs: Rows, least: int = 5) -> list[Kappa]:
+    unit, said = book.unit(pairs), book.labeler(pairs)
     seen = list(dict.fromkeys(said.tolist()))
     people = sorted(seen, key=lambda number: book.labeler_name(book.people[number]))
     rank = np.zeros(len(book.people), dtype=np.int64)

@@ -20,7 +20,7 @@ from pydantic import Field, TypeAdapter
 
 from hearken.feedback.checks import agrees
 from hearken.feedback.figures import State, judgments_between, prompts_between, responses_between, state_of
-from hearken.feedback.pairs import ADJUDICATION, ranked_pairs, words
+from hearken.feedback.pairs import ADJUDICATION, UNNAMED, ranked_pairs, words
 from hearken.feedback.queue import FILLS_NO_SLOT
 from hearken.feedback.records import Labeler, Payload, utc_now
 from hearken.feedback.store import FeedbackStore
@@ -210,8 +210,15 @@ class Book:
     def latest(self, pairs: Rows) -> Rows:
         """As `feedback.pairs.latest`: of each labeler the last on the same two responses, in order."""
         key = self.unit(pairs) * max(len(self.people), 1) + self.labeler(pairs)
+        key = np.where(self.named(pairs), key, -1 - np.arange(len(pairs)))
         _, last = np.unique(key[::-1], return_index=True)
         found: Rows = pairs[np.sort(len(pairs) - 1 - last)]
+        return found
+
+    def named(self, pairs: Rows) -> Bools:
+        """(N,) whether one known labeler said it: of a file that names nobody each row is anybody's."""
+        nobody = self.people.index(UNNAMED) if UNNAMED in self.people else -1
+        found: Bools = self.labeler(pairs) != nobody
         return found
 
     def fair(self, pairs: Rows) -> Rows:

@@ -57,8 +57,9 @@ def labelers_page(book: Book) -> LabelersPage:
     pairs = book.opinions
     biases = diagnostics(book)
     everyone = _diagnose(book, pairs)
-    reliable, chance, overlap = _dawid_skene(book, pairs)
-    skill = _crowd_bt(book, pairs)
+    named = pairs[book.named(pairs)]
+    reliable, chance, overlap = _dawid_skene(book, named)
+    skill = _crowd_bt(book, named)
     counts = {labeler_id: found.pairs for labeler_id, found in biases.items()}
     weights = training_weights({who: share.estimate for who, share in reliable.items()}, counts, chance)
     judged = np.bincount(book.judgments["labeler"][book.work], minlength=len(book.people)).tolist()
