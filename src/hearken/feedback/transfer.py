@@ -31,7 +31,7 @@ from hearken.feedback.formats.files import is_hub_name, read_rows, sources, writ
 from hearken.feedback.formats.layouts import LAYOUTS, find_layout
 from hearken.feedback.formats.values import Row
 from hearken.feedback.names import check_name
-from hearken.feedback.pairs import best_and_worst, ranked_pairs
+from hearken.feedback.pairs import UNNAMED, best_and_worst, ranked_pairs
 from hearken.feedback.reading import OnBad
 from hearken.feedback.records import (
     ComparisonPayload,
@@ -326,7 +326,7 @@ def export(
     if not kinds:
         raise UserError(f"the feedback database holds no '{layout}'", "Known: pairs, binary, rankings, sft, raw, ...")
     left_out: Counter[str] = Counter()
-    names = {one.id: one.name for one in store.labelers()} if labelers else {}
+    names = {one.id: one.name for one in store.labelers() if one.id != UNNAMED} if labelers else {}
 
     def found(kinds: Sequence[str]) -> Iterator[Example]:
         own = layout == "snapshot"

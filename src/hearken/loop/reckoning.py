@@ -176,8 +176,7 @@ def held_out(project: Project, artifact: Artifact) -> HeldOut:
     def make() -> list[list[float]]:
         from hearken.evaluation.measure import Judge
 
-        scored = Judge(str(artifact.path))([r.prompt for r in rows], [answers(r) for r in rows])
-        return [[round(score, 5) for score in scores] for scores in scored]
+        return Judge(str(artifact.path))([r.prompt for r in rows], [answers(r) for r in rows])
 
     return HeldOut(rows, remembered(project, f"held-out-scores-{artifact.path.name}", artifact, make))
 
