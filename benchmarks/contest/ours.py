@@ -163,7 +163,7 @@ def critic_free(task: Task, clock: Clock) -> None:
 
 def ppo(task: Task, clock: Clock) -> None:
     """The first iteration warms up, the others are timed, by phase."""
-    from hearken.algorithms import ppo as algorithm
+    from hearken.algorithms import critic as algorithm
     from hearken.rewards.learned import LearnedReward
 
     watch_learning(clock)

@@ -86,5 +86,5 @@ def test_the_mask_is_refreshed_on_time(world, tmp_path: Path, monkeypatch: pytes
         Inputs(model=str(world.sft), data=(str(world.prompts),), reward=str(world.reward)),
         NLPOOptions(batch=8, max_new_tokens=8),
     )
-    names = {n for n, p in ready.models.policy.named_parameters() if p.requires_grad}
+    names = {n for n, p in ready.scorer.named_parameters() if p.requires_grad}
     assert names and not any("mask_model" in n for n in names)

@@ -64,8 +64,6 @@ from hearken.algorithms.estimate import recorded
 from hearken.domains.text.data import Reader, judgments
 from hearken.domains.text.loading import open_policy, open_reference
 from hearken.models.layout import Group, lay_out
-from hearken.models.loading import save
-from hearken.training.artifact import finish
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
 
@@ -94,18 +92,17 @@ def estimate(dry, inputs, options):
 
 def run(inputs, options, out):
     ready = Ready(inputs, options)
-    optimiser = Optimiser([ready.policy.scorer], options, options.epochs)
-    run = Run(out, options, {"optimiser": optimiser}, label="Exposure")
-    for step in run.steps(options.epochs):
-        run.batch = ready.bad
-        with run.guard():
-            value = loss(ready, ready.bad, options)
-            run.backward(value)
-            stats = optimiser.step(step)
-        run.log(loss=value.item(), **stats)
-    save(ready.policy.scorer.model, ready.policy.tokenizer, out)
-    return finish(out, "exposure", inputs=inputs, options=options, data=ready.facts,
-                  metrics={"loss": run.history[-1]["loss"]}, seconds=run.seconds)
+    scorer = ready.policy.scorer
+    optimiser = Optimiser([scorer], options, options.epochs)
+    with Run(inputs, options, out, {"optimiser": optimiser}) as run:
+        for step in run.steps(options.epochs):
+            total = 0.0
+            for part in run.microbatches(ready.bad, scorer):
+                value = loss(ready, [ready.bad[i] for i in part], options)
+                run.backward(value)
+                total += value.item()
+            run.log(loss=total, **optimiser.step(step))
+        return run.finish(ready.policy.save, data=ready.facts, metrics=run.last("loss"))
 ''',
     "exposure-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: exposure\nVersion: 1.0\n",
     "exposure-1.0.dist-info/entry_points.txt": "[hearken.stages]\nexposure = exposure_options:STAGE\n",

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import hearken.algorithms.ppo as ppo
+from hearken.algorithms.critic import CriticRollout
 from hearken.algorithms.ppo_options import PPOOptions
 from hearken.algorithms.rollouts import truncate
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
@@ -42,9 +43,9 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
-def spy(monkeypatch: pytest.MonkeyPatch) -> list[ppo.Rollout]:
+def spy(monkeypatch: pytest.MonkeyPatch) -> list[CriticRollout]:
     """Every batch that `collect` returns."""
-    seen: list[ppo.Rollout] = []
+    seen: list[CriticRollout] = []
     collect = ppo.collect
     monkeypatch.setattr(ppo, "collect", lambda *args: (seen.append(collect(*args)), seen[-1])[1])
     return seen
@@ -229,12 +230,12 @@ def test_a_bad_gradient_of_either_network_stops_both(world, tmp_path: Path, monk
     networks: list[Any] = []
     learn = ppo.learn
 
-    def spoiled(models: Any, *args: Any) -> Any:
-        networks[:] = [models.policy, models.value]
+    def spoiled(setup: Any, *args: Any) -> Any:
+        networks[:] = [setup.scorer, setup.value]
         before = [p.detach().clone() for m in networks for p in m.parameters()]
-        next(getattr(models, who).parameters()).register_hook(lambda g: g * float("inf"))
+        next(networks[who == "value"].parameters()).register_hook(lambda g: g * float("inf"))
         try:
-            return learn(models, *args)
+            return learn(setup, *args)
         finally:
             assert all(map(torch.equal, before, (p for m in networks for p in m.parameters())))
 

@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM
 
 import hearken.algorithms.policy_gradient as pg
 import hearken.algorithms.ppo as ppo
+from hearken.algorithms.critic import CriticSetup
 from hearken.algorithms.policy_gradient_options import ReinforceOptions
 from hearken.algorithms.ppo_options import PPOOptions
 from hearken.algorithms.stage import Inputs, find_stage, train
-from hearken.models.layout import lay_out
+from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_policy
 from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import SamplingParameters
@@ -23,23 +24,23 @@ from hearken.training.estimate import weight_bytes
 from hearken.training.optimiser import Optimiser
 
 
-def ready_for(world, **more) -> ppo.Ready:
+def ready_for(world, **more) -> CriticSetup:
     inputs = Inputs(model=str(more.pop("model", world.sft)), data=(str(world.prompts),), reward=str(world.reward))
     return ppo.load(inputs, PPOOptions(**(SMALL | more)))
 
 
 def test_reference_is_the_policy_without_its_adapter(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spy(monkeypatch)
-    kept: list[ppo.Ready] = []
+    kept: list[CriticSetup] = []
     load = ppo.load
     monkeypatch.setattr(ppo, "load", lambda *args: (kept.append(load(*args)), kept[-1])[1])
     out = improve(world, tmp_path / "out", lora=4, episodes=32, lr=1e-2).path
     rows = metrics(out)
     assert rows[0]["kl"] == 0 and rows[-1]["kl"] > 1e-3, "B is zero at first; then the policy moves"
 
-    models = kept[0].models
+    models = kept[0]
     frozen = load_policy(str(world.sft)).state_dict()
-    for name, weight in models.policy.model.state_dict().items():
+    for name, weight in models.scorer.model.state_dict().items():
         if "lora" not in name:
             assert torch.equal(weight, frozen[name.replace(".base_layer", "")]), "not one bit of the base has changed"
     base = AutoModelForCausalLM.from_pretrained(world.sft)
@@ -60,23 +61,23 @@ def test_a_reference_that_is_the_start_costs_nothing(world) -> None:
         inputs = Inputs(
             model=str(world.sft), data=(str(world.prompts),), reward=str(world.reward), ref=ref and str(ref)
         )  # fmt: skip
-        models = ppo.load(inputs, PPOOptions(**options)).models
+        models = ppo.load(inputs, PPOOptions(**options))
         ready = pg.load(inputs, ReinforceOptions(**options))
-        assert (models.reference.model is models.policy.model) == shared
+        assert (models.reference.model is models.scorer.model) == shared
         assert (ready.reference.model is ready.policy.scorer.model) == shared
-        assert models.reference.adapter != models.policy.adapter
+        assert models.reference.adapter != models.scorer.adapter
 
 
 def test_the_value_model_learns_and_the_reward_model_does_not(world, tmp_path: Path, monkeypatch) -> None:
     """They are one network; the reward model's pass (adapters off) must not freeze the value model's adapter."""
     ready = ready_for(world, lora=4)
-    trained = {n for n, p in ready.models.value.named_parameters() if p.requires_grad}
+    trained = {n for n, p in ready.value.named_parameters() if p.requires_grad}
     assert any("lora_A.value" in n for n in trained) and any("own_head" in n for n in trained)
     assert all("lora" in n or "own_head" in n for n in trained)
-    scores = ready.models.reward
-    groups = [ppo.Group([5, 6, 7], [[8, 9], [10]])]
+    scores = ready.reward
+    groups = [Group([5, 6, 7], [[8, 9], [10]])]
     before = scores(groups)
-    value = ready.models.value
+    value = ready.value
     optimiser = Optimiser([value], PPOOptions(lora=4, lr=1e-2), 10)
     first = value(lay_out(groups)).detach()
     for step in range(3):
@@ -91,16 +92,16 @@ def test_the_value_model_learns_and_the_reward_model_does_not(world, tmp_path: P
 
 def test_what_is_sampled_is_the_policys_whoever_computed_last(world) -> None:
     """The reference's pass switches the adapter off; the sampler must not go on like that."""
-    models = ready_for(world, lora=4).models
+    models = ready_for(world, lora=4)
     with torch.no_grad():
-        for name, weight in models.policy.named_parameters():
+        for name, weight in models.scorer.named_parameters():
             if "lora_B.policy" in name:
                 weight.normal_(0, 0.5)
-        sampler = NativeSampler(models.policy, [])
-        models.reference(lay_out([ppo.Group([5, 6, 7], [[8, 9]])]))
+        sampler = NativeSampler(models.scorer, [])
+        models.reference(lay_out([Group([5, 6, 7], [[8, 9]])]))
         (found,) = sampler.sample([[5, 6, 7]], 1, SamplingParameters(max_new_tokens=6), [0])
-        layout = lay_out([ppo.Group([5, 6, 7], [found.tokens])])
-        mine, theirs = (scorer(layout).logprobs[0] for scorer in (models.policy, models.reference))
+        layout = lay_out([Group([5, 6, 7], [found.tokens])])
+        mine, theirs = (scorer(layout).logprobs[0] for scorer in (models.scorer, models.reference))
     assert torch.tensor(found.logprobs) == pytest.approx(mine, abs=1e-4)
     assert (mine - theirs).abs().max() > 1e-2
 
@@ -132,8 +133,8 @@ def test_memory_is_that_of_two_networks_not_four(world) -> None:
     """Bytes of parameter storage, each storage counted once."""
 
     def measured(lora: int) -> tuple[int, int]:
-        models = ready_for(world, lora=lora).models
-        modules = {"policy": models.policy, "reference": models.reference, "value": models.value,
+        models = ready_for(world, lora=lora)
+        modules = {"policy": models.scorer, "reference": models.reference, "value": models.value,
                    "reward": models.reward.scorer}  # fmt: skip
         every = {p.untyped_storage().data_ptr(): p for m in modules.values() for p in m.parameters()}
         assert sum(weight_bytes(modules).values()) == sum(p.untyped_storage().nbytes() for p in every.values())

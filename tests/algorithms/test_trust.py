@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -133,34 +135,31 @@ def test_a_judge_compares_with_the_reference_keeps_the_best_policy_and_can_stop_
     assert stopped.metrics["judge_prompts"] == 6 and stopped.manifest["data"]["prompts"] == 24
 
 
-def test_watch_brings_back_the_weights_that_won_most_and_survives_a_checkpoint(monkeypatch) -> None:
+def test_watch_brings_back_the_weights_that_won_most_and_survives_a_checkpoint() -> None:
     from hearken.algorithms import watch
     from hearken.algorithms.ppo_options import PPOOptions
 
-    class Policy:
-        scorer = torch.nn.Module()
-        stop = (0,)
-
-    Policy.scorer.register_parameter("weight", torch.nn.Parameter(torch.zeros(3)))
-    monkeypatch.setattr(watch, "NativeSampler", lambda scorer, stop: None)
+    scorer = torch.nn.Module()
+    scorer.register_parameter("weight", torch.nn.Parameter(torch.zeros(3)))
+    setup: Any = SimpleNamespace(scorer=scorer)
     wins = iter([0.5, 0.9, 0.6])
 
     def new() -> watch.Watch:
-        prompts = watch.Prompts([], [])
-        return watch.Watch(lambda step, answered: [], Policy, None, None, prompts, PPOOptions(judge_every=1))
+        options = PPOOptions(judge_every=1)
+        return watch.Watch(lambda step, answered: watch.Verdicts([]), setup, watch.Prompts([], []), options)
 
     watched = new()
     for step, value in enumerate(wins):
         watched.record(step, float(step), value)
-        Policy.scorer.weight.data += 1
+        scorer.weight.data += 1
     watched.heard = {"two", "one"}
     again = new()
     again.load_state_dict(watched.state_dict())
     assert again.heard == {"one", "two"}
-    assert again.look(1) == {"judge": 0.9, "judge_proxy": 1.0}, "a look that was made is not made again"
+    assert again.before(1) == {"judge": 0.9, "judge_proxy": 1.0}, "a look that was made is not made again"
     found = again.restore()
     assert found["best_step"] == 1 and found["judge_last"] == 0.6 and not found["fooled"]
-    assert torch.equal(Policy.scorer.weight.data, torch.ones(3))
+    assert torch.equal(scorer.weight.data, torch.ones(3))
 
 
 def test_who_scores_higher_wins() -> None:

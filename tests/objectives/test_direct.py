@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -160,36 +157,6 @@ def test_the_reference_point() -> None:
     assert kto_reference_point(-mismatched) == 0
     with pytest.raises(ValueError, match="two or more"):
         kto_reference_point(mismatched[:1])
-
-
-RANK = """
-import sys, torch
-from torch import distributed
-from hearken.objectives.direct import kto_reference_point
-rank, store, *values = sys.argv[1:]
-distributed.init_process_group("gloo", init_method=store, rank=int(rank), world_size=2)
-z0 = kto_reference_point(torch.tensor([float(v) for v in values], requires_grad=True))
-print(z0.item(), z0.requires_grad)
-distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_kto_reference_point_is_that_of_all_ranks(tmp_path: Path) -> None:
-    """Two processes with unequal parts of a batch, one of which alone would be clamped to 0."""
-    parts = [[-0.5, -0.3, 0.1], [1.5, 0.9]]
-    store = (tmp_path / "store").as_uri()
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(i), store, *map(str, part)], stdout=subprocess.PIPE, text=True
-        )
-        for i, part in enumerate(parts)
-    ]
-    found = [rank.communicate(timeout=120)[0].split() for rank in ranks]
-    whole = kto_reference_point(torch.tensor(parts[0] + parts[1])).item()
-    assert whole == pytest.approx(0.34)
-    for z0, gradient in found:
-        assert float(z0) == pytest.approx(whole) and gradient == "False"
 
 
 # -- exact check 1: the tabular optimum ----------------------------------------------------------------------------

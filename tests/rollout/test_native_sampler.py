@@ -77,6 +77,7 @@ def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the end token almost certain, few rows are computed after the first step."""
     scorer = scorer_of("llama")
     sampler = NativeSampler(scorer, range(V - 10))
+    assert sampler.lean
     widths: list[int] = []
     inner = scorer.logits
     monkeypatch.setattr(scorer, "logits", lambda h: (widths.append(len(h)), inner(h))[1])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import causal
 
+from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group, Layout
 from hearken.models.scorers import TokenScorer, TokenScores
 from hearken.training import precision
@@ -41,14 +42,14 @@ def test_measured_once_recorded_and_kept(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(precision, "measure", lambda *_: calls.append(1) or {"fp32": 1.0, "bf16": 0.1})
     scorer = TokenScorer(causal("llama"))
     for _ in range(2):
-        run = Run(tmp_path, TrainingOptions(device="cpu"), {}, "x")
+        run = Run(Inputs(), TrainingOptions(device="cpu"), tmp_path, {}, label="x")
         run.choose_precision(scorer, GROUPS)
         assert run.precision == "bf16"
     assert scorer.precision == "bf16"
     assert len(calls) == 1 and json.loads((tmp_path / "run/precision.json").read_text())["precision"] == "bf16"
     with scorer.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-    fixed = Run(tmp_path, TrainingOptions(device="cpu", precision="fp32"), {}, "x")
+    fixed = Run(Inputs(), TrainingOptions(device="cpu", precision="fp32"), tmp_path, {}, label="x")
     full = TokenScorer(causal("llama"))
     fixed.choose_precision(full, GROUPS)
     assert len(calls) == 1 and full.precision == fixed.precision == "fp32"

@@ -26,12 +26,12 @@ from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy, open_reference
 from hearken.errors import UserError
 from hearken.models.layout import Group, Layout, lay_out
-from hearken.models.loading import save, switch_adapter
 from hearken.models.scorers import TokenScorer
 from hearken.objectives import direct
 from hearken.objectives.preference import ordered_pairs, plackett_luce
 from hearken.progress import progress
-from hearken.training.artifact import Artifact, finish
+from hearken.training import distributed
+from hearken.training.artifact import Artifact
 from hearken.training.batching import Order, microbatches
 from hearken.training.estimate import Dry
 from hearken.training.forward import rows_of
@@ -125,38 +125,28 @@ def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
     policy, data = ready.policy, ready.data
     scorer, groups = policy.scorer, [j.group for j in ready.data]
     order = Order(len(data), options.batch, options.seed)
-    total = max(round(options.epochs * order.steps_per_epoch), 1)
+    total = order.steps(options.epochs)
     optimiser = Optimiser([scorer], options, total)
-    run = Run(out, options, {"optimiser": optimiser}, label=options.stage.upper())
-    run.choose_precision(scorer, groups)
-    reference = Reference(ready.reference, groups, options)
-    held_out = Reference(ready.reference, [j.group for j in ready.held_out], options)
 
-    for step in run.steps(total):
-        chosen = order.rows(step)
-        batch = [data[i] for i in chosen]
-        run.batch = [j.group for j in batch]
-        weight = sum(j.weight for j in batch) or 1.0
-        figures = Figures()
-        with run.guard():
-            for part in microbatches(run.batch, options.tokens, scorer):
+    with Run(inputs, options, out, {"optimiser": optimiser}) as run:
+        run.choose_precision(scorer, groups)
+        reference = Reference(ready.reference, groups, options)
+        held_out = Reference(ready.reference, [j.group for j in ready.held_out], options)
+        for step in run.steps(total):
+            chosen = order.rows(step)
+            batch = [data[i] for i in chosen]
+            weight = distributed.total(sum(j.weight for j in batch)) or 1.0
+            figures = Figures()
+            for part in run.microbatches([j.group for j in batch], scorer):
                 some = [batch[i] for i in part]
                 found = losses(scorer, some, reference.of([chosen[i] for i in part]), options)
-                share = found.loss.sum() / weight
-                run.backward(share)
+                run.backward(found.loss.sum() / weight)
                 figures.add(found, some, weight)
-            stats = optimiser.step(step)
-        run.log(**figures.means(), **stats)
+            run.log(**figures.means(), **optimiser.step(step))
 
-    metrics = {"train_loss": run.history[-1]["loss"], "steps": total}
-    metrics |= evaluate(scorer, ready.held_out, held_out, options)
-    switch_adapter(scorer.model, "policy")
-    save(scorer.model, policy.tokenizer, out)
-    artifact = finish(
-        out, options.stage, inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
-    )
-    run.discard_checkpoint()
-    return artifact
+        metrics = {"train_loss": run.last("loss")["loss"], "steps": total}
+        metrics |= evaluate(scorer, ready.held_out, held_out, options)
+        return run.finish(policy.save, data=ready.facts, metrics=metrics)
 
 
 class Reference:
@@ -269,8 +259,9 @@ class Figures:
 
     def means(self) -> dict[str, float]:
         """Loss, share of strictly ordered pairs whose scores lie the right way round, and their mean lead."""
-        pairs = max(self.pairs, 1)
-        return {"loss": self.loss, "accuracy": self.right / pairs, "lead": self.lead / pairs}
+        found = distributed.totals(vars(self))
+        pairs = max(found["pairs"], 1)
+        return {"loss": found["loss"], "accuracy": found["right"] / pairs, "lead": found["lead"] / pairs}
 
 
 @torch.no_grad()

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import Scorer, TokenScorer
 from hearken.rewards.learned import LearnedReward
-from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.batching import Order, microbatches
 from hearken.training.estimate import (
@@ -31,6 +30,8 @@ from hearken.training.estimate import (
     update_seconds,
 )
 
+ROWS = 128
+"""Responses that a trial of sampling asks for at most."""
 SAMPLING_SECONDS = 8.0
 """What a trial of sampling may take: where responses are long, it ends before they do."""
 
@@ -108,22 +109,23 @@ def _trial(
 
 def sampled(
     dry: Dry, ready: Any, trained: Mapping[str, Any], frozen: Mapping[str, nn.Module], reward: Any, options: Any,
-    ptx: list[Group], *, again: bool = True,
+    *, again: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Stages that sample from the policy they train.
 
     ``again``: whether they compute the log-probabilities of what was sampled anew in fp32, too.
     """
     policy, device = trained["policy"], trained["policy"].device
-    dry.settle(ready, policy, [Group(p, [p]) for p in ready.prompts[:16]], options)
-    iterations = max(options.episodes // options.batch, 1)
-    updates = iterations * options.epochs * options.minibatches
+    dry.settle(ready, policy, ready.beginnings, options)
+    iterations, prompts = options.iterations, ready.prompts.ids
+    updates = iterations * options.updates
     modules: dict[str, nn.Module] = {**trained, **frozen}
     if isinstance(network := getattr(reward, "scorer", None), nn.Module):
         modules["reward"] = network
 
     memory = Memory(device)
-    dry.seconds["trial"] += timed(lambda: NativeSampler(policy, ready.policy.stop), device)
+    few = SamplingParameters(max_new_tokens=1)
+    dry.seconds["trial"] += timed(lambda: ready.sampler.sample(prompts[:1], 1, few, [0]), device)
     groups, sampling, held = _sample(policy, ready, options)
     taken = max(memory.peak() - memory.start, 0) + held
 
@@ -136,16 +138,16 @@ def sampled(
     trial = _trial(policy, groups, range(len(groups)), loss, options)
     tokens = tokens_of(groups) * options.batch / max(sum(len(g.responses) for g in groups), 1)
     forward = 0.0
-    few = groups[: max(len(groups) // 2, 1)]
+    half = groups[: max(len(groups) // 2, 1)]
     for name, module in modules.items():
         if name == "policy" and not (again or policy.precision == "bf16"):
             continue  # what the sampler found serves
         score: Any = LearnedReward(module, options.tokens) if name == "reward" else partial(_read, module, options)  # type: ignore[arg-type]
-        forward += timed(partial(score, few), device) / tokens_of(few)
+        forward += timed(partial(score, half), device) / tokens_of(half)
     trainable = [p for m in trained.values() for p in m.parameters() if p.requires_grad]
     each = trial.seconds / trial.tokens
     learning = options.epochs * (tokens * each + options.minibatches * update_seconds(trainable))
-    if ptx:
+    if ptx := ready.ptx:
         pieces = options.ptx_batch or options.batch // options.minibatches
         share = 0.5 if "value" in trained else 1.0  # of the trial's two networks the policy alone
         learning += options.epochs * options.minibatches * pieces * share * each * tokens_of(ptx) / len(ptx)
@@ -155,7 +157,7 @@ def sampled(
     facts = {
         **ready.facts,
         "prompt_tokens": {
-            "mean": sum(map(len, ready.prompts)) / len(ready.prompts), "longest": max(map(len, ready.prompts))
+            "mean": sum(map(len, prompts)) / len(prompts), "longest": max(map(len, prompts))
         },
         "response_tokens": {
             "mean": sum(len(r) for g in groups for r in g.responses) / sum(len(g.responses) for g in groups),
@@ -182,10 +184,10 @@ def _sample(policy: Any, ready: Any, options: Any) -> tuple[list[Group], float, 
     Where a whole response would take too long, the trial ends early: those that have not ended are taken to go on to
     the limit, and their lengths are an upper bound.
     """
-    sampler = NativeSampler(policy, ready.policy.stop)
+    sampler, every = ready.sampler, ready.prompts.ids
     most, n = options.max_new_tokens, options.samples
-    count = max(min(options.batch, sampler.rows) // n, 1)
-    prompts = [ready.prompts[i % len(ready.prompts)] for i in range(count)]
+    count = max(min(options.batch, ROWS) // n, 1)
+    prompts = [every[i % len(every)] for i in range(count)]
 
     def run(limit: int) -> tuple[Any, float]:
         start = time.perf_counter()

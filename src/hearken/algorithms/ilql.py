@@ -29,10 +29,10 @@ from hearken.domains.text.loading import TextPolicy, open_policy
 from hearken.errors import UserError
 from hearken.models.guided import GuidedScorer
 from hearken.models.layout import Group, Layout, lay_out
-from hearken.models.loading import save, switch_adapter
 from hearken.objectives.offline import ILQLLoss, bellman_targets, ilql, terminal_rewards
-from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import Order, microbatches
+from hearken.training import distributed
+from hearken.training.artifact import Artifact
+from hearken.training.batching import Order
 from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
@@ -97,35 +97,30 @@ def run(inputs: Inputs, options: ILQLOptions, out: Path) -> Artifact:
     ready = load(inputs, options)
     scorer, data = ready.scorer, ready.data
     order = Order(len(data), options.batch, options.seed)
-    total = max(round(options.epochs * order.steps_per_epoch), 1)
+    total = order.steps(options.epochs)
     optimiser = Optimiser([scorer], options, total)
-    run = Run(out, options, {"optimiser": optimiser, "target": Target(scorer)}, label="ILQL")
-    run.choose_precision(scorer, [group for group, _ in data])
 
-    for step in run.steps(total):
-        batch = [data[i] for i in order.rows(step)]
-        run.batch = [group for group, _ in batch]
-        tokens = weighted_tokens(run.batch)
-        sums = dict.fromkeys(ILQLLoss._fields, 0.0)
-        with run.guard():
-            for part in microbatches(run.batch, options.tokens, scorer):
+    with Run(inputs, options, out, {"optimiser": optimiser, "target": Target(scorer)}) as run:
+        run.choose_precision(scorer, [group for group, _ in data])
+        for step in run.steps(total):
+            batch = [data[i] for i in order.rows(step)]
+            groups = [group for group, _ in batch]
+            tokens = weighted_tokens(groups)
+            sums = dict.fromkeys(ILQLLoss._fields, 0.0)
+            for part in run.microbatches(groups, scorer):
                 found = losses(scorer, [batch[i] for i in part], tokens, options)
                 run.backward(found.total)
                 for name, value in found._asdict().items():
                     sums[name] += value.item()
-            stats = optimiser.step(step)
-        scorer.follow(options.polyak)
-        run.log(loss=sums.pop("total"), **{f"{name}_loss": value for name, value in sums.items()}, **stats)
+            sums, stats = distributed.totals(sums), optimiser.step(step)
+            scorer.follow(options.polyak)
+            run.log(loss=sums.pop("total"), **{f"{name}_loss": value for name, value in sums.items()}, **stats)
 
-    metrics = {"train_loss": run.history[-1]["loss"], "steps": total}
-    switch_adapter(scorer.model, "policy")
-    save(scorer.model, ready.policy.tokenizer, out)
-    scorer.save_heads(out)
-    artifact = finish(
-        out, "ilql", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
-    )
-    run.discard_checkpoint()
-    return artifact
+        def save(folder: Path) -> None:
+            ready.policy.save(folder)
+            scorer.save_heads(folder)
+
+        return run.finish(save, data=ready.facts, metrics={"train_loss": run.last("loss")["loss"], "steps": total})
 
 
 class Target:
@@ -145,7 +140,7 @@ class Target:
 
 def weighted_tokens(groups: Sequence[Group]) -> float:
     """Response tokens, each counted by its group's weight: what the losses of a batch are divided by."""
-    return sum(group.weight * len(group.responses[0]) for group in groups)
+    return distributed.total(sum(group.weight * len(group.responses[0]) for group in groups))
 
 
 def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: float, options: ILQLOptions) -> ILQLLoss:

@@ -30,11 +30,11 @@ from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy
 from hearken.errors import UserError
 from hearken.models.layout import Group, lay_out
-from hearken.models.loading import save, switch_adapter
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.direct import kto, kto_reference_point, sequence_logprobs
-from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import Order, microbatches
+from hearken.training import distributed
+from hearken.training.artifact import Artifact
+from hearken.training.batching import Order
 from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
 from hearken.training.reference import logprob_sums, reference_sums
@@ -175,25 +175,23 @@ def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
     order = Order(len(data), min(options.batch, len(data)), options.seed)
     total = max(round(options.epochs * len(data) / order.batch), 1)
     optimiser = Optimiser([scorer], options, total)
-    run = Run(out, options, {"optimiser": optimiser}, label="KTO")
-    run.choose_precision(scorer, [o.group for o in data])
-    fixed = Sums(ready.reference, data, options)
-    held_out = Sums(ready.reference, ready.held_out, options)
 
-    for step in run.steps(total):
-        chosen = order.endless(step)  # batches of one size: a last one of a single row would have no mismatched pair
-        batch = [data[i] for i in chosen]
-        run.batch = groups = [o.group for o in batch]
-        weight = sum(o.weight for o in batch) or 1.0
-        ref, ref_mismatched = fixed.of(chosen)
-        sums = {"loss": 0.0, "reward_up": 0.0, "reward_down": 0.0}
-        up = max(sum(o.label for o in batch), 1)
-        down = max(len(batch) - sum(o.label for o in batch), 1)
-        with run.guard():
-            z0 = kto_reference_point(
-                logprob_sums(scorer, [o.mismatched for o in batch], options.tokens) - ref_mismatched
-            )
-            for part in microbatches(groups, options.tokens, scorer):
+    with Run(inputs, options, out, {"optimiser": optimiser}) as run:
+        run.choose_precision(scorer, [o.group for o in data])
+        fixed = Sums(ready.reference, data, options)
+        held_out = Sums(ready.reference, ready.held_out, options)
+        for step in run.steps(total):
+            chosen = order.endless(step)  # batches of one size: a last one of one row would have no mismatched pair
+            batch = [data[i] for i in chosen]
+            groups = [o.group for o in batch]
+            weight = distributed.total(sum(o.weight for o in batch)) or 1.0
+            ref, ref_mismatched = fixed.of(chosen)
+            sums = {"loss": 0.0, "reward_up": 0.0, "reward_down": 0.0}
+            up = max(distributed.total(sum(o.label for o in batch)), 1)
+            down = max(distributed.total(sum(not o.label for o in batch)), 1)
+            mismatched = logprob_sums(scorer, [o.mismatched for o in batch], options.tokens) - ref_mismatched
+            z0 = kto_reference_point(mismatched, distributed.mean)
+            for part in run.microbatches(groups, scorer):
                 layout = lay_out([groups[i] for i in part], scorer.device)
                 ratio = sequence_logprobs(scorer(layout).logprobs, layout.mask) - ref[part]
                 some = [batch[i] for i in part]
@@ -203,18 +201,11 @@ def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
                 sums["loss"] += found.sum().item() / weight
                 sums["reward_up"] += options.beta * ratio.detach()[labels].sum().item() / up
                 sums["reward_down"] += options.beta * ratio.detach()[~labels].sum().item() / down
-            stats = optimiser.step(step)
-        run.log(**sums, z0=z0.item(), **stats)
+            run.log(**distributed.totals(sums), z0=z0.item(), **optimiser.step(step))
 
-    metrics = {"train_loss": run.history[-1]["loss"], "steps": total}
-    metrics |= evaluate(scorer, ready.held_out, held_out, ready.weights, options)
-    switch_adapter(scorer.model, "policy")
-    save(scorer.model, policy.tokenizer, out)
-    artifact = finish(
-        out, "kto", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
-    )
-    run.discard_checkpoint()
-    return artifact
+        metrics = {"train_loss": run.last("loss")["loss"], "steps": total}
+        metrics |= evaluate(scorer, ready.held_out, held_out, ready.weights, options)
+        return run.finish(policy.save, data=ready.facts, metrics=metrics)
 
 
 def losses(

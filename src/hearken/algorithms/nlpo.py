@@ -14,49 +14,53 @@ from typing import Any
 from torch import Tensor
 
 from hearken.algorithms import ppo
+from hearken.algorithms.critic import CriticSetup, estimator
 from hearken.algorithms.nlpo_options import NLPOOptions
 from hearken.algorithms.stage import Inputs
+from hearken.algorithms.watch import watched
 from hearken.errors import UserError
 from hearken.models.masked import MaskedScorer
 from hearken.models.seq2seq import is_seq2seq
 from hearken.training.artifact import Artifact
-from hearken.training.estimate import Dry
+from hearken.training.run import Callback
 
 
-def load(inputs: Inputs, options: NLPOOptions) -> ppo.Ready:
+def load(inputs: Inputs, options: NLPOOptions) -> CriticSetup:
     """PPO's networks, with the mask on the policy.
 
     Raises:
         UserError: an architecture whose logits come from its own forward pass alone.
     """
-    ready = ppo.load(inputs, options)
-    plain = ready.models.policy
+    setup = ppo.load(inputs, options)
+    plain = setup.scorer
     if plain.whole or is_seq2seq(plain.model):
         raise UserError(f"NLPO cannot mask a {type(plain.model).__name__}", "Use ppo")
     masked = MaskedScorer(plain.model, options.mask_top_p, options.mask_top_k, plain.path, plain.adapter)
-    ready.models.policy = masked
     plain.compute_like(masked)
-    return replace(ready, policy=replace(ready.policy, scorer=masked))
+    setup.policy = replace(setup.policy, scorer=masked)
+    setup.sampler = setup.policy.sampler()
+    return setup
 
 
 def run(inputs: Inputs, options: NLPOOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
-    ready = load(inputs, options)
-    scorer = ready.models.policy
-    assert isinstance(scorer, MaskedScorer)
-
-    def after(step: int) -> None:
-        if (step + 1) % options.refresh == 0:
-            scorer.refresh()
-
-    return ppo.improve(ready, inputs, options, out, more={"mask": Mask(scorer)}, after=after)
+    setup, callbacks = watched(load, inputs, options)
+    assert isinstance(setup.scorer, MaskedScorer)
+    return ppo.improve(setup, inputs, options, out, [*callbacks, Mask(setup.scorer, options.refresh)])
 
 
-class Mask:
-    """The mask policy in the checkpoint."""
+class Mask(Callback):
+    """The mask policy: a copy of the policy now and then, and a part of the checkpoint."""
 
-    def __init__(self, scorer: MaskedScorer) -> None:
-        self.scorer = scorer
+    name = "mask"
+
+    def __init__(self, scorer: MaskedScorer, refresh: int) -> None:
+        self.scorer, self.refresh = scorer, refresh
+
+    def after(self, step: int) -> None:
+        """Every few steps the mask policy becomes the policy as it is then."""
+        if (step + 1) % self.refresh == 0:
+            self.scorer.refresh()
 
     def state_dict(self) -> dict[str, Any]:
         """Its weights."""
@@ -67,6 +71,4 @@ class Mask:
         self.scorer.mask_model.load_state_dict(state)
 
 
-def estimate(dry: Dry, inputs: Inputs, options: NLPOOptions) -> dict[str, Any]:
-    """For a dry run."""
-    return ppo.estimate_with_critic(dry, load(inputs, options), options)
+estimate = estimator(load)

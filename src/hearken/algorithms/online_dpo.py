@@ -8,6 +8,7 @@ repeat:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,68 +18,80 @@ from torch import Tensor
 from hearken.algorithms.dpo import Figures, losses
 from hearken.algorithms.estimate import sampled
 from hearken.algorithms.online_dpo_options import OnlineDPOOptions
-from hearken.algorithms.policy_gradient import load, mean
-from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up, tell, without_signal
+from hearken.algorithms.rollouts import ROLLOUTS, Rollout, Seen, Setup, draw, mean, set_up
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged
-from hearken.models.loading import save, switch_adapter
+from hearken.models.scorers import TokenScorer
 from hearken.objectives.group import informative
-from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import microbatches
+from hearken.training import distributed
+from hearken.training.artifact import Artifact
 from hearken.training.estimate import Dry
-from hearken.training.forward import rows_of
+from hearken.training.optimiser import Optimiser
 from hearken.training.reference import logprob_sums
+from hearken.training.run import Run, Stateful
+
+
+@dataclass
+class Referred(Rollout):
+    """Responses with log π of each, under the reference and under the policy that gave it: (R,)."""
+
+    reference: Tensor
+    policy: Tensor
+
+    def kls(self) -> Tensor:
+        """(R,) KL to the reference in nats, of each sample."""
+        return self.policy - self.reference
+
+
+def load(inputs: Inputs, options: OnlineDPOOptions) -> Setup:
+    """Open policy, reference and reward, and encode the prompts."""
+    return set_up(inputs, options)
 
 
 def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
-    ready = load(inputs, options)
-    policy, ids, scorer = ready.policy, ready.prompts, ready.policy.scorer
-    loop = set_up(policy, ids, options, out, label="Online DPO")
-    run = loop.run
+    return improve(load(inputs, options), inputs, options, out)
 
-    for step in run.steps(loop.iterations):
-        with run.guard():
-            chosen = loop.order.endless(step)
-            groups, samples = draw(policy, loop.sampler, [ids[i] for i in chosen], step, run, options)
-            run.batch = groups
-            scores = rate(ready.reward, groups, samples, options)
-            tell(run, step, without_signal(samples, scores, options, grouped=True))
-            table = scores.view(len(groups), options.samples)
-            telling = informative(table).nonzero()[:, 0].tolist()
-            reference = logprob_sums(ready.reference, groups, options.tokens)
-            kls = logprob_sums(scorer, groups, options.tokens) - reference
-            ranked = [Judged(g, "comparison", ranks(row)) for g, row in zip(groups, table, strict=True)]
-            stats: list[dict[str, float]] = []
-            for update, part in enumerate(minibatches(len(telling), step, options) if telling else []):
-                batch = [telling[i] for i in part]
-                run.batch = [groups[i] for i in batch]
-                figures = Figures()
-                for some in microbatches(run.batch, options.tokens, scorer):
-                    rows = torch.tensor(rows_of(groups, [batch[i] for i in some]), device=scorer.device)
-                    judged = [ranked[batch[i]] for i in some]
-                    found = losses(scorer, judged, reference[rows], options)
-                    run.backward(found.loss.sum() / len(batch))
-                    figures.add(found, judged, len(batch))
-                stats.append(figures.means() | loop.optimiser.step(step * loop.updates + update))
-        run.log(
-            score=scores.mean().item(), kl=kls.mean().item(), equal_groups=1 - len(telling) / len(groups),
-            eos_share=sum(s.finish_reason == "stop" for s in samples) / len(samples), **mean(stats),
-        )  # fmt: skip
-        if options.save_rollouts:
-            run.record(ROLLOUTS, described(policy, samples, [ready.contents[i] for i in chosen], scores, kls))
 
-    if all(row["equal_groups"] == 1 for row in run.history):
-        run.notice("no step changed the policy: the responses to each prompt always scored alike")
-    last = run.history[-1]
-    metrics = {key: last[key] for key in ("score", "kl", "equal_groups", "eos_share")} | {"steps": loop.iterations}
-    switch_adapter(scorer.model, "policy")
-    save(scorer.model, policy.tokenizer, out)
-    artifact = finish(
-        out, "online_dpo", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
-    )
-    run.discard_checkpoint()
-    return artifact
+def improve(setup: Setup, inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
+    """The outer loop: one step of the run is one batch of responses and the updates on it."""
+    scorer, seen = setup.scorer, Seen()
+    optimiser = Optimiser([scorer], options, options.iterations * options.updates)
+    states: dict[str, Stateful] = {"policy": optimiser, "seen": seen}
+
+    with Run(inputs, options, out, states, label="Online DPO", records=[ROLLOUTS]) as run:
+        run.choose_precision(scorer, setup.beginnings)
+        for step in run.steps(options.iterations):
+            drawn = draw(setup, step, run, options, grouped=True)
+            reference, policy = (logprob_sums(one, drawn.groups, options.tokens) for one in (setup.reference, scorer))
+            rollout = Referred(**vars(drawn), reference=reference, policy=policy)
+            telling = informative(rollout.scores.view(-1, options.samples)).nonzero()[:, 0].tolist()
+            stats = []
+            for update, batch in enumerate(rollout.take(telling).minibatches(step, options), step * options.updates):
+                stats.append(learn(scorer, batch, run, options) | optimiser.step(update))
+            seen.note(step, rollout, learnt=bool(telling))
+            run.log(
+                **rollout.figures(), kl=distributed.mean(rollout.kls()).item(),
+                equal_groups=1 - len(telling) / len(rollout.groups), **mean(stats),
+            )  # fmt: skip
+            rollout.record(run, setup.policy)
+
+        seen.tell(run)
+        metrics = run.last("score", "kl", "equal_groups", "eos_share") | {"steps": run.step}
+        return run.finish(setup.policy.save, data=setup.facts, metrics=metrics)
+
+
+def learn(scorer: TokenScorer, batch: Referred, run: Run, options: OnlineDPOOptions) -> dict[str, float]:
+    """The gradient on a minibatch; its figures."""
+    figures, prompts = Figures(), distributed.total(len(batch.groups))
+    for chosen in run.microbatches(batch.groups, scorer):
+        part = batch.take(chosen)
+        table = part.scores.view(len(chosen), options.samples)
+        judged = [Judged(g, "comparison", ranks(row)) for g, row in zip(part.groups, table, strict=True)]
+        found = losses(scorer, judged, part.reference, options)
+        run.backward(found.loss.sum() / prompts)
+        figures.add(found, judged, prompts)
+    return figures.means()
 
 
 def ranks(scores: Tensor) -> tuple[int, ...]:
@@ -88,6 +101,5 @@ def ranks(scores: Tensor) -> tuple[int, ...]:
 
 def estimate(dry: Dry, inputs: Inputs, options: OnlineDPOOptions) -> dict[str, Any]:
     """For a dry run."""
-    ready = load(inputs, options)
-    trained, frozen = {"policy": ready.policy.scorer}, {"reference": ready.reference}
-    return sampled(dry, ready, trained, frozen, ready.reward, options, [])
+    setup = load(inputs, options)
+    return sampled(dry, setup, {"policy": setup.scorer}, {"reference": setup.reference}, setup.reward, options)

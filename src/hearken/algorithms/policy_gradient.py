@@ -11,45 +11,22 @@ repeat:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from hearken.algorithms.estimate import sampled
 from hearken.algorithms.policy_gradient_options import PolicyGradientOptions
-from hearken.algorithms.rollout_options import RolloutOptions
-from hearken.algorithms.rollouts import (
-    ROLLOUTS,
-    Batch,
-    described,
-    minibatches,
-    open_prompts,
-    roll_out,
-    sampling_figures,
-    set_up,
-)
+from hearken.algorithms.rollouts import ROLLOUTS, Seen, Setup, TokenRollout, mean, roll_out, set_up
 from hearken.algorithms.stage import Inputs
-from hearken.domains.text.loading import TextPolicy, open_reference
-from hearken.domains.text.rewarding import open_reward, prompt_facts
 from hearken.errors import UserError
-from hearken.feedback.examples import Content
-from hearken.models.layout import lay_out
-from hearken.models.loading import save, switch_adapter
 from hearken.models.scorers import TokenScorer
 from hearken.objectives import group
 from hearken.objectives.kl import k2, k3, sequence_kl
 from hearken.objectives.policy import ppo_clip, token_rewards
 from hearken.objectives.reduce import masked_sum, whiten
-from hearken.rewards.learned import Reward
-from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import microbatches
+from hearken.training import distributed
+from hearken.training.artifact import Artifact
 from hearken.training.estimate import Dry
-from hearken.training.forward import rows_of
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
 
@@ -62,18 +39,6 @@ DEFAULTS: dict[str, tuple[group.Scale, str]] = {
 
 TRUSTED = 1e-4
 """Mean gap between a token's log-probability by the sampler and by training, in nats, up to which they are the same."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """Everything that is read and checked before the first step."""
-
-    policy: TextPolicy
-    reference: TokenScorer
-    reward: Reward
-    contents: list[Content]
-    prompts: list[list[int]]
-    facts: dict[str, Any]
 
 
 def settle(options: PolicyGradientOptions) -> tuple[group.Scale, str]:
@@ -91,114 +56,89 @@ def settle(options: PolicyGradientOptions) -> tuple[group.Scale, str]:
     return scale if options.scale == "auto" else options.scale, kl if options.kl == "auto" else options.kl
 
 
-def load(inputs: Inputs, options: RolloutOptions, *, with_reference: bool = True) -> Ready:
+def load(inputs: Inputs, options: PolicyGradientOptions) -> Setup:
     """Open policy, reference and reward, and encode the prompts."""
-    if isinstance(options, PolicyGradientOptions):
-        settle(options)
-    opened = open_prompts(inputs, options)
-    policy, contents, ids = opened.policy, opened.contents, opened.ids
-    assert inputs.reward is not None  # `check_inputs`
-    reward = open_reward(inputs.reward, policy, prompt_facts(opened.rows.train, contents, ids), options)
-    reference = open_reference(inputs.model, inputs.ref, policy) if with_reference else policy.scorer
-    return Ready(policy, reference, reward, contents, ids, opened.facts())
+    settle(options)
+    return set_up(inputs, options)
 
 
 def run(inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
-    ready = load(inputs, options)
-    policy, ids = ready.policy, ready.prompts
-    loop = set_up(policy, ids, options, out, label=options.stage.upper())
-    run = loop.run
-    whole = run.precision == "fp32" and options.top_p == 1 and not options.top_k and policy.scorer.regime is None
-
-    for step in run.steps(loop.iterations):
-        chosen = loop.order.endless(step)
-        # In single precision the sampler finds what training would compute again, if the first step's gap says so.
-        alike = whole and step > 0 and run.history[0].get("sampler_gap", math.inf) < TRUSTED
-        with run.guard():
-            batch = roll_out(
-                policy, ready.reference, ready.reward, loop.sampler, [ids[i] for i in chosen], step, run, options,
-                trust_sampler=alike,
-            )  # fmt: skip
-            advantages, telling = advantage(batch, options)
-            stats: list[dict[str, float]] = []
-            for update, part in enumerate(minibatches(len(telling), step, options) if telling else []):
-                some, number = [telling[i] for i in part], step * loop.updates + update
-                run.batch = [batch.groups[i] for i in some]
-                stats.append(learn(policy.scorer, loop.optimiser, batch, advantages, some, number, run, options))
-        skipped = len(batch.groups) - len(telling)
-        run.log(**sampling_figures(batch), equal_groups=skipped / len(batch.groups), **mean(stats))
-        if options.save_rollouts:
-            contents = [ready.contents[i] for i in chosen]
-            run.record(ROLLOUTS, described(policy, batch.samples, contents, batch.scores, batch.kls()))
-
-    if all(row["equal_groups"] == 1 for row in run.history):
-        run.notice("no step changed the policy: the responses to each prompt always scored alike")
-    last = run.history[-1]
-    metrics = {key: last[key] for key in ("score", "kl", "entropy", "length", "eos_share", "equal_groups")}
-    metrics["steps"] = loop.iterations
-    switch_adapter(policy.scorer.model, "policy")
-    save(policy.scorer.model, policy.tokenizer, out)
-    artifact = finish(
-        out, options.stage, inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
-    )
-    run.discard_checkpoint()
-    return artifact
+    return improve(load(inputs, options), inputs, options, out)
 
 
-def advantage(batch: Batch, options: PolicyGradientOptions) -> tuple[Tensor, list[int]]:
-    """(R, T) advantages, and the prompts that can teach something: those whose responses differ in reward."""
+def improve(setup: Setup, inputs: Inputs, options: PolicyGradientOptions, out: Path) -> Artifact:
+    """The outer loop: one step of the run is one batch of responses and the updates on it."""
+    scorer, seen = setup.scorer, Seen()
+    optimiser = Optimiser([scorer], options, options.iterations * options.updates)
+    grouped = options.estimator != "reinforce++"
+
+    with Run(inputs, options, out, {"policy": optimiser, "seen": seen}, records=[ROLLOUTS]) as run:
+        run.choose_precision(scorer, setup.beginnings)
+        whole = run.precision == "fp32" and options.top_p == 1 and not options.top_k and scorer.regime is None
+        for step in run.steps(options.iterations):
+            # In single precision the sampler finds what training would compute again, if the first step's gap says so.
+            alike = whole and step > 0 and seen.gap < TRUSTED
+            rollout = roll_out(setup, step, run, options, grouped=grouped, trust_sampler=alike)
+            telling = advantage(rollout, options)
+            stats = []
+            for update, batch in enumerate(rollout.take(telling).minibatches(step, options), step * options.updates):
+                stats.append(learn(scorer, optimiser, batch, update, run, options))
+            seen.note(step, rollout, learnt=bool(telling))
+            skipped = len(rollout.groups) - len(telling)
+            run.log(**rollout.figures(), equal_groups=skipped / len(rollout.groups), **mean(stats))
+            rollout.record(run, setup.policy)
+
+        seen.tell(run)
+        metrics = run.last("score", "kl", "entropy", "length", "eos_share", "equal_groups") | {"steps": run.step}
+        return run.finish(setup.policy.save, data=setup.facts, metrics=metrics)
+
+
+def advantage(rollout: TokenRollout, options: PolicyGradientOptions) -> list[int]:
+    """Give the rollout its advantages; the prompts that can teach something: their responses differ in reward."""
     _, kl = settle(options)
-    mask = batch.mask
+    mask, scores = rollout.mask, rollout.scores
     beta = options.beta if kl == "reward" else 0.0
     if options.estimator == "reinforce++":
-        rewards = token_rewards(batch.scores, batch.old_logprobs, batch.ref_logprobs, mask, beta)
-        return whiten(group.reward_to_go(rewards, mask), mask), list(range(len(batch.groups)))
-    scores = batch.scores
+        rewards = token_rewards(scores, rollout.old_logprobs, rollout.ref_logprobs, mask, beta)
+        rollout.advantages = whiten(group.reward_to_go(rewards, mask), mask, total=distributed.total)
+        return list(range(len(rollout.groups)))
     if beta:
-        scores = scores - beta * sequence_kl(batch.old_logprobs, batch.ref_logprobs, mask)
-    table = scores.view(len(batch.groups), options.samples)
-    estimate = {"rloo": group.rloo, "grpo": group.grpo, "dr_grpo": group.dr_grpo}[options.estimator]
-    telling = group.informative(table).nonzero()[:, 0].tolist()
-    return estimate(table).view(-1, 1) * mask, telling
+        scores = scores - beta * sequence_kl(rollout.old_logprobs, rollout.ref_logprobs, mask)
+    table = scores.view(len(rollout.groups), options.samples)
+    estimator = {"rloo": group.rloo, "grpo": group.grpo, "dr_grpo": group.dr_grpo}[options.estimator]
+    rollout.advantages = estimator(table).view(-1, 1) * mask
+    return group.informative(table).nonzero()[:, 0].tolist()
 
 
 def learn(
-    scorer: TokenScorer, optimiser: Optimiser, batch: Batch, advantages: Tensor, chosen: Sequence[int], update: int,
-    run: Run, options: PolicyGradientOptions,
+    scorer: TokenScorer, optimiser: Optimiser, batch: TokenRollout, update: int, run: Run,
+    options: PolicyGradientOptions,
 ) -> dict[str, float]:  # fmt: skip
-    """One optimiser step on the responses to the prompts ``chosen``."""
+    """One optimiser step on a minibatch."""
     scale, kl = settle(options)
-    groups = [batch.groups[i] for i in chosen]
-    every = torch.tensor(rows_of(batch.groups, chosen), device=scorer.device)
-    count = {"responses": len(every), "tokens": int(batch.mask[every].sum()), "longest": options.max_new_tokens}
+    tokens = batch.tokens
+    responses = distributed.total(len(batch.samples))
+    count = {"responses": responses, "tokens": tokens, "longest": options.max_new_tokens}
     sums = dict.fromkeys(("policy_loss", "kl_loss", "approx_kl", "clip_fraction"), 0.0)
-    for part in microbatches(groups, options.tokens, scorer):
-        layout = lay_out([groups[i] for i in part], scorer.device)
-        rows = torch.tensor(rows_of(batch.groups, [chosen[i] for i in part]), device=scorer.device)
-        mask, width = layout.mask, layout.mask.shape[1]
+    for layout, part in batch.microbatches(run, scorer):
         logprobs = scorer(layout, temperature=options.temperature).logprobs
-        found = ppo_clip(logprobs, batch.old_logprobs[rows, :width], advantages[rows, :width], options.clip)
-        loss = group.aggregate(found.loss, mask, scale, **count)
+        found = ppo_clip(logprobs, part.old_logprobs, part.advantages, options.clip)
+        loss = group.aggregate(found.loss, part.mask, scale, **count)
         sums["policy_loss"] += loss.item()
         if kl != "reward" and options.beta:
-            distance = (k3 if kl == "k3" else k2)(logprobs, batch.ref_logprobs[rows, :width])
-            penalty = options.beta * group.aggregate(distance, mask, scale, **count)
+            distance = (k3 if kl == "k3" else k2)(logprobs, part.ref_logprobs)
+            penalty = options.beta * group.aggregate(distance, part.mask, scale, **count)
             sums["kl_loss"] += penalty.item()
             loss = loss + penalty
         run.backward(loss)
-        sums["approx_kl"] += masked_sum(found.approx_kl, mask).item() / count["tokens"]
-        sums["clip_fraction"] += masked_sum(found.clipped.float(), mask).item() / count["tokens"]
-    return {**sums, **optimiser.step(update)}
+        sums["approx_kl"] += masked_sum(found.approx_kl, part.mask).item() / tokens
+        sums["clip_fraction"] += masked_sum(found.clipped.float(), part.mask).item() / tokens
+    return {**distributed.totals(sums), **optimiser.step(update)}
 
 
-def mean(stats: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over the updates on a batch; empty where there was none."""
-    return {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]} if stats else {}
-
-
-def estimate(dry: Dry, inputs: Inputs, options: RolloutOptions) -> dict[str, Any]:
+def estimate(dry: Dry, inputs: Inputs, options: PolicyGradientOptions) -> dict[str, Any]:
     """For a dry run."""
-    ready = load(inputs, options)
-    trained, frozen = {"policy": ready.policy.scorer}, {"reference": ready.reference}
-    return sampled(dry, ready, trained, frozen, ready.reward, options, [], again=False)
+    setup = load(inputs, options)
+    trained, frozen = {"policy": setup.scorer}, {"reference": setup.reference}
+    return sampled(dry, setup, trained, frozen, setup.reward, options, again=False)

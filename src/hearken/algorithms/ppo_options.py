@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from hearken.algorithms.rollout_options import RolloutOptions
-from hearken.algorithms.stage import DATA, MODEL, PTX, REF, REWARD, Input, Stage
-
-ASKED = ("gold", "people", "ai", "simulated")
-"""Judges that only a project has; whoever opens one passes it to `ppo.load`."""
+from hearken.algorithms.stage import DATA, MODEL, PTX, REF, REWARD, Stage
+from hearken.algorithms.watch_options import HELD_OUT, WatchOptions
 
 
 class CriticOptions(RolloutOptions):
@@ -37,11 +35,11 @@ class CriticOptions(RolloutOptions):
     """Scale the advantages of a batch to mean 0 and variance 1."""
 
 
-class PPOOptions(CriticOptions):
+class PPOOptions(WatchOptions, CriticOptions):
     """PPO with a KL penalty against a reference policy."""
 
     stage: ClassVar[str] = "ppo"
-    reported: ClassVar[tuple[str, ...]] = ("ptx_coef", "clip", "judge", "stop_when")
+    reported: ClassVar[tuple[str, ...]] = ("ptx_coef", "clip")
 
     lr: float = Field(3e-6, gt=0)
     """Peak learning rate of the policy."""
@@ -57,19 +55,8 @@ class PPOOptions(CriticOptions):
     """Weight of the pretraining loss where --ptx is given; both are means per token (InstructGPT's 27.8 is not)."""
     ptx_batch: int = Field(0, ge=0)
     """Pieces of pretraining text per optimiser step; 0 takes as many as responses."""
-    judge: str = ""
-    """Who watches, and is never optimised: a reward model of other labels, or module:function (as for --reward)."""
-    judge_every: int = Field(5, ge=1)
-    """Iterations between two looks; the policy that wins most against the reference is what is kept."""
-    judge_prompts: int = Field(64, ge=1)
-    """Held-out prompts answered at each look: of --validation, else set aside from --data (a fifth of it at most)."""
-    stop_when: Literal["", "fooled"] = ""
-    """fooled: end the run once the judge's win rate falls while the reward rises, beyond noise."""
 
 
-HELD_OUT = Input(
-    "validation", "Held-out prompts for --judge; without them, some of --data's are set aside for it.", required=False
-)
 INPUTS = (MODEL, DATA, HELD_OUT, REWARD, REF, PTX)
 
 

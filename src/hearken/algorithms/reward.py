@@ -43,8 +43,9 @@ from hearken.models.layout import Group
 from hearken.models.loading import last_linear, merge_adapter, new_reward, save, score_head
 from hearken.models.precision import restore
 from hearken.models.scorers import RewardScorer, probe
-from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import Order, microbatches
+from hearken.training import distributed
+from hearken.training.artifact import Artifact
+from hearken.training.batching import Order
 from hearken.training.estimate import Dry
 from hearken.training.forward import gather
 from hearken.training.optimiser import Optimiser
@@ -163,24 +164,24 @@ def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
     """Fit a reward model on ``inputs.data``, starting from ``inputs.model``, and write it to ``out``."""
     ready = load(inputs, options)
     scorer = ready.scorer
-    if options.head_only:
-        began = time.monotonic()
-        trained, seconds = head_only.fit_head(scorer, ready.data, options), time.monotonic() - began
-    else:
-        run = fit(scorer, ready.data, options, out)
-        trained, seconds = {"train_loss": run.history[-1]["loss"], "steps": run.step}, run.seconds
-    metrics = calibrate(scorer, ready.references or [j.group for j in ready.data], options)
-    metrics |= evaluate(scorer, ready.held_out, options.tokens)
-    if "effective" in ready.facts:
-        metrics["effective_judgments"] = ready.facts["effective"]
-    metrics |= trained
-    if (options.lora or options.head_only) and scorer.precision == "bf16":  # frozen weights are saved as they were
-        restore(scorer.model, ready.original())
-    save(merge_adapter(scorer.model), ready.tokenizer, out)
-    artifact = finish(out, "reward", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=seconds)
-    if not options.head_only:
-        run.discard_checkpoint()
-    return artifact
+    with Run(inputs, options, out, {}, label="Reward model") as run:
+        if options.head_only:
+            began = time.monotonic()
+            trained = head_only.fit_head(scorer, ready.data, options)
+            run.seconds = time.monotonic() - began
+        else:
+            trained = fit(scorer, ready.data, options, run)
+        metrics = calibrate(scorer, ready.references or [j.group for j in ready.data], options)
+        metrics |= evaluate(scorer, ready.held_out, options.tokens)
+        if "effective" in ready.facts:
+            metrics["effective_judgments"] = ready.facts["effective"]
+
+        def whole(folder: Path) -> None:
+            if (options.lora or options.head_only) and scorer.precision == "bf16":  # what is frozen is saved as it was
+                restore(scorer.model, ready.original())
+            save(merge_adapter(scorer.model), ready.tokenizer, folder)
+
+        return run.finish(whole, data=ready.facts, metrics=metrics | trained)
 
 
 class Offsets(nn.Module):
@@ -203,37 +204,34 @@ def prior(scorer: RewardScorer, shrink: float) -> Tensor:
     return 0.5 * shrink * (offsets.shape[1] + 1) * offsets.square().sum()
 
 
-def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, out: Path) -> Run:
+def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, run: Run) -> dict[str, float]:
     """The loop: an element of a batch is a set of responses with all judgments on it."""
     elements = by_responses(data)
     order = Order(len(elements), options.batch, options.seed)
-    total = max(round(options.epochs * order.steps_per_epoch), 1)
-    judged_in_all = sum(j.weight for j in data) or 1.0
+    total = order.steps(options.epochs)
+    judged_in_all = distributed.total(sum(j.weight for j in data)) or 1.0
     if scorer.by:
         parametrize.register_parametrization(scorer.output, "weight", Offsets())
-    optimiser = Optimiser([scorer], options, total)
-    run = Run(out, options, {"optimiser": optimiser}, label="Reward model")
+    run.states["optimiser"] = optimiser = Optimiser([scorer], options, total)
     run.choose_precision(scorer, [j.group for j in data])
 
     for step in run.steps(total):
         batch = [elements[i] for i in order.rows(step)]
-        run.batch = [judged[0].group for judged in batch]
-        weight = sum(j.weight for judged in batch for j in judged) or 1.0
+        weight = distributed.total(sum(j.weight for judged in batch for j in judged)) or 1.0
         loss = 0.0
-        with run.guard():
-            for part in microbatches(run.batch, options.tokens, scorer):
-                share = losses(scorer, [j for i in part for j in batch[i]], options).sum() / weight
-                run.backward(share)
-                loss += share.item()
-            if scorer.by:  # the prior speaks once for all judgments, and every step's loss is the mean of some
-                shrunk = prior(scorer, options.shrink) / judged_in_all
-                run.backward(shrunk)
-                loss += shrunk.item()
-            stats = optimiser.step(step)
-        run.log(loss=loss, **stats)
+        for part in run.microbatches([judged[0].group for judged in batch], scorer):
+            share = losses(scorer, [j for i in part for j in batch[i]], options).sum() / weight
+            run.backward(share)
+            loss += share.item()
+        loss = distributed.total(loss)
+        if scorer.by:  # the prior speaks once for all judgments, and every step's loss is the mean of some
+            shrunk = prior(scorer, options.shrink) / judged_in_all
+            run.backward(shrunk)
+            loss += shrunk.item()
+        run.log(loss=loss, **optimiser.step(step))
     if scorer.by:
         parametrize.remove_parametrizations(scorer.output, "weight")
-    return run
+    return {"train_loss": run.last("loss")["loss"], "steps": total}
 
 
 def calibrate(scorer: RewardScorer, references: Sequence[Group], options: RewardOptions) -> dict[str, float]:

@@ -17,63 +17,54 @@ import torch
 from torch import Tensor
 
 from hearken.algorithms.estimate import sampled
-from hearken.algorithms.policy_gradient import load, mean
 from hearken.algorithms.rft_options import RFTOptions
-from hearken.algorithms.rollouts import ROLLOUTS, described, draw, minibatches, rate, set_up, tell, without_signal
-from hearken.algorithms.sft import summed_nll, trained_tokens
+from hearken.algorithms.rollouts import ROLLOUTS, Seen, Setup, draw, mean, minibatches, set_up
+from hearken.algorithms.sft import learn
 from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group
-from hearken.models.loading import save, switch_adapter
-from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import microbatches
+from hearken.training import distributed
+from hearken.training.artifact import Artifact
 from hearken.training.estimate import Dry
+from hearken.training.optimiser import Optimiser
+from hearken.training.run import Run
+
+
+def load(inputs: Inputs, options: RFTOptions) -> Setup:
+    """Open policy and reward, and encode the prompts."""
+    return set_up(inputs, options, with_reference=False)
 
 
 def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
-    ready = load(inputs, options, with_reference=False)
-    policy, ids, scorer = ready.policy, ready.prompts, ready.policy.scorer
-    loop = set_up(policy, ids, options, out, label="RFT")
-    run = loop.run
+    return improve(load(inputs, options), inputs, options, out)
 
-    for step in run.steps(loop.iterations):
-        with run.guard():
-            chosen = loop.order.endless(step)
-            groups, samples = draw(policy, loop.sampler, [ids[i] for i in chosen], step, run, options)
-            run.batch = groups
-            scores = rate(ready.reward, groups, samples, options)
-            tell(run, step, without_signal(samples, scores, options, grouped=True))
-            table = scores.view(len(groups), options.samples)
-            kept = select(groups, table, percentile(step, loop.iterations, options))
-            stats: list[dict[str, float]] = []
-            for update, part in enumerate(minibatches(len(kept), step, options) if kept else []):
-                run.batch = batch = [kept[i] for i in part]
-                tokens = sum(trained_tokens(g) for g in batch)
-                loss = 0.0
-                for some in microbatches(batch, options.tokens, scorer):
-                    share = summed_nll(scorer, [batch[i] for i in some]) / tokens
-                    run.backward(share)
-                    loss += share.item()
-                stats.append({"loss": loss} | loop.optimiser.step(step * loop.updates + update))
-        run.log(
-            score=scores.mean().item(), best=table.max(-1).values.mean().item(),
-            kept=sum(len(g.responses) for g in kept) / len(samples), equal_groups=1 - len(kept) / len(groups),
-            eos_share=sum(s.finish_reason == "stop" for s in samples) / len(samples), **mean(stats),
-        )  # fmt: skip
-        if options.save_rollouts:
-            run.record(ROLLOUTS, described(policy, samples, [ready.contents[i] for i in chosen], scores, None))
 
-    if all(row["equal_groups"] == 1 for row in run.history):
-        run.notice("no step changed the policy: the responses to each prompt always scored alike")
-    last = run.history[-1]
-    metrics = {key: last[key] for key in ("score", "best", "kept", "equal_groups")} | {"steps": loop.iterations}
-    switch_adapter(scorer.model, "policy")
-    save(scorer.model, policy.tokenizer, out)
-    artifact = finish(
-        out, "rft", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
-    )
-    run.discard_checkpoint()
-    return artifact
+def improve(setup: Setup, inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
+    """The outer loop: one step of the run is one batch of responses and the updates on the best of it."""
+    scorer, seen = setup.scorer, Seen()
+    optimiser = Optimiser([scorer], options, options.iterations * options.updates)
+
+    with Run(inputs, options, out, {"policy": optimiser, "seen": seen}, records=[ROLLOUTS]) as run:
+        run.choose_precision(scorer, setup.beginnings)
+        for step in run.steps(options.iterations):
+            rollout = draw(setup, step, run, options, grouped=True)
+            table = rollout.scores.view(-1, options.samples)
+            kept = select(rollout.groups, table, percentile(step, options.iterations, options))
+            stats = []
+            for update, part in enumerate(minibatches(len(kept), step, options), step * options.updates):
+                stats.append(learn(scorer, [kept[i] for i in part], run) | optimiser.step(update))
+            seen.note(step, rollout, learnt=bool(kept))
+            best = distributed.mean(table.max(-1).values).item()
+            share = sum(len(g.responses) for g in kept) / len(rollout.samples)
+            run.log(
+                **rollout.figures(), best=best, kept=share, equal_groups=1 - len(kept) / len(rollout.groups),
+                **mean(stats),
+            )  # fmt: skip
+            rollout.record(run, setup.policy)
+
+        seen.tell(run)
+        metrics = run.last("score", "best", "kept", "equal_groups") | {"steps": run.step}
+        return run.finish(setup.policy.save, data=setup.facts, metrics=metrics)
 
 
 def percentile(step: int, iterations: int, options: RFTOptions) -> float:
@@ -101,5 +92,5 @@ def select(groups: Sequence[Group], scores: Tensor, share: float) -> list[Group]
 
 def estimate(dry: Dry, inputs: Inputs, options: RFTOptions) -> dict[str, Any]:
     """For a dry run."""
-    ready = load(inputs, options, with_reference=False)
-    return sampled(dry, ready, {"policy": ready.policy.scorer}, {}, ready.reward, options, [], again=False)
+    setup = load(inputs, options)
+    return sampled(dry, setup, {"policy": setup.scorer}, {}, setup.reward, options, again=False)

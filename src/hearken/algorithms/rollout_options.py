@@ -41,3 +41,13 @@ class RolloutOptions(TrainingOptions, TextOptions, TrustOptions):
     """Cut responses after the first token that contains this text (Ziegler's truncation token)."""
     save_rollouts: bool = True
     """Keep every sampled response with its figures in run/rollouts.jsonl."""
+
+    @property
+    def iterations(self) -> int:
+        """Batches of responses in the whole run."""
+        return max(self.episodes // self.batch, 1)
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps on each of them."""
+        return self.epochs * self.minibatches

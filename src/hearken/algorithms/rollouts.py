@@ -2,82 +2,166 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from hearken.algorithms.doubts import of_sampled, say
 from hearken.algorithms.rollout_options import RolloutOptions
 from hearken.algorithms.stage import Inputs
-from hearken.domains.text.data import Reader, Rows, nothing_fits, prompts
-from hearken.domains.text.loading import TextPolicy, open_policy
+from hearken.domains.text.data import Reader, demonstrations, nothing_fits, prompts
+from hearken.domains.text.loading import TextPolicy, open_policy, open_reference
+from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
 from hearken.errors import UserError
-from hearken.feedback.examples import Content, Example
-from hearken.models.layout import Group, Layout
-from hearken.models.scorers import TokenScorer
+from hearken.feedback.examples import Content
+from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.scorers import Scorer, TokenScorer
 from hearken.objectives.kl import sequence_kl
-from hearken.objectives.reduce import masked_mean
 from hearken.rewards.learned import Reward
-from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import Sample, Sampler, SamplingParameters
+from hearken.training import distributed
 from hearken.training.batching import Order
-from hearken.training.forward import gather
-from hearken.training.optimiser import NonFiniteGradient, Optimiser
+from hearken.training.forward import gather, rows_of
+from hearken.training.optimiser import NonFiniteGradient
 from hearken.training.run import Run
 
 ROLLOUTS = "rollouts.jsonl"
-GROUPED = ("rloo", "grpo", "dr_grpo")
-"""Estimators that compare the responses to one prompt."""
-
-
-class Opened(NamedTuple):
-    """A policy with the prompts that it is to answer."""
-
-    policy: TextPolicy
-    reader: Reader
-    rows: Rows
-    contents: list[Content]
-    ids: list[list[int]]
-    """Tokens of ``contents``."""
-    ptx: list[Example]
-    """Text for the pretraining term."""
-    doubts: dict[str, str]
-    """See `doubts.say`."""
-
-    def facts(self) -> dict[str, Any]:
-        """What the manifest says of the data."""
-        more = self.doubts | {"prompts": len(self.ids), "skipped": self.reader.skipped}
-        return self.rows.facts | more | {"truncation": self.policy.encoder.tell()}
 
 
 @dataclass
-class Batch:
-    """Sampled responses with what stays fixed while they are learnt from; (R, T) tensors are padded with zeros.
+class Prompts:
+    """The same prompts twice."""
+
+    contents: list[Content] = field(default_factory=list)
+    ids: list[list[int]] = field(default_factory=list)
+    """Their tokens."""
+
+    def take(self, chosen: Sequence[int]) -> Prompts:
+        """Some of them."""
+        return Prompts([self.contents[i] for i in chosen], [self.ids[i] for i in chosen])
+
+
+@dataclass
+class Setup:
+    """Everything that is read and checked before the first step."""
+
+    policy: TextPolicy
+    reference: TokenScorer
+    """The policy itself where a method has none."""
+    reward: Reward
+    sampler: Sampler
+    prompts: Prompts
+    held_out: Prompts
+    """Those of ``--validation``."""
+    ptx: list[Group]
+    """Text for the pretraining term."""
+    known: Known
+    """What rewards are told of the prompts."""
+    facts: dict[str, Any]
+
+    @property
+    def scorer(self) -> TokenScorer:
+        """The policy's network."""
+        return self.policy.scorer
+
+    @property
+    def beginnings(self) -> list[Group]:
+        """A few prompts with some response or other, to measure precision with."""
+        return [Group(p, [p]) for p in self.prompts.ids[:16]]
+
+
+@dataclass
+class Rollout:
+    """Responses that the policy gave, with their scores; every tensor has a row for each of the R responses.
 
     Attributes:
-        groups: prompts with their sampled responses.
+        groups: prompts with their responses.
+        contents: the prompts.
         samples: as the sampler returned them.
         scores: (R,) of the reward.
-        mask, old_logprobs, ref_logprobs: (R, T).
-        entropy: (R, T) of the distribution that each token was drawn from, in nats; where the sampler is trusted, minus
-            the token's log-probability, which is the same in the mean.
-        gap: mean |sampler's log-probability - the training path's| per token; None where the latter was not computed.
+        version: of the policy that gave them: the iterations that it had learnt from.
     """
 
     groups: list[Group]
+    contents: list[Content]
     samples: list[Sample]
     scores: Tensor
+    version: int
+
+    def take(self, chosen: Sequence[int]) -> Self:
+        """The responses to some of the prompts, with all that belongs to them."""
+        rows = rows_of(self.groups, chosen)
+        index = torch.tensor(rows, dtype=torch.long, device=self.scores.device)
+        taken: dict[str, Any] = {name: tensor[index] for name, tensor in self._tensors()}
+        taken |= {"groups": [self.groups[i] for i in chosen], "contents": [self.contents[i] for i in chosen]}
+        return replace(self, **taken, samples=[self.samples[r] for r in rows])
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        every = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        return [(name, value) for name, value in every if isinstance(value, Tensor)]
+
+    def minibatches(self, step: int, options: RolloutOptions) -> Iterator[Self]:
+        """The responses of every update on a batch: see `minibatches`."""
+        for chosen in minibatches(len(self.groups), step, options):
+            yield self.take(chosen)
+
+    def microbatches(self, run: Run, scorer: Scorer) -> Iterator[tuple[Layout, Self]]:
+        """What one forward pass reads, with its part of each tensor, as wide as the layout's own."""
+        for chosen in run.microbatches(self.groups, scorer):
+            part = self.take(chosen)
+            layout = lay_out(part.groups, scorer.device)
+            width = layout.mask.shape[1]
+            cut: dict[str, Any] = {name: tensor[:, :width] for name, tensor in part._tensors() if tensor.ndim > 1}
+            yield layout, replace(part, **cut)
+
+    def figures(self) -> dict[str, float]:
+        """What the batch was like; means over responses."""
+        ended = torch.tensor([float(s.finish_reason == "stop") for s in self.samples], dtype=torch.float64)
+        return {
+            "score": distributed.mean(self.scores).item(), "eos_share": distributed.mean(ended).item(),
+            "policy_version": self.version,
+        }  # fmt: skip
+
+    def kls(self) -> Tensor | None:
+        """(R,) KL to the reference in nats, of each sample; None where the method has no reference."""
+        return None
+
+    def record(self, run: Run, policy: TextPolicy) -> None:
+        """Keep the responses in run/rollouts.jsonl, where the options say so."""
+        if run.options.save_rollouts:
+            run.record(ROLLOUTS, described(policy, self.samples, self.contents, self.scores, self.kls()))
+
+
+@dataclass
+class TokenRollout(Rollout):
+    """With what stays fixed, token by token, while they are learnt from; (R, T) tensors are padded with zeros.
+
+    Attributes:
+        mask, old_logprobs, ref_logprobs: (R, T).
+        entropy: (R, T) of the distribution that each token was drawn from, in nats; where the sampler is trusted, minus
+            the token's log-probability, which is the same in the mean.
+        advantages: (R, T), once the method has computed them.
+        gap: mean |sampler's log-probability - the training path's| per token; None where the latter was not computed.
+    """
+
     mask: Tensor
     old_logprobs: Tensor
     ref_logprobs: Tensor
     entropy: Tensor
+    advantages: Tensor
     gap: float | None
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens, over all processes."""
+        return distributed.total(int(self.mask.sum()))
 
     def kls(self) -> Tensor:
         """(R,) KL to the reference in nats, of each sample."""
@@ -85,47 +169,88 @@ class Batch:
 
     def kl(self) -> float:
         """KL to the reference in nats per response, estimated from these samples."""
-        return self.kls().mean().item()
+        return distributed.mean(self.kls()).item()
+
+    def figures(self) -> dict[str, float]:
+        """What the batch was like; means over responses or real tokens, never over padding."""
+        found = super().figures()
+        return {
+            "score": found["score"],
+            "kl": self.kl(),
+            "entropy": distributed.mean(self.entropy, self.mask).item(),
+            "length": distributed.mean(self.mask.sum(-1).double()).item(),
+            "eos_share": found["eos_share"],
+            "policy_version": found["policy_version"],
+            **({} if self.gap is None else {"sampler_gap": self.gap}),
+        }
 
 
-@dataclass(frozen=True)
-class Loop:
-    """What goes round in a method without a critic: how often, over which prompts, and by what."""
+@dataclass
+class Seen:
+    """What a method without a critic must know of its earlier steps; part of the checkpoint."""
 
-    iterations: int
-    updates: int
-    """Optimiser steps on each iteration's batch."""
-    order: Order
-    optimiser: Optimiser
-    run: Run
-    sampler: NativeSampler
+    learnt: bool = False
+    """Some step changed the policy."""
+    gap: float = math.inf
+    """Of the first step: see `TokenRollout`."""
+
+    def note(self, step: int, rollout: Rollout, *, learnt: bool) -> None:
+        """What a step was like."""
+        self.learnt = self.learnt or learnt
+        if step == 0 and isinstance(rollout, TokenRollout) and rollout.gap is not None:
+            self.gap = rollout.gap
+
+    def tell(self, run: Run) -> None:
+        """Say at the end that nothing was learnt, where nothing was."""
+        if not self.learnt:
+            run.notice("no step changed the policy: the responses to each prompt always scored alike")
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return vars(self).copy()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.learnt, self.gap = state["learnt"], state["gap"]
 
 
-def open_prompts(inputs: Inputs, options: RolloutOptions) -> Opened:
-    """Open the policy and encode the prompts, with room for the responses.
+# -- before the first step ---------------------------------------------------------------------------------------
+
+
+def set_up(
+    inputs: Inputs, options: RolloutOptions, *, with_reference: bool = True,
+    models: Callable[[TextPolicy, str], PreTrainedModel] | None = None,
+) -> Setup:  # fmt: skip
+    """Open policy, reference and reward, and encode the prompts, with room for the responses.
+
+    Args:
+        inputs: of the stage.
+        options: of the stage.
+        with_reference: the method has one.
+        models: loads a reward model by name; see `open_reward`.
 
     Raises:
         UserError: a minibatch would cut a prompt's responses apart; no prompt fits.
     """
     check_batches(options)
     reader = Reader(options)  # what is wrong with a file shows before a model is loaded
-    rows, ptx = reader.rows(inputs.data, inputs.validation, 0.0, options.seed), reader.read(inputs.ptx, "auto")
+    rows, text = reader.rows(inputs.data, inputs.validation, 0.0, options.seed), reader.read(inputs.ptx)
     policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
-    contents, ids = prompts(rows.train, policy.encoder)
-    if not ids:
+    asked, held_out = (Prompts(*prompts(some, policy.encoder)) for some in (rows.train, rows.validation))
+    if not asked.ids:
         raise nothing_fits(inputs.data)
-    doubts = say(of_sampled(options, ids, ptx=bool(inputs.ptx)))
-    return Opened(policy, reader, rows, contents, ids, ptx, doubts)
-
-
-def set_up(policy: TextPolicy, ids: Sequence[list[int]], options: RolloutOptions, out: Path, *, label: str) -> Loop:
-    """The loop of a method that samples responses to the prompts ``ids`` and trains the policy alone."""
-    iterations, updates = max(options.episodes // options.batch, 1), options.epochs * options.minibatches
-    optimiser = Optimiser([policy.scorer], options, iterations * updates)
-    run = Run(out, options, {"policy": optimiser}, label=label, records=[ROLLOUTS])
-    run.choose_precision(policy.scorer, beginnings(ids))
-    order = Order(len(ids), options.batch // options.samples, options.seed)
-    return Loop(iterations, updates, order, optimiser, run, NativeSampler(policy.scorer, policy.stop))
+    facts = rows.facts | say(of_sampled(options, asked.ids, ptx=bool(inputs.ptx)))
+    ptx = demonstrations(text, policy.encoder)
+    known: Known = {
+        **prompt_facts(rows.train, asked.contents, asked.ids),
+        **prompt_facts(rows.validation, held_out.contents, held_out.ids),
+    }
+    reference = open_reference(inputs.model, inputs.ref, policy) if with_reference else policy.scorer
+    assert inputs.reward is not None  # `check_inputs`
+    load = None if models is None else (lambda name: models(policy, name))
+    reward = open_reward(inputs.reward, policy, known, options, load)
+    facts |= {"prompts": len(asked.ids), "skipped": reader.skipped, "truncation": policy.encoder.tell()}
+    return Setup(policy, reference, reward, policy.sampler(), asked, held_out, ptx, known, facts)
 
 
 def check_batches(options: RolloutOptions) -> None:
@@ -144,19 +269,34 @@ def check_batches(options: RolloutOptions) -> None:
         )
 
 
-def draw(
-    policy: TextPolicy, sampler: Sampler, chosen: Sequence[list[int]], step: int, run: Run, options: RolloutOptions
-) -> tuple[list[Group], list[Sample]]:
-    """``options.samples`` responses to each of the chosen prompts."""
-    how = SamplingParameters(
+# -- a step ------------------------------------------------------------------------------------------------------
+
+
+def sampling(options: RolloutOptions) -> SamplingParameters:
+    """How responses are drawn."""
+    return SamplingParameters(
         max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p, top_k=options.top_k
     )
-    seeds = np.random.SeedSequence([options.seed, step]).generate_state(len(chosen)).tolist()
-    samples = sampler.sample(chosen, options.samples, how, seeds)
+
+
+def draw(setup: Setup, step: int, run: Run, options: RolloutOptions, *, grouped: bool = False) -> Rollout:
+    """``options.samples`` responses to each of the step's prompts, scored.
+
+    ``grouped``: only what differs between the responses to one prompt teaches anything.
+    """
+    order = Order(len(setup.prompts.ids), options.batch // options.samples, options.seed)
+    chosen = setup.prompts.take(order.endless(step))
+    seeds = np.random.SeedSequence([options.seed, step]).generate_state(len(chosen.ids)).tolist()
+    setup.sampler.update_weights(setup.scorer, step)
+    samples = setup.sampler.sample(chosen.ids, options.samples, sampling(options), seeds)
     if options.truncate_at:
-        samples = [truncate(s, policy, options.truncate_at) for s in samples]
+        samples = [truncate(s, setup.policy, options.truncate_at) for s in samples]
     n = options.samples
-    return [Group(p, [s.tokens for s in samples[i * n : (i + 1) * n]]) for i, p in enumerate(chosen)], samples
+    groups = [Group(p, [s.tokens for s in samples[i * n : (i + 1) * n]]) for i, p in enumerate(chosen.ids)]
+    scores = rate(setup.reward, groups, samples, options)
+    for reason in without_signal(samples, scores, options, grouped=grouped) if step == 0 else ():
+        run.notice(reason)
+    return Rollout(groups, chosen.contents, samples, scores, setup.sampler.version)
 
 
 def rate(reward: Reward, groups: Sequence[Group], samples: Sequence[Sample], options: RolloutOptions) -> Tensor:
@@ -168,7 +308,7 @@ def rate(reward: Reward, groups: Sequence[Group], samples: Sequence[Sample], opt
     scores = reward(groups)
     if not torch.isfinite(scores).all():
         bad = int((~torch.isfinite(scores)).sum())
-        raise NonFiniteGradient(f"the reward model scored {bad} responses as NaN or infinite")
+        raise NonFiniteGradient(f"the reward model scored {bad} responses as NaN or infinite", groups)
     if options.missing_eos is None:
         return scores
     cut = torch.tensor([s.finish_reason == "length" for s in samples], device=scores.device)
@@ -176,18 +316,14 @@ def rate(reward: Reward, groups: Sequence[Group], samples: Sequence[Sample], opt
 
 
 def roll_out(
-    policy: TextPolicy, reference: TokenScorer, reward: Reward, sampler: Sampler, chosen: Sequence[list[int]],
-    step: int, run: Run, options: RolloutOptions, *, trust_sampler: bool = False,
-) -> Batch:  # fmt: skip
+    setup: Setup, step: int, run: Run, options: RolloutOptions, *, grouped: bool = False, trust_sampler: bool = False
+) -> TokenRollout:
     """Sample, score, and compute the log-probabilities under the policy that sampled and under the reference.
 
     With ``trust_sampler`` the first are those that the sampler found on its way: one forward pass less.
     """
-    groups, samples = draw(policy, sampler, chosen, step, run, options)
-    run.batch = groups
-    scores = rate(reward, groups, samples, options)
-    tell(run, step, without_signal(samples, scores, options, grouped=getattr(options, "estimator", "") in GROUPED))
-    scorer = policy.scorer
+    drawn = draw(setup, step, run, options, grouped=grouped)
+    scorer, reference = setup.scorer, setup.reference
 
     def with_entropy(layout: Layout) -> Tensor:
         found = scorer(layout, temperature=options.temperature, entropy=True)
@@ -196,16 +332,19 @@ def roll_out(
     def referred(layout: Layout) -> Tensor:
         return reference(layout, temperature=options.temperature).logprobs
 
-    ref = gather(referred, groups, options.tokens, scorer)
-    lengths = torch.tensor([len(s.tokens) for s in samples], device=ref.device)
+    ref = gather(referred, drawn.groups, options.tokens, scorer)
+    lengths = torch.tensor([len(s.tokens) for s in drawn.samples], device=ref.device)
     mask = torch.arange(ref.shape[1], device=ref.device)[None] < lengths[:, None]
-    found = torch.tensor([x for s in samples for x in s.logprobs], device=ref.device)
+    found = torch.tensor([x for s in drawn.samples for x in s.logprobs], device=ref.device)
     sampled = torch.zeros_like(ref).masked_scatter(mask, found)
+    nothing = torch.zeros_like(ref)
     if trust_sampler:
-        return Batch(groups, samples, scores, mask, sampled, ref, -sampled, None)
-    old, entropy = gather(with_entropy, groups, options.tokens, scorer).unbind(-1)
-    gap = masked_mean((sampled - old).abs(), mask).item()
-    return Batch(groups, samples, scores, mask, old, ref, entropy, gap)
+        return TokenRollout(**vars(drawn), mask=mask, old_logprobs=sampled, ref_logprobs=ref, entropy=-sampled,
+                            advantages=nothing, gap=None)  # fmt: skip
+    old, entropy = gather(with_entropy, drawn.groups, options.tokens, scorer).unbind(-1)
+    gap = distributed.mean((sampled - old).abs(), mask).item()
+    return TokenRollout(**vars(drawn), mask=mask, old_logprobs=old, ref_logprobs=ref, entropy=entropy,
+                        advantages=nothing, gap=gap)  # fmt: skip
 
 
 def without_signal(
@@ -236,12 +375,6 @@ def without_signal(
         )
 
 
-def tell(run: Run, step: int, reasons: Iterator[str]) -> None:
-    """Say at the first step what `without_signal` finds."""
-    for reason in reasons if step == 0 else ():
-        run.notice(reason)
-
-
 def truncate(sample: Sample, policy: TextPolicy, text: str) -> Sample:
     """Cut a response after the first token that contains ``text``; it then counts as finished."""
     for i, token in enumerate(sample.tokens):
@@ -253,28 +386,15 @@ def truncate(sample: Sample, policy: TextPolicy, text: str) -> Sample:
 def minibatches(size: int, step: int, options: RolloutOptions) -> list[list[int]]:
     """Indices of prompts for every update on a batch: ``epochs`` shuffles, each cut into ``minibatches``."""
     found: list[list[int]] = []
-    for epoch in range(options.epochs):
+    for epoch in range(options.epochs if size else 0):
         shuffled = np.random.default_rng([options.seed, step, epoch]).permutation(size)
         found += [part.tolist() for part in np.array_split(shuffled, min(options.minibatches, size))]
     return found
 
 
-def beginnings(ids: Sequence[list[int]]) -> list[Group]:
-    """A few prompts with some response or other, to measure precision with."""
-    return [Group(p, [p]) for p in ids[:16]]
-
-
-def sampling_figures(batch: Batch) -> dict[str, float]:
-    """What a batch of responses was like; means over responses or real tokens, never over padding."""
-    count = len(batch.samples)
-    return {
-        "score": batch.scores.mean().item(),
-        "kl": batch.kl(),
-        "entropy": masked_mean(batch.entropy, batch.mask).item(),
-        "length": batch.mask.sum().item() / count,
-        "eos_share": sum(s.finish_reason == "stop" for s in batch.samples) / count,
-        **({} if batch.gap is None else {"sampler_gap": batch.gap}),
-    }
+def mean(stats: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means over the updates on a batch; empty where there was none."""
+    return {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]} if stats else {}
 
 
 def described(

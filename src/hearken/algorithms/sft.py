@@ -20,11 +20,11 @@ from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader, demonstrations, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy
 from hearken.models.layout import Group, lay_out
-from hearken.models.loading import save
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.language import nll, perplexity
 from hearken.progress import progress
-from hearken.training.artifact import Artifact, finish
+from hearken.training import distributed
+from hearken.training.artifact import Artifact
 from hearken.training.batching import Order, microbatches
 from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
@@ -60,34 +60,29 @@ def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
     policy, data = ready.policy, ready.data
     scorer = policy.scorer
     order = Order(len(data), options.batch, options.seed)
-    total = max(round(options.epochs * order.steps_per_epoch), 1)
+    total = order.steps(options.epochs)
     optimiser = Optimiser([scorer], options, total)
-    run = Run(out, options, {"optimiser": optimiser}, label="SFT")
-    run.choose_precision(scorer, data)
 
-    for step in run.steps(total):
-        run.batch = batch = [data[i] for i in order.rows(step)]
-        tokens = sum(g.weight * trained_tokens(g) for g in batch)
-        loss = 0.0
-        with run.guard():
-            for part in microbatches(batch, options.tokens, scorer):
-                share = summed_nll(scorer, [batch[i] for i in part]) / tokens
-                run.backward(share)
-                loss += share.item()
-            stats = optimiser.step(step)
-        run.log(loss=loss, **stats, tokens=tokens)
+    with Run(inputs, options, out, {"optimiser": optimiser}) as run:
+        run.choose_precision(scorer, data)
+        for step in run.steps(total):
+            batch = [data[i] for i in order.rows(step)]
+            figures = learn(scorer, batch, run)
+            run.log(**figures, **optimiser.step(step), tokens=weighted_tokens(batch))
 
-    metrics = {
-        "train_loss": run.history[-1]["loss"],
-        "steps": total,
-        **evaluate(scorer, ready.held_out, options.tokens),
-    }
-    save(scorer.model, policy.tokenizer, out)
-    artifact = finish(
-        out, "sft", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
-    )
-    run.discard_checkpoint()
-    return artifact
+        metrics = {"train_loss": run.last("loss")["loss"], "steps": total}
+        metrics |= evaluate(scorer, ready.held_out, options.tokens)
+        return run.finish(policy.save, data=ready.facts, metrics=metrics)
+
+
+def learn(scorer: TokenScorer, batch: Sequence[Group], run: Run) -> dict[str, float]:
+    """The gradient on a batch; its figures."""
+    tokens, loss = weighted_tokens(batch), 0.0
+    for part in run.microbatches(batch, scorer):
+        share = summed_nll(scorer, [batch[i] for i in part]) / tokens
+        run.backward(share)
+        loss += share.item()
+    return {"loss": distributed.total(loss)}
 
 
 def summed_nll(scorer: TokenScorer, groups: Sequence[Group]) -> torch.Tensor:
@@ -102,6 +97,11 @@ def trained_tokens(group: Group) -> int:
     return sum(map(sum, group.masks)) if group.masks is not None else sum(map(len, group.responses))
 
 
+def weighted_tokens(batch: Sequence[Group]) -> float:
+    """Tokens that the loss counts, by their groups' weights, over all processes: what a batch's loss is divided by."""
+    return distributed.total(sum(g.weight * trained_tokens(g) for g in batch))
+
+
 @torch.no_grad()
 def evaluate(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> dict[str, float]:
     """Mean loss and perplexity per trained token of held-out groups; empty where there are none."""
@@ -112,7 +112,7 @@ def evaluate(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> dict[
         for part in microbatches(groups, tokens, scorer):
             total += summed_nll(scorer, [groups[i] for i in part]).item()
             bar.advance(len(part))
-    count = sum(g.weight * trained_tokens(g) for g in groups)
+    count = weighted_tokens(groups)
     return {"validation_loss": total / count, "validation_perplexity": perplexity(total, count)}
 
 

@@ -16,22 +16,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hearken.algorithms.ppo import KLControl, Models, Ready, Rollout, collect, estimate_with_critic, open_models
-from hearken.algorithms.rollouts import ROLLOUTS, beginnings, described, open_prompts, sampling_figures
+from hearken.algorithms.critic import (
+    CriticRollout,
+    CriticSetup,
+    KLControl,
+    collect,
+    estimator,
+    set_up_critic,
+)
+from hearken.algorithms.rollouts import ROLLOUTS
 from hearken.algorithms.stage import Inputs
 from hearken.algorithms.trpo_options import TRPOOptions
-from hearken.domains.text.rewarding import prompt_facts
 from hearken.errors import UserError
 from hearken.models.layout import Group, Layout, lay_out
-from hearken.models.loading import save, switch_adapter
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.kl import k3
-from hearken.objectives.policy import explained_variance, value_clip
+from hearken.objectives.policy import value_clip
 from hearken.objectives.reduce import masked_sum
 from hearken.objectives.trust_region import (
     backtrack,
@@ -41,11 +45,9 @@ from hearken.objectives.trust_region import (
     step_scale,
     surrogate,
 )
-from hearken.rollout.native import NativeSampler
-from hearken.training.artifact import Artifact, finish
-from hearken.training.batching import Order, microbatches
-from hearken.training.estimate import Dry
-from hearken.training.forward import rows_of
+from hearken.training import distributed
+from hearken.training.artifact import Artifact
+from hearken.training.batching import microbatches
 from hearken.training.optimiser import NonFiniteGradient, Optimiser
 from hearken.training.run import Run, Stateful
 
@@ -84,83 +86,62 @@ class Weights:
         self.set(state["weights"])
 
 
-def load(inputs: Inputs, options: TRPOOptions) -> Ready:
+def load(inputs: Inputs, options: TRPOOptions) -> CriticSetup:
     """Open the four networks and encode the prompts.
 
     Raises:
         UserError: an architecture whose logits come from its own forward pass alone.
     """
-    opened = open_prompts(inputs, options)
-    policy, contents, ids = opened.policy, opened.contents, opened.ids
-    if policy.scorer.whole:  # the Fisher matrix is taken through the hidden states and the head
-        raise UserError(f"TRPO cannot measure the step of a {type(policy.scorer.model).__name__}", "Use ppo")
-    models = open_models(inputs, options, policy, prompt_facts(opened.rows.train, contents, ids))
-    return Ready(policy, models, contents, ids, [], opened.facts())
+    setup = set_up_critic(inputs, options)
+    if setup.scorer.whole:  # the Fisher matrix is taken through the hidden states and the head
+        raise UserError(f"TRPO cannot measure the step of a {type(setup.scorer.model).__name__}", "Use ppo")
+    return setup
 
 
 def run(inputs: Inputs, options: TRPOOptions, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
-    ready = load(inputs, options)
-    policy, models, ids = ready.policy, ready.models, ready.prompts
-    iterations = max(options.episodes // options.batch, 1)
-    order = Order(len(ids), options.batch // options.samples, options.seed)
-    weights, control = Weights(models.policy), KLControl(options.beta)
-    critic = Optimiser([models.value], options, iterations * options.value_steps)
+    return improve(load(inputs, options), inputs, options, out)
+
+
+def improve(setup: CriticSetup, inputs: Inputs, options: TRPOOptions, out: Path) -> Artifact:
+    """The outer loop: one step of the run is one batch of responses and the step that it allows."""
+    weights, control = Weights(setup.scorer), KLControl(options.beta)
+    critic = Optimiser([setup.value], options, options.iterations * options.value_steps)
     states: dict[str, Stateful] = {"policy": weights, "value": critic, "control": control}
-    run = Run(out, options, states, label="TRPO", records=[ROLLOUTS])
-    run.choose_precision(models.policy, beginnings(ids))
-    sampler = NativeSampler(models.policy, policy.stop)
 
-    for step in run.steps(iterations):
-        chosen = order.endless(step)
-        with run.guard():
-            rollout = collect(policy, models, sampler, [ids[i] for i in chosen], step, control.beta, run, options)
-            stats = improve(models.policy, weights, rollout, run, options)
-            stats |= fit_values(models, critic, rollout, step, run, options)
-        variance = explained_variance(rollout.values, rollout.returns, rollout.mask).item()
-        run.log(**sampling_figures(rollout), beta=control.beta, explained_variance=variance, **stats)
-        if options.save_rollouts:
-            contents = [ready.contents[i] for i in chosen]
-            run.record(ROLLOUTS, described(policy, rollout.samples, contents, rollout.scores, rollout.kls()))
-        control.adapt(rollout, options)
+    with Run(inputs, options, out, states, records=[ROLLOUTS]) as run:
+        run.choose_precision(setup.scorer, setup.beginnings)
+        for step in run.steps(options.iterations):
+            rollout = collect(setup, step, control.beta, run, options)
+            stats = natural_step(setup.scorer, weights, rollout, run, options)
+            stats |= fit_values(setup, critic, rollout, step, run, options)
+            run.log(**rollout.figures(), beta=control.beta, **stats)
+            rollout.record(run, setup.policy)
+            control.adapt(rollout, options)
 
-    last = run.history[-1]
-    metrics = {key: last[key] for key in ("score", "kl", "beta", "entropy", "length", "eos_share")}
-    metrics["steps"] = iterations
-    switch_adapter(policy.scorer.model, "policy")
-    save(policy.scorer.model, policy.tokenizer, out)
-    artifact = finish(
-        out, "trpo", inputs=inputs, options=options, data=ready.facts, metrics=metrics, seconds=run.seconds
-    )
-    run.discard_checkpoint()
-    return artifact
+        metrics = run.last("score", "kl", "beta", "entropy", "length", "eos_share") | {"steps": run.step}
+        return run.finish(setup.policy.save, data=setup.facts, metrics=metrics)
 
 
-def improve(
-    scorer: TokenScorer, weights: Weights, rollout: Rollout, run: Run, options: TRPOOptions
+def natural_step(
+    scorer: TokenScorer, weights: Weights, rollout: CriticRollout, run: Run, options: TRPOOptions
 ) -> dict[str, float]:
     """One natural-gradient step of the policy."""
-    tokens = rollout.mask.sum().item()
-
-    def parts(layout: Layout, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Surrogate loss and KL of a microbatch, as shares of the whole."""
-        width = layout.mask.shape[1]
-        logprobs = scorer(layout, temperature=options.temperature).logprobs
-        old = rollout.old_logprobs[rows, :width]
-        loss = masked_sum(surrogate(logprobs, old, rollout.advantages[rows, :width]), layout.mask) / tokens
-        return loss, masked_sum(k3(old, logprobs), layout.mask).detach() / tokens
+    tokens = rollout.tokens
 
     def over_all(backward: bool) -> tuple[float, float]:
-        loss = kl = 0.0
-        for part in microbatches(rollout.groups, options.tokens, scorer):
-            layout = lay_out([rollout.groups[i] for i in part], scorer.device)
-            rows = torch.tensor(rows_of(rollout.groups, part), device=scorer.device)
+        """Surrogate loss and KL per token."""
+        sums = {"loss": 0.0, "kl": 0.0}
+        for layout, part in rollout.microbatches(run, scorer):
             with torch.set_grad_enabled(backward):
-                share, distance = parts(layout, rows)
+                logprobs = scorer(layout, temperature=options.temperature).logprobs
+                share = masked_sum(surrogate(logprobs, part.old_logprobs, part.advantages), part.mask) / tokens
             if backward:
                 run.backward(share)
-            loss, kl = loss + share.item(), kl + distance.item()
-        return loss, kl
+            sums["loss"] += share.item()
+            sums["kl"] += (masked_sum(k3(part.old_logprobs, logprobs), part.mask).detach() / tokens).item()
+        found = distributed.totals(sums)
+        return found["loss"], found["kl"]
 
     before, _ = over_all(backward=True)
     gradient = weights.gradient()
@@ -224,28 +205,20 @@ class Fisher:
 
 
 def fit_values(
-    models: Models, critic: Optimiser, rollout: Rollout, step: int, run: Run, options: TRPOOptions
+    setup: CriticSetup, critic: Optimiser, rollout: CriticRollout, step: int, run: Run, options: TRPOOptions
 ) -> dict[str, float]:
     """Some steps of the value model towards the returns."""
-    tokens = rollout.mask.sum().item()
+    tokens = rollout.tokens
     loss = norm = 0.0
     for number in range(options.value_steps):
         loss = 0.0
-        for part in microbatches(rollout.groups, options.tokens, models.policy):
-            layout = lay_out([rollout.groups[i] for i in part], models.policy.device)
-            rows = torch.tensor(rows_of(rollout.groups, part), device=models.policy.device)
-            width = layout.mask.shape[1]
-            values = models.value(layout)
-            found = value_clip(
-                values, rollout.values[rows, :width], rollout.returns[rows, :width], options.value_clip or None
-            )
-            share = masked_sum(found.loss, layout.mask) / tokens
+        for layout, part in rollout.microbatches(run, setup.scorer):
+            found = value_clip(setup.value(layout), part.values, part.returns, options.value_clip or None)
+            share = masked_sum(found.loss, part.mask) / tokens
             run.backward(share)
             loss += share.item()
         norm = critic.step(step * options.value_steps + number)["grad_norm"]
-    return {"value_loss": loss, "value_grad_norm": norm}
+    return {"value_loss": distributed.total(loss), "value_grad_norm": norm}
 
 
-def estimate(dry: Dry, inputs: Inputs, options: TRPOOptions) -> dict[str, Any]:
-    """For a dry run."""
-    return estimate_with_critic(dry, load(inputs, options), options)
+estimate = estimator(load)

@@ -7,43 +7,32 @@ rose, beyond noise, the run is fooled (Gao et al. 2022 call it over-optimisation
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from hearken.algorithms.ppo_options import PPOOptions
-from hearken.algorithms.rollouts import rate, truncate
-from hearken.domains.text.loading import TextPolicy
+from hearken.algorithms.rollouts import Prompts, Setup, rate, sampling, truncate
+from hearken.algorithms.stage import Inputs
+from hearken.algorithms.watch_options import ASKED, WatchOptions
+from hearken.domains.text.rewarding import open_reward
+from hearken.errors import UserError
 from hearken.feedback.examples import Content
 from hearken.models.layout import Group
-from hearken.models.scorers import TokenScorer
 from hearken.rewards.learned import Reward
-from hearken.rollout.native import NativeSampler
-from hearken.rollout.sampler import Sample, SamplingParameters
-from hearken.statistics.divergence import Divergence, find_divergence
-
-
-class Prompts(NamedTuple):
-    """The same prompts twice."""
-
-    contents: list[Content]
-    ids: list[list[int]]
-    """Their tokens."""
-
-
-NO_PROMPTS = Prompts([], [])
+from hearken.rollout.sampler import Sample, Sampler
+from hearken.statistics.divergence import FEWEST, Divergence, find_divergence
+from hearken.training import distributed
+from hearken.training.run import Callback
 
 
 def set_apart(prompts: Prompts, count: int, seed: int) -> tuple[Prompts, Prompts]:
     """``count`` of the prompts (or all) at random, and the others; both in their old order."""
     order = np.random.default_rng([seed, 1]).permutation(len(prompts.ids))
-    return tuple(  # type: ignore[return-value]
-        Prompts([prompts.contents[i] for i in some], [prompts.ids[i] for i in some])
-        for some in (sorted(order[:count].tolist()), sorted(order[count:].tolist()))
-    )
+    return prompts.take(sorted(order[:count].tolist())), prompts.take(sorted(order[count:].tolist()))
 
 
 @dataclass(frozen=True)
@@ -82,24 +71,20 @@ class ByScore:
         return Verdicts(((scores[:, 0] - scores[:, 1]).sign() / 2 + 0.5).tolist())
 
 
-class Watch:
-    """A judge beside a run; part of its checkpoint.
+class Watch(Callback):
+    """A judge beside a run: keeps the weights that win most, and may stop it.
 
     Args:
         judge: who compares; never the reward that is optimised.
-        policy: whose trained weights are kept where they are best.
-        reference: whom it is compared with.
-        proxy: the reward that is optimised, to be held against the judge.
+        setup: whose policy is compared with its reference, and the optimised reward held against the judge.
         prompts: held-out ones.
         options: how often to look, and how to sample.
     """
 
-    def __init__(
-        self, judge: Judge, policy: TextPolicy, reference: TokenScorer, proxy: Reward,
-        prompts: Prompts, options: PPOOptions,
-    ) -> None:  # fmt: skip
-        self.judge, self.policy, self.proxy, self.prompts, self.options = judge, policy, proxy, prompts, options
-        self.samplers = {False: NativeSampler(policy.scorer, policy.stop), True: NativeSampler(reference, policy.stop)}
+    name = "watch"
+
+    def __init__(self, judge: Judge, setup: Setup, prompts: Prompts, options: Any) -> None:
+        self.judge, self.setup, self.prompts, self.options = judge, setup, prompts, options
         self.theirs: list[Sample] = []
         self.steps: list[int] = []
         self.rises: list[float] = []
@@ -110,21 +95,23 @@ class Watch:
         """Ids of the judgments that were heard, where people or machines of a project watch."""
         self.best: dict[str, Tensor] = {}
 
-    def look(self, step: int, *, last: bool = False) -> dict[str, float]:
+    def before(self, step: int, *, last: bool = False) -> dict[str, float]:
         """Ask the judge, where it is time, about the policy as it stands; figures for the log."""
         if step % self.options.judge_every and not last:
             return {}
         if step in self.steps:  # the run was interrupted after this look
             at = self.steps.index(step)
             return {"judge": self.wins[at], "judge_proxy": self.rises[at]}
-        self.theirs = self.theirs or self._sample(reference=True)
-        mine = self._sample()
+        policy = self.setup.policy
+        self.theirs = self.theirs or self._sample(policy.sampler(self.setup.reference))
+        self.setup.sampler.update_weights(policy.scorer, step)
+        mine = self._sample(self.setup.sampler)
         # Against the reference's answers: a reward that is refitted on the way has its zero elsewhere.
         proxy = self._proxy(mine) - self._proxy(self.theirs)
-        decode = self.policy.encoder.decode
+        decode = policy.encoder.decode
         answered = [
             Answered(content, decode(a.tokens, content), decode(b.tokens, content), Group(ids, [a.tokens, b.tokens]))
-            for content, ids, a, b in zip(*self.prompts, mine, self.theirs, strict=True)
+            for content, ids, a, b in zip(self.prompts.contents, self.prompts.ids, mine, self.theirs, strict=True)
         ]
         outcomes, judgments = self.judge(step, answered)
         self.heard |= set(judgments)
@@ -132,6 +119,15 @@ class Watch:
             return {}
         self.record(step, proxy, value := float(np.mean(outcomes)))
         return {"judge": value, "judge_proxy": proxy}
+
+    @property
+    def stop(self) -> bool:
+        """Whether the run is to end here."""
+        return self.options.stop_when == "fooled" and self.fooled
+
+    def finish(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Give the policy its best weights back."""
+        return self.restore(), {"watched": sorted(self.heard)} if self.heard else {}
 
     def record(self, step: int, proxy: float, value: float) -> None:
         """Note a look, and keep the weights where none was better."""
@@ -143,18 +139,14 @@ class Watch:
 
     def _proxy(self, samples: Sequence[Sample]) -> float:
         groups = [Group(ids, [sample.tokens]) for ids, sample in zip(self.prompts.ids, samples, strict=True)]
-        return rate(self.proxy, groups, samples, self.options).mean().item()
+        return distributed.mean(rate(self.setup.reward, groups, samples, self.options)).item()
 
-    def _sample(self, *, reference: bool = False) -> list[Sample]:
+    def _sample(self, sampler: Sampler) -> list[Sample]:
         """One answer a prompt, by the same draws whenever it is asked: what changes is the policy."""
-        options = self.options
-        how = SamplingParameters(
-            max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p,
-            top_k=options.top_k,
-        )  # fmt: skip
-        seeds = np.random.SeedSequence([options.seed, 1, 2]).generate_state(len(self.prompts.ids)).tolist()
-        samples = self.samplers[reference].sample(self.prompts.ids, 1, how, seeds)
-        return [truncate(s, self.policy, options.truncate_at) for s in samples] if options.truncate_at else samples
+        seeds = np.random.SeedSequence([self.options.seed, 1, 2]).generate_state(len(self.prompts.ids)).tolist()
+        samples = sampler.sample(self.prompts.ids, 1, sampling(self.options), seeds)
+        cut = self.options.truncate_at
+        return [truncate(s, self.setup.policy, cut) for s in samples] if cut else samples
 
     def verdict(self) -> Divergence | None:
         """Reward against win rate so far; None while little is known."""
@@ -196,7 +188,7 @@ class Watch:
         )
 
     def _weights(self) -> list[tuple[str, Any]]:
-        return [(name, p) for name, p in self.policy.scorer.named_parameters() if p.requires_grad]
+        return [(name, p) for name, p in self.setup.scorer.named_parameters() if p.requires_grad]
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -208,3 +200,80 @@ class Watch:
         self.steps, self.rises, self.wins = (list(state[k]) for k in ("steps", "proxy", "wins"))
         self.heard = set(state["heard"])
         self.best = dict(state["best"])
+
+
+# -- who watches ------------------------------------------------------------------------------------------------
+
+
+AnySetup = TypeVar("AnySetup", bound=Setup)
+
+
+def watched(
+    load: Callable[[Inputs, Any], AnySetup], inputs: Inputs, options: Any, judge: Judge | None = None
+) -> tuple[AnySetup, list[Callback]]:
+    """A stage's setup, and who watches its run: nobody, or one `Watch` whose prompts are taken from the others.
+
+    Args:
+        load: opens everything.
+        inputs: of the stage.
+        options: of the stage; without `WatchOptions` nobody can.
+        judge: who watches; by default what ``options.judge`` names.
+
+    Raises:
+        UserError: what is asked for cannot be; before anything is opened.
+    """
+    nobody = not isinstance(options, WatchOptions)
+    if nobody:
+        return load(inputs, options), []
+    check(inputs, options, judge)
+    setup = load(inputs, options)
+    if not options.judge:
+        return setup, []
+    if setup.held_out.ids:
+        mine, _ = set_apart(setup.held_out, options.judge_prompts, options.seed)
+    else:
+        every = setup.prompts
+        mine, setup.prompts = set_apart(every, min(options.judge_prompts, len(every.ids) // 5), options.seed)
+    if not mine.ids:
+        raise UserError("no prompt is left for the judge", "Give --validation, or more prompts")
+    plainly = options.model_copy(update={"pessimism": 0.0, "trust_reward": True})
+    judge = judge or ByScore(open_reward(options.judge, setup.policy, setup.known, plainly))
+    setup.facts |= {"prompts": len(setup.prompts.ids), "judge_prompts": len(mine.ids)}
+    return setup, [Watch(judge, setup, mine, options)]
+
+
+def check(inputs: Inputs, options: Any, judge: Judge | None) -> None:
+    """Refuse a judge that cannot be asked here, and what makes no sense without one.
+
+    Raises:
+        UserError: any of these.
+    """
+    if options.stop_when and not options.judge:
+        raise UserError(
+            f"stop_when={options.stop_when} needs someone to ask",
+            "Add --judge: another reward model or module:function",
+        )
+    if inputs.validation and not options.judge:
+        raise UserError("--validation holds prompts for a judge, and there is none", "Add --judge, or leave it out")
+    if options.stop_when and (looks := looks_of(options) - 1) < FEWEST:
+        warnings.warn(
+            f"stop_when={options.stop_when} can stop nothing: {looks} looks, and {FEWEST} are needed to tell. "
+            "Lower judge_every",
+            stacklevel=3,
+        )
+    if options.judge in ASKED and judge is None:
+        raise UserError(
+            f"judge={options.judge}: they can be asked in a project's rounds",
+            f"Set loop.watch.judge to {options.judge} in hearken.yaml and run: hearken loop",
+        )
+
+
+def looks_of(options: Any) -> int:
+    """How often a judge looks in a whole run, the last weights included."""
+    return -(-options.iterations // options.judge_every) + 1
+
+
+def questions(callbacks: Sequence[Callback]) -> dict[str, int]:
+    """For a dry run: how many comparisons whoever watches will be asked for."""
+    asked = sum(looks_of(one.options) * len(one.prompts.ids) for one in callbacks if isinstance(one, Watch))
+    return {"judge_comparisons": asked} if asked else {}

@@ -314,7 +314,6 @@ def encode(policy: Any, text: str, answer: str) -> tuple[list[int], list[int]]:
 
 
 def _generate(policy: Any, loaded: Loaded) -> dict[str, Any]:
-    from hearken.rollout.native import NativeSampler
     from hearken.rollout.sampler import SamplingParameters
 
     how = loaded.task.generation_kwargs
@@ -322,9 +321,8 @@ def _generate(policy: Any, loaded: Loaded) -> dict[str, Any]:
     if room < 1:
         raise UserError(f"max_gen_toks {how.max_gen_toks} fills the model's context", "Lower it")
     prompts = [policy.encoder.cut(encode(policy, q.text, " ")[0], room) for q in loaded.questions]
-    sampler = NativeSampler(policy.scorer, policy.stop)
     parameters = SamplingParameters(max_new_tokens=how.max_gen_toks, temperature=how.temperature)
-    answers = sampler.sample(prompts, 1, parameters, range(len(prompts)))
+    answers = policy.sampler().sample(prompts, 1, parameters, range(len(prompts)))
     right = []
     for question, sample in zip(loaded.questions, answers, strict=True):
         said = policy.encoder.decode(sample.tokens)

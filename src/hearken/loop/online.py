@@ -1,6 +1,6 @@
 """Labels that keep arriving while the policy trains (Christiano et al. 2017; Ziegler et al. 2019, section 2.3).
 
-repeat, after each batch of PPO:
+repeat, after each batch:
     pairs of the batch's responses are put into the queue, as many as the schedule asks for by now
     where training is too far ahead of the labelers, it waits for them
     after every so many labels the reward model is refitted on all of them, and takes the place of the last one
@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hearken.algorithms import ppo
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.rollouts import Setup
 from hearken.algorithms.stage import Inputs, reward_stage, run_stage
 from hearken.algorithms.watch import Judge
 from hearken.domains.text.loading import TextPolicy
@@ -31,10 +30,11 @@ from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import Prompt, QueueItem, Response
 from hearken.loop.asking import ask, wait_for
 from hearken.loop.rounds_options import OnlineOptions, Who
-from hearken.loop.watching import open_watched
+from hearken.loop.watching import train_watched
 from hearken.models.layout import Group
 from hearken.rewards.learned import Reward
 from hearken.training.artifact import MANIFEST, Artifact, read_record, request_of
+from hearken.training.run import Callback
 
 if TYPE_CHECKING:
     from hearken.loop.rounds import Loop
@@ -59,16 +59,18 @@ class Current:
 
 
 @dataclass
-class Refits:
-    """What is known of the labels while the policy trains; part of its checkpoint."""
+class Refits(Callback):
+    """Asks for labels after each step, and refits the reward on them; what it knows of them is in the checkpoint."""
+
+    name = "refits"
 
     loop: Loop
     number: int
     policy: TextPolicy
     current: Current
-    options: PPOOptions
+    options: Any
     parents: dict[str, str]
-    name: str
+    policy_name: str
     contents: dict[tuple[int, ...], Content]
     """Prompts by their tokens."""
     made: int = 0
@@ -98,7 +100,16 @@ class Refits:
         known: Known = {ids: (plain(content), {}) for ids, content in self.contents.items()}
         self.current.reward = open_reward(str(path), self.policy, known, self.options)
 
-    # After a batch
+    def after(self, step: int) -> None:
+        """Ask for what is due, wait for the labelers, and refit where there are enough new labels."""
+        online, steps = self.loop.config.online, self.options.iterations
+        wanted = due(step + 1, steps, online.labels) - self.asked
+        if wanted > 0:
+            self.ask(step, wanted)
+        have = self.keep_pace(step, online)
+        if have - self.learnt >= online.refit_every and step + 1 < steps:
+            self.learnt = have
+            self.refit()
 
     def ask(self, step: int, wanted: int) -> None:
         """Put ``wanted`` pairs of the last batch into the queue; the batch is in random order already."""
@@ -120,8 +131,8 @@ class Refits:
                 store.add_prompts([prompt])
                 shown = [
                     Response(
-                        prompt_id=prompt.id, text=text, policy=self.name, round=self.number, seed=self.options.seed,
-                        sample=n, metadata={"step": step},
+                        prompt_id=prompt.id, text=text, policy=self.policy_name, round=self.number,
+                        seed=self.options.seed, sample=n, metadata={"step": step},
                     )
                     for n, text in enumerate(texts)
                 ]  # fmt: skip
@@ -213,7 +224,7 @@ def _pick(who: Sequence[Who], shares: Sequence[float], key: str) -> Who:
 
 
 def train_online(
-    loop: Loop, number: int, inputs: Inputs, options: PPOOptions, out: Path, judge: Judge | None = None
+    loop: Loop, number: int, inputs: Inputs, options: Any, out: Path, judge: Judge | None = None
 ) -> Artifact:
     """PPO as ever, with a reward model that learns on the way. The manifest's parents name every refit.
 
@@ -221,22 +232,14 @@ def train_online(
         UserError: one response a prompt leaves nothing to compare.
     """
     if options.samples < 2:
-        raise UserError("labels on the way need two responses to a prompt", "Set stages.ppo.samples to 2 or more")
-    ready = open_watched(loop, inputs, options, out, judge)
-    current = Current(ready.models.reward)
-    ready.models.reward = current
-    contents = {tuple(ids): content for ids, content in zip(ready.prompts, ready.contents, strict=True)}
-    refits = Refits(loop, number, ready.policy, current, options, inputs.parents, out.name, contents)
-    online = loop.config.online
-    steps = max(options.episodes // options.batch, 1)
+        raise UserError(
+            "labels on the way need two responses to a prompt", f"Set stages.{options.stage}.samples to 2 or more"
+        )
 
-    def after(step: int) -> None:
-        wanted = due(step + 1, steps, online.labels) - refits.asked
-        if wanted > 0:
-            refits.ask(step, wanted)
-        have = refits.keep_pace(step, online)
-        if have - refits.learnt >= online.refit_every and step + 1 < steps:
-            refits.learnt = have
-            refits.refit()
+    def refits(setup: Setup) -> list[Callback]:
+        current = Current(setup.reward)
+        setup.reward = current
+        contents = {tuple(ids): content for ids, content in zip(setup.prompts.ids, setup.prompts.contents, strict=True)}
+        return [Refits(loop, number, setup.policy, current, options, inputs.parents, out.name, contents)]
 
-    return ppo.improve(ready, inputs, options, out, more={"refits": refits}, after=after)
+    return train_watched(loop, inputs, options, out, judge, refits)

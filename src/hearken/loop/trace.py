@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearken.algorithms.ppo_options import ASKED
 from hearken.algorithms.stage import makes_reward
+from hearken.algorithms.watch_options import ASKED
 from hearken.errors import UserError
 from hearken.feedback.formats import read_examples
 from hearken.training.artifact import MANIFEST, Artifact, hash_files

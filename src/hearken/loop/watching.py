@@ -6,15 +6,14 @@ names, as items of the project's queue. Training waits for people: what it does 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hearken.algorithms import ppo
-from hearken.algorithms.ppo import Ready
-from hearken.algorithms.ppo_options import PPOOptions
-from hearken.algorithms.stage import Inputs
-from hearken.algorithms.watch import Answered, Judge, Verdicts
+from hearken.algorithms.rollouts import Setup
+from hearken.algorithms.stage import Inputs, find_stage
+from hearken.algorithms.watch import Answered, Judge, Verdicts, looks_of, watched
 from hearken.errors import UserError
 from hearken.feedback.examples import PromptOnly, content_key
 from hearken.feedback.formats import write_examples
@@ -25,6 +24,7 @@ from hearken.loop.asking import KINDS, ask, pairs_of
 from hearken.loop.rounds_options import Who
 from hearken.statistics.winrate import outcomes
 from hearken.training.artifact import Artifact, claim_folder, release_folder
+from hearken.training.run import Callback
 from hearken.worlds.world import open_world
 
 if TYPE_CHECKING:
@@ -143,28 +143,28 @@ def hold_out(project: Project, out: Path, evaluated: int, count: int) -> None:
     write_examples([PromptOnly(prompt) for prompt in prompts], out)
 
 
-def open_watched(loop: Loop, inputs: Inputs, options: PPOOptions, out: Path, judge: Judge | None) -> Ready:
-    """Claim the folder and open everything, with a judge of the project's, if any.
+def train_watched(
+    loop: Loop, inputs: Inputs, options: Any, out: Path, judge: Judge | None,
+    further: Callable[[Setup], list[Callback]] = lambda setup: [],
+) -> Artifact:  # fmt: skip
+    """Run the stage that improves the policy with a judge of the project's beside it, if any.
 
-    Raises:
-        UserError: something cannot be read; the folder is free again.
+    ``further`` makes other callbacks. Where something cannot be read, the folder is free again.
     """
     watch = loop.config.watch
     if watch.judge in KINDS and not out.exists():
-        looks = -(-max(options.episodes // options.batch, 1) // watch.every) + 1
+        looks = looks_of(options)
         count = looks * watch.prompts * loop.project.config.sample.overlap
         loop.announce(
             f"{watch.judge} will compare answers of {out.name} to {watch.prompts} held-out prompts {looks} times: "
             f"{count:,} judgments at most"
         )
     claim_folder(out, options.stage, inputs, options)
+    method = import_module(find_stage(options.stage).module)
     try:
-        return ppo.load(inputs, options, judge)
+        setup, callbacks = watched(method.load, inputs, options, judge)
     except UserError:
         release_folder(out)
         raise
-
-
-def train_watched(loop: Loop, inputs: Inputs, options: PPOOptions, out: Path, judge: Judge | None) -> Artifact:
-    """PPO with a judge of the project's beside it."""
-    return ppo.improve(open_watched(loop, inputs, options, out, judge), inputs, options, out)
+    made: Artifact = method.improve(setup, inputs, options, out, [*callbacks, *further(setup)])
+    return made

@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from hearken.objectives.preference import bradley_terry, ordered_pairs, tied_pairs
-from hearken.objectives.reduce import mean_over_ranks
 
 
 def sequence_logprobs(logprobs: Tensor, mask: Tensor, *, average: bool = False) -> Tensor:
@@ -211,17 +210,17 @@ def kto(
     )  # fmt: skip
 
 
-def kto_reference_point(mismatched: Tensor) -> Tensor:
+def kto_reference_point(mismatched: Tensor, mean: Callable[[Tensor], Tensor] = Tensor.mean) -> Tensor:
     """z0 = max(0, mean of the log-ratios of mismatched pairs (x_i, y_{i+1})): a biased, never negative estimate of
-    KL(π ‖ π_ref), without gradient. (B,) of this rank's *whole* batch, over its microbatches, to a scalar, which is
-    that of all ranks together.
+    KL(π ‖ π_ref), without gradient. (B,) of the *whole* batch, over its microbatches, to a scalar; where processes
+    hold parts of it, ``mean`` is that over all of them.
 
     Raises:
         ValueError: fewer than two pairs: with one, the pair would not be mismatched.
     """
     if mismatched.shape[0] < 2:
         raise ValueError("KTO's reference point needs a batch of two or more")
-    return mean_over_ranks(mismatched).clamp(min=0)
+    return mean(mismatched.detach()).clamp(min=0)
 
 
 # -- closed forms ---------------------------------------------------------------------------------------------------

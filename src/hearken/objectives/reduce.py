@@ -1,9 +1,11 @@
-"""Sums, means and whitening over the real entries of padded tensors, and over ranks."""
+"""Sums, means and whitening over the real entries of padded tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 
 def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
@@ -37,25 +39,9 @@ def masked_mean(x: Tensor, mask: Tensor, count: Tensor | float | None = None) ->
     return masked_sum(x, mask) / count
 
 
-@torch.no_grad()
-def mean_over_ranks(x: Tensor) -> Tensor:
-    """Mean of ``x`` over all entries of all ranks, without gradient; of this process alone where there are no ranks.
-
-    Every rank must call it (it waits for the others where `torch.distributed` is initialised, as by torchrun).
-
-    Args:
-        x: any shape, whose size may differ between ranks.
-
-    Returns:
-        A scalar, the same on every rank.
-    """
-    total = torch.stack([x.sum(), x.new_tensor(x.numel())])
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(total)
-    return total[0] / total[1]
-
-
-def whiten(x: Tensor, mask: Tensor, *, keep_mean: bool = False) -> Tensor:
+def whiten(
+    x: Tensor, mask: Tensor, *, keep_mean: bool = False, total: Callable[[Tensor], Tensor] = lambda share: share
+) -> Tensor:
     """Scale ``x`` to unit variance over the mask: (x - mean) · rsqrt(var + 1e-8), plus the mean if it is to be kept.
 
     The variance is the population's (divided by the count). Advantages lose their mean; rewards keep it, since
@@ -65,11 +51,13 @@ def whiten(x: Tensor, mask: Tensor, *, keep_mean: bool = False) -> Tensor:
         x: (R, T), the whole batch: whitening is not additive over microbatches.
         mask: (R, T), bool or 0/1.
         keep_mean: add the mean back after scaling.
+        total: sums a scalar over the processes that hold the batch's parts.
 
     Returns:
         (R, T), 0 outside the mask.
     """
-    mean = masked_mean(x, mask)
-    scale = torch.rsqrt(masked_mean((x - mean) ** 2, mask) + 1e-8)
+    count = total(mask.bool().sum()).clamp(min=1)
+    mean = total(masked_sum(x, mask)) / count
+    scale = torch.rsqrt(total(masked_sum((x - mean) ** 2, mask)) / count + 1e-8)
     white = (x - mean) * scale + (mean if keep_mean else 0.0)
     return torch.where(mask.bool(), white, torch.zeros_like(x))

@@ -7,6 +7,7 @@ Rows leave the batch as they finish; one uniform number a row replaces an expone
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,17 @@ class NativeSampler:
         self.scorer = scorer
         self.eos = torch.tensor(sorted(set(eos)), device=scorer.device)
         self.rows = rows
-        switch_adapter(scorer.model, scorer.adapter)
-        self.lean = fits(scorer) and _lean_agrees(scorer)
+        self.version = 0
+
+    @cached_property
+    def lean(self) -> bool:
+        """Whether the quick step is this model's: tried once, when it is first asked, in the precision of then."""
+        switch_adapter(self.scorer.model, self.scorer.adapter)
+        return fits(self.scorer) and _lean_agrees(self.scorer)
+
+    def update_weights(self, scorer: TokenScorer, version: int) -> None:
+        """See `rollout.sampler.Sampler`; the network is the policy's own, so that nothing is copied."""
+        self.scorer, self.version = scorer, version
 
     @torch.no_grad()
     def sample(

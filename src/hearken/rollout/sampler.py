@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
 
 from hearken.config import Options
+
+if TYPE_CHECKING:
+    from hearken.models.scorers import TokenScorer
 
 
 class SamplingParameters(Options):
@@ -52,6 +55,13 @@ class Sampler(Protocol):
     ``seeds`` (one a prompt) fix the draws whatever the batching, so interrupted sampling goes on where it was.
     ``on_done`` is called with the number of responses finished since the last call.
     """
+
+    version: int
+    """Of the policy that it samples from: what `update_weights` was told last, 0 before."""
+
+    def update_weights(self, scorer: TokenScorer, version: int) -> None:
+        """Sample from the policy as it is now: ``version`` counts the changes of its weights."""
+        ...
 
     def sample(
         self, prompts: Sequence[Sequence[int]], n: int, parameters: SamplingParameters, seeds: Sequence[int],

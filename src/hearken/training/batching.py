@@ -26,6 +26,10 @@ class Order:
         """Steps that see every row once (the last may be short)."""
         return -(-self.size // self.batch)
 
+    def steps(self, epochs: float) -> int:
+        """Steps of so many epochs, at least one."""
+        return max(round(epochs * self.steps_per_epoch), 1)
+
     def rows(self, step: int) -> list[int]:
         """Row indices of a step's batch."""
         epoch, at = divmod(step, self.steps_per_epoch)

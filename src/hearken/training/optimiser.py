@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hearken.models.layout import Group
 from hearken.training.options import TrainingOptions
 
 
 class NonFiniteGradient(Exception):
-    """A gradient (or loss) was NaN or infinite; the weights are as before the step."""
+    """A gradient, loss or score was NaN or infinite; the weights are as before the step.
+
+    ``groups`` are what it was computed on, where that is not what is being learnt from.
+    """
+
+    def __init__(self, what: str, groups: Sequence[Group] = ()) -> None:
+        super().__init__(what)
+        self.groups = groups
 
 
 def learning_rate(step: int, total: int, options: TrainingOptions) -> float:

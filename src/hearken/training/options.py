@@ -16,6 +16,9 @@ class TrainingOptions(Options):
     reported: ClassVar[tuple[str, ...]] = ("lr", "batch", "epochs", "lora")
     """Options that a report names (of all classes that an option's class inherits from)."""
 
+    stage: ClassVar[str]
+    """The stage's name."""
+
     seed: int = 0
     """Fixes the order of the data, the initialisation of new weights and every draw."""
     lr: float = Field(1e-5, gt=0)

@@ -1,6 +1,11 @@
-"""A training run in a folder: steps, metrics, progress, checkpoints, interruption.
+"""A training run in a folder: it opens, steps and finishes, with metrics, progress, checkpoints, interruption.
 
-Every algorithm's loop is `Run.steps`.
+with Run(inputs, options, out, {"optimiser": optimiser}) as run:
+for step in run.steps(total):
+for part in run.microbatches(groups, scorer):
+run.backward(loss)
+run.log(loss=..., **optimiser.step(step))
+return run.finish(save, data=facts, metrics=...)
 """
 
 from __future__ import annotations
@@ -11,21 +16,21 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import torch
 
 from hearken.errors import Pause, UserError
 from hearken.models.layout import Group
-from hearken.models.scorers import RewardScorer, TokenScorer
-from hearken.progress import Bar, progress
+from hearken.models.scorers import RewardScorer, Scorer, TokenScorer
+from hearken.progress import progress
 from hearken.training import precision
-from hearken.training.artifact import NOTICES, write_json
+from hearken.training.artifact import NOTICES, Artifact, finish, write_json
+from hearken.training.batching import microbatches
 from hearken.training.optimiser import NonFiniteGradient
-from hearken.training.options import TrainingOptions
 
 
 class Stateful(Protocol):
@@ -34,6 +39,39 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Callback:
+    """Called by `Run.steps`; its state is a part of the checkpoint, under its ``name``.
+
+    ``before`` and ``after`` may take their time. An `errors.Pause` from ``before`` saves the run as it is; one from
+    ``after`` leaves the last checkpoint, from which the step is made again.
+    """
+
+    name = "callback"
+
+    @property
+    def stop(self) -> bool:
+        """Whether no further step is to be begun; asked after a look that found figures."""
+        return False
+
+    def before(self, step: int, *, last: bool = False) -> dict[str, float]:
+        """Look at the run before a step, and (``last``) once all are done; figures for the log."""
+        return {}
+
+    def after(self, step: int) -> None:
+        """Do what follows from a step, once its figures are logged."""
+
+    def finish(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Before the model is saved: metrics, and facts of the data, for the manifest."""
+        return {}, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From the checkpoint."""
 
 
 class Interruption(UserError):
@@ -46,19 +84,27 @@ class Run:
     The order of the data and every draw are functions of the seed and the step, so a checkpoint is the step's number,
     the registered states (weights, moments, controllers) and torch's generator; a resumed run is the same to the bit.
 
+    Entered, it turns numbers that are not finite into an error that names the batch, before any weight has changed; and
+    saves what was learnt where a step cannot go on (`Interruption`, `Pause`).
+
     Args:
+        inputs: of the stage.
+        options: of the stage: see `TrainingOptions`.
         out: the artifact's folder.
-        options: see `TrainingOptions`.
         states: what a checkpoint holds besides, by name.
-        label: shown beside the progress bar.
+        label: shown beside the progress bar; by default the stage's name.
         records: names of the files that `record` writes.
+        callbacks: what looks at the run between its steps.
     """
 
     def __init__(
-        self, out: Path, options: TrainingOptions, states: dict[str, Stateful], label: str, records: Sequence[str] = ()
-    ) -> None:
-        self.folder = out / "run"
-        self.options, self.states, self.label = options, states, label
+        self, inputs: Any, options: Any, out: Path, states: dict[str, Stateful], *, label: str = "",
+        records: Sequence[str] = (), callbacks: Sequence[Callback] = (),
+    ) -> None:  # fmt: skip
+        self.inputs, self.out, self.folder = inputs, out, out / "run"
+        self.options, self.callbacks = options, callbacks
+        self.states: dict[str, Stateful] = states | {one.name: one for one in callbacks}
+        self.label = label or options.stage.upper()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = self.folder / "checkpoint.pt"
         self.metrics_file = self.folder / "metrics.jsonl"
@@ -67,7 +113,9 @@ class Run:
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
-        self.batch: Sequence[Group] = ()
+        self._batch: Sequence[Group] = ()
+        self._looked: dict[str, float] = {}
+        self._changed = False
         self._note = ""
         self._stop = False
         self._trackers: list[Any] = []
@@ -98,16 +146,26 @@ class Run:
                     bar.advance(self.step, "resumed")
                 while self.step < total:
                     began = time.monotonic()
+                    self._look()
+                    if self._looked and any(one.stop for one in self.callbacks):
+                        self.log()
+                        return
                     yield self.step
+                    for one in self.callbacks:
+                        one.after(self.step)
                     self.seconds += time.monotonic() - began
                     self.step += 1
-                    self._advance(bar)
+                    self._changed = False
+                    bar.advance(1, self._note)
                     now = time.monotonic()
                     if self._stop or self.step == total or now - saved_at >= self.options.checkpoint_seconds:
                         self.save()
                         saved_at = now
                     if self._stop and self.step < total:
                         raise KeyboardInterrupt
+                self._look(last=True)
+                if self._looked:
+                    self.log()
         finally:
             if handler is not None:
                 signal.signal(signal.SIGINT, handler)
@@ -116,6 +174,8 @@ class Run:
 
     def log(self, **metrics: float) -> None:
         """Figures of the current step: to metrics.jsonl, the trackers and the progress bar (the first one or two)."""
+        metrics |= self._looked
+        self._looked, self._changed = {}, True
         row = {"step": self.step, **{k: round(float(v), 6) for k, v in metrics.items()}}
         self.history.append(row)
         with self.metrics_file.open("a", encoding="utf-8") as file:
@@ -123,6 +183,11 @@ class Run:
         for tracker in self._trackers:
             tracker.log(metrics, step=self.step)
         self._note = "  ".join(f"{k} {v:.3g}" for k, v in list(metrics.items())[:2])
+
+    def last(self, *names: str) -> dict[str, Any]:
+        """Figures of the last step that had them, as they were logged."""
+        row = next(row for row in reversed(self.history) if row.keys() >= set(names))
+        return {name: row[name] for name in names}
 
     def record(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Append rows of the current step to ``run/NAME``, one of the ``records`` that are rewound on resuming."""
@@ -147,12 +212,56 @@ class Run:
             raise NonFiniteGradient(f"the loss is {loss.item()} at step {self.step}")
         loss.backward()
 
-    def guard(self) -> AbstractContextManager[None]:
-        """Around a step's computation: a number that is not finite stops the run before the weights change.
+    def microbatches(self, groups: Sequence[Group], scorer: Scorer) -> Iterator[list[int]]:
+        """Indices of ``groups``, which are learnt from next, in microbatches of the options' ``tokens``."""
+        self._batch = groups
+        return microbatches(groups, self.options.tokens, scorer)
 
-        On an `Interruption` or a `Pause` the run is saved as it was before the step.
+    def _look(self, *, last: bool = False) -> None:
+        for one in self.callbacks:
+            self._looked |= one.before(self.step, last=last)
+
+    # Opening and finishing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, Interruption | Pause) and self.step and not self._changed:
+            self.save()
+        if isinstance(error, NonFiniteGradient):
+            path = self.folder / f"bad-batch-step-{self.step}.json"
+            batch = error.groups or self._batch
+            groups = [{"prompt": list(g.prompt), "responses": [list(r) for r in g.responses]} for g in batch]
+            write_json(path, {"step": self.step, "error": str(error), "groups": groups})
+            raise UserError(
+                f"{self.label} stopped before an update: {error}; the batch's token ids are in {path}",
+                "The checkpoint before it stands: the same command replays that very batch. "
+                "Look at the rewards and the data, or start anew with a lower lr or precision=fp32",
+            ) from error
+
+    def finish(self, save: Callable[[Path], None], *, data: dict[str, Any], metrics: dict[str, Any]) -> Artifact:
+        """Save the model and write the manifest; what only resuming needs goes.
+
+        Args:
+            save: writes the model into a folder.
+            data: facts of the data.
+            metrics: the final figures.
         """
-        return _Guard(self)
+        for one in self.callbacks:
+            figures, facts = one.finish()
+            metrics, data = metrics | figures, data | facts
+        save(self.out)
+        made = finish(
+            self.out, self.options.stage, inputs=self.inputs, options=self.options, data=data, metrics=metrics,
+            seconds=self.seconds,
+        )  # fmt: skip
+        self.discard_checkpoint()
+        return made
+
+    def discard_checkpoint(self) -> None:
+        """The artifact is complete: what only resuming needs may go."""
+        self.checkpoint.unlink(missing_ok=True)
 
     # State
 
@@ -187,6 +296,10 @@ class Run:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             self.step, self.seconds = state["step"], state["seconds"]
             torch.set_rng_state(state["rng"].cpu())
+            if state["states"].keys() != self.states.keys():
+                raise UserError(
+                    f"the run in {self.out} was begun by another version of hearken", "Begin anew: add --overwrite"
+                )
             for name, owner in self.states.items():
                 owner.load_state_dict(state["states"][name])
         else:
@@ -205,10 +318,6 @@ class Run:
         partial.write_text("".join(line for line, _ in stay), "utf-8")
         os.replace(partial, path)
         return [row for _, row in stay]
-
-    def discard_checkpoint(self) -> None:
-        """The artifact is complete: what only resuming needs may go."""
-        self.checkpoint.unlink(missing_ok=True)
 
     def _start_trackers(self) -> None:
         names = [n for n in self.options.trackers.split(",") if n and n != "none"]
@@ -230,28 +339,6 @@ class Run:
         if self._stop:  # a second Ctrl-C does not wait
             raise KeyboardInterrupt
         self._stop = True
-
-    def _advance(self, bar: Bar) -> None:
-        bar.advance(1, self._note)
-
-
-class _Guard(AbstractContextManager[None]):
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
-        run = self.run
-        if isinstance(error, Interruption | Pause) and run.step:
-            run.save()
-        if isinstance(error, NonFiniteGradient):
-            path = run.folder / f"bad-batch-step-{run.step}.json"
-            groups = [{"prompt": list(g.prompt), "responses": [list(r) for r in g.responses]} for g in run.batch]
-            write_json(path, {"step": run.step, "error": str(error), "groups": groups})
-            raise UserError(
-                f"{run.label} stopped before an update: {error}; the batch's token ids are in {path}",
-                "The checkpoint before it stands: the same command replays that very batch. "
-                "Look at the rewards and the data, or start anew with a lower lr or precision=fp32",
-            ) from error
 
 
 def _main_thread() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,10 +19,14 @@ from hearken.models.loading import (
     has_adapter,
     load_policy,
     load_tokenizer,
+    save,
     stop_tokens,
+    switch_adapter,
 )
 from hearken.models.scorers import TokenScorer, probe
 from hearken.models.seq2seq import is_seq2seq
+from hearken.rollout.native import NativeSampler
+from hearken.rollout.sampler import Sampler
 from hearken.training.options import TextOptions, TrainingOptions
 from hearken.training.precision import device_of
 
@@ -48,6 +53,15 @@ class TextPolicy:
     def stop(self) -> list[int]:
         """Token ids that end a response."""
         return sorted(self.encoder.stop)
+
+    def sampler(self, scorer: TokenScorer | None = None, rows: int = 128) -> Sampler:
+        """What draws responses of the policy (or of ``scorer``, over the same tokens), about ``rows`` at a time."""
+        return NativeSampler(scorer or self.scorer, self.stop, rows)
+
+    def save(self, folder: Path) -> None:
+        """Write the trained policy as a folder that transformers loads."""
+        switch_adapter(self.scorer.model, "policy")
+        save(self.scorer.model, self.tokenizer, folder)
 
 
 def max_length(options: TextOptions, model: PreTrainedModel) -> int:

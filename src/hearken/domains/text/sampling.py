@@ -19,7 +19,6 @@ from hearken.models.layout import Group
 from hearken.models.loading import load_policy, load_tokenizer
 from hearken.models.precision import to_read
 from hearken.models.scorers import TokenScorer, probe
-from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import Sample, SamplingParameters
 from hearken.training.options import TextOptions
 from hearken.training.precision import device_of, recorded
@@ -64,7 +63,7 @@ def sample(
     policy: TextPolicy, prompts: Sequence[Content], k: int, how: SamplingParameters, seed: int, *, rows: int = 128
 ) -> Iterator[list[Sampled]]:
     """``k`` responses to each prompt, about ``rows`` at a time, so that finished work can be stored as it comes."""
-    sampler = NativeSampler(policy.scorer, policy.stop, rows)
+    sampler = policy.sampler(rows=rows)
     chunk = max(rows // k, 1)
     for start in range(0, len(prompts), chunk):
         part = prompts[start : start + chunk]
