@@ -27,7 +27,7 @@ from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy
 from hearken.errors import UserError
-from hearken.models.guided import GuidedScorer
+from hearken.models.guided import Estimates, GuidedScorer
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.objectives.offline import ILQLLoss, bellman_targets, ilql, terminal_rewards
 from hearken.training import distributed
@@ -148,14 +148,13 @@ def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: f
     layout: Layout = lay_out([group for group, _ in batch], scorer.device)
     scores = torch.tensor([score for _, score in batch], device=scorer.device)
     weights = torch.tensor([group.weight for group, _ in batch], device=scorer.device)
-    states = scorer.hidden(layout)[layout.state[layout.mask]]
     actions = layout.targets[layout.mask]
-    found = scorer.estimates(states)
+    found: Estimates = scorer(lambda net: net.estimates(layout))
     rewards = terminal_rewards(scores, layout.mask)
     goals = bellman_targets(rewards, layout.grid(found.values.detach()), layout.mask, options.gamma)[layout.mask]
     late = torch.minimum(*(head.gather(-1, actions[:, None])[:, 0] for head in found.target_q))
     return ilql(
-        found.q, late, found.values, scorer.policy_logits(states).float(), actions, goals, torch.ones_like(goals),
+        found.q, late, found.values, found.logits, actions, goals, torch.ones_like(goals),
         tau=options.tau, cql=options.cql, awac=options.awac, beta=options.awac_beta,
         weights=weights[:, None].expand_as(layout.mask)[layout.mask], count=tokens,
     )  # fmt: skip

@@ -263,7 +263,7 @@ def calibrate(scorer: RewardScorer, references: Sequence[Group], options: Reward
 
 def pooled(scorer: RewardScorer, groups: Sequence[Group], tokens: int, label: str) -> Tensor:
     """(R, A) what each head says of every response, before weights, gain and bias."""
-    return gather(lambda layout: scorer.heads(layout)[:, None], groups, tokens, scorer, label)[:, 0]
+    return gather(lambda layout: scorer(lambda net: net.heads(layout))[:, None], groups, tokens, scorer, label)[:, 0]
 
 
 def evaluate(scorer: RewardScorer, held_out: Sequence[Judged], tokens: int) -> dict[str, float]:

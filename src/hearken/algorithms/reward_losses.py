@@ -16,7 +16,8 @@ from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, r
 
 def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
     """(B,) weighted losses of judgments of any kind; responses that several of them share are computed once."""
-    heads = scorer.heads(lay_out([same[0].group for same in by_responses(batch)], scorer.device))
+    layout = lay_out([same[0].group for same in by_responses(batch)], scorer.device)
+    heads: Tensor = scorer(lambda net: net.heads(layout))
     return losses_from(heads, scorer, batch, options)
 
 

@@ -180,10 +180,8 @@ class Fisher:
 
     def logits(self, layout: Layout) -> Tensor:
         """(n, V) of the response tokens, in fp32 and with an ordinary gradient."""
-        scorer = self.scorer
-        layout = scorer.apart(layout)
-        states = scorer.hidden(layout)[layout.state[layout.mask]]
-        return scorer.logits(states).float() / self.options.temperature
+        found: Tensor = self.scorer(lambda net: net.response_logits(layout))
+        return found / self.options.temperature
 
     def __call__(self, vector: Tensor) -> Tensor:
         """(P,) to (P,)."""

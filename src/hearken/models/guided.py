@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hearken.errors import UserError
+from hearken.models.layout import Layout
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.offline import guided_logits, polyak
 
@@ -21,11 +22,15 @@ SETTINGS = "ilql_heads.json"
 
 
 class Estimates(NamedTuple):
-    """What the heads say of n states: ``q`` and ``target_q`` two (n, V) each, ``values`` (n,)."""
+    """What is known of n response tokens: ``q`` and ``target_q`` two (n, V) each, ``values`` (n,), ``logits`` (n, V).
+
+    The logits are those of the language model alone.
+    """
 
     q: tuple[Tensor, Tensor]
     target_q: tuple[Tensor, Tensor]
     values: Tensor
+    logits: Tensor
 
 
 def _head(size: int, out: int) -> nn.Sequential:
@@ -59,17 +64,15 @@ class GuidedScorer(TokenScorer):
         """Never: the guidance comes on top."""
         return not self.beta and super().plain_head
 
-    def estimates(self, states: Tensor) -> Estimates:
-        """Of (n, d) hidden states."""
+    def estimates(self, layout: Layout) -> Estimates:
+        """At the response tokens of a layout."""
+        states = self.hidden(layout)[layout.state[layout.mask]]
         with self.autocast():
             first, second = (head(states).float() for head in self.q)
             with torch.no_grad():
                 late = tuple(head(states).float() for head in self.target)
-            return Estimates((first, second), (late[0], late[1]), self.v(states)[:, 0].float())
-
-    def policy_logits(self, states: Tensor) -> Tensor:
-        """(n, V) of the language model alone."""
-        return super().logits(states)
+            values = self.v(states)[:, 0].float()
+        return Estimates((first, second), (late[0], late[1]), values, super().logits(states).float())
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, d) hidden states to guided logits (n, V)."""

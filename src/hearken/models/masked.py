@@ -91,7 +91,7 @@ class MaskedScorer(TokenScorer):
                 allowed = allowed.scatter(-1, keep[:, None], True)
         return super().logits(own).float().masked_fill(~allowed, FORBIDDEN)
 
-    def forward(self, layout: Layout, *, temperature: float = 1.0, entropy: bool = False) -> TokenScores:
+    def compute(self, layout: Layout, *, temperature: float = 1.0, entropy: bool = False) -> TokenScores:
         """Log-probabilities of the response tokens among the allowed ones; a response token itself always is one.
 
         (Sampler and training path round differently, so a token on the nucleus' edge might be outside here.)

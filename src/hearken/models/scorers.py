@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class Scorer(nn.Module):
     never packed. Whatever the path, sequences whose rotary embeddings differ by length are computed apart.
 
     Every pass is made in ``precision``, which `compute_in` sets.
+
+    Whatever is computed for training goes through the module's call, so that what wraps it (gathered weights, hooks) is
+    in force: ``scorer(layout)``, and for all else that its parts can compute ``scorer(lambda net: net.hidden(...))``.
     """
 
     def __init__(self, model: PreTrainedModel, path: Path = "packed", adapter: str | None = "policy") -> None:
@@ -53,6 +56,14 @@ class Scorer(nn.Module):
         self.precision = "fp32"
         self._followers: list[Scorer] = []
         self.use(path)
+
+    def forward(self, given: Layout | Callable[[Self], Any], **how: Any) -> Any:
+        """`compute` on a layout; or what a function of this module finds, called within the forward pass."""
+        return given(self) if callable(given) else self.compute(given, **how)
+
+    def compute(self, layout: Layout) -> Any:
+        """What the scorer says of a layout's responses."""
+        raise NotImplementedError
 
     def compute_in(self, chosen: str) -> None:
         """Compute in ``fp32`` or ``bf16`` from now on; there is no way back to fp32."""
@@ -203,7 +214,12 @@ class TokenScorer(Scorer):
         ids, keep, source = layout.padded()
         return self.model(input_ids=ids, attention_mask=keep, use_cache=False).logits.flatten(0, 1)[source]
 
-    def forward(self, layout: Layout, *, temperature: float = 1.0, entropy: bool = False) -> TokenScores:
+    def response_logits(self, layout: Layout) -> Tensor:
+        """Logits at the response tokens, in fp32: (n, V)."""
+        layout = self.apart(layout)
+        return self.logits(self.hidden(layout)[layout.state[layout.mask]]).float()
+
+    def compute(self, layout: Layout, *, temperature: float = 1.0, entropy: bool = False) -> TokenScores:
         """Log-probabilities of the response tokens under softmax(logits / temperature).
 
         Args:
@@ -327,9 +343,23 @@ class RewardScorer(Scorer):
         """Pooled logits before gain and bias: (R,)."""
         return self.combine(self.heads(layout))
 
-    def forward(self, layout: Layout) -> Tensor:
+    def compute(self, layout: Layout) -> Tensor:
         """Rewards of the responses: (R,)."""
         return self.raw(layout) * self.gain + self.bias
+
+    def features(self, layout: Layout) -> Tensor:
+        """Hidden states of the responses, pooled as the score is, which is a linear function of them: (R, d)."""
+        layout = self.apart(layout)
+        hidden = self.hidden(layout)
+        if self.pooling == "last":
+            return hidden[layout.last].float()
+        owner = layout.mask.nonzero()[:, 0]
+        total = hidden.new_zeros(len(layout.lengths), hidden.shape[1])
+        return (total.index_add(0, owner, hidden[layout.token[layout.mask]]) / layout.lengths[:, None]).float()
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """(R,) scores of responses with these `features`."""
+        return self.combine(self.apply_head(features)) * self.gain + self.bias
 
     def calibrate(self, gain: float, bias: float) -> None:
         """Set the affine map that makes reference responses score 0 on average; saved in the model's config."""
@@ -352,7 +382,7 @@ class ValueScorer(RewardScorer):
         """From hidden states to values."""
         return score_head(self.model) if self.own_head is None else self.own_head
 
-    def forward(self, layout: Layout) -> Tensor:
+    def compute(self, layout: Layout) -> Tensor:
         """Values V(prompt, tokens before t): (R, T), 0 in the padding."""
         layout = self.apart(layout)
         values = self.combine(self.apply_head(self.hidden(layout)[layout.state[layout.mask]]))

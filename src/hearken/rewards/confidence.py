@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from hearken.feedback.records import hash_id
-from hearken.models.layout import Group, Layout, lay_out
+from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import RewardScorer
 from hearken.progress import progress, quiet
 from hearken.rewards.learned import LearnedReward, Reward
@@ -89,9 +90,8 @@ def last_layer(reward: LearnedReward, groups: Sequence[Group]) -> Tensor:
     whole: Tensor | None = None
     with quiet(not reward.label), progress(reward.label, len(groups), "prompt", patient=True) as bar:
         for part in microbatches(groups, reward.tokens, scorer):
-            layout = scorer.apart(lay_out([groups[i] for i in part], scorer.device))
-            hidden = scorer.hidden(layout)
-            found = (hidden[layout.last] if scorer.pooling == "last" else _mean(hidden, layout)).float()
+            layout = lay_out([groups[i] for i in part], scorer.device)
+            found: Tensor = scorer(methodcaller("features", layout))
             if whole is None:
                 whole = found.new_zeros(sum(len(g.responses) for g in groups), found.shape[1])
             whole[torch.tensor(rows_of(groups, part), device=found.device)] = found
@@ -103,16 +103,8 @@ def last_layer(reward: LearnedReward, groups: Sequence[Group]) -> Tensor:
 @torch.no_grad()
 def scored(scorer: RewardScorer, features: Tensor) -> Tensor:
     """(R,) scores of responses with these features (R, d)."""
-    return scorer.combine(scorer.apply_head(features)) * scorer.gain + scorer.bias
-
-
-def _mean(hidden: Tensor, layout: Layout) -> Tensor:
-    """(R, d) mean hidden states over each response's tokens."""
-    owner = layout.mask.nonzero()[:, 0]
-    total = hidden.new_zeros(len(layout.lengths), hidden.shape[1]).index_add(
-        0, owner, hidden[layout.token[layout.mask]]
-    )
-    return total / layout.lengths[:, None]
+    found: Tensor = scorer(lambda net: net.of_features(features))
+    return found
 
 
 def fit_confidence(

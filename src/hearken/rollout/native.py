@@ -47,7 +47,7 @@ class NativeSampler:
     def lean(self) -> bool:
         """Whether the quick step is this model's: tried once, when it is first asked, in the precision of then."""
         switch_adapter(self.scorer.model, self.scorer.adapter)
-        return fits(self.scorer) and _lean_agrees(self.scorer)
+        return fits(self.scorer) and self.scorer(_lean_agrees)
 
     def update_weights(self, scorer: TokenScorer, version: int) -> None:
         """See `rollout.sampler.Sampler`; the network is the policy's own, so that nothing is copied."""
@@ -68,7 +68,7 @@ class NativeSampler:
     ) -> list[Sample]:  # fmt: skip
         switch_adapter(self.scorer.model, self.scorer.adapter)  # whoever computed last may have switched it off
         found: dict[int, Sample] = {}
-        lean = Lean(self.scorer) if self.lean and fits(self.scorer) else None  # with the weights as they are now
+        lean = self.scorer(Lean) if self.lean and fits(self.scorer) else None  # with the weights as they are now
         for batch in self._batches(prompts, max(self.rows // n, 1), parameters.max_new_tokens):
             draws = np.concatenate([_uniforms(seeds[i], n, parameters.max_new_tokens) for i in batch])
             rows = self._decode([prompts[i] for i in batch], n, parameters, torch.from_numpy(draws), on_done, lean)
@@ -99,20 +99,24 @@ class NativeSampler:
     ) -> list[tuple[list[int], list[float], str]]:  # fmt: skip
         device, rows = self.scorer.device, len(prompts) * n
         draws = draws.to(device, torch.float32)
-        stepper: _Packed | _Anew | Seq2SeqSteps
-        if is_seq2seq(self.scorer.model):
-            stepper = Seq2SeqSteps(self.scorer, prompts, n)
-        elif self.scorer.path == "packed" and self._steady(len(prompts[0]), how.max_new_tokens) is not None:
-            stepper = _Packed(self.scorer, prompts, n, how.max_new_tokens, lean)
-        else:
-            stepper = _Anew(self.scorer, prompts, n)
+        steady = self._steady(len(prompts[0]), how.max_new_tokens) is not None
+
+        def begun(net: TokenScorer) -> _Packed | _Anew | Seq2SeqSteps:
+            if is_seq2seq(net.model):
+                return Seq2SeqSteps(net, prompts, n)
+            if net.path == "packed" and steady:
+                return _Packed(net, prompts, n, how.max_new_tokens, lean)
+            return _Anew(net, prompts, n)
+
+        # Every step is a call of the policy's module, as training's passes are.
+        stepper: _Packed | _Anew | Seq2SeqSteps = self.scorer(begun)
         tokens = torch.zeros(rows, how.max_new_tokens, dtype=torch.long, device=device)
         logprobs = torch.zeros(rows, how.max_new_tokens, device=device)
         lengths = torch.full((rows,), how.max_new_tokens, device=device)
         stopped = torch.zeros(rows, dtype=torch.bool, device=device)
         slot = torch.arange(rows, device=device)  # which response each live row writes
         live = torch.ones(rows, dtype=torch.bool, device=device)
-        logits = stepper.start()
+        logits = self.scorer(lambda _: stepper.start())
         for t in range(how.max_new_tokens):
             choice, logprob = draw(logits, draws[slot, t, None], how)
             tokens[slot, t], logprobs[slot, t] = choice, logprob  # what follows an end is cut off below
@@ -131,7 +135,7 @@ class NativeSampler:
                     stepper.keep(keep)
                     slot, live, choice = slot[keep], live[keep], choice[keep]
             if t + 1 < how.max_new_tokens:
-                logits = stepper.step(choice)
+                logits = self.scorer(lambda _, fed=choice: stepper.step(fed))
         if on_done:
             on_done(int((~stopped).sum()))
         return [

@@ -109,7 +109,7 @@ def _short(groups: Sequence[Group], scorer: TokenScorer | RewardScorer) -> list[
 
 def _pass(scorer: TokenScorer | RewardScorer, groups: Sequence[Group]) -> None:
     layout = lay_out(groups, scorer.device)
-    found = scorer.heads(layout) if isinstance(scorer, RewardScorer) else scorer(layout).logprobs
+    found = scorer(lambda net: net.heads(layout)) if isinstance(scorer, RewardScorer) else scorer(layout).logprobs
     found.sum().backward()
 
 
