@@ -145,6 +145,16 @@ def test_leaderboard_says_what_it_cannot_tell(book: Book) -> None:
     assert page.length_effect is not None
 
 
+def test_weights_of_labelers_weigh_their_comparisons(book: Book) -> None:
+    def counted(**weights: float) -> float:
+        found = compare_policies(book, {**dict.fromkeys(LABELERS, 1.0), **weights}, resamples=20)
+        assert found is not None
+        return sum(standing.wins + standing.ties / 2 for standing in found.board.standings)
+
+    every, without = counted(), counted(eve=0.0)
+    assert 0 < without < every and counted(eve=3.0) == pytest.approx(every + 2 * (every - without))
+
+
 def test_only_uniformly_chosen_items_count_for_quality(tmp_path: Path) -> None:
     with FeedbackStore(tmp_path / "feedback.db") as store:
         prompts = [Prompt(content=f"p{n}") for n in range(6)]

@@ -50,19 +50,6 @@ def gold_record(store: FeedbackStore, labeler_id: str, last: int) -> list[bool]:
     ]
 
 
-def consistency(store: FeedbackStore, labeler_id: str) -> list[bool]:
-    """Whether a labeler said the same the second time, for each item that was repeated to them."""
-    found = []
-    for second in store.judgments(labeler_id=labeler_id, checks=True):
-        item = store.item(second.item_id) if second.item_id else None
-        if item is None or item.repeat_of is None:
-            continue
-        first = next(store.judgments(labeler_id=labeler_id, item_id=item.repeat_of, checks=None), None)
-        if first is not None and first.kind == second.kind == item.kind:
-            found.append(agrees(second.payload, first.payload.model_dump(), exact=False))
-    return found
-
-
 def repeat(item: QueueItem) -> QueueItem:
     """The item asked a second time, of somebody who judged it; its answer measures them and trains nothing."""
     return QueueItem(
