@@ -33,7 +33,7 @@ from hearken.feedback.access import Account
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, Response
 from hearken.feedback.weighting import reliability
-from hearken.loop import contest as contests
+from hearken.loop import compare_policies as comparing
 from hearken.loop.asking import Waiting
 from hearken.loop.cards import project_card
 from hearken.loop.collecting import heard
@@ -419,8 +419,8 @@ def test_win_rates_of_an_evaluation(world: World, monkeypatch: pytest.MonkeyPatc
         return {"baseline": policies[0], "judge": "", "prompts": list(contents), "policies": figures, "reward": None,
                 "created": "2026-01-01T00:00:00+00:00"}  # fmt: skip
 
-    monkeypatch.setattr(contests, "assess", assess)
-    again: Callable[[], Any] = lambda: contests.contest(  # noqa: E731
+    monkeypatch.setattr(comparing, "assess", assess)
+    again: Callable[[], Any] = lambda: comparing.compare_policies(  # noqa: E731
         world.project, list(said), [prompt.content for prompt in prompts], 0, judge="people",
         loop=world.project.config.loop, wait=False,
     )  # fmt: skip

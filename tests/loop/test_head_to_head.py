@@ -1,4 +1,4 @@
-"""`hearken evaluate`: contests between policies, by whoever judges."""
+"""`hearken evaluate`: comparisons of policies, by whoever judges."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hearken.evaluation.measure import asked_of, label_of
 from hearken.feedback.examples import Comparison, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
-from hearken.loop import contest as contests
+from hearken.loop import compare_policies as comparing
 from hearken.loop.asking import Waiting
 from hearken.loop.cards import judged_rows
-from hearken.loop.contest import contest
+from hearken.loop.compare_policies import compare_policies
 from hearken.loop.evaluating import Bare, evaluate
 from hearken.loop.groups import LabelerGroup, labeler_groups
 from hearken.loop.project import Project, ProjectConfig
@@ -44,7 +44,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
         return {"baseline": policies[0], "judge": "", "prompts": list(prompts), "policies": figures, "reward": None,
                 "created": "2026-01-01T00:00:00+00:00"}  # fmt: skip
 
-    monkeypatch.setattr(contests, "assess", assess)
+    monkeypatch.setattr(comparing, "assess", assess)
     return said
 
 
@@ -61,7 +61,7 @@ def say(project: Project, name: str, prefers: str, attributes: dict[str, Any], c
 
 def test_gold_decides(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales()
-    found = contest(project, ["sft", "ours", "same"], project.held_out(), 0, loop=project.config.loop)
+    found = compare_policies(project, ["sft", "ours", "same"], project.held_out(), 0, loop=project.config.loop)
     assert found["judge"] == "the gold reward"
     assert found["policies"]["ours"]["win_rate"].estimate == pytest.approx(5.5 / 6)
     assert found["policies"]["same"]["win_rate"].estimate == 0.5
@@ -75,17 +75,17 @@ def test_people_are_shown_both_without_names(tales: Tales, answers: dict[str, li
     project = tales()
     arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
     with pytest.raises(Waiting) as waiting:
-        contest(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
+        compare_policies(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
     assert waiting.value.missing == 10, "five prompts with different answers, two labelers each"
     for name, prefers in (("ana", GOOD), ("bo", BAD)):
         say(project, name, prefers, {"group": name}, 9)
-    found = contest(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
+    found = compare_policies(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
     ours = found["policies"]["ours"]
     assert found["judge"] == "people" and ours["comparisons"] == 6, "each prompt once, however many judged it"
     assert ours["win_rate"].estimate == 0.5
     groups = {group: rate.estimate for group, rate in ours["win_rate_by_group"].items()}
     assert groups == pytest.approx({"ana": 5.5 / 6, "bo": 0.5 / 6}), "the equal answers are a tie to everyone"
-    again = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    again = compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
     assert again["policies"]["ours"]["comparisons"] == 6, "what was said before counts again"
     with project.store() as store:
         assert judged_rows(store, "validation") == [], "no card rests on answers that were optimised"
@@ -97,14 +97,14 @@ def test_groups_that_were_found_stand_apart(
 ) -> None:
     found_before = [LabelerGroup("group A, found", "found", frozenset({"ana", "cy"}), "a"),
                     LabelerGroup("group B, found", "found", frozenset({"bo", "somebody else"}), "b")]  # fmt: skip
-    monkeypatch.setattr(contests, "found_groups", lambda project: found_before)
+    monkeypatch.setattr(comparing, "found_groups", lambda project: found_before)
     project = tales()
     arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
     with pytest.raises(Waiting):
-        contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+        compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
     for name, prefers in (("ana", GOOD), ("bo", BAD)):
         say(project, name, prefers, {"mail": f"{name}@example.org"}, 9)
-    found = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    found = compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
     ours = found["policies"]["ours"]
     groups = {name: rate.estimate for name, rate in ours["win_rate_by_other"].items()}
     assert groups == pytest.approx({"group A, found": 5.5 / 6, "group B, found": 0.5 / 6}) and "@" not in str(groups)
@@ -129,10 +129,10 @@ def test_a_prompt_counts_once_and_equal_answers_as_their_share(tales: Tales, ans
     project = tales(enough=0.6)
     arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
     with pytest.raises(Waiting):
-        contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+        compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
     for name, prefers, count in (("ana", GOOD, 5), ("bo", BAD, 1)):
         say(project, name, prefers, {"group": name}, count)
-    found = contest(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    found = compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
     ours = found["policies"]["ours"]
     assert ours["win_rate"].estimate == pytest.approx((4 + 0.5 + 0.5) / 6)
     groups = {group: rate.estimate for group, rate in ours["win_rate_by_group"].items()}
@@ -143,7 +143,9 @@ def test_a_prompt_counts_once_and_equal_answers_as_their_share(tales: Tales, ans
 
 def test_simulated_labelers_judge(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales()
-    found = contest(project, ["sft", "ours"], project.held_out(), 0, judge="simulated", loop=project.config.loop)
+    found = compare_policies(
+        project, ["sft", "ours"], project.held_out(), 0, judge="simulated", loop=project.config.loop
+    )
     assert found["policies"]["ours"]["comparisons"] == 6
     groups = found["policies"]["ours"].get("win_rate_by_group", {})  # none where all who judged are of one group
     assert set(groups) == set(found["groups"]) and set(groups) in (set(), set(TaleWorld.groups))
@@ -215,7 +217,7 @@ def test_who_cannot_judge_is_said(tales: Tales, answers: dict[str, list[str]]) -
     project = tales(world="", labelers="people")
     for judge, what in (("gold", "built-in world"), ("auto", "no reward model"), ("simulated", "world")):
         with pytest.raises(UserError, match=what):
-            contest(project, ["sft", "ours"], project.held_out(), 0, judge=judge, loop=project.config.loop)  # type: ignore[arg-type]
+            compare_policies(project, ["sft", "ours"], project.held_out(), 0, judge=judge, loop=project.config.loop)  # type: ignore[arg-type]
 
 
 def test_a_name_says_how_the_best_is_chosen() -> None:

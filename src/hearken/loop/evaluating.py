@@ -16,7 +16,7 @@ from hearken.feedback.formats import read_as
 from hearken.feedback.pairs import best_and_worst
 from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.contest import NAMES, contest, rank_by_score
+from hearken.loop.compare_policies import NAMES, compare_policies, rank_by_score
 from hearken.loop.measured import content_of, join, keep_apart, known_before
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.rounds_options import Judge
@@ -99,7 +99,7 @@ def evaluate(
         announce: takes lines for the person at the terminal.
 
     Returns:
-        See `contest.contest`, in a project with the policies that were compared before on the same prompts, with the
+        See `compare_policies`, in a project with the policies that were compared before on the same prompts, with the
         same baseline and judge; where there are no prompts to answer, only perplexities and tasks by policy.
 
     Raises:
@@ -133,7 +133,7 @@ def evaluate(
     held_out = list(rows)[:prompts] if data else project.held_out(prompts or config.loop.evaluate)
     if data and judge in ("people", "ai", "simulated"):
         _bring_in(project, held_out)
-    found = contest(
+    found = compare_policies(
         project, every, held_out, config.seed + 1 if seed is None else seed, judge=judge, loop=config.loop,
         reward=project.policy(reward) if reward else None, wait=wait, announce=announce, perplexity=texts,
         tasks=tasks, seeds=alike, metadata=(rows or _facts(project)) if reward else None,

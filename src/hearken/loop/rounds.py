@@ -378,9 +378,9 @@ class Loop:
 
         def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             from hearken.evaluation.capability import texts_of
-            from hearken.loop.contest import contest
+            from hearken.loop.compare_policies import compare_policies
 
-            found = contest(
+            found = compare_policies(
                 project, policies, project.held_out(options.prompts), options.seed, judge=options.judge, loop=config,
                 reward=parents.get("reward"), wait=self.wait, announce=self.announce,
                 perplexity=texts_of(options.perplexity), tasks=options.tasks,

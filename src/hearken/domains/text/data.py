@@ -26,6 +26,7 @@ from hearken.feedback.examples import (
 )
 from hearken.feedback.formats import read_as
 from hearken.feedback.formats.canonical import kind_name
+from hearken.feedback.pairs import best_and_worst
 from hearken.feedback.splits import check_leakage, deduplicate, labeler_value, split_by_prompt
 from hearken.models.layout import Group
 from hearken.training.artifact import hash_files
@@ -200,9 +201,10 @@ def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str 
 
 
 def best(row: Comparison) -> str:
-    """The response ranked highest (the first of several)."""
-    ranked = [(rank, i) for i, rank in enumerate(row.ranks) if rank is not None]
-    return row.responses[min(ranked)[1]]
+    """The response that was preferred to the others (the first of several)."""
+    decided = best_and_worst(row.ranks, row.share)
+    first = next(i for i, rank in enumerate(row.ranks) if rank is not None)
+    return row.responses[decided[0] if decided else first]
 
 
 def prompts(rows: Sequence[Example], encoder: TextEncoder) -> tuple[list[Content], list[list[int]]]:

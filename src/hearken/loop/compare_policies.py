@@ -36,7 +36,7 @@ GOLD = "the gold reward"
 NAMES: dict[Who, str] = {"people": "people", "ai": "an AI labeler", "simulated": "simulated labelers"}
 
 
-def contest(
+def compare_policies(
     project: Project,
     policies: Sequence[str],
     prompts: Sequence[Content],
@@ -119,7 +119,7 @@ def rank_by_score(found: dict[str, Any], keys: Sequence[str]) -> None:
     """Win rates and the leaderboard of the policies that the gold reward or the reward model scored, as it judges.
 
     Args:
-        found: what `contest` returns; its judge must be one of the two.
+        found: what `compare_policies` returns; its judge must be one of the two.
         keys: the prompts', in the order of the answers.
     """
     column = "golds" if found["judge"] == GOLD else "scores"
