@@ -25,14 +25,17 @@ from hearken.algorithms.stage import Inputs, reward_stage, run_stage
 from hearken.algorithms.watch import Judge
 from hearken.domains.text.loading import TextPolicy
 from hearken.domains.text.rewarding import Known, open_reward, plain
+from hearken.domains.text.sampling import Sampled, as_sampled
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import Prompt, QueueItem, Response
 from hearken.loop.asking import ask, wait_for
+from hearken.loop.project import as_responses
 from hearken.loop.rounds_options import OnlineOptions, Who
 from hearken.loop.watching import train_watched
 from hearken.models.layout import Group
 from hearken.rewards.learned import Reward
+from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, read_record, request_of
 from hearken.training.run import Callback
 
@@ -71,6 +74,7 @@ class Refits(Callback):
     options: Any
     parents: dict[str, str]
     policy_name: str
+    how: SamplingParameters
     contents: dict[tuple[int, ...], Content]
     """Prompts by their tokens."""
     made: int = 0
@@ -124,18 +128,17 @@ class Refits(Callback):
                 if wanted <= 0:
                     break
                 content = self.contents[tuple(group.prompt)]
-                texts = list(dict.fromkeys(self.policy.encoder.decode(r, content) for r in group.responses))
-                if len(texts) < 2:
+                distinct: dict[str, Sampled] = {}
+                for tokens in group.responses:
+                    drawn = as_sampled(self.policy.encoder, content, list(tokens), self.options.seed, len(distinct))
+                    distinct.setdefault(drawn.text, drawn)
+                if len(distinct) < 2:
                     continue
                 prompt = Prompt(content=content)
                 store.add_prompts([prompt])
-                shown = [
-                    Response(
-                        prompt_id=prompt.id, text=text, policy=self.policy_name, round=self.number,
-                        seed=self.options.seed, sample=n, metadata={"step": step},
-                    )
-                    for n, text in enumerate(texts)
-                ]  # fmt: skip
+                shown = as_responses(
+                    list(distinct.values()), {content: prompt}, self.policy_name, self.how, self.number, step=step
+                )
                 mine = _pick(who, shares, f"{self.number} {step} {at}")
                 items[mine].append(
                     QueueItem(
@@ -240,6 +243,7 @@ def train_online(
         current = Current(setup.reward)
         setup.reward = current
         contents = {tuple(ids): content for ids, content in zip(setup.prompts.ids, setup.prompts.contents, strict=True)}
-        return [Refits(loop, number, setup.policy, current, options, inputs.parents, out.name, contents)]
+        how = SamplingParameters(**{key: getattr(options, key) for key in SamplingParameters.model_fields})
+        return [Refits(loop, number, setup.policy, current, options, inputs.parents, out.name, how, contents)]
 
     return train_watched(loop, inputs, options, out, judge, refits)

@@ -540,14 +540,15 @@ def _after_last(store: FeedbackStore, turns: list[tuple[Any, str]]) -> list[tupl
 
 
 def as_responses(
-    part: Sequence[Any], prompts: dict[Content, Prompt], policy: str, how: SamplingParameters, round: int | None
-) -> list[Response]:
-    """Samples as the database keeps them."""
+    part: Sequence[Any], prompts: dict[Content, Prompt], policy: str, how: SamplingParameters, round: int | None,
+    **more: Any,
+) -> list[Response]:  # fmt: skip
+    """Samples as the database keeps them, with ``more`` metadata."""
     return [
         Response(
             prompt_id=prompts[s.prompt].id, text=s.text, token_ids=tuple(s.tokens), finish_reason=s.finish_reason,
             policy=policy, round=round, sampling=how.model_dump(), seed=s.seed, sample=s.number,
-            metadata={"tokenizer": s.tokenizer} if s.tokenizer else {},
+            metadata=more | ({"tokenizer": s.tokenizer} if s.tokenizer else {}),
         )
         for s in part
     ]  # fmt: skip

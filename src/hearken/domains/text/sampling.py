@@ -19,7 +19,7 @@ from hearken.models.layout import Group
 from hearken.models.loading import load_policy, load_tokenizer
 from hearken.models.precision import to_read
 from hearken.models.scorers import TokenScorer, probe
-from hearken.rollout.sampler import Sample, SamplingParameters
+from hearken.rollout.sampler import SamplingParameters
 from hearken.training.options import TextOptions
 from hearken.training.precision import device_of, recorded
 
@@ -70,15 +70,17 @@ def sample(
         ids = [policy.encoder.prompt(p) or [policy.encoder.eos] for p in part]
         seeds = [prompt_seed(seed, p) for p in part]
         yield [
-            _sampled(policy.encoder, part[s.prompt], s, seeds[s.prompt], i % k)
+            as_sampled(policy.encoder, part[s.prompt], s.tokens, seeds[s.prompt], i % k)
             for i, s in enumerate(sampler.sample(ids, k, how, seeds))
         ]
 
 
-def _sampled(encoder: TextEncoder, prompt: Content, one: Sample, seed: int, number: int) -> Sampled:
-    text = encoder.decode(one.tokens, prompt)
-    found = Sampled(prompt, text, one.tokens, one.finish_reason, seed, number)
-    return found if encoder.writes(prompt, text, one.tokens) else replace(found, tokenizer=encoder.fingerprint)
+def as_sampled(encoder: TextEncoder, prompt: Content, tokens: list[int], seed: int, number: int) -> Sampled:
+    """A response of these token ids (its end among them where it came) as it is stored; see `Sampled`."""
+    text = encoder.decode(tokens, prompt)
+    reason = "stop" if tokens[-1:] and tokens[-1] in encoder.stop else "length"
+    found = Sampled(prompt, text, tokens, reason, seed, number)
+    return found if encoder.writes(prompt, text, tokens) else replace(found, tokenizer=encoder.fingerprint)
 
 
 Width = Literal["linear", "heads", "models"]
