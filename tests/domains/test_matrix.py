@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from domains.families import LOSSLESS, MADE, SPACE, TEMPLATES, family
@@ -12,8 +13,20 @@ from transformers import PreTrainedTokenizerBase
 
 from hearken.domains.text.data import demonstrations, encoded, judgments, prompts
 from hearken.domains.text.encoder import TextEncoder
+from hearken.domains.text.sampling import as_sampled
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration, Document, Message, PromptOnly, Rating, Thumb
+from hearken.feedback.examples import (
+    CUT,
+    SAMPLED,
+    Comparison,
+    Demonstration,
+    Document,
+    Message,
+    PromptOnly,
+    Rating,
+    Thumb,
+    content_key,
+)
 
 FEW = settings(
     max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
@@ -320,3 +333,40 @@ def test_a_word_that_goes_on_gets_no_space() -> None:
         assert group is not None
         text = text_of(encoder.tokenizer, [*group.prompt, *group.responses[0]])
         assert "The answer is 4.</s>" in text
+
+
+@pytest.mark.parametrize("template", ["", "chatml", "trimming"])
+@pytest.mark.parametrize("name", MADE)
+@given(data=st.data(), finishes=st.booleans())
+@settings(FEW, max_examples=25)
+def test_whatever_was_sampled_is_trained_token_by_token(name: str, template: str, data, finishes: bool) -> None:
+    """Any ids of the vocabulary, which a policy may draw: those that its tokenizer would write otherwise are kept."""
+    encoder = made(family(name, template))
+    control = set(encoder.tokens.control) | encoder.stop
+    some = st.sampled_from(sorted(set(encoder.tokenizer.get_vocab().values()) - control))
+    end = encoder.end if template else encoder.eos
+    drawn = data.draw(st.lists(some, min_size=1, max_size=6)) + [end] * finishes
+    for prompt in ("The fox", (Message("user", "The fox"),)):
+        one = as_sampled(encoder, prompt, drawn, 0, 0)
+        assert one.finish_reason == ("stop" if finishes else "length")
+        kept = {content_key(one.text): {"tokenizer": one.tokenizer, "ids": drawn}} if one.tokenizer else {}
+        cut = [] if finishes else [content_key(one.text)]
+        row = Comparison(prompt, (one.text, "another"), (0, 1), metadata={SAMPLED: kept, CUT: cut})
+        (group,) = encoded(row, encoder)
+        assert group.responses[0] == drawn
+
+
+def test_a_piece_within_a_word_begins_a_response() -> None:
+    """WordPiece's mark of it is no part of the text; behind a dialogue it begins a word, so its ids are kept."""
+    encoder = made(family("wordpiece", "chatml"))
+    word = encoder.tokenizer("answer home", add_special_tokens=False)["input_ids"]
+    pieces = {i: piece for piece, i in encoder.tokenizer.get_vocab().items()}
+    going_on = next(i for i, piece in sorted(pieces.items()) if piece == "##s")
+    drawn = [going_on, *word, encoder.end]
+    dialogue = (Message("user", "The fox"),)
+    assert encoder.decode(drawn, "The wren") == encoder.decode(drawn, dialogue) == "s answer home"
+    assert as_sampled(encoder, dialogue, drawn, 0, 0).tokenizer == encoder.fingerprint
+    group = encoder.group("a " + pieces[word[0]], ["s home"])
+    assert group is not None and "##" not in encoder.decode(group.responses[0], "")
+    shown = [encoder.decode(drawn[:n], dialogue) for n in range(1, 4)]
+    assert all(later.startswith(earlier) for earlier, later in pairwise(shown)), "what a chat shows only grows"

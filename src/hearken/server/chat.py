@@ -37,7 +37,10 @@ class Policy(Protocol):
         ...
 
     def stream(self, messages: Sequence[Message], n: int, seed: int) -> Iterator[tuple[int, str]]:
-        """``n`` answers at once, piece by piece: which answer, and the text that is added to it."""
+        """``n`` answers at once, piece by piece: which answer, and the text that is added to it.
+
+        A generator may return the whole answers, as `domains.text.sampling.Sampled`: then they are kept token by token.
+        """
         ...
 
 
@@ -105,14 +108,24 @@ def _answers(desk: Desk, policy: Policy, labeler: str, messages: tuple[Message, 
     item_id, seed = new_id(), secrets.randbits(32)
     order = places(order_seed(desk.salt, labeler, item_id), 2)
     texts = ["", ""]
-    for index, piece in policy.stream(messages, 2, seed):
+    drawn: list[Any] = []
+
+    stream: Any = policy.stream(messages, 2, seed)
+
+    def heard() -> Iterator[tuple[int, str]]:
+        drawn.extend((yield from stream) or ())
+
+    for index, piece in heard():
         texts[index] += piece
         yield _line({"place": order.index(index), "text": piece})
     prompt = Prompt(content=messages, metadata={"source": "chat"})
     responses = [
-        Response(prompt_id=prompt.id, text=text, policy=policy.name, seed=seed, sample=number)
+        Response(
+            prompt_id=prompt.id, text=text, policy=policy.name, seed=seed, sample=number,
+            **(_tokens(drawn[number]) if drawn and drawn[number].text == text else {}),
+        )
         for number, text in enumerate(texts)
-    ]
+    ]  # fmt: skip
     ids = (responses[0].id, responses[1].id)
     desk.store.add_prompts([prompt])
     desk.store.add_responses(responses)
@@ -120,6 +133,12 @@ def _answers(desk: Desk, policy: Policy, labeler: str, messages: tuple[Message, 
         [QueueItem(id=item_id, prompt_id=prompt.id, response_ids=ids, selection="chat", propensity=1.0)], closed=True
     )
     yield _line({"task": desk.reopen(item_id, labeler, None, html=True).model_dump(mode="json")})
+
+
+def _tokens(one: Any) -> dict[str, Any]:
+    """What is kept of an answer besides its text."""
+    told = {"tokenizer": one.tokenizer} if one.tokenizer else {}
+    return {"token_ids": tuple(one.tokens), "finish_reason": one.finish_reason, "metadata": told}
 
 
 def _line(value: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import text_encoder
+from hearken.domains.text.sampling import Sampled, as_sampled
 from hearken.feedback.examples import Message
 from hearken.models.guided import GuidedScorer, with_guidance
 from hearken.models.head import forbid
@@ -68,7 +69,9 @@ class Talker:
         return self._opened[1:]
 
     @torch.no_grad()
-    def stream(self, messages: Sequence[Message] | str, n: int, seed: int) -> Generator[tuple[int, str], None, None]:
+    def stream(
+        self, messages: Sequence[Message] | str, n: int, seed: int
+    ) -> Generator[tuple[int, str], None, list[Sampled]]:
         """``n`` answers to a dialogue, drawn together.
 
         Args:
@@ -78,11 +81,15 @@ class Talker:
 
         Yields:
             Which answer, and the text that is added to it.
+
+        Returns:
+            The whole answers, as they are stored.
         """
         with self._turn:
             scorer, encoder = self._open()
             model, device = scorer.model, scorer.device
-            prompt = encoder.prompt(messages if isinstance(messages, str) else tuple(messages)) or [encoder.eos]
+            content = messages if isinstance(messages, str) else tuple(messages)
+            prompt = encoder.prompt(content) or [encoder.eos]
             tokens = every = torch.tensor([prompt] * n, device=device)
             generator = torch.Generator().manual_seed(seed)
             said: list[list[int]] = [[] for _ in range(n)]
@@ -107,11 +114,11 @@ class Talker:
                 choice, _ = draw(logits, uniform, self._how)
                 for row in sorted(live):
                     token = int(choice[row])
+                    said[row].append(token)
                     if token in encoder.stop:
                         live.discard(row)
                         continue
-                    said[row].append(token)
-                    text = encoder.decode(said[row], messages)
+                    text = encoder.decode(said[row], content)
                     if not text.endswith(UNFINISHED) and text.startswith(shown[row]) and text != shown[row]:
                         yield row, text[len(shown[row]) :]
                         shown[row] = text
@@ -119,7 +126,8 @@ class Talker:
                     break
                 tokens = choice[:, None]
                 every = torch.cat([every, tokens], 1)
-            for row in range(n):
-                text = encoder.decode(said[row], messages)
-                if text.startswith(shown[row]) and text != shown[row]:
-                    yield row, text[len(shown[row]) :]
+            whole = [as_sampled(encoder, content, said[row], seed, row) for row in range(n)]
+            for row, one in enumerate(whole):
+                if one.text.startswith(shown[row]) and one.text != shown[row]:
+                    yield row, one.text[len(shown[row]) :]
+            return whole

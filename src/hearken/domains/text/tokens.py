@@ -20,6 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from hearken.errors import UserError
 
 _MARK = secrets.token_hex(8)  # nobody can have written it into the data
+_GOES_ON = ("\N{LOWER ONE EIGHTH BLOCK}", "##")
+"""Decoders drop the space of a first piece, and write the mark of WordPiece's pieces within a word there."""
 _ESCAPED = re.compile(f"{_MARK}e([0-9]+)z")
 
 
@@ -117,7 +119,7 @@ class Tokens:
     # To text
 
     def text(self, ids: Sequence[int], drop: Collection[int] = ()) -> str:
-        """The text of token ids that go on from other ones: a space at their beginning is kept.
+        """The text of token ids that go on from other ones: a space at their beginning, or none, is kept.
 
         Args:
             ids: token ids.
@@ -128,8 +130,8 @@ class Tokens:
             return ""
         before: list[int] = []
         first = self.tokenizer.convert_ids_to_tokens(kept[0])
-        if isinstance(first, str) and first.startswith("\N{LOWER ONE EIGHTH BLOCK}"):
-            before = self.ids("a")  # decoders drop the space at the beginning of a text
+        if isinstance(first, str) and first.startswith(_GOES_ON):
+            before = self.ids("a")
         whole, start = (
             str(self.tokenizer.decode(some, skip_special_tokens=False, clean_up_tokenization_spaces=False))
             for some in (before + kept, before)
