@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from people_world import SECRET_POLICY, Running, Site, Visitor
 
+import hearken.server.chat
 from hearken.feedback.examples import Message
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
@@ -120,6 +122,91 @@ def test_answers_of_a_real_policy_come_in_pieces(tmp_path: Any) -> None:
     assert runs[0] == runs[1] != runs[2]
     assert {index for index, _ in runs[0]} == {0, 1} and len(runs[0]) > 4
     assert talker.name == "policy"
+
+
+def test_answers_keep_the_tokens_that_were_drawn(
+    store: FeedbackStore, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer that gives back neither capitals nor spaces: what a choice trains is what was sampled."""
+    from domains.families import family
+    from tiny_models import write_base
+
+    from hearken.domains.text.data import encoded
+    from hearken.domains.text.encoder import TextEncoder
+    from hearken.domains.text.talk import Talker
+    from hearken.feedback.snapshot import load_snapshot, snapshot
+    from hearken.rollout.sampler import SamplingParameters
+
+    tokenizer = family("wordpiece", "chatml")
+    path = write_base(tmp_path / "policy", tokenizer)
+    talker = Talker(lambda: str(path), SamplingParameters(max_new_tokens=24), device="cpu")
+    monkeypatch.setattr(hearken.server.chat, "secrets", SimpleNamespace(randbits=lambda bits: 1))
+    store.access.set_settings({"chat": True, "check_share": 0.0})
+    visitor = Site(store, create_app(store, policy=talker)).enter()
+    streamed, task = say(visitor, "The fox")
+    texts = {one.text: one for one in store.responses()}
+    assert set(streamed) == set(texts) and "##" not in "".join(streamed)
+    encoder = TextEncoder(tokenizer, 96)
+    drawn = {text: list(one.token_ids or ()) for text, one in texts.items()}
+    prompt = (Message("user", "The fox"),)
+    assert all(drawn.values()) and [encoder.decode(drawn[text], prompt) for text in texts] == list(texts)
+    assert not all(encoder.writes(prompt, text, ids) for text, ids in drawn.items()), "text alone would not do"
+    assert visitor.submit(task, {"kind": "comparison", "ranks": [0, 1]}).is_success
+    (row,) = load_snapshot(snapshot(store, ["comparison"], None, None, tmp_path / "s.parquet").path)[1]
+    (group,) = encoded(row, encoder)
+    assert group.responses == [drawn[text] for text in row.responses]
+
+
+@pytest.mark.slow
+def test_choices_and_words_survive_a_server_that_is_away(run_server: Any, chromium: Any, parrot: Parrot) -> None:
+    """A choice made without a connection, a reload meanwhile, and what was typed: nothing is lost or stored twice."""
+    running = run_server(
+        lambda store: store.access.set_settings({"chat": True, "check_share": 0.0}), policy=parrot, landing="/chat"
+    )
+    context = chromium.new_context()
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(running.link)
+    page.get_by_role("button", name="I agree").click()
+    page.wait_for_url("**/label")
+    page.get_by_role("link", name="Chat").click()
+    page.locator("#say").fill("Hello there")
+    page.keyboard.press("Enter")
+    page.locator(".step").first.wait_for()
+
+    context.set_offline(True)
+    page.keyboard.press("2")
+    page.locator(".answer").wait_for()  # the page goes on at once
+    page.locator("#notice", has_text="1 answer waits to be sent and is kept in this browser").wait_for()
+    page.keyboard.type("And now")
+    page.keyboard.press("Enter")
+    page.locator("#toast", has_text="Your choice is not sent yet").wait_for()
+    assert page.locator("#say").input_value() == "And now" and running.store.last_seq() == 0
+    context.set_offline(False)
+    page.locator("#notice").wait_for(state="hidden")
+    assert running.store.last_seq() == 1
+    page.locator("#say").focus()
+    page.keyboard.press("Enter")
+    page.locator(".step").first.wait_for()
+    assert [len(heard) for heard in parrot.heard] == [1, 3], "the talk goes on from the choice"
+    assert page.locator("#tally").inner_text() == "1 chosen"
+
+    page.route("**/api/v1/judgments", lambda route: route.fulfill(status=503, body="{}"))
+    page.keyboard.press("1")
+    page.locator("#notice:not([hidden])").wait_for()
+    page.locator("#say").fill("Half a thou")
+    page.unroute("**/api/v1/judgments")
+    page.reload()  # a closed page sends what it kept when it is opened again
+    page.locator("#say").wait_for()
+    for _ in range(200):
+        if running.store.last_seq() == 2:
+            break
+        page.wait_for_timeout(50)
+    found = list(running.store.judgments(history=True))
+    assert len(found) == 2 == len({one.item_id for one in found}) and problems == []
+    assert page.locator("#say").input_value() == "Half a thou"
+    context.close()
 
 
 @pytest.mark.slow

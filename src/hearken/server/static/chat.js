@@ -1,19 +1,30 @@
 // Live conversation: say something, two answers stream in, choose one, and the talk goes on from it.
 
-import { Refusal, patiently, post, token } from "./lib/api.js";
+import { Refusal, post, token } from "./lib/api.js";
 import { Clock, span } from "./lib/clock.js";
 import { h, id, keyed } from "./lib/dom.js";
+import { Drafts } from "./lib/drafts.js";
 import { Help, hotkey } from "./lib/keys.js";
+import { Outbox } from "./lib/outbox.js";
 import { isWritten, panel, setWritten, text as shown, writtenButton } from "./lib/prompt.js";
+import { Unsent } from "./lib/unsent.js";
 import * as pair from "./kinds/pair.js";
 
 const options = JSON.parse(document.getElementById("options").textContent);
 const $ = (name) => document.getElementById(name);
+const TYPED = "chat"; // the draft of what is to be said next
 
 class Talk {
   constructor() {
-    this.turns = []; // { text, task, winner, judgment }
+    this.turns = []; // { text, task, winner, judgment, stored }
     this.done = 0;
+    this.drafts = new Drafts(options.labeler);
+    this.outbox = new Outbox(options.labeler, {
+      onStored: (sent) => this.stored(sent),
+      onRefused: (sent, problem) => this.refused(sent, problem),
+      onChange: () => this.unsent.show(),
+    });
+    this.unsent = new Unsent(this.outbox, $("notice"), $("unsent"));
     this.help = new Help($("help"), $("keys"));
     this.clock = new Clock({
       breakMinutes: options.break_minutes,
@@ -24,6 +35,8 @@ class Talk {
     this.field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); this.say(); }
     });
+    this.field.value = this.drafts.load(TYPED)?.text ?? "";
+    this.field.addEventListener("input", () => this.drafts.save(TYPED, { text: this.field.value }));
     document.addEventListener("keydown", (event) => this.key(event));
     for (const button of document.querySelectorAll("[data-open]")) {
       button.addEventListener("click", () => (button.dataset.open === "help" ? this.help.open() : $(button.dataset.open).showModal()));
@@ -33,6 +46,8 @@ class Talk {
     $("desk").replaceChildren(h("h1", { class: "question visually-hidden", tabindex: -1 }, "Conversation"), this.talk, this.stage);
     document.body.dataset.kind = "chat";
     this.compose();
+    this.unsent.show();
+    this.outbox.flush(); // what an earlier page could not send
   }
 
   compose() {
@@ -58,6 +73,12 @@ class Talk {
     this.busy = true;
     this.field.disabled = true;
     const last = this.turns.at(-1);
+    const arrived = !last || (await this.arrived(last));
+    if (!arrived || this.turns.at(-1) !== last) { // it waits, or was refused meanwhile
+      this.busy = false;
+      this.compose();
+      return arrived || this.toast("Your choice is not sent yet. It is kept, and so is what you typed: the conversation goes on when the server is back.");
+    }
     const turn = { text };
     this.talk.querySelector(".rest")?.remove();
     this.talk.append(h("p", { class: "said plain" }, text));
@@ -76,6 +97,7 @@ class Talk {
         scrollTo(0, document.body.scrollHeight);
       });
       this.field.value = "";
+      this.drafts.clear(TYPED);
       this.choose(turn);
     } catch (problem) {
       this.toast(problem instanceof Refusal ? `${problem.message}. ${problem.hint}` : "No connection.");
@@ -83,6 +105,13 @@ class Talk {
     } finally {
       this.busy = false;
     }
+    return undefined;
+  }
+
+  // Whether the server has a turn's choice: it goes on from that.
+  async arrived(turn) {
+    await this.outbox.flush();
+    return !this.outbox.waiting.some((one) => one.id === turn.judgment);
   }
 
   async listen(body, onPiece) {
@@ -112,8 +141,8 @@ class Talk {
     this.clock.next();
     const desk = {
       options, save() {},
-      choose: (answer, words, state) => this.submit(turn, answer, state),
-      skip: (reason) => this.submit(turn, { kind: "skip", reason }, {}),
+      choose: (answer, words, state) => this.submit(turn, answer, words, state),
+      skip: (reason) => this.submit(turn, { kind: "skip", reason }, "Skipped", {}),
       problem: (words) => this.toast(words),
     };
     this.view = pair.mount(turn.task, desk, draft);
@@ -124,36 +153,52 @@ class Talk {
     heading.focus({ preventScroll: true });
   }
 
-  async submit(turn, answer, state) {
+  // The choice stands in the outbox until the server has it; the page goes on at once.
+  submit(turn, answer, words, state) {
     if (this.sent) return;
     this.sent = true;
     turn.judgment = id();
     turn.state = state;
-    try {
-      const said = {
-        id: turn.judgment, item_id: turn.task.item_id, ticket: turn.task.ticket, answer,
-        seconds: this.clock.seconds(), guideline: options.guideline,
-      };
-      await patiently(() => post("/api/v1/judgments", said), () => this.toast("Not stored yet. Trying again."));
-    } catch (problem) {
-      this.sent = false;
-      return this.toast(`Not stored: ${problem instanceof Refusal ? problem.message : "no connection"}. Choose again.`);
-    }
     const ranks = answer.ranks ?? [0, 0];
     turn.winner = turn.task.responses[ranks[1] < ranks[0] ? 1 : 0];
     this.turns.push(turn);
+    const said = {
+      id: turn.judgment, item_id: turn.task.item_id, ticket: turn.task.ticket, answer,
+      seconds: this.clock.seconds(), guideline: options.guideline,
+    };
+    this.outbox.add(said, `“${turn.text.slice(0, 80)}”: ${words}`);
+    this.compose();
+  }
+
+  stored(sent) {
     this.done += 1;
+    this.tally();
+    const turn = this.turns.find((one) => one.judgment === sent.id);
+    if (turn) turn.stored = true;
+  }
+
+  // The conversation cannot go on from a choice that nobody has.
+  refused(sent, problem) {
+    const at = this.turns.findIndex((one) => one.judgment === sent.id);
+    if (at < 0) return;
+    this.turns.length = at;
+    if (!this.busy) this.compose();
+    this.toast(`Not stored: ${problem.message}. ${problem.hint}`);
+  }
+
+  tally() {
     $("tally").replaceChildren(h("b", {}, String(this.done)), " chosen");
-    return this.compose();
   }
 
   async undo() {
     const turn = this.turns.at(-1);
-    if (!turn) return;
+    if (!turn) return undefined;
+    if (!(await this.arrived(turn))) return this.toast("That choice is not sent yet. It can be taken back as soon as the server has it.");
     try {
       await post(`/api/v1/judgments/${turn.judgment}/withdraw`);
       this.turns.pop();
-      this.done -= 1;
+      if (turn.stored) this.done -= 1;
+      this.tally();
       this.compose();
       this.talk.querySelector(".rest")?.remove();
       this.talk.append(h("p", { class: "said plain" }, turn.text));
@@ -161,6 +206,7 @@ class Talk {
     } catch (problem) {
       this.toast(problem instanceof Refusal ? `${problem.message}. ${problem.hint}` : "No connection.");
     }
+    return undefined;
   }
 
   toast(words) {
@@ -178,7 +224,7 @@ class Talk {
     if (key === "?") this.help.open();
     else if (key === "R") setWritten(!isWritten());
     else if (key === "Escape") this.field.blur();
-    else if (this.view && !this.sent) done = this.view.key(key, event) || (key === "S" && (this.submit(this.choosing, { kind: "skip", reason: "" }, {}), true));
+    else if (this.view && !this.sent) done = this.view.key(key, event) || (key === "S" && (this.submit(this.choosing, { kind: "skip", reason: "" }, "Skipped", {}), true));
     else if (key === "U" && !this.busy) this.undo();
     else if (key === "W" && !this.busy) this.field.focus();
     else done = false;

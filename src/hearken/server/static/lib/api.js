@@ -27,19 +27,6 @@ export async function send(method, path, body, more = {}) {
 
 export const post = (path, body, more) => send("POST", path, body, more);
 
-// What passes is tried again for a quarter of a minute.
-export async function patiently(work, onProblem) {
-  for (let wait = 1000; ; wait *= 2) {
-    try {
-      return await work();
-    } catch (problem) {
-      if (wait > 8000 || (problem instanceof Refusal && (problem.status < 500 && ![408, 429].includes(problem.status)))) throw problem;
-      onProblem(problem);
-      await new Promise((resolve) => { setTimeout(resolve, wait); });
-    }
-  }
-}
-
 // After a login in another tab this page's token is stale. "new" where there is a new one, "out" where nobody is logged in any
 // more, else "same"; the page is loaded again where somebody else is logged in now.
 export async function renew() {
