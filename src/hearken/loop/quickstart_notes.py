@@ -1,8 +1,9 @@
 """`hearken quickstart --model M`: the whole loop on a pretrained chat model, which learns to write short messages.
 
-The model answers requests, simulated labelers of two tastes (or the person at this machine) rank what it wrote, a
-reward model is fitted to the rankings, RLOO trains adapters by it, and a judge that had no part in any of this (see
-`evaluation.reader`) compares old and new answers to requests about other topics.
+The three steps of InstructGPT: the model answers requests, and simulated labelers of two tastes (or the person at this
+machine) rank what it wrote; it imitates what was ranked first; a reward model is fitted to the rankings, and RLOO goes
+on by it. A judge that had no part in any of this (see `evaluation.reader`) compares old and new answers to requests
+about other topics.
 """
 
 from __future__ import annotations
@@ -55,11 +56,14 @@ class NotesPlan(Options):
     max_new_tokens: int = 48
     temperature: float = 0.7
     """Of all sampling."""
+    sft: dict[str, Any] = {
+        "lora": 16, "lr": 5e-4, "epochs": 2, "batch": 16, "warmup": 0.1, "validation": 0.0,
+    }  # fmt: skip
     reward: dict[str, Any] = {
-        "lora": 16, "lr": 1e-3, "epochs": 3, "batch": 8, "pooling": "mean", "warmup": 0.1, "eps": 1e-8,
+        "lora": 16, "lr": 1e-3, "epochs": 2, "batch": 8, "pooling": "mean", "warmup": 0.1, "eps": 1e-8,
     }  # fmt: skip
     rloo: dict[str, Any] = {
-        "lora": 16, "lr": 5e-4, "samples": 4, "batch": 64, "minibatches": 4, "episodes": 384, "beta": 0.05,
+        "lora": 16, "lr": 3e-4, "samples": 4, "batch": 64, "minibatches": 4, "episodes": 384, "beta": 0.1,
         "max_new_tokens": 48, "temperature": 0.7, "missing_eos": -3.0, "schedule": "linear", "warmup": 0.1,
         "eps": 1e-8,
     }  # fmt: skip
@@ -71,7 +75,7 @@ class NotesPlan(Options):
 
 FAST = NotesPlan(
     judged=8, heldout_judged=4, prompts=12, heldout=8, documents=2, max_new_tokens=8,
-    reward={**NotesPlan().reward, "lora": 2, "epochs": 1},
+    sft={**NotesPlan().sft, "lora": 2, "epochs": 1}, reward={**NotesPlan().reward, "lora": 2, "epochs": 1},
     rloo={**NotesPlan().rloo, "lora": 2, "batch": 8, "minibatches": 2, "episodes": 16, "max_new_tokens": 8},
 )  # fmt: skip
 
@@ -80,6 +84,7 @@ STEPS = {
     "Sampling": "The model is writing its first messages.",
     "Your judgments": "",
     "Judgments": "Simulated labelers judge what you left.",
+    "SFT": "The model imitates the messages that you liked best.",
     "Reward model": "A reward model is learning your taste.",
     "RLOO": "The model is learning to write messages that you like.",
     "Evaluation": "Old and new messages are compared.",
@@ -185,12 +190,14 @@ def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None)
             human.leave_the_rest(project)
         else:
             project.label("simulated")
+    train, held_out = ((project.snapshot(split),) for split in ("train", "validation"))
+    how = {"precision": _precision()}
+    with step("SFT"):
+        imitator = str(project.train("sft", "r01-sft", Inputs(base, train), **plan.sft, **how).path)
     with step("Reward model"):
-        train, held_out = ((project.snapshot(split),) for split in ("train", "validation"))
-        how = {"precision": _precision()}
         reward = project.train("reward", "r01-reward", Inputs(base, train, held_out), **plan.reward, **how)
     with step("RLOO"):
-        inputs = Inputs(base, (prompts,), reward=str(reward.path), ref=base)
+        inputs = Inputs(imitator, (prompts,), reward=str(reward.path), ref=imitator)
         policy = project.train("rloo", POLICY, inputs, **plan.rloo, **how)
     with step("Evaluation"):
         found = _evaluate(project, plan, base, policy.path)
@@ -211,7 +218,7 @@ def _open(path: Path, model: str, plan: NotesPlan, seed: int) -> Project:
         sample=SampleConfig(
             k=plan.k, overlap=plan.overlap, max_new_tokens=plan.max_new_tokens, temperature=plan.temperature
         ),
-        stages={"reward": plan.reward, "rloo": plan.rloo},
+        stages={"sft": plan.sft, "reward": plan.reward, "rloo": plan.rloo},
     )  # fmt: skip
     if not folder.exists() and model in PACKAGED:
         installed(PACKAGED[model])

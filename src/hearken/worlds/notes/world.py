@@ -215,7 +215,7 @@ class NoteWorld:
         if group not in GROUPS:
             raise UserError(f"the world of messages has no group '{group}'", f"Name one of: {', '.join(GROUPS)}")
         seen = traits(prompt, text)
-        worth = 1.6 * seen.said + 0.6 * seen.does
+        worth = 3.0 * seen.said + 1.2 * seen.does
         worth -= 1.2 * (not seen.whole) + 1.0 * seen.gaps + 1.0 * seen.beside + 0.7 * seen.letter + 2.5 * seen.copied
         worth -= 1.5 * (seen.words < 4) + 0.15 * max(seen.lines - 3, 0)
         if group == "brisk":
