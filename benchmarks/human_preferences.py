@@ -115,7 +115,8 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
 
 def fitting_of(settings: argparse.Namespace) -> dict[str, Any]:
     """The settings of the reward model's fit: of the small model made here, or of a pretrained one."""
-    return (ADAPTING if settings.lora else PROBING) if settings.model else FITTING
+    fitting = (ADAPTING if settings.lora else PROBING) if settings.model else FITTING
+    return fitting | ({"pooling": settings.pooling} if settings.pooling else {})
 
 
 class Probed:
@@ -154,9 +155,10 @@ def last_turn(row: Comparison) -> Comparison:
 
 
 def model_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model`` and ``--lora``."""
+    """Add ``--model``, ``--lora`` and ``--pooling``."""
     parser.add_argument("--model", type=Path, help="a pretrained chat model to start from, instead of one made here")
     parser.add_argument("--lora", action="store_true", help="with --model: train adapters, not the head alone")
+    parser.add_argument("--pooling", choices=("mean", "last"), help="read the score there, instead of the mean")
 
 
 def comparisons() -> tuple[list[Comparison], int]:
