@@ -19,7 +19,7 @@ from hearken.feedback.examples import Comparison, Demonstration, Example, Messag
 from hearken.feedback.formats import LAYOUTS, ReadReport, read_examples
 from hearken.feedback.formats.detecting import detect, signature
 from hearken.feedback.store import FeedbackStore
-from hearken.feedback.transfer import import_file
+from hearken.feedback.transfer import export, import_file
 from hearken.progress import quiet
 
 U = "user"
@@ -466,6 +466,18 @@ def test_label_studio_exports_are_votes_of_their_labelers(tmp_path: Path) -> Non
         ("b@x.org", 8),
         ("4", 10),
     ]
+
+    # Some exports have a task once for each of its annotations, every time with all of them: each counts once.
+    for who in (1, None):
+        copies = [annotation(7, who, "left"), annotation(8, who, "left"), annotation(9, who, "right")]
+        task = {"id": 1, "data": data, "annotations": copies, "predictions": []}
+        (tmp_path / "b.json").write_text(json.dumps([task] * 3))
+        with quiet(), FeedbackStore(tmp_path / f"{who}.db") as store:
+            done = import_file(store, tmp_path / "b.json")
+            assert (done.judgments, done.twice) == (3, 6) and import_file(store, tmp_path / "b.json").judgments == 0
+            export(store, tmp_path / f"{who}.jsonl", "pairs")
+        ids = [json.loads(line)["annotation_id"] for line in (tmp_path / f"{who}.jsonl").read_text().splitlines()]
+        assert ids == [7, 8, 9]
 
     short = {**data, "id": 1, "pw": [{"selected": "right"}], "annotator": 2, "annotation_id": 8, "lead_time": 1.5}
     (found,) = read_examples(write(tmp_path / "b.jsonl", short))

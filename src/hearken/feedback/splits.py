@@ -43,14 +43,14 @@ class Leakage:
 def identity(example: Example) -> str | None:
     """What tells a judgment from another one that says the same, and is equal for the same judgment read twice.
 
-    It is the judgment's own id (metadata "judgment") with what it says; else its labeler (`labeler_of`) with all that
-    the row holds; None where neither is known: two such rows are two votes, however alike. Prompts and documents
-    are nobody's vote: they are their text.
+    It is the judgment's own id (metadata "judgment", Label Studio's "annotation_id") with what it says; else its
+    labeler (`labeler_of`) with all that the row holds; None where neither is known: two such rows are two votes,
+    however alike. Prompts and documents are nobody's vote: they are their text.
     """
     kind = canonical.kind_name(example)
     if isinstance(example, PromptOnly | Document):
         return f"{kind} {canonical.dump(example, metadata=False)}"
-    known = example.metadata.get("judgment")
+    known = example.metadata.get("judgment", example.metadata.get("annotation_id"))
     if known is None and labeler_of(example.metadata) is None:
         return None
     plain = _sorted(example) if isinstance(example, Comparison) else example
