@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hearken.domains.text.data import Judged
+from hearken.feedback.pairs import better_pairs as ordered
 from hearken.statistics.intervals import cluster_bootstrap
 
 
@@ -42,9 +43,3 @@ def pair_accuracy(scores: Sequence[float], held_out: Sequence[Judged]) -> dict[s
         "accuracy": float(found.estimate), "accuracy_low": float(found.low), "accuracy_high": float(found.high),
         "length_accuracy": float(np.average(longer, weights=weights)), "validation_pairs": len(right),
     }  # fmt: skip
-
-
-def ordered(ranks: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs (better, worse) of positions of a ranking; -1 is not ranked."""
-    every = range(len(ranks))
-    return [(i, j) for i in every for j in every if 0 <= ranks[i] < ranks[j]]
