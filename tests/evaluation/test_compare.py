@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hearken.errors import UserError
-from hearken.evaluation.compare import calibration, find_divergence, head_to_head, length_baseline_accuracy, smooth
-from hearken.feedback.examples import Comparison
+from hearken.evaluation.compare import calibration, find_divergence, head_to_head, smooth
 
 
 def length(_prompt: object, response: str) -> float:
@@ -50,21 +49,6 @@ def test_head_to_head_refuses_what_it_cannot_compare() -> None:
         head_to_head([], [], [], length)
     with pytest.raises(UserError, match="row 1"):
         head_to_head(["p", "q"], ["a", "b"], ["a", "b"], lambda _p, r: math.nan if r == "b" else 0.0)
-
-
-def test_length_baseline_on_rankings_with_ties_and_gaps() -> None:
-    rows = [
-        Comparison("p", ("one two three", "one two", "one"), (0, 1, 1)),  # longer wins twice; the tie says nothing
-        Comparison("q", ("one", "one two", "one two three"), (0, None, 1)),  # longer loses once
-        Comparison("r", ("one two", "six seven"), (0, 1)),  # equal lengths: half
-    ]
-    assert length_baseline_accuracy(rows).estimate == pytest.approx(2.5 / 4)
-    assert length_baseline_accuracy(rows, lambda text: -len(text)).estimate == pytest.approx((0 + 0 + 1 + 1) / 4)
-
-
-def test_length_baseline_needs_a_preference() -> None:
-    with pytest.raises(UserError, match="no comparison prefers"):
-        length_baseline_accuracy([Comparison("p", ("a", "b"), (0, 0))])
 
 
 def test_calibration_by_hand() -> None:

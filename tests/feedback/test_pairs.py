@@ -10,9 +10,12 @@ from hearken.feedback.pairs import (
     Pair,
     best_and_worst,
     better_pairs,
+    decided,
     example_pairs,
+    hits,
     judgment_pairs,
     latest,
+    margins_of,
     ranked_pairs,
     words,
 )
@@ -78,3 +81,16 @@ def test_the_last_word_of_a_labeler_counts() -> None:
 
 def test_length_is_in_words() -> None:
     assert [words(text) for text in ("", "  \n", "a  tale\nof two", "in-between")] == [0, 0, 4, 1]
+
+
+def test_how_right_a_score_is() -> None:
+    rows = [
+        Comparison("p", ("one two three", "one two", "one"), (0, 1, 1)),  # longer wins twice; the tie says nothing
+        Comparison("q", ("one", "one two", "one two three"), (0, None, 1)),  # longer loses once
+        Comparison("r", ("one two", "six seven"), (0, 1)),  # equal lengths: half
+        Comparison("s", ("one two", "one"), (0, 1), share=0.55),  # .55 of the votes are for the longer one
+    ]
+    pairs, table = decided(rows), [[float(words(text)) for text in row.responses] for row in rows]
+    found = hits(pairs, margins_of(pairs, table)).tolist()
+    assert [pair.judgment for pair in pairs] == [0, 0, 1, 2, 3] and found == pytest.approx([1, 1, 0, 0.5, 0.55])
+    assert not decided([Comparison("p", ("a", "b"), (0, 0))])

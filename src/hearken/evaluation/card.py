@@ -7,7 +7,7 @@ stages that optimise a reward refuse to start on it. Everything is by prompt: in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -250,7 +250,7 @@ def make_card(
         remarks.append(strangers.says)
     if discovered is not None and discovered.real:
         of = {who: found_name(g) for g, group in enumerate(discovered.groups) for who in group}
-        slices += _by_labeler(pairs, right, "labeler group", of)
+        slices += _divided(pairs, right, "labeler group", [(of[p.labeler],) if p.labeler in of else () for p in pairs])
         remarks.append(discovered.says)
     sample = np.random.default_rng(0).permutation(sum(len(r.responses) for r in rows))[:2000]
     flat = [(words(t), s) for r, ss in zip(rows, scored, strict=True) for t, s in zip(r.responses, ss, strict=True)]
@@ -344,12 +344,13 @@ def calibrated(pairs: Sequence[Pair], margins: NDArray[np.float64]) -> Calibrati
     return calibration((0.5 * (1 + np.tanh(turn * margins / 2))).tolist(), happened.tolist())
 
 
-def _by_labeler(pairs: Sequence[Pair], right: NDArray[np.float64], by: str, of: Mapping[str, str]) -> list[Slice]:
-    """Slices by what each labeler belongs to."""
-    names = [of.get(str(p.labeler)) for p in pairs]
+def _divided(
+    pairs: Sequence[Pair], right: NDArray[np.float64], by: str, labels: Sequence[tuple[str, ...]]
+) -> list[Slice]:
+    """A slice of each part that is large enough; a pair belongs to all that its labels name."""
     found = []
-    for name in sorted(set(of.values())):
-        inside = np.array([n == name for n in names])
+    for name in sorted({name for names in labels for name in names}):
+        inside = np.array([name in names for names in labels])
         if inside.sum() >= LEAST:
             found.append(Slice(by, name, _part(right, pairs, inside), int(inside.sum())))
     return found
@@ -366,13 +367,7 @@ def _slices(
     divisions = [by for by in divisions if not only or by in only]
     of = [(rows[p.judgment], gap) for p, gap in zip(pairs, gaps, strict=True)]
     labels = {by: [_values(by, row, gap, edges) for row, gap in of] for by in divisions}
-    found = []
-    for by, names in labels.items():
-        for name in sorted({n for some in names for n in some}):
-            inside = np.array([name in some for some in names])
-            if inside.sum() >= LEAST:
-                found.append(Slice(by, name, _part(right, pairs, inside), int(inside.sum())))
-    return found
+    return [part for by, names in labels.items() for part in _divided(pairs, right, by, names)]
 
 
 def _values(by: str, row: Comparison, gap: int, edges: NDArray[np.float64]) -> tuple[str, ...]:

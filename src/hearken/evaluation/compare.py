@@ -10,15 +10,14 @@ import numpy as np
 
 from hearken.errors import UserError
 from hearken.evaluation.numbers import JsonInterval
-from hearken.feedback.examples import Comparison, Content, content_key
-from hearken.feedback.pairs import decided, hits, words
+from hearken.feedback.examples import Content, content_key
 from hearken.statistics.divergence import Divergence, find_divergence, smooth
-from hearken.statistics.intervals import Interval, cluster_bootstrap, wilson
+from hearken.statistics.intervals import Interval, wilson
 from hearken.statistics.winrate import TIE, outcomes, win_rate
 
 __all__ = [
     "Calibration", "CalibrationBin", "Divergence", "HeadToHead", "calibration", "find_divergence", "head_to_head",
-    "length_baseline_accuracy", "smooth",
+    "smooth",
 ]  # fmt: skip
 
 Score = Callable[[Content, str], float]
@@ -89,25 +88,6 @@ def head_to_head(
         ties=overall.count(0.5),
         losses=overall.count(0.0),
     )
-
-
-def length_baseline_accuracy(comparisons: Sequence[Comparison], length: Callable[[str], int] = words) -> Interval:
-    """The accuracy of "the longer response is the better one" on every ordered pair; equal lengths count half.
-
-    A reward model worth its name beats this (and one minus this). Pairs that the labeler tied or did not rank say
-    nothing and are left out.
-
-    Args:
-        comparisons: judgments, usually held-out ones.
-        length: of a response; words by default.
-
-    Raises:
-        UserError: no comparison prefers one response to another.
-    """
-    pairs = decided(comparisons)
-    if not pairs:
-        raise UserError("no comparison prefers one response to another", "Give rankings that are not all ties")
-    return cluster_bootstrap(hits(pairs, [length(p.a) - length(p.b) for p in pairs]), [p.prompt for p in pairs])
 
 
 @dataclass(frozen=True, slots=True)
