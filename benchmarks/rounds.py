@@ -8,7 +8,6 @@ that start their policy anew each time (three times the episodes). Each arm is `
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from common import arguments, run, table
 
 from hearken.algorithms.stage import Inputs
 from hearken.evaluation.compare import head_to_head
+from hearken.evaluation.results import read_evaluation
 from hearken.feedback.examples import Demonstration, Document, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import Prompt
@@ -129,13 +129,14 @@ def arm(
         (home / "prompts").touch()
     project = Project(home)
     done = Loop(project).run()
-    found = json.loads((home / "artifacts" / f"r{rounds:02d}-evaluation" / "evaluation.json").read_text("utf-8"))
-    figures = found["policies"][done["policy"]]
+    found = read_evaluation(home / "artifacts" / f"r{rounds:02d}-evaluation")
+    policy = found.policies[done["policy"]]
     reward = project.artifact(f"r{rounds:02d}-reward")
     assert reward is not None
-    return {key: figures[key] for key in ("gold", "kl", "proxy", "parse_rate", "length", "golds", "responses")} | {
+    return {
+        "gold": policy.gold, "kl": policy.kl, "proxy": policy.proxy, "parse_rate": policy.parse_rate,
+        "length": policy.length, "golds": policy.golds, "responses": policy.responses, "prompts": found.prompts,
         "accuracy": reward.metrics["accuracy"], "judgments": reward.manifest["data"]["judgments"],
-        "prompts": found["prompts"],
         "gold_by_round": [row["gold"][0] for row in done["figures"]],
     }  # fmt: skip
 

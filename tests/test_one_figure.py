@@ -29,6 +29,7 @@ from hearken.algorithms.stage import train
 from hearken.cli.main import app
 from hearken.evaluation.measure import Judge
 from hearken.evaluation.numbers import fixed, percent
+from hearken.evaluation.results import EvaluationResult, PolicyResult
 from hearken.feedback.access import Account
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, Response
@@ -414,10 +415,9 @@ def test_win_rates_of_an_evaluation(world: World, monkeypatch: pytest.MonkeyPatc
         prompts = [prompt for prompt in store.prompts()][:6]
     said = {name: [f"{name} {'river ' * (n % 3)}{n}" for n in range(6)] for name in ("old", "new", "third")}
 
-    def assess(project: Any, policies: Any, contents: Any, *more: Any) -> dict[str, Any]:
-        figures = {name: {"responses": said[name], "scores": None} for name in policies}
-        return {"baseline": policies[0], "judge": "", "prompts": list(contents), "policies": figures, "reward": None,
-                "created": "2026-01-01T00:00:00+00:00"}  # fmt: skip
+    def assess(project: Any, policies: Any, contents: Any, *more: Any) -> EvaluationResult:
+        figures = {name: PolicyResult(responses=tuple(said[name])) for name in policies}
+        return EvaluationResult(baseline=policies[0], prompts=tuple(contents), policies=figures)
 
     monkeypatch.setattr(comparing, "assess", assess)
     again: Callable[[], Any] = lambda: comparing.compare_policies(  # noqa: E731
@@ -451,8 +451,8 @@ def test_win_rates_of_an_evaluation(world: World, monkeypatch: pytest.MonkeyPatc
             if set(sides) == {name, "old"}:
                 by_prompt[vote.prompt].append(vote.outcome if sides[0] == name else 1 - vote.outcome)
         wins = [math.fsum(outcomes) / len(outcomes) for outcomes in by_prompt.values()]
-        figures = found["policies"][name]
-        assert figures["comparisons"] == len(wins)
-        assert figures["win_rate"].estimate == pytest.approx(math.fsum(wins) / len(wins))
+        figures = found.policies[name]
+        assert figures.comparisons == len(wins)
+        assert figures.win_rate.estimate == pytest.approx(math.fsum(wins) / len(wins))
     with world.project.store() as store, visitor(world, store) as client:
         check(world, client)

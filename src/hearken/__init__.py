@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hearken.algorithms.stage import train as train
     from hearken.domains.text.respond import respond as respond
     from hearken.errors import UserError as UserError
+    from hearken.evaluation.results import read_evaluation as read_evaluation
     from hearken.feedback.formats import read_examples as read_examples
     from hearken.feedback.formats import write_examples as write_examples
     from hearken.feedback.store import FeedbackStore as FeedbackStore
@@ -29,6 +30,7 @@ _WHERE = {
     "Project": "hearken.loop.project",
     "UserError": "hearken.errors",
     "quickstart": "hearken.loop.quickstart",
+    "read_evaluation": "hearken.evaluation.results",
     "read_examples": "hearken.feedback.formats",
     "respond": "hearken.domains.text.respond",
     "trace": "hearken.loop.trace",

@@ -422,7 +422,7 @@ def hostile_report() -> Report:
             )
             for p in whole.policies
         ],
-        seeds=[Spread(name=HOSTILE, mean=0.5, deviation=None, lowest=0.5, highest=0.5, seeds=1)],
+        seeds=[Spread(name=HOSTILE, mean=Interval(0.5, 0.5, 0.5), deviation=None, lowest=0.5, highest=0.5, seeds=1)],
         audit=replace(whole.audit, policy=HOSTILE, baseline=HOSTILE, alarm=True, says=HOSTILE) if whole.audit else None,
         steps=[Step(name=HOSTILE, done=HOSTILE, settings={HOSTILE: HOSTILE})],
         training=[

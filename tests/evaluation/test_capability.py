@@ -91,26 +91,27 @@ def test_choices_are_ranked_by_their_likelihood(tmp_path: Path, base: Path) -> N
                 nats, tokens = nats - scores[-1], tokens + len(answer)
         right += scores.index(max(scores)) == question.answer
     found = run_tasks(str(base), [loaded])["capitals"]
-    assert found["acc"].estimate == pytest.approx(right / 3) and found["chance"] == pytest.approx(1 / 3)
-    assert found["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-3) and found["rows"] == 3
+    assert found.acc is not None and found.acc.estimate == pytest.approx(right / 3)
+    assert found.chance == pytest.approx(1 / 3) and found.rate == found.acc
+    assert found.perplexity == pytest.approx(math.exp(nats / tokens), rel=1e-3) and found.rows == 3
 
 
 def test_answers_are_generated_and_cut(tmp_path: Path, base: Path) -> None:
     generate = {"output_type": "generate_until", "generation_kwargs": {"max_gen_toks": 6, "until": ["zz"]}}
     loaded = load_task(write(tmp_path, doc_to_target="{{country}}", **generate))
-    assert run_tasks(str(base), [loaded])["capitals"]["exact_match"].estimate == 0.0
+    assert run_tasks(str(base), [loaded])["capitals"].exact_match.estimate == 0.0
     from hearken.domains.text.respond import respond
 
     said = [r[0] for r in respond(base, [q.text for q in loaded.questions], max_new_tokens=6, temperature=0)]
     rows = [row | {"said": text.strip()} for row, text in zip(CAPITALS, said, strict=True)]
     asked = load_task(write(tmp_path, rows, doc_to_target="said", **generate))
-    assert run_tasks(str(base), [asked])["capitals"]["exact_match"].estimate == 1.0
+    assert run_tasks(str(base), [asked])["capitals"].exact_match.estimate == 1.0
 
 
 def test_perplexity_a_token_and_a_byte(tmp_path: Path, base: Path) -> None:
     (tmp_path / "text.jsonl").write_text(json.dumps({"text": "the fox runs in a forest"}) + "\n")
     found = perplexities(str(base), texts_of([str(tmp_path / "text.jsonl")]))["text.jsonl"]
-    assert found["token"] > found["byte"] > 1
+    assert found.token > found.byte > 1
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}) + "\n")
     with pytest.raises(UserError, match="no plain text"):
         texts_of([str(tmp_path / "pairs.jsonl")])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -220,7 +221,7 @@ def test_a_fallen_likelihood_of_preferred_responses_is_said() -> None:
 def test_seeds_are_compared_with_their_spread() -> None:
     seeds = [
         Spread(name="win_rate", mean=Interval(0.7, 0.6, 0.8), deviation=0.03, lowest=0.66, highest=0.73, seeds=3),
-        Spread(name="kl", mean=4.0, deviation=0.5, lowest=3.4, highest=4.4, seeds=3),
+        Spread(name="kl", mean=Interval(4.0, math.nan, math.nan), deviation=0.5, lowest=3.4, highest=4.4, seeds=3),
     ]
     found = panels.better(Report(title="t", seeds=seeds))
     assert found is not None and found["said"].startswith("3 seeds of the same training win 70\u202f% [60, 80]")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,13 @@ from tiny_models import write_rows
 from hearken.domains.text.sampling import best_of_name
 from hearken.errors import UserError
 from hearken.evaluation.measure import asked_of, label_of
+from hearken.evaluation.results import (
+    EvaluationResult,
+    GroupOfJudges,
+    PolicyResult,
+    read_evaluation,
+    write_evaluation,
+)
 from hearken.feedback.examples import Comparison, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
@@ -38,11 +44,15 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What the policies "sft", "ours" and "same" answer to six prompts; nothing is sampled."""
     said = {"sft": [BAD] * 6, "ours": [GOOD] * 5 + [BAD], "same": [BAD] * 6}
 
-    def assess(project: Any, policies: Any, prompts: Any, seed: int, *more: Any) -> dict[str, Any]:
+    def assess(project: Any, policies: Any, prompts: Any, seed: int, *more: Any) -> EvaluationResult:
         golds = {GOOD: 1.0, BAD: 0.0}
-        figures = {n: {"responses": said[n], "golds": [golds[t] for t in said[n]], "scores": None} for n in policies}
-        return {"baseline": policies[0], "judge": "", "prompts": list(prompts), "policies": figures, "reward": None,
-                "created": "2026-01-01T00:00:00+00:00"}  # fmt: skip
+        figures = {
+            name: PolicyResult(responses=tuple(said[name]), golds=tuple(golds[t] for t in said[name]))
+            for name in policies
+        }
+        return EvaluationResult(
+            baseline=policies[0], prompts=tuple(prompts), policies=figures, created="2026-01-01T00:00:00+00:00"
+        )
 
     monkeypatch.setattr(comparing, "assess", assess)
     return said
@@ -62,13 +72,13 @@ def say(project: Project, name: str, prefers: str, attributes: dict[str, Any], c
 def test_gold_decides(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales()
     found = compare_policies(project, ["sft", "ours", "same"], project.held_out(), 0, loop=project.config.loop)
-    assert found["judge"] == "the gold reward"
-    assert found["policies"]["ours"]["win_rate"].estimate == pytest.approx(5.5 / 6)
-    assert found["policies"]["same"]["win_rate"].estimate == 0.5
-    first, *others = found["leaderboard"]
-    assert first["policy"] == "ours" and (first["wins"], first["ties"]) == (10, 2)
-    assert others[0]["level_with"] == [others[1]["policy"]]
-    assert first["beats_baseline"].low > 0.5
+    assert str(found.judge) == "the gold reward" and found.judge.kind == "gold"
+    assert found.policies["ours"].win_rate.estimate == pytest.approx(5.5 / 6)
+    assert found.policies["same"].win_rate.estimate == 0.5
+    first, *others = found.leaderboard
+    assert first.policy == "ours" and (first.place, first.wins, first.ties) == (1, 10, 2)
+    assert others[0].level_with == (others[1].policy,)
+    assert first.beats_baseline is not None and first.beats_baseline.low > 0.5
 
 
 def test_people_are_shown_both_without_names(tales: Tales, answers: dict[str, list[str]]) -> None:
@@ -80,13 +90,13 @@ def test_people_are_shown_both_without_names(tales: Tales, answers: dict[str, li
     for name, prefers in (("ana", GOOD), ("bo", BAD)):
         say(project, name, prefers, {"group": name}, 9)
     found = compare_policies(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
-    ours = found["policies"]["ours"]
-    assert found["judge"] == "people" and ours["comparisons"] == 6, "each prompt once, however many judged it"
-    assert ours["win_rate"].estimate == 0.5
-    groups = {group: rate.estimate for group, rate in ours["win_rate_by_group"].items()}
+    ours = found.policies["ours"]
+    assert found.judge.kind == "people" and ours.comparisons == 6, "each prompt once, however many judged it"
+    assert ours.win_rate.estimate == 0.5
+    groups = {group: rate.estimate for group, rate in ours.win_rate_by_group.items()}
     assert groups == pytest.approx({"ana": 5.5 / 6, "bo": 0.5 / 6}), "the equal answers are a tie to everyone"
     again = compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
-    assert again["policies"]["ours"]["comparisons"] == 6, "what was said before counts again"
+    assert again.policies["ours"].comparisons == 6, "what was said before counts again"
     with project.store() as store:
         assert judged_rows(store, "validation") == [], "no card rests on answers that were optimised"
     assert project._optional("validation", "comparison") == (), "nor a data set"
@@ -105,11 +115,11 @@ def test_groups_that_were_found_stand_apart(
     for name, prefers in (("ana", GOOD), ("bo", BAD)):
         say(project, name, prefers, {"mail": f"{name}@example.org"}, 9)
     found = compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
-    ours = found["policies"]["ours"]
-    groups = {name: rate.estimate for name, rate in ours["win_rate_by_other"].items()}
+    ours = found.policies["ours"]
+    groups = {name: rate.estimate for name, rate in ours.win_rate_by_other.items()}
     assert groups == pytest.approx({"group A, found": 5.5 / 6, "group B, found": 0.5 / 6}) and "@" not in str(groups)
-    assert "win_rate_by_group" not in ours
-    assert found["groups"]["group B, found"] == {"by": "found", "key": "b", "labelers": 1, "comparisons": 5}
+    assert not ours.win_rate_by_group
+    assert found.groups["group B, found"] == GroupOfJudges(by="found", key="b", labelers=1, comparisons=5)
 
 
 def test_attributes_divide_labelers_where_several_share_a_value() -> None:
@@ -133,12 +143,12 @@ def test_a_prompt_counts_once_and_equal_answers_as_their_share(tales: Tales, ans
     for name, prefers, count in (("ana", GOOD, 5), ("bo", BAD, 1)):
         say(project, name, prefers, {"group": name}, count)
     found = compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
-    ours = found["policies"]["ours"]
-    assert ours["win_rate"].estimate == pytest.approx((4 + 0.5 + 0.5) / 6)
-    groups = {group: rate.estimate for group, rate in ours["win_rate_by_group"].items()}
+    ours = found.policies["ours"]
+    assert ours.win_rate.estimate == pytest.approx((4 + 0.5 + 0.5) / 6)
+    groups = {group: rate.estimate for group, rate in ours.win_rate_by_group.items()}
     assert groups == pytest.approx({"ana": 5.5 / 6, "bo": 0.1 / 1.2}), "bo judged a fifth of what is not equal"
-    first = found["leaderboard"][0]
-    assert first["policy"] == "ours" and (first["wins"], first["ties"], first["losses"]) == pytest.approx((4.5, 1, 0.5))
+    first = found.leaderboard[0]
+    assert first.policy == "ours" and (first.wins, first.ties, first.losses) == pytest.approx((4.5, 1, 0.5))
 
 
 def test_simulated_labelers_judge(tales: Tales, answers: dict[str, list[str]]) -> None:
@@ -146,18 +156,18 @@ def test_simulated_labelers_judge(tales: Tales, answers: dict[str, list[str]]) -
     found = compare_policies(
         project, ["sft", "ours"], project.held_out(), 0, judge="simulated", loop=project.config.loop
     )
-    assert found["policies"]["ours"]["comparisons"] == 6
-    groups = found["policies"]["ours"].get("win_rate_by_group", {})  # none where all who judged are of one group
-    assert set(groups) == set(found["groups"]) and set(groups) in (set(), set(TaleWorld.groups))
+    assert found.policies["ours"].comparisons == 6
+    groups = found.policies["ours"].win_rate_by_group  # none where all who judged are of one group
+    assert set(groups) == set(found.groups) and set(groups) in (set(), set(TaleWorld.groups))
 
 
 def test_seeds_are_told_with_their_spread(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales(evaluate=6)
     answers["best-of-4@sft"] = [GOOD] * 6
     found = evaluate(project, ["ours", "same"], against="sft", best_of=[4], seeds=True)
-    spread = found["seeds"]["win_rate"]
-    assert spread["seeds"] == 2 and spread["mean"].estimate == pytest.approx((5.5 / 6 + 0.5) / 2)
-    assert spread["lowest"] == 0.5 < spread["highest"]
+    spread = next(one for one in found.seeds if one.name == "win_rate")
+    assert spread.seeds == 2 and spread.mean.estimate == pytest.approx((5.5 / 6 + 0.5) / 2)
+    assert spread.lowest == 0.5 < spread.highest and spread.deviation == pytest.approx(2.5 / 6 / math.sqrt(2))
     with pytest.raises(UserError, match="two seeds or more"):
         evaluate(project, ["ours"], against="sft", best_of=[4], seeds=True)
 
@@ -167,24 +177,25 @@ def test_what_was_compared_before_stays(
 ) -> None:
     project = tales()
     saved = project.path / "evaluation.json"
-    saved.write_text(json.dumps({"ceiling": 0.8, "summary": {"seed": 1}, "policies": {}}))
+    write_evaluation(saved, EvaluationResult(ceiling=0.8, summary={"seed": 1}))
 
-    def known(*policies: str, **more: Any) -> dict[str, Any]:
-        evaluate(project, policies, against="sft", judge="gold", **more)
-        return json.loads(saved.read_text("utf-8"))
+    def known(*policies: str, **more: Any) -> EvaluationResult:
+        found = evaluate(project, policies, against="sft", judge="gold", **more)
+        assert read_evaluation(saved) == found
+        return found
 
     first = known("ours")
-    assert len(first["prompts"]) == project.config.loop.evaluate == 4, "as many as after a round"
-    assert (first["ceiling"], first["summary"]) == (0.8, {"seed": 1})
+    assert len(first.prompts) == project.config.loop.evaluate == 4, "as many as after a round"
+    assert (first.ceiling, first.summary) == (0.8, {"seed": 1})
     second = known("same")
-    assert set(second["policies"]) == {"sft", "ours", "same"}
-    assert second["policies"]["ours"]["win_rate"] == first["policies"]["ours"]["win_rate"]
-    assert second["leaderboard"][0]["policy"] == "ours" and len(second["leaderboard"]) == 3
+    assert set(second.policies) == {"sft", "ours", "same"}
+    assert second.policies["ours"].win_rate == first.policies["ours"].win_rate
+    assert second.leaderboard[0].policy == "ours" and len(second.leaderboard) == 3
     anew = Artifact(Path("ours"), "ppo", {"created": "2026-02-01T00:00:00+00:00"})
     with monkeypatch.context() as patched:
         patched.setattr(Project, "finished", lambda self, **_: {"ours": anew})
-        assert set(known("same")["policies"]) == {"sft", "same"}, "ours was trained again since"
-    assert set(known("ours", prompts=3)["policies"]) == {"sft", "ours"}, "on other prompts"
+        assert set(known("same").policies) == {"sft", "same"}, "ours was trained again since"
+    assert set(known("ours", prompts=3).policies) == {"sft", "ours"}, "on other prompts"
 
 
 def test_direct_methods_say_how_likely_became_what_was_preferred(
@@ -209,8 +220,9 @@ def test_direct_methods_say_how_likely_became_what_was_preferred(
     monkeypatch.setattr(drift, "likelihood_change", likelihood_change)
     found = evaluate(project, ["ours", "same"], against="sft", judge="gold")
     assert asked == [("ours", "sft", 1)]
-    assert found["policies"]["ours"]["likelihood"]["preferred"].estimate == -1.0
-    assert "likelihood" not in found["policies"]["same"]
+    told = found.policies["ours"].likelihood
+    assert told is not None and (told.preferred, told.other) == ((-1, -2, -0.5), (-3, -4, -2))
+    assert found.policies["same"].likelihood is None
 
 
 def test_who_cannot_judge_is_said(tales: Tales, answers: dict[str, list[str]]) -> None:
@@ -242,13 +254,13 @@ def test_bare_models_and_best_of_n(tmp_path: Path, tiny_model: Path) -> None:
     found = evaluate(
         bare, data=[str(tmp_path / "prompts.jsonl")], reward=str(tmp_path / "rm"), best_of=[4], against=str(tiny_model)
     )
-    best = found["policies"]["best-of-4@model"]
-    assert best["win_rate"].estimate > 0.5 and best["proxy"].estimate > found["policies"]["model"]["proxy"].estimate
-    assert best["kl"].estimate == pytest.approx(0.6363, abs=1e-3), "log 4 - 3/4"
-    assert {row["policy"] for row in found["leaderboard"]} == {"model", "best-of-4@model"}
-    model = found["policies"]["model"]
-    assert 0 < model["entropy"].estimate < math.log(300) and "entropy" not in best, "the best of n draws no tokens"
-    assert 0 < model["self_bleu"] <= 1 and model["length_drift"] == (0.0, 0.0, 0.0) and model["phrases"] == []
+    best = found.policies["best-of-4@model"]
+    assert best.win_rate.estimate > 0.5 and best.proxy.estimate > found.policies["model"].proxy.estimate
+    assert best.kl.estimate == pytest.approx(0.6363, abs=1e-3), "log 4 - 3/4"
+    assert {row.policy for row in found.leaderboard} == {"model", "best-of-4@model"}
+    model = found.policies["model"]
+    assert 0 < model.entropy.estimate < math.log(300) and best.entropy is None, "the best of n draws no tokens"
+    assert 0 < model.self_bleu <= 1 and model.length_drift == (0.0, 0.0, 0.0) and model.phrases == ()
     with pytest.raises(UserError, match="no prompts are given"):
         evaluate(bare)
     with pytest.raises(UserError, match="comparisons it was trained on"):
@@ -266,12 +278,12 @@ def test_a_rule_or_a_sum_judges_as_a_reward_model_does(tiny_model: Path, tmp_pat
     data = write_rows(tmp_path / "prompts.jsonl", rows)
     bare = Bare(ProjectConfig.parse({"model": str(tiny_model), "sample": {"max_new_tokens": 6}}))
     found = evaluate(bare, [str(tiny_model)], data=[str(data)], reward="rule:length,rule:answer*2", best_of=[2])
-    assert set(found["policies"]) == {"model", "best-of-2@model"}
-    for figures in found["policies"].values():
-        texts = figures["responses"]
+    assert set(found.policies) == {"model", "best-of-2@model"}
+    for figures in found.policies.values():
+        texts = figures.responses
         want = [
             a + 2 * b for a, b in zip(rules.length(rows, texts, rows), rules.answer(rows, texts, rows), strict=True)
         ]
-        assert figures["scores"] == pytest.approx(want)
+        assert figures.scores == pytest.approx(want)
     with pytest.raises(UserError, match="has no function 'lenght'"):
         evaluate(bare, [str(tiny_model)], data=[str(data)], reward="rule:lenght")

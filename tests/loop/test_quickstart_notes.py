@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from test_human import Person
 
 from hearken.cli.quickstart import closing_notes
 from hearken.errors import UserError
+from hearken.evaluation.results import read_evaluation
 from hearken.loop import taste
 from hearken.loop.goal import Goal
 from hearken.loop.project import Project
@@ -36,12 +36,13 @@ def run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 
 def test_the_independent_judge_decides_and_the_others_stand_beside_it(run: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = run
-    kept = json.loads((folder / "evaluation.json").read_text("utf-8"))
-    ours = kept["policies"]["r01-rloo"]
-    assert "no labeler, no reward model" in kept["judge"] and kept["baseline"] == "tiny"
-    assert ours["win_rate"] == ours["win_rates"]["judge"] == summary["policy"]["win_rates"]["judge"]
-    assert set(ours["win_rates"]) == {"judge", "labelers", "reward"}
-    assert set(ours["win_rates_by_reading"]) == {"understood", "complete", "easy"}
+    kept = read_evaluation(folder)
+    ours = kept.policies["r01-rloo"]
+    assert kept.judge is not None and (kept.judge.kind, kept.judge.name, kept.baseline) == ("reader", "tiny", "tiny")
+    assert "no labeler, no reward model" in str(kept.judge) and kept.summary["policy"] == summary["policy"]
+    assert ours.win_rate == ours.win_rate_by_judge["judge"] == tuple(summary["policy"]["win_rates"]["judge"])
+    assert set(ours.win_rate_by_judge) == {"judge", "labelers", "reward"}
+    assert set(ours.win_rate_by_reading) == {"understood", "complete", "easy"}
     shown = closing_notes(summary)
     assert list(shown)[:3] == ["Independent judge", "Reward model", "Labelers' own taste"]
     page = Path(summary["report"]).read_text("utf-8")

@@ -12,6 +12,7 @@ import yaml
 from hearken.errors import UserError
 from hearken.evaluation.capability import load_task, run_tasks
 from hearken.evaluation.report import render
+from hearken.evaluation.results import EvaluationResult, JudgedBy, PolicyResult, TaskScores
 from hearken.feedback.records import (
     ComparisonPayload,
     Judgment,
@@ -22,10 +23,11 @@ from hearken.feedback.records import (
     SkipPayload,
 )
 from hearken.loop.collecting import heard
-from hearken.loop.measured import join, keep_apart, task_rate
+from hearken.loop.measured import joined, keep_apart
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.publishing import model_card
 from hearken.loop.reporting import compose, round_of, write_report
+from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact, write_json
 
 PROMPTS = [f"Tell tale {i}." for i in range(12)]
@@ -311,15 +313,16 @@ def test_task_figures_reach_the_report_and_the_model_card(project: Project, tiny
     evaluated(project)
     saved = project.path / "evaluation.json"
     content = json.loads(saved.read_text())
-    content["policies"]["r02-dpo"]["tasks"] = measured
+    content["policies"]["r02-dpo"]["tasks"] = {task: scores.model_dump() for task, scores in measured.items()}
     write_json(saved, content)
     policy = compose(project).find("r02-dpo")
     assert policy is not None
-    wanted = {"choose": "acc", "normed": "acc_norm", "say": "exact_match"}
-    assert policy.tasks == {task: measured[task][key] for task, key in wanted.items()}
+    wanted = {"choose": measured["choose"].acc, "normed": measured["normed"].acc_norm,
+              "say": measured["say"].exact_match}  # fmt: skip
+    assert policy.tasks == wanted and None not in wanted.values() and measured["normed"].acc is None
     card = model_card(Artifact.load(folder))
     assert all(f"accuracy on {task}" in card for task in wanted)
-    assert task_rate({"perplexity": 3.0, "rows": 4}) is None
+    assert TaskScores(perplexity=3.0, rows=4).rate is None
 
 
 def test_the_reward_model_of_a_report_is_the_one_that_was_optimised(project: Project) -> None:
@@ -353,19 +356,27 @@ def test_what_init_does_not_know_is_copied(tmp_path: Path) -> None:
 
 
 def test_scores_of_another_reward_model_are_not_mixed() -> None:
-    figures = {"win_rate": [0.6, 0.5, 0.7], "proxy": [1.0, 0.9, 1.1], "scores": [1.0], "responses": ["a"]}
-    both = {"prompts": ["p"], "baseline": "sft"}
-    before = both | {"judge": "people", "reward": "r01-reward", "policies": {"dpo": figures}}
-    now = both | {"judge": "people", "reward": "r02-reward", "policies": {"ipo": figures}}
-    assert join(now, before) and now["policies"]["dpo"].keys() == {"win_rate", "responses"}
-    by_proxy = both | {"judge": "the reward model (a proxy)", "policies": {"dpo": figures}}
-    assert not join(by_proxy | {"reward": "r02-reward"}, by_proxy | {"reward": "r01-reward"})
-    assert join(by_proxy | {"reward": "r01-reward"}, by_proxy | {"reward": "r01-reward"})
-    assert not join(now, before | {"prompts": ["q"]})
-    told = before | {"policies": {"dpo": figures | {"perplexity": 3.0, "tasks": {"sums": 1}}}}
-    again = before | {"judge": "gold", "policies": {"dpo": figures | {"perplexity": 2.0}}}
-    keep_apart(again, told)
-    assert again["policies"]["dpo"] == figures | {"perplexity": 2.0, "tasks": {"sums": 1}}
+    people = JudgedBy(kind="people", words="people")
+    policy = PolicyResult(
+        win_rate=Interval(0.6, 0.5, 0.7), proxy=Interval(1.0, 0.9, 1.1), scores=(1.0,), responses=("a",)
+    )
+
+    def result(name: str, reward: str, judge: JudgedBy) -> EvaluationResult:
+        return EvaluationResult(prompts=("p",), baseline="sft", judge=judge, reward=reward, policies={name: policy})
+
+    now, before = result("ipo", "r02-reward", people), result("dpo", "r01-reward", people)
+    both = joined(now, before)
+    assert both is not None and list(both.policies) == ["dpo", "ipo"] and both.policies["ipo"] == policy
+    assert both.policies["dpo"] == PolicyResult(win_rate=Interval(0.6, 0.5, 0.7), responses=("a",))
+    assert joined(now, before.but(prompts=("q",))) is None and joined(now, before.but(baseline="base")) is None
+    assert joined(now, before.but(judge=None)) is None
+    proxies = [result("dpo", name, JudgedBy(kind="reward", words="the proxy", name=name)) for name in ("r01", "r02")]
+    assert joined(proxies[0], proxies[1]) is None, "another reward model is another judge"
+    words = proxies[0].but(judge=JudgedBy(kind="reward", words="the reward model", name="r01", remark="a proxy"))
+    assert joined(proxies[0], words) is not None, "whatever it is called"
+    told = before.but(policies={"dpo": policy.but(perplexity=3.0, tasks={"sums": TaskScores(rows=1)})})
+    again = keep_apart(before.but(policies={"dpo": policy.but(perplexity=2.0)}), told)
+    assert again.policies["dpo"] == policy.but(perplexity=2.0, tasks={"sums": TaskScores(rows=1)})
 
 
 def test_a_broken_evaluation_is_named(project: Project) -> None:

@@ -17,6 +17,7 @@ from rounds_world import STAGES
 from hearken.algorithms import watch
 from hearken.algorithms.watch import Answered
 from hearken.errors import UserError
+from hearken.evaluation.results import JudgedBy
 from hearken.feedback.examples import Message
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
 from hearken.loop.asking import Waiting, wait_for
@@ -169,8 +170,10 @@ def test_an_ai_judges_rounds_checkpoints_and_policies(tales: Tales) -> None:
         assert list(judgments.metrics["ai"].values()) == [{"overlap": 0}]
         assert says(project)["says"]
         found = evaluate(project, ["r01-ppo"], judge="ai", prompts=2)
-        assert found["judge"] == "an AI labeler" and len(seen) == asked_for, "what it was asked before it is not again"
-        assert found["policies"]["r01-ppo"]["comparisons"] >= 2
+        assert found.judge == JudgedBy(kind="ai", words="an AI labeler", name="tiny-judge")
+        assert len(seen) == asked_for, "what it was asked before it is not again"
+        comparisons = found.policies["r01-ppo"].comparisons
+        assert comparisons is not None and comparisons >= 2
 
 
 def test_ctrl_c_while_a_training_run_waits_for_people(tales: Tales) -> None:
@@ -209,10 +212,9 @@ def test_dialogues_of_two_turns_are_judged_by_gold(tales: Tales) -> None:
     with project.store() as store:
         store.add_prompts([Prompt(content=content, split="validation")])
     found = evaluate(project, ["best-of-1@" + project.config.model], prompts=7, judge="gold")
-    assert [{"role": m.role, "content": m.content} for m in content] in found["prompts"]
-    at = next(i for i, p in enumerate(found["prompts"]) if not isinstance(p, str))
-    base = found["policies"][found["baseline"]]
-    assert base["golds"][at] == world.gold(whole, base["responses"][at])
+    at = found.prompts.index(content)
+    base = found.policies[found.baseline]
+    assert base.golds[at] == world.gold(whole, base.responses[at])
 
 
 def test_who_cannot_watch_is_said(tales: Tales) -> None:

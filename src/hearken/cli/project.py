@@ -264,6 +264,7 @@ def evaluate(
             opened: Any = Bare(ProjectConfig.parse(values, where="--set"))
         else:
             opened = open_project(project, override or [])
+        missing, reward_model = 0, {}
         try:
             found = run(
                 opened, policy or (), against=against, prompts=prompts, data=data or (), reward=reward, judge=judge,
@@ -274,15 +275,19 @@ def evaluate(
             if not outside:
                 from hearken.loop import cards
 
-                found["reward_model"] = cards.summary(cards.project_card(opened, **how))
+                reward_model = {"reward_model": cards.summary(cards.project_card(opened, **how))}
         except Waiting as waiting:
-            found = {"waiting_for": waiting.missing}
-    if as_json:
-        emit(found, True)
-        return
-    from hearken.cli.standings import show
+            missing = waiting.missing
+    if missing and as_json:
+        emit({"waiting_for": missing}, True)
+    elif missing:
+        typer.echo(f"{missing} judgments are waited for. Run the same command again later.")
+    elif as_json:
+        emit(found.model_dump(mode="json") | reward_model, True)
+    else:
+        from hearken.cli.standings import show
 
-    show(found)
+        show(found)
 
 
 def _card(

@@ -2,68 +2,88 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-def show(found: dict[str, Any]) -> None:
+    from hearken.evaluation.results import EvaluationResult, PolicyResult, Standing
+    from hearken.statistics.intervals import Interval
+
+
+def show(found: EvaluationResult) -> None:
     """Print what an evaluation found, without the responses themselves."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    if found.get("waiting_for"):
-        console.print(f"{found['waiting_for']} judgments are waited for. Run the same command again later.")
-        return
-    policies = found["policies"]
-    if "prompts" in found:
-        console.print(f"On {len(found['prompts'])} held-out prompts, judged by {found['judge']}", style="bold")
+    if found.prompts:
+        judged = f", judged by {found.judge}" if found.judge else ""
+        console.print(f"On {len(found.prompts)} held-out prompts{judged}", style="bold")
         console.print(_standings(found))
-        if len(found.get("leaderboard", [])) > 2:
+        if len(found.leaderboard) > 2:
             console.print("level: those that it cannot be told apart from. Strengths are in log-odds.", style="dim")
-    if found.get("seeds"):
+    if found.seeds:
         console.print("\nOver seeds", style="bold")
-        for name, one in found["seeds"].items():
-            spread = "–" if one["seeds"] < 2 else f"{one['deviation']:.3g}"
-            console.print(f"{name}: {_interval(one['mean'])}, between seeds ±{spread}, {one['seeds']} seeds")
-    for name, figures in policies.items():
-        for file, values in figures.get("perplexities", {}).items():
-            typer.echo(f"{name}: perplexity of {file} {values['token']:.3f} a token, {values['byte']:.3f} a byte")
-        for task, scores in figures.get("tasks", {}).items():
-            said = ", ".join(f"{key} {_interval(value)}" for key, value in scores.items())
+        for one in found.seeds:
+            spread = "–" if one.deviation is None else f"{one.deviation:.3g}"
+            console.print(f"{one.name}: {_interval(one.mean)}, between seeds ±{spread}, {one.seeds} seeds")
+    for name, policy in found.policies.items():
+        for file, perplexity in policy.perplexities.items():
+            typer.echo(f"{name}: perplexity of {file} {perplexity.token:.3f} a token, {perplexity.byte:.3f} a byte")
+        for task, scores in policy.tasks.items():
+            said = ", ".join(f"{key} {_interval(value)}" for key, value in scores if value is not None)
             typer.echo(f"{name}: {task}: {said}")
 
 
-def _standings(found: dict[str, Any]) -> Any:
+class _Column(NamedTuple):
+    """A figure of each policy."""
+
+    header: str
+    figures: dict[str, Interval | None]
+
+
+def _columns(policies: dict[str, PolicyResult]) -> list[_Column]:
+    """Those that some policy has."""
+    columns = [
+        _Column("win rate", {name: policy.win_rate for name, policy in policies.items()}),
+        _Column("gold", {name: policy.gold for name, policy in policies.items()}),
+        _Column("proxy", {name: policy.proxy for name, policy in policies.items()}),
+        _Column("kl", {name: policy.kl for name, policy in policies.items()}),
+        _Column("length", {name: policy.length for name, policy in policies.items()}),
+    ]
+    return [column for column in columns if any(figure is not None for figure in column.figures.values())]
+
+
+def _standings(found: EvaluationResult) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    board = found.get("leaderboard") or [{"policy": name} for name in found["policies"]]
-    wanted = [
-        c for c in ("win_rate", "gold", "proxy", "kl", "length") if any(c in f for f in found["policies"].values())
-    ]
+    board: dict[str, Standing | None] = {row.policy: row for row in found.leaderboard}
+    board = board or dict.fromkeys(found.policies)
+    columns = _columns(dict(found.policies))
     several = len(board) > 2
-    headers = ["", "policy", *(["strength"] if several else []), *(w.replace("_", " ") for w in wanted)]
+    headers = ["", "policy", *(["strength"] if several else []), *(column.header for column in columns)]
     for header in [*headers, *(["level"] if several else [])]:
         table.add_column(header)
-    for row in board:
-        figures = found["policies"][row["policy"]]
-        cells = [str(row.get("place", "")), row["policy"]]
-        cells += [_interval(row["strength"])] if several else []
-        base = row["policy"] == found["baseline"]
-        cells += ["baseline" if w == "win_rate" and base else _interval(figures.get(w)) for w in wanted]
-        cells += [", ".join(row["level_with"])] if several else []
+    for name, row in board.items():
+        cells = [str(row.place or "") if row else "", name]
+        cells += [_interval(row.strength if row else None)] if several else []
+        for column in columns:
+            base = name == found.baseline and column.header == "win rate"
+            cells.append("baseline" if base else _interval(column.figures[name]))
+        cells += [", ".join(row.level_with) if row else ""] if several else []
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
 
-def _interval(value: Any) -> str:
+def _interval(value: Interval | float | None) -> str:
     if value is None:
         return "–"
     if isinstance(value, int | float):
         return f"{value:.3g}"
-    estimate, low, high = value
-    if low is None or low != low:
-        return f"{estimate:.3g}"
-    return f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
+    if value.low != value.low:
+        return f"{value.estimate:.3g}"
+    return str(value)

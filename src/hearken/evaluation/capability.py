@@ -20,7 +20,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -28,12 +28,14 @@ from pydantic import Field, field_validator
 from hearken.config import Options, read_yaml
 from hearken.errors import UserError
 from hearken.evaluation.measure import TOKENS, text_nll
+from hearken.evaluation.results import Perplexity, TaskScores
 from hearken.feedback.examples import Document
 from hearken.feedback.formats import read_as
 from hearken.feedback.reading import ReadingOptions
 from hearken.progress import progress
-from hearken.statistics.intervals import Interval, clustered_wilson
+from hearken.statistics.intervals import clustered_wilson
 
+MetricName = Literal["acc", "acc_norm", "exact_match", "perplexity"]
 OutputType = Literal["multiple_choice", "generate_until", "loglikelihood"]
 
 
@@ -58,7 +60,7 @@ class Generation(Options):
 class Metric(Options):
     """A name of the metric list; what else the harness says of it is read and needs nothing here."""
 
-    metric: Literal["acc", "acc_norm", "exact_match", "perplexity"]
+    metric: MetricName
     aggregation: str = "mean"
     higher_is_better: bool = True
     ignore_case: bool = False
@@ -225,8 +227,8 @@ def _choices(task: Task, row: dict[str, Any], render: Any) -> tuple[str, ...]:
 # -- running ---------------------------------------------------------------------------------------------------------
 
 
-def run_tasks(policy: str, tasks: Sequence[Loaded]) -> dict[str, dict[str, Any]]:
-    """Figures of a policy on tasks, by their names: each an interval over rows, with ``rows`` and ``chance``.
+def run_tasks(policy: str, tasks: Sequence[Loaded]) -> dict[str, TaskScores]:
+    """Figures of a policy on tasks, by their names.
 
     ``acc``: the likeliest choice is right; ``acc_norm``: likeliest for each character (as in the harness);
     ``exact_match``: the generated answer, stripped, is the right one; ``perplexity``: of the right answer's tokens.
@@ -246,13 +248,12 @@ def run_tasks(policy: str, tasks: Sequence[Loaded]) -> dict[str, dict[str, Any]]
             else:
                 figures = _rank(opened, loaded)
             bar.advance(len(loaded.questions))
-        wanted = {m.metric for m in loaded.task.metric_list}
-        kept = {k: v for k, v in figures.items() if not wanted or k in wanted or k in ("rows", "chance")}
-        found[loaded.name] = kept
+        wanted = {m.metric for m in loaded.task.metric_list} or set(get_args(MetricName))
+        found[loaded.name] = figures.but(**dict.fromkeys(set(get_args(MetricName)) - wanted))
     return found
 
 
-def _rank(policy: Any, loaded: Loaded) -> dict[str, Any]:
+def _rank(policy: Any, loaded: Loaded) -> TaskScores:
     """Sum of the log-probabilities of each choice after the question."""
     from hearken.models.layout import Group
     from hearken.training.forward import gather
@@ -277,11 +278,11 @@ def _rank(policy: Any, loaded: Loaded) -> dict[str, Any]:
         nats -= float(mine[question.answer])
         tokens += len(groups[start + question.answer].responses[0])
         start += len(question.choices)
-    figures: dict[str, Any] = {"perplexity": math.exp(min(nats / tokens, 700.0)), "rows": len(loaded.questions)}
-    if loaded.task.output_type == "multiple_choice":
-        chance = sum(1 / len(q.choices) for q in loaded.questions) / len(loaded.questions)
-        figures |= {"acc": _rate(right), "acc_norm": _rate(normed), "chance": chance}
-    return figures
+    figures = TaskScores(perplexity=math.exp(min(nats / tokens, 700.0)), rows=len(loaded.questions))
+    if loaded.task.output_type != "multiple_choice":
+        return figures
+    chance = sum(1 / len(q.choices) for q in loaded.questions) / len(loaded.questions)
+    return figures.but(acc=clustered_wilson(right), acc_norm=clustered_wilson(normed), chance=chance)
 
 
 def encode(policy: Any, text: str, answer: str) -> tuple[list[int], list[int]]:
@@ -313,7 +314,7 @@ def encode(policy: Any, text: str, answer: str) -> tuple[list[int], list[int]]:
     return policy.encoder.cut(context, limit - len(rest)), rest
 
 
-def _generate(policy: Any, loaded: Loaded) -> dict[str, Any]:
+def _generate(policy: Any, loaded: Loaded) -> TaskScores:
     from hearken.rollout.sampler import SamplingParameters
 
     how = loaded.task.generation_kwargs
@@ -329,11 +330,7 @@ def _generate(policy: Any, loaded: Loaded) -> dict[str, Any]:
         for end in how.until:
             said = said.partition(end)[0] if end else said
         right.append(float(said.strip() == question.choices[0].strip()))
-    return {"exact_match": _rate(right), "rows": len(right)}
-
-
-def _rate(right: Sequence[float]) -> Interval:
-    return clustered_wilson(right)
+    return TaskScores(exact_match=clustered_wilson(right), rows=len(right))
 
 
 def texts_of(files: Sequence[str], reading: ReadingOptions | None = None) -> dict[str, list[str]]:
@@ -356,8 +353,8 @@ def texts_of(files: Sequence[str], reading: ReadingOptions | None = None) -> dic
     return found
 
 
-def perplexities(policy: str, texts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
-    """Of texts by name: perplexity per ``token``, and per ``byte`` of the text, which models of other tokenizers share.
+def perplexities(policy: str, texts: Mapping[str, Sequence[str]]) -> dict[str, Perplexity]:
+    """Perplexities of texts by name.
 
     Args:
         policy: a folder or Hub name.
@@ -367,5 +364,5 @@ def perplexities(policy: str, texts: Mapping[str, Sequence[str]]) -> dict[str, d
     for name, documents in texts.items():
         nats, tokens = text_nll(policy, documents)
         size = sum(len(text.encode()) for text in documents)
-        found[name] = {"token": math.exp(nats / tokens), "byte": math.exp(nats / size)}
+        found[name] = Perplexity(token=math.exp(nats / tokens), byte=math.exp(nats / size))
     return found

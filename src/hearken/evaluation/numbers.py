@@ -18,12 +18,23 @@ def _to_json(interval: Interval) -> dict[str, float | None]:
 
 def _from_json(value: Any) -> Any:
     if isinstance(value, dict) and value.keys() == set(Interval._fields):
-        return Interval(**{name: math.nan if v is None else v for name, v in value.items()})
+        return Interval(**{name: _known(v) for name, v in value.items()})
+    if isinstance(value, list) and len(value) == len(Interval._fields):
+        return Interval(*map(_known, value))
     return value
 
 
+def _known(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
 JsonInterval = Annotated[Interval, PlainSerializer(_to_json), BeforeValidator(_from_json)]
-"""An interval that stands in JSON by name, ``{"estimate": …, "low": …, "high": …}``, a missing bound as null."""
+"""An interval that stands in JSON by name, ``{"estimate": …, "low": …, "high": …}``, a missing bound as null.
+
+``[estimate, low, high]`` is read too.
+"""
+JsonFloat = Annotated[float, BeforeValidator(_known)]
+"""A number for which JSON's null is read as NaN."""
 
 _THIN = "\u202f"  # narrow no-break space, between a number and its unit
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hearken.evaluation.compare import Calibration
 from hearken.evaluation.numbers import JsonInterval
+from hearken.evaluation.results import Phrase, Spread
 from hearken.feedback.examples import Content
 
 if TYPE_CHECKING:
@@ -57,17 +58,6 @@ class Pair:
     prompt: Content
     before: Answer
     after: Answer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phrase:
-    """Words that far more responses of a policy hold than of the baseline."""
-
-    text: str
-    share: float
-    """Of the policy's responses."""
-    before: float
-    """Of the baseline's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,20 +185,6 @@ class Standing:
     """Chance that it beats the baseline, half of that of a tie included."""
     level_with: list[str] = field(default_factory=list)
     """Those that it cannot be told apart from."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """A figure of the same training with several seeds."""
-
-    name: str
-    """win_rate, gold, proxy, kl or length."""
-    mean: Figure
-    deviation: float | None
-    """Standard deviation between seeds."""
-    lowest: float
-    highest: float
-    seeds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

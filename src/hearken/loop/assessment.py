@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearken.evaluation.compare import head_to_head
+from hearken.evaluation.compare import HeadToHead, head_to_head
 from hearken.evaluation.drift import drift, entropy
-from hearken.evaluation.measure import ByReward, asked_of, label_of, mean, measure
+from hearken.evaluation.measure import ByReward, Measured, asked_of, label_of, mean, measure
+from hearken.evaluation.results import EvaluationResult, JudgedBy, PolicyResult
 from hearken.feedback.examples import Content
 from hearken.labelers.simulated import dialogue_text
 from hearken.worlds.tales.world import TaleWorld
@@ -17,12 +18,22 @@ from hearken.worlds.world import open_world
 
 if TYPE_CHECKING:
     from hearken.loop.project import Project
+    from hearken.worlds.world import World
+
+GOLD = JudgedBy(kind="gold", words="the gold reward")
+
+
+def by_reward_model(name: str) -> JudgedBy:
+    """The reward model as the judge, where the gold reward is unknown."""
+    return JudgedBy(
+        kind="reward", name=name, words="the reward model", remark="a proxy: ask people before you believe it"
+    )
 
 
 def assess(
     project: Project, policies: Sequence[str], prompts: Sequence[Content], seed: int, reward: str | None = None,
     metadata: Mapping[Content, dict[str, Any]] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> EvaluationResult:  # fmt: skip
     """Responses and figures of each policy, the first being the baseline of win rates and the reference of KL.
 
     Args:
@@ -32,75 +43,68 @@ def assess(
         seed: of the samples.
         reward: the proxy, as ``--reward`` takes it; by default the project's reward model in use.
         metadata: of prompts, for rewards that are rules or functions.
-
-    Returns:
-        JSON: ``prompts``, ``judge`` (who decided), and per policy figures as [estimate, low, high] with its responses.
     """
     reward = reward or (project.reward() if project.rewards() else None)
     how = project.config.sample.parameters
     proxy = ByReward(reward, metadata or {}) if reward else None
     world = open_world(project.config.world, project.config.seed) if project.config.world else None
-
-    found: dict[str, Any] = {}
-    answers: dict[str, list[str]] = {}
-    scores: dict[str, list[float]] = {}
-    for name in dict.fromkeys(policies):
-        short = label_of(name)
-        seen = measure(name, asked_of(policies[0]).source, prompts, how, seed, by=reward, metadata=metadata)
-        answers[short] = seen.texts
-        figures: dict[str, Any] = {
-            "kl": mean(seen.kl, prompts), "length": mean(seen.lengths, prompts),
-            "eos_share": mean([float(f) for f in seen.finished], prompts),
-        }  # fmt: skip
-        if asked_of(name).many == 1:
-            figures["entropy"] = entropy(seen.entropy, seen.lengths, prompts)
-        if proxy is not None:
-            scores[short] = [s[0] for s in proxy(prompts, [[t] for t in seen.texts], [[f] for f in seen.finished])]
-            figures["proxy"] = mean(scores[short], prompts)
-        if world is not None:
-            golds = [world.gold(dialogue_text(p), t) for p, t in zip(prompts, seen.texts, strict=True)]
-            found[short] = {**figures, "gold": mean(golds, prompts), "golds": golds}
-            if isinstance(world, TaleWorld):
-                parses = [world.parse(dialogue_text(p), t).parses for p, t in zip(prompts, seen.texts, strict=True)]
-                found[short] |= {"parse_rate": mean([float(x) for x in parses], prompts), "parses": parses}
-        else:
-            found[short] = figures
-        found[short] |= {"responses": seen.texts, "scores": scores.get(short)}
-
     base = label_of(policies[0])
-    for short in answers:
-        found[short] |= _drift(prompts, answers[short], answers[base])
-    judge = "the gold reward" if world is not None else "the reward model (a proxy: ask people before you believe it)"
-    for short in answers:
-        if short == base:
-            continue
+
+    found: dict[str, PolicyResult] = {}
+    for name in dict.fromkeys(policies):
+        seen = measure(name, asked_of(policies[0]).source, prompts, how, seed, by=reward, metadata=metadata)
+        policy = PolicyResult(
+            kl=mean(seen.kl, prompts), length=mean(seen.lengths, prompts),
+            eos_share=mean([float(f) for f in seen.finished], prompts), responses=tuple(seen.texts),
+            entropy=entropy(seen.entropy, seen.lengths, prompts) if asked_of(name).many == 1 else None,
+        )  # fmt: skip
+        if proxy is not None:
+            policy = _scored(policy, proxy, prompts, seen)
         if world is not None:
-            groups = {g: (lambda p, t, g=g: world.utility(dialogue_text(p), t, g)) for g in world.groups}  # type: ignore[misc]
-            won = head_to_head(
-                prompts, answers[short], answers[base], lambda p, t: world.gold(dialogue_text(p), t), groups
-            )
-            found[short] |= {"win_rate": won.win_rate, "win_rate_by_group": won.by_group}
-        elif proxy is not None:
-            mine = dict(zip(zip(map(repr, prompts), answers[short], strict=True), scores[short], strict=True))
-            mine |= dict(zip(zip(map(repr, prompts), answers[base], strict=True), scores[base], strict=True))
-            won = head_to_head(prompts, answers[short], answers[base], lambda p, t, by=mine: by[repr(p), t])  # type: ignore[misc]
-            found[short] |= {"win_rate": won.win_rate}
-    return {
-        "baseline": base, "judge": judge, "prompts": [_plain(p) for p in prompts], "policies": found,
-        "artifacts": {label_of(name): name for name in policies}, "reward": Path(reward).name if reward else None,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+            policy = _known(policy, world, prompts)
+        before = found.get(base, policy)  # the baseline is the first
+        policy = policy.drifted(drift(prompts, policy.responses, before.responses))
+        if label_of(name) != base and (won := _won(policy, before, world, prompts)) is not None:
+            policy = policy.but(win_rate=won.win_rate, win_rate_by_group=won.by_group)
+        found[label_of(name)] = policy
+    named = Path(reward).name if reward else None
+    judge = GOLD if world is not None else by_reward_model(named) if named else None
+    return EvaluationResult(
+        created=datetime.now(UTC).isoformat(timespec="seconds"), baseline=base, judge=judge, reward=named,
+        artifacts={label_of(name): name for name in policies}, prompts=tuple(prompts), policies=found,
+    )  # fmt: skip
 
 
-def _drift(prompts: Sequence[Content], texts: Sequence[str], before: Sequence[str]) -> dict[str, Any]:
-    """How varied a policy's texts are, and what the baseline's did not say."""
-    moved = drift(prompts, texts, before)
-    return {
-        "distinct_1": moved.distinct_1[1], "distinct_2": moved.distinct_2[1], "distinct_3": moved.distinct_3[1],
-        "self_bleu": moved.self_bleu[1], "repetition": moved.repetition[1], "length_drift": moved.length,
-        "phrases": [phrase._asdict() for phrase in moved.phrases],
-    }  # fmt: skip
+def _scored(policy: PolicyResult, proxy: ByReward, prompts: Sequence[Content], seen: Measured) -> PolicyResult:
+    """With the reward model's scores."""
+    scores = [s[0] for s in proxy(prompts, [[t] for t in seen.texts], [[f] for f in seen.finished])]
+    return policy.but(scores=scores, proxy=mean(scores, prompts))
 
 
-def _plain(prompt: Content) -> Any:
-    return prompt if isinstance(prompt, str) else [m.to_row() for m in prompt]
+def _known(policy: PolicyResult, world: World, prompts: Sequence[Content]) -> PolicyResult:
+    """With what the world knows of its responses."""
+    told = [(dialogue_text(p), t) for p, t in zip(prompts, policy.responses, strict=True)]
+    golds = [world.gold(prompt, text) for prompt, text in told]
+    policy = policy.but(golds=golds, gold=mean(golds, prompts))
+    if isinstance(world, TaleWorld):
+        parses = [world.parse(prompt, text).parses for prompt, text in told]
+        policy = policy.but(parses=parses, parse_rate=mean([float(x) for x in parses], prompts))
+    return policy
+
+
+def _won(
+    policy: PolicyResult, before: PolicyResult, world: World | None, prompts: Sequence[Content]
+) -> HeadToHead | None:
+    """Against the baseline by the gold reward, else by the reward model; None where there is neither."""
+    both = (policy.responses, before.responses)
+    if world is not None:
+        groups = {g: (lambda p, t, g=g: world.utility(dialogue_text(p), t, g)) for g in world.groups}  # type: ignore[misc]
+        return head_to_head(prompts, *both, lambda p, t: world.gold(dialogue_text(p), t), groups)
+    if not policy.scores:
+        return None
+    scores = {
+        (repr(prompt), text): score
+        for side in (policy, before)
+        for prompt, text, score in zip(prompts, side.responses, side.scores, strict=True)
+    }
+    return head_to_head(prompts, *both, lambda p, t: scores[repr(p), t])

@@ -6,18 +6,21 @@ Filled in, it says whether truth fell while preference rose.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from hearken.errors import UserError
+from hearken.evaluation.numbers import JsonInterval
 from hearken.evaluation.report import Audited
+from hearken.evaluation.results import Record
+from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import read_rows, sources, write_rows
 from hearken.feedback.records import hash_id
-from hearken.loop import reckoning
 from hearken.loop.measured import last_evaluation, newest
 from hearken.statistics.audit import audit
 from hearken.statistics.intervals import Interval
@@ -29,6 +32,18 @@ if TYPE_CHECKING:
     from hearken.loop.project import Project
 
 MARKS = dict.fromkeys(("1", "true", "yes", "y", "right"), 1.0) | dict.fromkeys(("0", "false", "no", "n", "wrong"), 0.0)
+
+
+class Drawn(Record):
+    """What is known of a sheet that was drawn, and does not stand on it."""
+
+    policy: str
+    baseline: str
+    win_rate: JsonInterval | None
+    judge: str
+    """Who preferred, in words."""
+    owners: Mapping[str, str]
+    """Whose each answer is, by the id of its row."""
 
 
 def draw_sheet(project: Project, out: Path, count: int = 60, *, policy: str = "", seed: int = 0) -> dict[str, Any]:
@@ -45,26 +60,28 @@ def draw_sheet(project: Project, out: Path, count: int = 60, *, policy: str = ""
         UserError: there is no evaluation, no such policy, or ``out`` exists.
     """
     found = last_evaluation(project)
-    name, base = policy or newest(found), found["baseline"]
-    if not found["prompts"]:
+    name, base = policy or newest(found), found.baseline
+    if not found.prompts:
         raise UserError(f"{project.path} has no evaluation to draw answers from", "Run: hearken evaluate")
-    sides = {who: found["policies"].get(who, {}).get("responses") for who in (base, name)}
+    sides = {who: found.answers(who) for who in (base, name)}
     if name == base or not all(sides.values()):
-        known = [n for n, f in found["policies"].items() if n != base and f.get("responses")]
+        known = [n for n in found.policies if n != base and found.answers(n)]
         raise UserError(f"the last evaluation has no answers of '{name}' beside {base}'s", f"Known: {', '.join(known)}")
     random = np.random.default_rng(seed)
-    chosen = random.permutation(len(found["prompts"]))[:count]
+    chosen = random.permutation(len(found.prompts))[:count]
     rows: list[dict[str, Any]] = []
-    owners: dict[str, list[Any]] = {}
+    owners: dict[str, str] = {}
     for i in chosen.tolist():
         for who, answers in sides.items():
             key = hash_id("audit", seed, who, i, answers[i])
-            owners[key] = [who, i]
-            rows.append({"id": key, "prompt": _text(found["prompts"][i]), "response": answers[i], "right": ""})
+            owners[key] = who
+            rows.append({"id": key, "prompt": _text(found.prompts[i]), "response": answers[i], "right": ""})
     write_rows([rows[i] for i in random.permutation(len(rows))], out)
-    rate = found["policies"][name].get("win_rate")
-    kept = {"policy": name, "baseline": base, "win_rate": rate, "judge": found["judge"], "rows": owners}
-    write_json(_kept(project), kept)
+    drawn = Drawn(
+        policy=name, baseline=base, win_rate=found.policies[name].win_rate,
+        judge=found.judge.words if found.judge else "", owners=owners,
+    )  # fmt: skip
+    write_json(_kept(project), drawn.model_dump(mode="json"))
     return {"sheet": str(out), "answers": len(rows), "policies": [base, name]}
 
 
@@ -76,28 +93,28 @@ def take_in(project: Project, sheet: Path) -> Audited:
     """
     if not _kept(project).is_file():
         raise UserError(f"no sheet was drawn in {project.path}", "Draw one: hearken audit")
-    drawn = json.loads(_kept(project).read_text("utf-8"))
-    marks: dict[str, list[float]] = {drawn["baseline"]: [], drawn["policy"]: []}
+    drawn = _drawn(_kept(project))
+    marks: dict[str, list[float]] = {drawn.baseline: [], drawn.policy: []}
     for where, row in (read for source in sources(sheet) for read in read_rows(source)):
         if isinstance(row, UserError):
             raise row
         mark = str(row.get("right") or "").strip().lower()
-        owner = drawn["rows"].get(str(row.get("id") or ""))
+        owner = drawn.owners.get(str(row.get("id") or ""))
         if owner is None:
             raise UserError(f"{where}: this answer was not drawn here", "Take in the newest sheet")
         if mark in MARKS:
-            marks[owner[0]].append(MARKS[mark])
+            marks[owner].append(MARKS[mark])
         elif mark:
             raise UserError(f"{where}: right is '{mark}'", "Write yes or no, or leave it empty")
-    before, after = marks[drawn["baseline"]], marks[drawn["policy"]]
+    before, after = marks[drawn.baseline], marks[drawn.policy]
     if not before or not after:
         raise UserError(f"{sheet}: {len(before)} and {len(after)} answers are marked", "Mark some of both policies")
-    liked = reckoning.figure(drawn["win_rate"]) or Interval(0.5, 0.0, 1.0)
-    judge = str(drawn.get("judge") or "whoever evaluated").partition(" (")[0]  # without what is added: (a proxy)
-    told = audit(before, after, liked, name=drawn["policy"], judge=judge)
+    liked = drawn.win_rate or Interval(0.5, 0.0, 1.0)
+    judge = drawn.judge or "whoever evaluated"
+    told = audit(before, after, liked, name=drawn.policy, judge=judge)
     found = Audited(
-        policy=drawn["policy"], baseline=drawn["baseline"], before=told.before, after=told.after,
-        preference=told.preference if drawn["win_rate"] else None, judge=judge, alarm=told.alarm, says=told.says,
+        policy=drawn.policy, baseline=drawn.baseline, before=told.before, after=told.after,
+        preference=told.preference if drawn.win_rate else None, judge=judge, alarm=told.alarm, says=told.says,
         checked=len(before) + len(after),
     )  # fmt: skip
     (project.path / "audit.json").write_bytes(_adapter().dump_json(found, indent=1))
@@ -114,8 +131,15 @@ def _kept(project: Project) -> Path:
     return project.path / "runs" / "audit.json"
 
 
-def _text(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+def _drawn(file: Path) -> Drawn:
+    try:
+        return Drawn.model_validate_json(file.read_bytes())
+    except ValidationError:
+        raise UserError(f"{file} is damaged, or of an earlier version", "Draw a new sheet: hearken audit") from None
+
+
+def _text(prompt: Content) -> str:
+    return prompt if isinstance(prompt, str) else "\n".join(f"{turn.role}: {turn.content}" for turn in prompt)
 
 
 @cache

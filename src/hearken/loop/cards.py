@@ -32,7 +32,7 @@ from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.records import hash_id
 from hearken.feedback.splits import check_leakage, labeler_value, split_by_labeler
 from hearken.feedback.weighting import multiply, reweight
-from hearken.loop.measured import content_of, read_evaluation
+from hearken.loop.measured import kept
 from hearken.statistics.intervals import clustered_wilson
 from hearken.training.artifact import MANIFEST, Artifact
 
@@ -389,12 +389,11 @@ def judged_rows(store: FeedbackStore, split: str | None) -> list[Comparison]:
 
 def _scored_now(project: Project) -> dict[str, Answers]:
     """Prompts and responses of the policies of the last evaluation, but for the baseline."""
-    found = read_evaluation(project.path / "evaluation.json")
-    contents = [content_of(prompt) for prompt in found["prompts"]]
+    found = kept(project.path)
     return {
-        name: list(zip(contents, figures["responses"], strict=True))
-        for name, figures in found["policies"].items()
-        if name != found["baseline"] and figures.get("responses")
+        name: list(zip(found.prompts, policy.responses, strict=True))
+        for name, policy in found.policies.items()
+        if name != found.baseline and policy.responses
     }
 
 

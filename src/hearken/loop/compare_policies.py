@@ -9,14 +9,15 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from hearken.errors import UserError
-from hearken.evaluation.capability import load_task, perplexities, run_tasks
+from hearken.evaluation.capability import Loaded, load_task, perplexities, run_tasks
 from hearken.evaluation.measure import asked_of, label_of
+from hearken.evaluation.results import EvaluationResult, GroupOfJudges, JudgedBy, PolicyResult, Spread, Standing
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.pairs import UNNAMED, words
 from hearken.feedback.records import QueueItem, Response, hash_id
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.asking import ask, pairs_of
-from hearken.loop.assessment import assess
+from hearken.loop.assessment import GOLD, assess, by_reward_model
 from hearken.loop.groups import LabelerGroup, found_groups, labeler_groups
 from hearken.loop.rounds_options import Judge, LoopOptions, Who
 from hearken.statistics.bradley_terry import leaderboard, length_lead
@@ -32,8 +33,7 @@ Row = tuple[str, str, float, str, float]
 Weighted = tuple[Row, float]
 """A comparison and what it counts: see `_weigh`."""
 
-GOLD = "the gold reward"
-NAMES: dict[Who, str] = {"people": "people", "ai": "an AI labeler", "simulated": "simulated labelers"}
+WORDS: dict[Who, str] = {"people": "people", "ai": "an AI labeler", "simulated": "simulated labelers"}
 
 
 def compare_policies(
@@ -51,7 +51,7 @@ def compare_policies(
     tasks: Sequence[str] = (),
     seeds: Sequence[str] = (),
     metadata: Mapping[Content, dict[str, Any]] | None = None,
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Compare policies on the same held-out prompts; the first is the baseline.
 
     People, AI and simulated labelers are shown the answers of all policies to a prompt as one item, in random order and
@@ -74,7 +74,7 @@ def compare_policies(
         seeds: those of the policies that come from the same training with different seeds: say how they spread.
 
     Returns:
-        What `assess` does, with ``leaderboard`` (best first) and ``length_effect``; win rates are the judge's.
+        What `assess` does, with the leaderboard and the effect of length; win rates are the judge's.
 
     Raises:
         UserError: no such judge here.
@@ -85,50 +85,63 @@ def compare_policies(
     asked = [load_task(path) for path in tasks]  # what is wrong with a file shows before an hour of sampling
     found = assess(project, policies, prompts, seed, reward, metadata)
     decides = ("gold" if world else "reward") if judge == "auto" else judge
-    if decides == "reward" and found["reward"] is None:
+    if decides == "reward" and found.reward is None:
         raise UserError("there is no reward model to judge by", "Run: hearken train reward, or choose another --judge")
-    answers = {name: found["policies"][name]["responses"] for name in found["policies"]}
-    keys = [content_key(p) for p in prompts]
-    if decides in ("gold", "reward"):
-        found["judge"] = GOLD if decides == "gold" else found["judge"]
-        if decides == "reward" and world:
-            found["judge"] = "the reward model (a proxy)"
-        rank_by_score(found, keys)
+    if decides == "gold":
+        found = rank_by_score(found.but(judge=GOLD))
+    elif decides == "reward":
+        by_reward = by_reward_model(found.reward or "")
+        found = rank_by_score(found.but(judge=by_reward.but(remark="a proxy") if world else by_reward))
     else:
-        who: Who = decides  # type: ignore[assignment]
-        items, shown = _items(project, answers, prompts, seed, who)
-        ask(
-            project, items, who, loop, ai=loop.ai, label="Waiting for judgments of the policies", wait=wait, seed=seed,
-            announce=announce,
-        )  # fmt: skip
-        with project.store() as store:
-            told = list(_by_judgment(store, who, shown))
-            judged = {labeler for _, labeler in told}
-            labelers = {labeler.id: labeler for labeler in store.labelers() if labeler.id in judged}
-        alike = list(_alike(answers, keys))
-        rows = _weigh([row for row, _ in told], alike, len(keys))
-        found["judge"] = NAMES[who]
-        _regroup(found, told, alike, labeler_groups(labelers, found_groups(project)))
-        _rank(found, rows)
+        found = _by_labelers(project, found, decides, seed, loop, wait, announce)
     if seeds:
-        found["seeds"] = _seeds([found["policies"][label_of(name)] for name in dict.fromkeys(seeds)])
+        found = found.but(seeds=_seeds([found.policies[label_of(name)] for name in dict.fromkeys(seeds)]))
     return _capability(found, policies, perplexity or {}, asked)
 
 
-def rank_by_score(found: dict[str, Any], keys: Sequence[str]) -> None:
-    """Win rates and the leaderboard of the policies that the gold reward or the reward model scored, as it judges.
+def _by_labelers(
+    project: Project, found: EvaluationResult, who: Who, seed: int, loop: LoopOptions, wait: bool,
+    announce: Callable[[str], None],
+) -> EvaluationResult:  # fmt: skip
+    """Ask people, an AI or simulated labelers; with their win rates, overall and by group, and the leaderboard."""
+    answers = _answers(found)
+    keys = [content_key(p) for p in found.prompts]
+    items, shown = _items(project, answers, found.prompts, seed, who)
+    ask(
+        project, items, who, loop, ai=loop.ai, label="Waiting for judgments of the policies", wait=wait, seed=seed,
+        announce=announce,
+    )  # fmt: skip
+    with project.store() as store:
+        told = list(_by_judgment(store, who, shown))
+        judged = {labeler for _, labeler in told}
+        labelers = {labeler.id: labeler for labeler in store.labelers() if labeler.id in judged}
+    alike = list(_alike(answers, keys))
+    rows = _weigh([row for row, _ in told], alike, len(keys))
+    judge = JudgedBy(kind=who, words=WORDS[who], name=loop.ai.judge if who == "ai" else "")
+    groups = labeler_groups(labelers, found_groups(project))
+    return _rank(_regroup(found.but(judge=judge), told, alike, groups), rows)
+
+
+def _answers(found: EvaluationResult) -> dict[str, Sequence[str]]:
+    return {name: policy.responses for name, policy in found.policies.items() if policy.responses}
+
+
+def rank_by_score(found: EvaluationResult) -> EvaluationResult:
+    """With win rates and the leaderboard of the policies that the gold reward or the reward model scored, as it judges.
 
     Args:
-        found: what `compare_policies` returns; its judge must be one of the two.
-        keys: the prompts', in the order of the answers.
+        found: by one of the two.
     """
-    column = "golds" if found["judge"] == GOLD else "scores"
-    scored = {name: f for name, f in found["policies"].items() if f.get("responses") and f.get(column)}
-    answers, scores = ({name: f[part] for name, f in scored.items()} for part in ("responses", column))
-    _rank(found, [(row, 1.0) for row in _by_score(answers, scores, keys)])
+    gold = found.judge is not None and found.judge.kind == "gold"
+    scores = {name: policy.golds if gold else policy.scores for name, policy in found.policies.items()}
+    answers = {name: said for name, said in _answers(found).items() if scores[name]}
+    keys = [content_key(prompt) for prompt in found.prompts]
+    return _rank(found, [(row, 1.0) for row in _by_score(answers, scores, keys)])
 
 
-def _by_score(answers: dict[str, list[str]], scores: dict[str, list[float]], keys: Sequence[str]) -> Iterator[Row]:
+def _by_score(
+    answers: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]], keys: Sequence[str]
+) -> Iterator[Row]:
     """Every pair of policies on every prompt."""
     for a, b in combinations(answers, 2):
         won = outcomes(scores[a], scores[b]).tolist()
@@ -141,7 +154,7 @@ def _longer(a: str, b: str) -> float:
 
 
 def _items(
-    project: Project, answers: dict[str, list[str]], prompts: Sequence[Content], seed: int, who: Who
+    project: Project, answers: Mapping[str, Sequence[str]], prompts: Sequence[Content], seed: int, who: Who
 ) -> tuple[list[QueueItem], dict[str, tuple[str, list[str], str]]]:
     """An item for each prompt with different answers; and of each response shown: prompt, whose it is, its text."""
     items: list[QueueItem] = []
@@ -185,7 +198,7 @@ def _by_judgment(
                     yield (a, b, pair.outcome, key, _longer(text, other)), pair.labeler or UNNAMED
 
 
-def _alike(answers: dict[str, list[str]], keys: Sequence[str]) -> Iterator[Row]:
+def _alike(answers: Mapping[str, Sequence[str]], keys: Sequence[str]) -> Iterator[Row]:
     """Equal answers are ties that nobody needs to be asked about."""
     for a, b in combinations(answers, 2):
         for i, key in enumerate(keys):
@@ -214,30 +227,36 @@ def _weigh(told: Sequence[Row], alike: Sequence[Row], prompts: int) -> list[Weig
 
 
 def _regroup(
-    found: dict[str, Any], told: Sequence[tuple[Row, str]], alike: Sequence[Row], groups: Sequence[LabelerGroup]
-) -> None:
-    """Win rates within each group of the labelers who judged, equal answers included; and how large the groups are.
+    found: EvaluationResult, told: Sequence[tuple[Row, str]], alike: Sequence[Row], groups: Sequence[LabelerGroup]
+) -> EvaluationResult:
+    """With win rates within each group of the labelers who judged, equal answers included; and how large these are.
 
     Those by the attribute ``group`` stand apart: they are what a policy is known by (its model card, its warnings).
     """
-    prompts = len(found["prompts"])
-    found["groups"] = {
-        group.name: {
-            "by": group.by, "key": group.key, "labelers": len(group.members),
-            "comparisons": sum(who in group.members for _, who in told),
-        }
+    behind = {
+        group.name: GroupOfJudges(
+            by=group.by, key=group.key, labelers=len(group.members),
+            comparisons=sum(who in group.members for _, who in told),
+        )
         for group in groups
     }  # fmt: skip
-    for name, figures in found["policies"].items():
-        for key in ("win_rate", "win_rate_by_group", "win_rate_by_other"):
-            figures.pop(key, None)
-        if name == found["baseline"]:
-            continue
-        for group in groups:
-            rows = _weigh([row for row, labeler in told if labeler in group.members], alike, prompts)
-            if mine := _against(rows, name, found["baseline"]):
-                key = "win_rate_by_group" if group.by == "group" else "win_rate_by_other"
-                figures.setdefault(key, {})[group.name] = _rate(mine)
+    by_group = [
+        (group, _weigh([row for row, labeler in told if labeler in group.members], alike, len(found.prompts)))
+        for group in groups
+    ]
+    policies = {}
+    for name, policy in found.policies.items():
+        rates = [
+            (group, _rate(mine))
+            for group, rows in by_group
+            if name != found.baseline and (mine := _against(rows, name, found.baseline))
+        ]
+        policies[name] = policy.but(
+            win_rate=None,
+            win_rate_by_group={group.name: rate for group, rate in rates if group.by == "group"},
+            win_rate_by_other={group.name: rate for group, rate in rates if group.by != "group"},
+        )
+    return found.but(groups=behind, policies=policies)
 
 
 def _against(rows: Sequence[Weighted], name: str, base: str) -> list[tuple[float, str, float]]:
@@ -256,57 +275,68 @@ def _rate(against: Sequence[tuple[float, str, float]]) -> Interval:
     return win_rate(outcomes, keys, weights=weights)
 
 
-def _rank(found: dict[str, Any], rows: Sequence[Weighted]) -> None:
-    """Win rates against the baseline, and the leaderboard of all with and without control for length."""
-    for name, figures in found["policies"].items():
-        if mine := _against(rows, name, found["baseline"]):
-            figures["win_rate"] = _rate(mine)
-            figures["comparisons"] = len({key for _, key, _ in mine})
-    found["leaderboard"] = []
-    if len(found["policies"]) < 2 or not rows:
-        return
+def _rank(found: EvaluationResult, rows: Sequence[Weighted]) -> EvaluationResult:
+    """With win rates against the baseline, and the leaderboard of all with and without control for length."""
+    policies = dict(found.policies)
+    for name, policy in policies.items():
+        if mine := _against(rows, name, found.baseline):
+            policies[name] = policy.but(win_rate=_rate(mine), comparisons=len({key for _, key, _ in mine}))
+    found = found.but(policies=policies, leaderboard=())
+    if len(policies) < 2 or not rows:
+        return found
     first, second, outcomes, keys, longer = zip(*(row for row, _ in rows), strict=True)
-    each: dict[str, Any] = {"prompts": list(keys), "weights": [weight for _, weight in rows]}
-    plain = leaderboard(first, second, outcomes, **each)
-    level = leaderboard(first, second, outcomes, **each, covariate=length_lead(longer, [0.0] * len(longer)))
+    weights = [weight for _, weight in rows]
+    lead = length_lead(longer, [0.0] * len(longer))
+    plain = leaderboard(first, second, outcomes, prompts=keys, weights=weights)
+    level = leaderboard(first, second, outcomes, prompts=keys, weights=weights, covariate=lead)
     at_length = {s.name: s.strength for s in level.standings}
-    found["length_effect"] = level.covariate
-    for standing in plain.standings:
-        beats = None if standing.name == found["baseline"] else plain.chance(standing.name, found["baseline"])
-        found["leaderboard"].append(
-            {
-                "place": standing.place, "policy": standing.name, "strength": standing.strength,
-                "strength_at_equal_length": at_length[standing.name], "beats_baseline": beats,
-                "wins": standing.wins, "ties": standing.ties, "losses": standing.losses,
-                "level_with": list(standing.level_with),
-            }
-        )  # fmt: skip
+    standings = [
+        Standing(
+            place=one.place, policy=one.name, strength=one.strength, strength_at_equal_length=at_length[one.name],
+            beats_baseline=None if one.name == found.baseline else plain.chance(one.name, found.baseline),
+            wins=one.wins, ties=one.ties, losses=one.losses, level_with=tuple(one.level_with),
+        )
+        for one in plain.standings
+    ]  # fmt: skip
+    return found.but(leaderboard=standings, length_effect=level.covariate)
 
 
-def _seeds(policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The spread of each figure over policies."""
-    spread: dict[str, Any] = {}
-    for key in ("win_rate", "gold", "proxy", "kl", "length"):
-        values = [f[key][0] for f in policies if f.get(key) is not None and math.isfinite(f[key][0])]
+def _seeds(policies: Sequence[PolicyResult]) -> list[Spread]:
+    """The spread of each figure that all policies have."""
+    figures: dict[str, list[Interval | None]] = {
+        "win_rate": [p.win_rate for p in policies], "gold": [p.gold for p in policies],
+        "proxy": [p.proxy for p in policies], "kl": [p.kl for p in policies], "length": [p.length for p in policies],
+    }  # fmt: skip
+    spread = []
+    for name, some in figures.items():
+        values = [figure.estimate for figure in some if figure is not None and math.isfinite(figure.estimate)]
         if len(values) == len(policies) and values:
             over = over_seeds(values)
-            spread[key] = {
-                "mean": over.mean, "deviation": over.deviation, "lowest": over.lowest, "highest": over.highest,
-                "seeds": over.seeds,
-            }  # fmt: skip
+            spread.append(
+                Spread(
+                    name=name, mean=over.mean, deviation=over.deviation, lowest=over.lowest,
+                    highest=over.highest, seeds=over.seeds,
+                )
+            )  # fmt: skip
     return spread
 
 
 def _capability(
-    found: dict[str, Any], policies: Sequence[str], perplexity: Mapping[str, Sequence[str]], tasks: Sequence[Any]
-) -> dict[str, Any]:
-    """Perplexity and task scores of each policy; the best of n has none of its own."""
-    for name in dict.fromkeys(policies):
+    found: EvaluationResult, names: Sequence[str], texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded]
+) -> EvaluationResult:
+    """With perplexity and task scores of each policy; the best of n has none of its own."""
+    policies = dict(found.policies)
+    for name in dict.fromkeys(names):
         if asked_of(name).many == 1:
-            figures = found["policies"][label_of(name)]
-            if perplexity:
-                figures["perplexities"] = perplexities(name, perplexity)
-                figures["perplexity"] = next(iter(figures["perplexities"].values()))["token"]
-            if tasks:
-                figures["tasks"] = run_tasks(name, tasks)
-    return found
+            policies[label_of(name)] = tried(policies[label_of(name)], name, texts, tasks)
+    return found.but(policies=policies)
+
+
+def tried(
+    policy: PolicyResult, name: str, texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded]
+) -> PolicyResult:
+    """With perplexities of texts and scores on tasks, as far as there are any."""
+    if texts:
+        found = perplexities(name, texts)
+        policy = policy.but(perplexities=found, perplexity=next(iter(found.values())).token)
+    return policy.but(tasks=run_tasks(name, tasks)) if tasks else policy

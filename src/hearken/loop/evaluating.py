@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from hearken.algorithms.stage import raises_likelihood
 from hearken.domains.text.sampling import best_of_name, check_choice
 from hearken.errors import UserError
-from hearken.evaluation.capability import load_task, perplexities, run_tasks, texts_of
+from hearken.evaluation.capability import load_task, texts_of
 from hearken.evaluation.measure import label_of
-from hearken.feedback.examples import Content, Document, content_key
+from hearken.evaluation.results import FILE, EvaluationResult, Likelihood, PolicyResult, write_evaluation
+from hearken.feedback.examples import Content, Document
 from hearken.feedback.formats import read_as
 from hearken.feedback.pairs import best_and_worst
 from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.compare_policies import NAMES, compare_policies, rank_by_score
-from hearken.loop.measured import content_of, join, keep_apart, known_before
+from hearken.loop.compare_policies import compare_policies, rank_by_score, tried
+from hearken.loop.measured import joined, keep_apart, known_before
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.rounds_options import Judge
-from hearken.training.artifact import Artifact, write_json
+from hearken.training.artifact import Artifact
 
 if TYPE_CHECKING:
     from hearken.feedback.records import Prompt
@@ -75,7 +76,7 @@ def evaluate(
     wait: bool = True,
     reading: ReadingOptions | None = None,
     announce: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Compare policies on held-out prompts; in a project the result is kept in ``evaluation.json`` for the report.
 
     Args:
@@ -121,7 +122,7 @@ def evaluate(
                 f"{project.path} is not a project, and no prompts are given",
                 "Give --data prompts.jsonl, or make a project: hearken init DIR --model M --prompts F",
             )
-        return {"policies": capability([*([base] if against else []), *named], texts, tasks)}
+        return capability([*([base] if against else []), *named], texts, tasks)
     extra = [f"{best_of_name(n, pessimism, width)}@{base}" for n in best_of]
     every = list(dict.fromkeys([base, *extra, *named]))
     alike = [name for name in dict.fromkeys(named) if name != base] if seeds else []
@@ -139,37 +140,36 @@ def evaluate(
         tasks=tasks, seeds=alike, metadata=(rows or _facts(project)) if reward else None,
     )  # fmt: skip
     if not isinstance(project, Bare):
-        _likelihoods(project, found)
-        saved = project.path / "evaluation.json"
+        found = _likelihoods(project, found)
+        saved = project.path / FILE
         if saved.exists():
             found = _with_earlier(project, found)
-        write_json(saved, found)
+        write_evaluation(saved, found)
     return found
 
 
-def _likelihoods(project: Project, found: dict[str, Any]) -> None:
-    """Of policies that direct methods made: how the likelihood of held-out preferred and other responses changed.
-
-    It goes to each policy's figures as ``likelihood``: ``preferred`` and ``other``, mean log π/π_ref in nats.
-    """
+def _likelihoods(project: Project, found: EvaluationResult) -> EvaluationResult:
+    """With how the likelihood of held-out responses changed, of policies that direct methods made."""
     from hearken.evaluation.drift import likelihood_change
     from hearken.loop.cards import judged_rows
 
     direct = {name: a for name, a in project.finished().items() if raises_likelihood(a.kind)}
-    made = {name: a for name, a in direct.items() if name in found["policies"]}
+    made = {name: a for name, a in direct.items() if name in found.policies}
     if not made:
-        return
+        return found
     with project.store() as store:
         rows = [r for r in judged_rows(store, "validation") if best_and_worst(r.ranks, r.share)]
+    policies = dict(found.policies)
     for name, artifact in made.items():
         inputs = artifact.manifest["inputs"]
         if rows:
             better, worse = likelihood_change(str(artifact.path), inputs.get("ref") or inputs["model"], rows[:PAIRS])
-            found["policies"][name]["likelihood"] = {"preferred": better, "other": worse}
+            policies[name] = policies[name].but(likelihood=Likelihood(preferred=better, other=worse))
+    return found.but(policies=policies)
 
 
-def _with_earlier(project: Project, found: dict[str, Any]) -> dict[str, Any]:
-    """``found`` with what quickstart knew besides, and with earlier policies that were compared in the same way.
+def _with_earlier(project: Project, found: EvaluationResult) -> EvaluationResult:
+    """With what quickstart knew besides, and with earlier policies that were compared in the same way.
 
     A leaderboard by scores is made anew with all of them; one by labelers holds those who were asked about together.
     """
@@ -177,10 +177,11 @@ def _with_earlier(project: Project, found: dict[str, Any]) -> dict[str, Any]:
         before = known_before(project)
     except UserError:
         return found
-    keep_apart(found, before)
-    if found["baseline"] in before["policies"] and join(found, before) and found["judge"] not in NAMES.values():
-        rank_by_score(found, [content_key(content_of(prompt)) for prompt in found["prompts"]])
-    return {key: before[key] for key in ("ceiling", "summary") if key in before} | found
+    found = keep_apart(found, before).but(ceiling=before.ceiling, summary=before.summary)
+    both = joined(found, before) if found.baseline in before.policies else None
+    if both is None:
+        return found
+    return rank_by_score(both) if both.judge is not None and both.judge.kind in ("gold", "reward") else both
 
 
 def _facts(project: Project | Bare) -> dict[Content, dict[str, Any]]:
@@ -219,14 +220,9 @@ def _bring_in(project: Project, prompts: Sequence[Content]) -> None:
         store.add_prompts(new)
 
 
-def capability(policies: Sequence[str], texts: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> dict[str, Any]:
-    """Perplexities and task scores of models, by name."""
+def capability(policies: Sequence[str], texts: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> EvaluationResult:
+    """Perplexities and task scores of models alone: no prompts are answered."""
     loaded = [load_task(path) for path in tasks]
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(policies):
-        found[label_of(name)] = {}
-        if texts:
-            found[label_of(name)]["perplexities"] = perplexities(name, texts)
-        if loaded:
-            found[label_of(name)]["tasks"] = run_tasks(name, loaded)
-    return found
+    return EvaluationResult(
+        policies={label_of(name): tried(PolicyResult(), name, texts, loaded) for name in dict.fromkeys(policies)}
+    )

@@ -42,6 +42,7 @@ from hearken.worlds.world import open_world
 
 if TYPE_CHECKING:
     from hearken.domains.text.sampling import Width
+    from hearken.evaluation.results import PolicyResult
     from hearken.labelers.ai import AILabeler
 
 CONFIG = "hearken.yaml"
@@ -468,7 +469,7 @@ class Project:
         prompts: int | None = None,
         seed: int | None = None,
         **more: Any,
-    ) -> dict[str, Any]:
+    ) -> PolicyResult:
         """Compare two policies on held-out prompts, by the gold reward where it is known, else by the reward model.
 
         ``more`` goes to `evaluating.evaluate`, which compares several and asks people.
@@ -478,7 +479,7 @@ class Project:
 
         name = self.policy(policy)
         found = evaluate(self, [name], against=against, prompts=prompts, seed=seed, **more)
-        return found["policies"][label_of(name)]
+        return found.policies[label_of(name)]
 
     def first_policy(self) -> str:
         """What the newest policy is compared with: the first fine-tuned one, else the configured model."""

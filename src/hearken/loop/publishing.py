@@ -15,8 +15,11 @@ import yaml
 
 from hearken.algorithms.stage import makes_reward
 from hearken.errors import UserError
+from hearken.evaluation.report import Figure
+from hearken.evaluation.results import EvaluationResult, PolicyResult
 from hearken.loop import auditing, recipes
-from hearken.loop.measured import task_rate
+from hearken.loop.measured import kept
+from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact
 
 LEFT_OUT = ("run", MANIFEST, "README.md", "hearken.json")
@@ -126,7 +129,8 @@ def model_card(artifact: Artifact, *, to: str = "", license: str = "", project: 
     name = artifact.path.resolve().name
     root = _root(artifact)
     family = ancestors(artifact)
-    figures = _figures(root, name)
+    evaluation = kept(root) if root else EvaluationResult()
+    figures = evaluation.policies.get(name)
     reward = makes_reward(artifact.kind)
     header = {
         "license": license or None,
@@ -143,9 +147,9 @@ def model_card(artifact: Artifact, *, to: str = "", license: str = "", project: 
         _load(artifact, to or name),
         _section("How it was made", _lineage(family, root)),
         _section("Who judged", _judged(family, root)),
-        _section("How good it is", _measured(artifact, figures)),
+        _section("How good it is", _measured(artifact, figures, evaluation)),
         _section("Intended use", _use(reward)),
-        _section("Limits", _limits(artifact, family, figures, root)),
+        _section("Limits", _limits(artifact, family, figures, evaluation, root)),
         _section("How to make it again", _again(family, root)),
         "Made with Hearken.\n",
     ]
@@ -248,69 +252,50 @@ def _judged(family: Mapping[str, Artifact], root: Path | None) -> str:
     return said
 
 
-def _figures(root: Path | None, name: str) -> dict[str, Any]:
-    """What the project's last evaluation says of this policy; empty where it says nothing."""
-    file = root / "evaluation.json" if root else None
-    if file is None or not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except ValueError:
-        return {}
-    figures = found.get("policies", {}).get(name)
-    if not figures:
-        return {}
-    return figures | {"_judge": found.get("judge", ""), "_baseline": found.get("baseline", ""),
-                      "_prompts": len(found.get("prompts", []))}  # fmt: skip
+def _rows(policy: PolicyResult, baseline: str) -> list[tuple[str, Figure, bool]]:
+    """What an evaluation says of a policy: label, figure, whether it is a share."""
+    return [
+        (f"win rate against {baseline}", policy.win_rate, True),
+        ("gold reward", policy.gold, False),
+        ("proxy reward", policy.proxy, False),
+        (f"KL to {baseline}, nats a response", policy.kl, False),
+        ("tokens a response", policy.length, False),
+        ("distinct word pairs", policy.distinct_2, True),
+        ("self-BLEU: how alike the responses are", policy.self_bleu, True),
+        ("entropy, nats a token", policy.entropy, False),
+        ("responses that end by themselves", policy.eos_share, True),
+        ("responses that parse", policy.parse_rate, True),
+        ("perplexity of held-out text", policy.perplexity, False),
+        *((f"accuracy on {task}", scores.rate, True) for task, scores in policy.tasks.items()),
+    ]
 
 
-_FIGURES = (
-    ("win_rate", "win rate against {baseline}", True),
-    ("gold", "gold reward", False),
-    ("proxy", "proxy reward", False),
-    ("kl", "KL to {baseline}, nats a response", False),
-    ("length", "tokens a response", False),
-    ("distinct_2", "distinct word pairs", True),
-    ("self_bleu", "self-BLEU: how alike the responses are", True),
-    ("entropy", "entropy, nats a token", False),
-    ("eos_share", "responses that end by themselves", True),
-    ("parse_rate", "responses that parse", True),
-    ("perplexity", "perplexity of held-out text", False),
-)
-
-
-def _measured(artifact: Artifact, figures: Mapping[str, Any]) -> str:
+def _measured(artifact: Artifact, figures: PolicyResult | None, evaluation: EvaluationResult) -> str:
     from hearken.evaluation.numbers import with_interval
-    from hearken.statistics.intervals import Interval
-
-    def show(value: Any, as_percent: bool) -> str:
-        if isinstance(value, list):
-            value = Interval(*(math.nan if v is None else v for v in value))
-        return with_interval(value, as_percent)
 
     rows: list[tuple[str, str]] = []
     metrics = artifact.metrics
     if makes_reward(artifact.kind) and "accuracy" in metrics:
-        accuracy = [metrics["accuracy"], metrics.get("accuracy_low"), metrics.get("accuracy_high")]
-        rows.append(("accuracy on held-out comparisons", show(accuracy, True)))
+        bounds = (metrics.get("accuracy_low"), metrics.get("accuracy_high"))
+        accuracy = Interval(metrics["accuracy"], *(math.nan if v is None else v for v in bounds))
+        rows.append(("accuracy on held-out comparisons", with_interval(accuracy, True)))
         if metrics.get("length_accuracy") is not None:
-            rows.append(("accuracy of preferring the longer response", show(metrics["length_accuracy"], True)))
-    for key, label, as_percent in _FIGURES:
-        if figures.get(key) is not None:
-            rows.append((label.format(baseline=figures["_baseline"]), show(figures[key], as_percent)))
-    for task, scores in (figures.get("tasks") or {}).items():
-        if (rate := task_rate(scores)) is not None:
-            rows.append((f"accuracy on {task}", show(rate, True)))
+            rows.append(("accuracy of preferring the longer response", with_interval(metrics["length_accuracy"], True)))
+    if figures is not None:
+        known = _rows(figures, evaluation.baseline)
+        rows += [(label, with_interval(figure, share)) for label, figure, share in known if figure is not None]
     if makes_reward(artifact.kind):
         rows += _by_its_card(artifact.path)
-    for group, rate in (figures.get("win_rate_by_group") or {}).items():
-        rows.append((f"win rate by the taste of {group}", show(rate, True)))
+    if figures is not None:
+        groups = figures.win_rate_by_group.items()
+        rows += [(f"win rate by the taste of {group}", with_interval(rate, True)) for group, rate in groups]
     if not rows:
         return "Nobody has measured it yet."
     table = "\n".join(["| figure | value |", "| --- | --- |", *(f"| {_cell(a)} | {_cell(b)} |" for a, b in rows)])
     how = ""
-    if figures.get("_prompts"):
-        how = f"\n\nOn {figures['_prompts']:,} held-out prompts, judged by {figures['_judge']}."
+    if figures is not None and evaluation.prompts:
+        judged = f", judged by {evaluation.judge}" if evaluation.judge else ""
+        how = f"\n\nOn {len(evaluation.prompts):,} held-out prompts{judged}."
     return f"{table}\n\nIn brackets 95 % intervals.{how}"
 
 
@@ -335,7 +320,10 @@ def _use(reward: bool) -> str:
     return "To answer prompts like those it was trained on, and to study learning from feedback."
 
 
-def _limits(artifact: Artifact, family: Mapping[str, Artifact], figures: Mapping[str, Any], root: Path | None) -> str:
+def _limits(
+    artifact: Artifact, family: Mapping[str, Artifact], figures: PolicyResult | None, evaluation: EvaluationResult,
+    root: Path | None,
+) -> str:  # fmt: skip
     said = [
         "It knows the taste of the labelers named above, not of everyone, and was checked on no other kind of prompt."
     ]
@@ -346,12 +334,11 @@ def _limits(artifact: Artifact, family: Mapping[str, Artifact], figures: Mapping
         said.append(f"A slice of its answers was checked. {audited.says} It was not tested for safety.")
     elif not makes_reward(artifact.kind):
         said.append("It was not tested for safety or truth. It may say what is false or harmful.")
-    if "reward model" in str(figures.get("_judge", "")):
+    if figures is not None and evaluation.judge is not None and evaluation.judge.kind == "reward":
         said.append("The figures above are by the reward model itself; people were not asked.")
-    if not figures and not makes_reward(artifact.kind):
+    if figures is None and not makes_reward(artifact.kind):
         said.append("No comparison with another policy is known.")
-    groups = figures.get("win_rate_by_group") or {}
-    worse = [g for g, rate in groups.items() if isinstance(rate, list) and rate[1] is not None and rate[1] <= 0.5]
+    worse = [group for group, rate in figures.win_rate_by_group.items() if rate.low <= 0.5] if figures else []
     if worse:
         said.append(f"It is not shown to be better by the taste of {', '.join(worse)}.")
     return "\n".join(f"* {line}" for line in said)

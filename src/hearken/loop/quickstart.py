@@ -6,7 +6,6 @@ Every step leaves something finished on disk and is skipped when it is there, so
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from hearken.algorithms.stage import Inputs
 from hearken.config import Options, read_yaml
 from hearken.errors import UserError
+from hearken.evaluation.results import FILE, EvaluationResult, PolicyResult, read_evaluation, write_evaluation
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.pairs import decided, hits
@@ -25,7 +25,6 @@ from hearken.loop.goal import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
 from hearken.loop.scratch import ScratchSize, make_scratch
 from hearken.rewards.trust import CARD
-from hearken.training.artifact import write_json
 from hearken.worlds.tales.world import TaleWorld
 
 # What suits a model of half a million weights that learns from nothing: epsilon below its gradients, a short memory.
@@ -170,19 +169,19 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
         )  # fmt: skip
     start = Inputs(model=str(sft.path), data=(data["prompts"],), reward=str(reward.path), ref=str(sft.path))
     with step("PPO-ptx"):
-        ppo = project.train("ppo", "r01-ppo", _with_ptx(start, data["corpus"]), **plan.ppo)
+        project.train("ppo", "r01-ppo", _with_ptx(start, data["corpus"]), **plan.ppo)
     if not fast:
         with step("PPO without ptx"):
             project.train("ppo", "r01-ppo-without-ptx", start, **plan.ppo)
     with step("Evaluation"):
-        found = _evaluate(project, world, plan, data, ppo.path)
+        found = _evaluate(project, plan, data)
         yours = taste.summary(project, taste.tales(world)) if plan.needed else {}
     with step("Card of the reward model"):
         if not (reward.path / CARD).exists():
             project_card(project)
     report = project.report()
     seconds = round(sum(project.step_seconds().values()), 1)
-    return {**found["summary"], **yours, "seconds": seconds, "report": str(report)}
+    return {**found.summary, **yours, "seconds": seconds, "report": str(report)}
 
 
 def steps(
@@ -252,48 +251,52 @@ def _write_data(project: Project, world: TaleWorld, plan: Plan) -> dict[str, str
     return {name: str(path) for name, path in files.items()}
 
 
-def _evaluate(project: Project, world: TaleWorld, plan: Plan, data: dict[str, str], ppo: Path) -> dict[str, Any]:
+def _evaluate(project: Project, plan: Plan, data: dict[str, str]) -> EvaluationResult:
     """Figures by the gold reward, kept in evaluation.json; made once."""
     from hearken.evaluation.measure import text_perplexity
     from hearken.loop.assessment import assess
 
-    saved = project.path / "evaluation.json"
+    saved = project.path / FILE
     if saved.exists():
-        return json.loads(saved.read_text("utf-8"))
+        return read_evaluation(saved)
     names = [n for n in ("r00-sft", "r01-ppo", "r01-ppo-without-ptx") if project.artifact(n)]
     found = assess(
         project, [str(project.artifacts / n) for n in names], project.held_out(plan.heldout), project.config.seed + 1
     )
     texts = [row.text for row in read_examples(data["heldout"]) if isinstance(row, Document)]
+    policies = dict(found.policies)
     for name in ("r00-base", *names):
-        found["policies"].setdefault(name, {})["perplexity"] = text_perplexity(str(project.artifacts / name), texts)
+        perplexity = text_perplexity(str(project.artifacts / name), texts)
+        policies[name] = policies.get(name, PolicyResult()).but(perplexity=perplexity)
+    found = found.but(policies=policies, ceiling=ceiling(project))
+    write_evaluation(saved, found.but(summary=_summary(project, found)))
+    return read_evaluation(saved)
+
+
+def _summary(project: Project, found: EvaluationResult) -> dict[str, Any]:
     reward = project.artifact("r01-reward")
     assert reward is not None
-    policies = found["policies"]
-    ours = policies["r01-ppo"]
-    found["ceiling"] = ceiling(project)
-    found["summary"] = {
+    before, ours = found.policies["r00-sft"], found.policies["r01-ppo"]
+    assert before.gold and before.parse_rate and ours.win_rate and ours.kl and ours.parse_rate and ours.gold
+    named = {"base": "r00-base", "sft": "r00-sft", "ppo": "r01-ppo", "ppo_without_ptx": "r01-ppo-without-ptx"}
+    return {
         "seed": project.config.seed,
         "reward": {
             "accuracy": reward.metrics["accuracy"], "accuracy_low": reward.metrics["accuracy_low"],
-            "accuracy_high": reward.metrics["accuracy_high"], "ceiling": found["ceiling"],
+            "accuracy_high": reward.metrics["accuracy_high"], "ceiling": found.ceiling,
             "reference_mean": reward.metrics["reference_mean"], "length_accuracy": reward.metrics["length_accuracy"],
         },
         "ppo": {
-            "win_rate": ours["win_rate"][0], "win_rate_low": ours["win_rate"][1], "win_rate_high": ours["win_rate"][2],
-            "win_rate_by_group": {g: w[0] for g, w in ours["win_rate_by_group"].items()},
-            "kl": ours["kl"][0], "parse_rate": ours["parse_rate"][0], "gold": ours["gold"][0],
-            "sft_gold": policies["r00-sft"]["gold"][0], "sft_parse_rate": policies["r00-sft"]["parse_rate"][0],
+            "win_rate": ours.win_rate.estimate, "win_rate_low": ours.win_rate.low, "win_rate_high": ours.win_rate.high,
+            "win_rate_by_group": {group: rate.estimate for group, rate in ours.win_rate_by_group.items()},
+            "kl": ours.kl.estimate, "parse_rate": ours.parse_rate.estimate, "gold": ours.gold.estimate,
+            "sft_gold": before.gold.estimate, "sft_parse_rate": before.parse_rate.estimate,
         },
         "perplexity": {
-            short: policies.get(name, {}).get("perplexity")
-            for short, name in (
-                ("base", "r00-base"), ("sft", "r00-sft"), ("ppo", "r01-ppo"), ("ppo_without_ptx", "r01-ppo-without-ptx")
-            )
+            short: found.policies[name].perplexity if name in found.policies else None
+            for short, name in named.items()
         },
     }  # fmt: skip
-    write_json(saved, found)
-    return json.loads(saved.read_text("utf-8"))
 
 
 def ceiling(project: Project) -> float:

@@ -8,7 +8,6 @@ about other topics.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,14 @@ from typing import Any
 from hearken.algorithms.stage import Inputs
 from hearken.config import Options, read_yaml
 from hearken.errors import UserError
+from hearken.evaluation.results import (
+    FILE,
+    EvaluationResult,
+    JudgedBy,
+    PolicyResult,
+    read_evaluation,
+    write_evaluation,
+)
 from hearken.feedback.examples import Content, Message, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import Prompt
@@ -27,12 +34,13 @@ from hearken.loop.quickstart import ceiling, steps
 from hearken.models.loading import load_tokenizer
 from hearken.models.packaged import PACKAGED, installed, make_model
 from hearken.rewards.trust import CARD
-from hearken.training.artifact import write_json
 from hearken.worlds.notes.world import NoteWorld, good_message, traits
 from hearken.worlds.tales.world import TaleWorld
 
 POLICY = "r01-rloo"
-JUDGE = "an untuned model that reads both answers (no labeler, no reward model)"
+JUDGE = JudgedBy(
+    kind="reader", words="an untuned model that reads both answers", remark="no labeler, no reward model"
+)
 
 
 class NotesPlan(Options):
@@ -207,7 +215,7 @@ def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None)
             project_card(project)
     report = project.report()
     seconds = round(sum(project.step_seconds().values()), 1)
-    return {**found["summary"], **yours, "seconds": seconds, "report": str(report)}
+    return {**found.summary, **yours, "seconds": seconds, "report": str(report)}
 
 
 def _open(path: Path, model: str, plan: NotesPlan, seed: int) -> Project:
@@ -263,57 +271,65 @@ def _write_data(project: Project, world: NoteWorld, plan: NotesPlan) -> str:
     return str(file)
 
 
-def _evaluate(project: Project, plan: NotesPlan, base: str, policy: Path) -> dict[str, Any]:
+def _evaluate(project: Project, plan: NotesPlan, base: str, policy: Path) -> EvaluationResult:
     """Figures by the independent judge, and beside them by the reward model and by the labelers' own taste."""
-    from hearken.evaluation.measure import text_perplexity
+    from hearken.evaluation.measure import label_of, text_perplexity
     from hearken.evaluation.reader import Reader, reader_win_rates
     from hearken.feedback.examples import content_key
     from hearken.loop.assessment import assess
     from hearken.statistics.winrate import outcomes, win_rate
 
-    saved = project.path / "evaluation.json"
+    saved = project.path / FILE
     if saved.exists():
-        return json.loads(saved.read_text("utf-8"))
+        return read_evaluation(saved)
     prompts = project.held_out(plan.heldout)
     found = assess(project, [base, str(policy)], prompts, project.config.seed + 1)
-    before, after = (found["policies"][name] for name in (found["baseline"], policy.name))
+    before, after = (found.policies[name] for name in (found.baseline, policy.name))
     keys = [content_key(p) for p in prompts]
     reader = Reader(base)
-    read_after, read_before = (reader.read(prompts, side["responses"]) for side in (after, before))
+    read_after, read_before = (reader.read(prompts, side.responses) for side in (after, before))
     overall, single = reader_win_rates(read_after, read_before, keys)
-    by_reward = win_rate(outcomes(after["scores"], before["scores"]).tolist(), keys)
-    after["win_rates"] = {"judge": overall, "labelers": after["win_rate"], "reward": by_reward}
-    after["win_rates_by_reading"] = single
-    after["win_rate"] = overall
-    found["judge"] = JUDGE
-    after["says"], before["says"] = ([one.says for one in read] for read in (read_after, read_before))
+    by_reward = win_rate(outcomes(after.scores, before.scores).tolist(), keys)
     texts = TaleWorld(project.config.seed).corpus(plan.documents, "heldout")
-    for name, side in ((base, before), (str(policy), after)):
-        side["perplexity"] = text_perplexity(name, texts)
-    found["ceiling"] = ceiling(project)
+    before = before.but(says=[one.says for one in read_before], perplexity=text_perplexity(base, texts))
+    after = after.but(
+        win_rate=overall, win_rate_by_reading=single,
+        win_rate_by_judge={"judge": overall, "labelers": after.win_rate, "reward": by_reward},
+        says=[one.says for one in read_after], perplexity=text_perplexity(str(policy), texts),
+    )  # fmt: skip
+    found = found.but(
+        judge=JUDGE.but(name=label_of(base)), policies={found.baseline: before, policy.name: after},
+        ceiling=ceiling(project),
+    )  # fmt: skip
+    write_evaluation(saved, found.but(summary=_summary(project, found, before, after)))
+    return read_evaluation(saved)
+
+
+def _summary(
+    project: Project, found: EvaluationResult, before: PolicyResult, after: PolicyResult
+) -> dict[str, Any]:
     reward = project.artifact("r01-reward")
-    assert reward is not None
-    found["summary"] = {
+    assert reward is not None and before.gold and before.length and before.eos_share
+    assert after.kl and after.gold and after.length and after.eos_share
+    return {
         "seed": project.config.seed,
-        "model": Path(base).name,
+        "model": Path(project.config.model).name,
         "reward": {
             key: reward.metrics[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "length_accuracy")
-        } | {"ceiling": found["ceiling"]},
+        } | {"ceiling": found.ceiling},
         "policy": {
-            "win_rates": {name: list(rate) for name, rate in after["win_rates"].items()},
-            "win_rates_by_reading": {name: list(rate) for name, rate in single.items()},
-            "win_rate_by_group": {g: w[0] for g, w in after["win_rate_by_group"].items()},
-            "kl": after["kl"][0],
-            "ended": after["eos_share"][0], "ended_before": before["eos_share"][0],
-            "gold": after["gold"][0], "gold_before": before["gold"][0],
-            "length": after["length"][0], "length_before": before["length"][0],
-            "says": sum(after["says"]) / len(prompts), "says_before": sum(before["says"]) / len(prompts),
-            "distinct_2": after["distinct_2"], "distinct_2_before": before["distinct_2"],
+            "win_rates": {name: list(rate) for name, rate in after.win_rate_by_judge.items()},
+            "win_rates_by_reading": {name: list(rate) for name, rate in after.win_rate_by_reading.items()},
+            "win_rate_by_group": {group: rate.estimate for group, rate in after.win_rate_by_group.items()},
+            "kl": after.kl.estimate,
+            "ended": after.eos_share.estimate, "ended_before": before.eos_share.estimate,
+            "gold": after.gold.estimate, "gold_before": before.gold.estimate,
+            "length": after.length.estimate, "length_before": before.length.estimate,
+            "says": sum(after.says) / len(after.says), "says_before": sum(before.says) / len(before.says),
+            "distinct_2": after.distinct_2, "distinct_2_before": before.distinct_2,
         },
-        "perplexity": {"before": before["perplexity"], "after": after["perplexity"]},
+        "perplexity": {"before": before.perplexity, "after": after.perplexity},
     }  # fmt: skip
-    write_json(saved, found)
-    return json.loads(saved.read_text("utf-8"))
 
 
 __all__ = ["FAST", "JUDGE", "POLICY", "NotesPlan", "in_person", "quickstart_notes"]

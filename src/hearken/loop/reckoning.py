@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hearken.evaluation import report as page
 from hearken.evaluation.card import accuracy, calibrated, longer_wins
+from hearken.evaluation.results import GroupOfJudges
 from hearken.feedback.analysis import Book, agreement_with_people
 from hearken.feedback.analysis.agreement import PeopleAgreement
 from hearken.feedback.analysis.labelers import diagnostics
@@ -116,7 +117,7 @@ def measured(figure: Interval) -> Interval | None:
 
 
 def tastes(
-    groups: Sequence[LabelerGroup], held_out: HeldOut, wins: dict[str, Any], judged: dict[str, Any]
+    groups: Sequence[LabelerGroup], held_out: HeldOut, wins: Mapping[str, Interval], judged: Mapping[str, GroupOfJudges]
 ) -> list[page.Taste]:
     """What is known of each group of labelers.
 
@@ -130,14 +131,15 @@ def tastes(
     for group in groups:
         places = [at for at, pair in enumerate(held_out.pairs) if pair.labeler in group.members]
         mine = [held_out.pairs[at] for at in places]
-        behind = judged.get(group.name, {})
-        same = group.key == behind.get("key", "")  # a found group may have been another when policies were compared
+        behind = judged.get(group.name)
+        # A found group may have been another when policies were compared.
+        same = group.key == (behind.key if behind else "")
         rows.append(
             page.Taste(
                 name=group.name, by=group.by, labelers=len(group.members), pairs=len(mine),
                 accuracy=accuracy(mine, held_out.margins[places]) if mine else None,
                 win_rate=wins.get(group.name) if same else None,
-                judges=behind.get("labelers"), comparisons=behind.get("comparisons"),
+                judges=behind.labelers if behind else None, comparisons=behind.comparisons if behind else None,
             )
         )  # fmt: skip
     return rows

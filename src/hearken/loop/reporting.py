@@ -6,7 +6,6 @@ Whatever a project has not got yet (judgments, a reward model, an evaluation) is
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import re
@@ -18,14 +17,15 @@ from typing import Any
 from hearken.algorithms.stage import makes_reward, raises_likelihood, stage_of
 from hearken.errors import UserError
 from hearken.evaluation import report as page
-from hearken.evaluation.drift import drift, likelihood_change
+from hearken.evaluation.drift import likelihood_change
+from hearken.evaluation.results import EvaluationResult, Likelihood, PolicyResult, Standing, content_of
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
 from hearken.labelers.judges import spent
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
 from hearken.loop.groups import found_groups, labeler_groups
-from hearken.loop.measured import content_of, last_evaluation, newest, round_of, task_rate
+from hearken.loop.measured import last_evaluation, newest, round_of
 from hearken.loop.project import CONFIG, Project, ProjectConfig
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact
@@ -71,40 +71,38 @@ def compose(project: Project) -> page.Report:
     every = _artifacts(project)
     artifacts = {name: a for name, a in every.items() if a.kind not in _RECORDS}
     counted = reckoning.tally(project)
-    policies = [_policy(project, found, name, artifacts) for name in found["policies"]]
+    policies = [_policy(project, found, name, artifacts) for name in found.policies]
     age = {name: i for i, name in enumerate(artifacts)}
     policies.sort(key=lambda p: (age.get(p.name.rpartition("@")[2], -1), "@" in p.name))  # best of n after its source
-    baseline, ours = found["baseline"], newest(found)
+    ours = newest(found)
+    answered = ours != found.baseline and bool(found.answers(found.baseline) and found.answers(ours))
     rewards = project.rewards()
     held_out = reckoning.held_out(project, rewards[-1]) if rewards else reckoning.HeldOut()
-    told = found["policies"].get(ours, {})
-    ours_by_group = {
-        name: reckoning.figure(rate)
-        for key in ("win_rate_by_group", "win_rate_by_other")
-        for name, rate in (told.get(key) or {}).items()
-    }
+    told = found.policies.get(ours, PolicyResult())
     groups = labeler_groups({key: counted.labelers[key] for key in counted.judged}, found_groups(project))
     steps = _steps(project, every, counted)
-    prompts = len(found["prompts"])
+    prompts = len(found.prompts)
     return page.Report(
         title="Did it get better?" if policies else "What was done so far",
         subtitle=_subtitle(project, artifacts, evaluated=bool(policies)),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         policy=ours,
-        baseline=baseline,
+        baseline=found.baseline,
         prompts=prompts or None,
-        judge=found["judge"],
+        judge=str(found.judge) if found.judge else "",
         steps=steps,
-        pairs=[_pair(found, ours, i) for i in range(min(SHOWN, prompts))] if _answered(found, ours) else [],
-        losses=[_pair(found, ours, i) for i in _worst(found, ours)],
+        pairs=[_pair(found, ours, i) for i in range(min(SHOWN, prompts))] if answered else [],
+        losses=[_pair(found, ours, i) for i in _worst(found, ours)] if answered else [],
         warnings=_about_the_judge(project),
         policies=policies,
-        leaderboard=_leaderboard(found),
-        seeds=[_spread(name, figures) for name, figures in (found.get("seeds") or {}).items()],
+        leaderboard=[_standing(row) for row in found.leaderboard],
+        seeds=list(found.seeds),
         audit=auditing.load(project.path),
         rounds=_rounds(every, rewards, policies, counted),
-        reward_model=reckoning.reward_model(rewards[-1], held_out, found.get("ceiling")) if rewards else None,
-        tastes=reckoning.tastes(groups, held_out, ours_by_group, found.get("groups") or {}),
+        reward_model=reckoning.reward_model(rewards[-1], held_out, found.ceiling) if rewards else None,
+        tastes=reckoning.tastes(
+            groups, held_out, {**told.win_rate_by_group, **told.win_rate_by_other}, found.groups
+        ),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
         judges=reckoning.judges(counted),
         costs=_costs(project, artifacts, counted, steps),
@@ -133,116 +131,85 @@ def _subtitle(project: Project, artifacts: Mapping[str, Artifact], *, evaluated:
     return f"{about}. {done}; whether it is better nobody has asked yet (hearken evaluate)."
 
 
-_FIGURES = (
-    "win_rate", "proxy", "gold", "kl", "perplexity", "parse_rate", "length", "distinct_2", "self_bleu", "entropy",
-    "repetition",
-)  # fmt: skip
-
-
-def _policy(project: Project, found: dict[str, Any], name: str, artifacts: Mapping[str, Artifact]) -> page.Policy:
-    figures = found["policies"][name]
-    known = {key: reckoning.figure(figures.get(key)) for key in _FIGURES}
-    if known["kl"] == (0.0, 0.0, 0.0):
-        known["kl"] = 0.0  # the reference itself
-    moved = {key: figures.get(key) for key in ("length_drift", "phrases")}
-    before = found["policies"].get(found["baseline"], {}).get("responses")
-    if figures.get("responses") and before and moved["length_drift"] is None:  # an evaluation of an earlier version
-        seen = drift([content_of(p) for p in found["prompts"]], figures["responses"], before)
-        moved = {"length_drift": seen.length, "phrases": [p._asdict() for p in seen.phrases]}
-        for key in ("distinct_2", "self_bleu", "repetition"):
-            known[key] = getattr(seen, key)[1] if known[key] is None else known[key]
-    likelihood = figures.get("likelihood") or _likelihood(project, artifacts.get(name))
+def _policy(
+    project: Project, found: EvaluationResult, name: str, artifacts: Mapping[str, Artifact]
+) -> page.Policy:
+    figures = found.policies[name]
+    likelihood = figures.likelihood or _likelihood(project, artifacts.get(name))
     return page.Policy(
         name=name,
-        by_group={g: reckoning.figure(w) for g, w in figures.get("win_rate_by_group", {}).items()},
+        win_rate=figures.win_rate,
+        by_group=dict(figures.win_rate_by_group),
         by_judge={
             _JUDGES.get(judge, judge): rate
-            for part in ("win_rates", "win_rates_by_reading")
-            for judge, won in (figures.get(part) or {}).items()
-            if (rate := reckoning.figure(won)) is not None
+            for judge, rate in {**figures.win_rate_by_judge, **figures.win_rate_by_reading}.items()
         },
+        proxy=figures.proxy,
+        gold=figures.gold,
+        kl=0.0 if figures.kl == (0.0, 0.0, 0.0) else figures.kl,  # the reference itself
+        perplexity=figures.perplexity,
+        parse_rate=figures.parse_rate,
+        distinct_2=figures.distinct_2,
+        length=figures.length,
         method="best of n" if name.startswith("best-of-") else artifacts[name].kind if name in artifacts else "",
         round=round_of(name),
-        ended=reckoning.figure(figures.get("eos_share")),
-        tasks={
-            task: reckoning.figure(rate)
-            for task, scores in figures.get("tasks", {}).items()
-            if (rate := task_rate(scores)) is not None
-        },
-        length_change=reckoning.figure(moved["length_drift"]) if name != found["baseline"] else None,
-        phrases=[page.Phrase(**phrase) for phrase in moved["phrases"] or []],
-        preferred_likelihood=reckoning.figure(likelihood.get("preferred")),
-        other_likelihood=reckoning.figure(likelihood.get("other")),
-        **known,
+        repetition=figures.repetition,
+        self_bleu=figures.self_bleu,
+        entropy=figures.entropy,
+        ended=figures.eos_share,
+        tasks={task: scores.rate for task, scores in figures.tasks.items() if scores.rate is not None},
+        length_change=figures.length_drift if name != found.baseline else None,
+        phrases=list(figures.phrases),
+        preferred_likelihood=likelihood.preferred if likelihood else None,
+        other_likelihood=likelihood.other if likelihood else None,
     )
 
 
-def _likelihood(project: Project, artifact: Artifact | None) -> dict[str, list[float]]:
+def _likelihood(project: Project, artifact: Artifact | None) -> Likelihood | None:
     """How a policy that was fitted to comparisons themselves changed the likelihood of held-out ones."""
     if artifact is None or not raises_likelihood(artifact.kind):
-        return {}
+        return None
     inputs = artifact.manifest["inputs"]
     reference = inputs.get("ref") or inputs.get("model") or ""
     standing = next((p for p in (Path(reference), project.artifacts / Path(reference).name) if p.is_dir()), None)
     files = [path for p in inputs.get("validation") or [] if (path := reckoning.find(project, p))]
-    if standing is None or not files:
-        return {}
+    rows = [r for path in files for r in read_examples(path) if isinstance(r, Comparison)]
+    if standing is None or not rows:
+        return None
 
-    def make() -> dict[str, list[float]]:
-        rows = [r for path in files for r in read_examples(path) if isinstance(r, Comparison)]
-        sides = likelihood_change(str(artifact.path), str(standing), rows) if rows else ()
-        return {name: list(side) for name, side in zip(("preferred", "other"), sides, strict=False)}
+    def make() -> dict[str, Interval]:
+        better, worse = likelihood_change(str(artifact.path), str(standing), rows)
+        return {"preferred": better, "other": worse}
 
     try:
-        return reckoning.remembered(project, f"likelihood-{artifact.path.name}", artifact, make)
+        return Likelihood(**reckoning.remembered(project, f"likelihood-{artifact.path.name}", artifact, make))
     except UserError:
-        return {}  # a model behind it is not there any more
+        return None  # a model behind it is not there any more
 
 
-def _leaderboard(found: dict[str, Any]) -> list[page.Standing]:
-    return [
-        page.Standing(
-            name=str(row["policy"]),
-            strength=reckoning.figure(row["strength"]),
-            games=round(sum(row.get(k, 0) for k in ("wins", "ties", "losses"))) or None,
-            at_equal_length=reckoning.figure(row.get("strength_at_equal_length")),
-            beats_baseline=reckoning.figure(row.get("beats_baseline")),
-            level_with=list(row.get("level_with") or []),
-        )
-        for row in found.get("leaderboard", [])
-    ]
+def _standing(row: Standing) -> page.Standing:
+    return page.Standing(
+        name=row.policy, strength=row.strength, games=round(row.wins + row.ties + row.losses) or None,
+        at_equal_length=row.strength_at_equal_length, beats_baseline=row.beats_baseline,
+        level_with=list(row.level_with),
+    )  # fmt: skip
 
 
-def _spread(name: str, figures: dict[str, Any]) -> page.Spread:
-    deviation = figures.get("deviation")
-    known = deviation if deviation is not None and math.isfinite(deviation) else None
-    return page.Spread(name=name, **(figures | {"mean": reckoning.figure(figures["mean"]), "deviation": known}))
-
-
-def _answered(found: dict[str, Any], ours: str) -> bool:
-    """Whether both policies' responses are there."""
-    kept = [found["policies"].get(name, {}).get("responses") for name in (found["baseline"], ours)]
-    return ours != found["baseline"] and all(kept)
-
-
-def _pair(found: dict[str, Any], ours: str, i: int) -> page.Pair:
+def _pair(found: EvaluationResult, ours: str, i: int) -> page.Pair:
     def answer(name: str) -> page.Answer:
-        figures = found["policies"][name]
+        policy = found.policies[name]
+        return page.Answer(
+            text=policy.responses[i], proxy=policy.scores[i] if policy.scores else None,
+            gold=policy.golds[i] if policy.golds else None, parses=policy.parses[i] if policy.parses else None,
+        )  # fmt: skip
 
-        def at(key: str) -> Any:
-            return figures[key][i] if figures.get(key) else None
-
-        return page.Answer(text=figures["responses"][i], proxy=at("scores"), gold=at("golds"), parses=at("parses"))
-
-    return page.Pair(prompt=content_of(found["prompts"][i]), before=answer(found["baseline"]), after=answer(ours))
+    return page.Pair(prompt=found.prompts[i], before=answer(found.baseline), after=answer(ours))
 
 
-def _worst(found: dict[str, Any], ours: str) -> list[int]:
+def _worst(found: EvaluationResult, ours: str) -> list[int]:
     """Prompts (beyond those shown anyway) on which the policy lost most, by gold where it is known."""
-    if not _answered(found, ours):
-        return []
-    for key in ("golds", "scores"):
-        before, after = (found["policies"][n].get(key) for n in (found["baseline"], ours))
+    base, policy = found.policies[found.baseline], found.policies[ours]
+    for before, after in ((base.golds, policy.golds), (base.scores, policy.scores)):
         if before and after:
             change = [b - a for a, b in zip(before, after, strict=True)]
             order = sorted(range(SHOWN, len(change)), key=lambda i: change[i])

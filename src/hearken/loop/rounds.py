@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hearken.algorithms.stage import Inputs, Stage, find_stage, reward_stage, stages
 from hearken.config import Options
 from hearken.errors import UserError
+from hearken.evaluation.results import FILE, PolicyResult, plain, write_evaluation
 from hearken.feedback.records import hash_id
 from hearken.feedback.snapshot import inline_examples
 from hearken.loop.asking import Waiting, check_labelers
@@ -28,7 +29,7 @@ from hearken.loop.project import Project
 from hearken.loop.rounds_options import Judge, LoopOptions
 from hearken.progress import progress
 from hearken.rewards.trust import CARD, failing
-from hearken.training.artifact import MANIFEST, Artifact, write_json
+from hearken.training.artifact import MANIFEST, Artifact
 
 if TYPE_CHECKING:
     from hearken.algorithms.watch import Judge as Watcher
@@ -385,18 +386,28 @@ class Loop:
                 reward=parents.get("reward"), wait=self.wait, announce=self.announce,
                 perplexity=texts_of(options.perplexity), tasks=options.tasks,
             )  # fmt: skip
-            write_json(out / "evaluation.json", found)
-            mine = found["policies"][Path(policies[-1]).name]
-            keys = ("win_rate", "gold", "proxy", "kl", "length", "distinct_2", "parse_rate", "perplexity", "tasks")
-            figures = {key: mine[key] for key in keys if mine.get(key) is not None}
-            data = {"hash": hash_id(found["prompts"]), "prompts": len(found["prompts"]), "judge": found["judge"]}
+            write_evaluation(out / FILE, found)
+            asked = [plain(prompt) for prompt in found.prompts]
+            data = {"hash": hash_id(asked), "prompts": len(asked), "judge": str(found.judge)}
+            mine = found.policies[Path(policies[-1]).name]
             with suppress(UserError):  # a damaged file is written anew
-                keep_apart(found, known_before(project))
-            write_json(project.path / "evaluation.json", found)
-            return data, figures
+                found = keep_apart(found, known_before(project))
+            write_evaluation(project.path / FILE, found)
+            return data, _figures(mine)
 
         name = f"r{number:02d}-evaluation"
         return self.once.record(name, "evaluation", Inputs(parents=parents), options, make, number)
+
+
+def _figures(policy: PolicyResult) -> dict[str, Any]:
+    """What a round's manifest holds of its policy."""
+    figures = {
+        "win_rate": policy.win_rate, "gold": policy.gold, "proxy": policy.proxy, "kl": policy.kl,
+        "length": policy.length, "distinct_2": policy.distinct_2, "parse_rate": policy.parse_rate,
+        "perplexity": policy.perplexity,
+        "tasks": {name: scores.model_dump(exclude_none=True) for name, scores in policy.tasks.items()} or None,
+    }  # fmt: skip
+    return {key: figure for key, figure in figures.items() if figure is not None}
 
 
 def plan(project: Project, rounds: int | None = None) -> dict[str, Any]:

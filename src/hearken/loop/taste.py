@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hearken.evaluation.report import Liking, OwnTaste
+from hearken.evaluation.results import read_evaluation
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.pairs import opinions, words
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import human
-from hearken.loop.measured import content_of
 from hearken.loop.project import Project
 from hearken.statistics.intervals import Interval, clustered_wilson
 from hearken.training.artifact import write_json
@@ -104,9 +104,9 @@ def measure(project: Project, view: View) -> OwnTaste:
     scored = _Scored(judge, [*training, *held_out])
     agreement, count = share(held_out, scored.lead)
     others, _ = share(held_out, lambda pair: _lead(view.gold, pair))
-    evaluation = json.loads((project.path / "evaluation.json").read_text("utf-8"))
-    answers = [evaluation["policies"][name]["responses"] for name in view.policies]
-    prompts = [content_of(prompt) for prompt in evaluation["prompts"]]
+    evaluation = read_evaluation(project.path)
+    answers = [evaluation.answers(name) for name in view.policies]
+    prompts = evaluation.prompts
     before, after = (_means(view, prompts, texts) for texts in answers)
     # What the reward model likes is read off tales that nobody judged.
     fresh = [(p, a, b) for p, a, b in zip(prompts, *answers, strict=True) if a != b]

@@ -1,0 +1,354 @@
+"""What an evaluation found: one typed, versioned result, which ``evaluation.json`` holds and is read and written here.
+
+Nothing here needs torch, so that a notebook or the owner's page may read a result anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PlainSerializer, ValidationError
+
+from hearken.errors import UserError
+from hearken.evaluation.drift import Drift, drift
+from hearken.evaluation.numbers import JsonFloat, JsonInterval
+from hearken.feedback.examples import Content, Message
+from hearken.training.artifact import write_json
+
+FILE = "evaluation.json"
+"""In a project's folder, and in the folder of each round's evaluation."""
+VERSION: Final = 1
+
+JudgeKind = Literal["gold", "reward", "people", "ai", "simulated", "reader"]
+
+
+def content_of(prompt: Any) -> Content:
+    """A prompt of a JSON file as everything else knows it."""
+    return tuple(Message(**turn) for turn in prompt) if isinstance(prompt, list) else prompt
+
+
+def plain(prompt: Content) -> str | list[dict[str, str]]:
+    """A prompt as JSON files hold it: its text, or a list of ``role`` and ``content``."""
+    return prompt if isinstance(prompt, str) else [turn.to_row() for turn in prompt]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+JsonContent = Annotated[Content, BeforeValidator(content_of), PlainSerializer(plain)]
+
+
+class Record(BaseModel):
+    """Base of what stands in a result: immutable, and unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with other values in some fields, checked as in a new one."""
+        return type(self)(**(dict(self) | changes))
+
+
+class JudgedBy(Record):
+    """Who decided which of two answers is better."""
+
+    kind: JudgeKind
+    """The gold reward of a built-in world, a reward model, people, an AI labeler, simulated labelers, or an untuned
+    model that reads both answers (`evaluation.reader`)."""
+    words: str
+    """In a sentence: ``the reward model``."""
+    name: str = ""
+    """Which one, where there may be several: the reward model's, the AI's or the reading model's name."""
+    remark: str = ""
+    """What to bear in mind: ``a proxy``."""
+
+    def __str__(self) -> str:
+        """The words, with the remark in brackets."""
+        return f"{self.words} ({self.remark})" if self.remark else self.words
+
+    def same(self, other: JudgedBy | None) -> bool:
+        """Whether both are the same judge, whatever the words."""
+        return other is not None and (self.kind, self.name) == (other.kind, other.name)
+
+
+class Phrase(Record):
+    """Words that far more responses of a policy hold than of the baseline."""
+
+    text: str
+    share: float
+    """Of the policy's responses, 0..1."""
+    before: float
+    """Of the baseline's, 0..1."""
+
+
+class Likelihood(Record):
+    """How a policy changed the likelihood of held-out responses: mean log π(y|x) - log π_ref(y|x), in nats."""
+
+    preferred: JsonInterval
+    """Over those that labelers preferred."""
+    other: JsonInterval
+    """Over those that they did not."""
+
+
+class Perplexity(Record):
+    """Of a held-out text."""
+
+    token: JsonFloat
+    byte: JsonFloat
+    """Per byte of the text, which models of other tokenizers share."""
+
+
+class TaskScores(Record):
+    """Figures of a policy on one task; those that the task does not measure are None. Intervals are over its rows."""
+
+    perplexity: float | None = None
+    """Of the right answers' tokens."""
+    rows: int
+    acc: JsonInterval | None = None
+    """Share of rows whose likeliest choice is right, 0..1."""
+    acc_norm: JsonInterval | None = None
+    """The same, likeliest for each character."""
+    exact_match: JsonInterval | None = None
+    """Share of rows whose generated answer is the right one, 0..1."""
+    chance: float | None = None
+    """The accuracy of guessing, 0..1."""
+
+    @property
+    def rate(self) -> JsonInterval | None:
+        """The accuracy that stands for the task; None where only a perplexity was measured."""
+        return next((rate for rate in (self.acc, self.acc_norm, self.exact_match) if rate is not None), None)
+
+
+class PolicyResult(Record):
+    """How one policy answered the held-out prompts. What nobody measured is None or empty.
+
+    Intervals are 95 % ones over prompts. Win rates are against the baseline, 0..1, a tie counting half.
+    """
+
+    win_rate: JsonInterval | None = None
+    """By the judge; None of the baseline itself."""
+    comparisons: int | None = None
+    """Prompts that the win rate rests on."""
+    win_rate_by_group: Mapping[str, JsonInterval] = {}
+    """By the taste of each group of labelers."""
+    win_rate_by_other: Mapping[str, JsonInterval] = {}
+    """By groups that another attribute than ``group`` divides, or that were found."""
+    win_rate_by_judge: Mapping[str, JsonInterval] = {}
+    """By several judges, where more than one was asked."""
+    win_rate_by_reading: Mapping[str, JsonInterval] = {}
+    """By each thing that a reading judge looks at."""
+    proxy: JsonInterval | None = None
+    """Mean score by the reward model."""
+    gold: JsonInterval | None = None
+    """Mean gold reward, which built-in worlds know."""
+    kl: JsonInterval | None = None
+    """Nats a response to the baseline."""
+    length: JsonInterval | None = None
+    """Tokens a response."""
+    eos_share: JsonInterval | None = None
+    """Share of responses that ended by themselves, 0..1."""
+    entropy: JsonInterval | None = None
+    """Nats a token, of the distributions it drew from; None of the best of n."""
+    parse_rate: JsonInterval | None = None
+    """Share of responses that the world's parser accepts, 0..1."""
+    distinct_1: float | None = None
+    """Share of distinct words, 0..1; ``distinct_2`` and ``distinct_3`` of word pairs and triples."""
+    distinct_2: float | None = None
+    distinct_3: float | None = None
+    self_bleu: float | None = None
+    """How much of each response is found in the others, 0..1."""
+    repetition: float | None = None
+    """Share of a response's phrases of four words that it has said before, 0..1."""
+    length_drift: JsonInterval | None = None
+    """Words of its response minus words of the baseline's."""
+    phrases: tuple[Phrase, ...] = ()
+    """What it has taken to saying, the most grown first."""
+    likelihood: Likelihood | None = None
+    """Of policies that direct methods made."""
+    perplexity: float | None = None
+    """Per token, of the first held-out text."""
+    perplexities: Mapping[str, Perplexity] = {}
+    """Of each held-out text, by the file's name."""
+    tasks: Mapping[str, TaskScores] = {}
+    """By the task's name."""
+    responses: tuple[str, ...] = ()
+    """One for each prompt, in their order."""
+    scores: tuple[JsonFloat, ...] = ()
+    """The reward model's, of each response."""
+    golds: tuple[JsonFloat, ...] = ()
+    """The gold reward of each response."""
+    parses: tuple[bool, ...] = ()
+    """Whether the world's parser accepts each response."""
+    says: tuple[bool, ...] = ()
+    """Whether each response says what was asked, by a reading judge."""
+
+    def drifted(self, moved: Drift) -> Self:
+        """With how its texts differ from the baseline's."""
+        return self.but(
+            distinct_1=moved.distinct_1[1], distinct_2=moved.distinct_2[1], distinct_3=moved.distinct_3[1],
+            self_bleu=moved.self_bleu[1], repetition=moved.repetition[1], length_drift=moved.length,
+            phrases=tuple(Phrase(**phrase._asdict()) for phrase in moved.phrases),
+        )  # fmt: skip
+
+
+class Standing(Record):
+    """One row of the leaderboard. Strengths are in log-odds against the average of all."""
+
+    policy: str
+    strength: JsonInterval
+    strength_at_equal_length: JsonInterval | None = None
+    """Where every response had the same length."""
+    beats_baseline: JsonInterval | None = None
+    """Chance that it beats the baseline, half of that of a tie included; None of the baseline."""
+    place: int | None = None
+    """1 is the best."""
+    wins: float = 0.0
+    """Comparisons, weighted so that a prompt counts once."""
+    ties: float = 0.0
+    losses: float = 0.0
+    level_with: tuple[str, ...] = ()
+    """Those that it cannot be told apart from."""
+
+
+class GroupOfJudges(Record):
+    """A group among the labelers who judged."""
+
+    by: str
+    """The attribute that divides the labelers."""
+    key: str = ""
+    """Digest of who is in it, where it was found and not declared."""
+    labelers: int
+    comparisons: int
+
+
+class Spread(Record):
+    """A figure of the same training with several seeds."""
+
+    name: str
+    """win_rate, gold, proxy, kl or length."""
+    mean: JsonInterval
+    deviation: Annotated[float | None, BeforeValidator(_finite)] = None
+    """Standard deviation between seeds; None of one seed."""
+    lowest: float
+    highest: float
+    seeds: int
+
+
+class EvaluationResult(Record):
+    """Policies on the same held-out prompts."""
+
+    version: Literal[1] = VERSION
+    """Of this form."""
+    created: str = ""
+    """When, in UTC: ``2026-01-31T12:00:00+00:00``."""
+    baseline: str = ""
+    """The policy that the others are compared with; empty where no prompts were answered."""
+    judge: JudgedBy | None = None
+    """Who decided; None where nobody could."""
+    reward: str | None = None
+    """The reward model behind ``proxy``."""
+    artifacts: Mapping[str, str] = {}
+    """Path or Hub name of each policy."""
+    prompts: tuple[JsonContent, ...] = ()
+    policies: Mapping[str, PolicyResult] = {}
+    """By name; best of n is ``best-of-8@NAME``."""
+    leaderboard: tuple[Standing, ...] = ()
+    """The best first."""
+    length_effect: JsonInterval | None = None
+    """Log-odds of winning for being longer, by `statistics.bradley_terry.length_lead` (-1..1)."""
+    groups: Mapping[str, GroupOfJudges] = {}
+    """Of the labelers who judged, by name."""
+    seeds: tuple[Spread, ...] = ()
+    ceiling: float | None = None
+    """Accuracy of the exact vote probability on held-out comparisons, known in simulation."""
+    summary: Mapping[str, JsonValue] = {}
+    """What `hearken quickstart` printed at its end."""
+
+    def answers(self, name: str) -> tuple[str, ...]:
+        """A policy's responses; empty where it, or they, are unknown."""
+        return self.policies[name].responses if name in self.policies else ()
+
+
+def write_evaluation(file: Path, result: EvaluationResult) -> None:
+    """Write a result so that a reader sees the old file or the new one; what is not a finite number becomes null."""
+    write_json(file, json.loads(result.model_dump_json()))
+
+
+def read_evaluation(path: str | Path) -> EvaluationResult:
+    """Read what `hearken evaluate`, `hearken loop` or `hearken quickstart` found.
+
+    A file of the form before versions is brought into today's.
+
+    Args:
+        path: a project's folder, or an ``evaluation.json``.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or a newer Hearken wrote it.
+    """
+    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file} ({error.strerror})", "Make one: hearken evaluate") from None
+    except ValueError:
+        raise UserError(f"{file} is not JSON", "Make it anew: hearken evaluate") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds no evaluation", "Make it anew: hearken evaluate")
+    if content.setdefault("version", 0) not in (0, VERSION):
+        raise UserError(f"{file} was written by a newer Hearken", "Install that, or make it anew: hearken evaluate")
+    try:
+        return EvaluationResult(**content) if content["version"] else _upgraded(file, content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{file}: {where}: {first['msg']}", "Make it anew: hearken evaluate") from None
+
+
+# -- the form before versions -----------------------------------------------------------------------------------------
+
+_SENTENCES: dict[str, JudgedBy] = {
+    str(judge): judge
+    for judge in (
+        JudgedBy(kind="gold", words="the gold reward"),
+        JudgedBy(kind="reward", words="the reward model"),
+        JudgedBy(kind="reward", words="the reward model", remark="a proxy"),
+        JudgedBy(kind="reward", words="the reward model", remark="a proxy: ask people before you believe it"),
+        JudgedBy(kind="people", words="people"),
+        JudgedBy(kind="ai", words="an AI labeler"),
+        JudgedBy(kind="simulated", words="simulated labelers"),
+        JudgedBy(kind="reader", words="an untuned model that reads both answers", remark="no labeler, no reward model"),
+    )
+}
+"""Judges as that form named them."""
+
+
+_RENAMED = {"win_rates": "win_rate_by_judge", "win_rates_by_reading": "win_rate_by_reading"}
+
+
+def _upgraded(file: Path, content: Mapping[str, Any]) -> EvaluationResult:
+    sentence, baseline = content.get("judge") or "", content.get("baseline") or ""
+    judge = _SENTENCES.get(sentence)
+    if sentence and judge is None:
+        raise UserError(f"{file} was judged by '{sentence}', which is unknown", "Make it anew: hearken evaluate")
+    if judge is not None and judge.kind in ("reward", "reader"):
+        judge = judge.but(name=(content.get("reward") if judge.kind == "reward" else baseline) or "")
+    known = {
+        "version": VERSION, "judge": judge,
+        "policies": {
+            name: {_RENAMED.get(key, key): figure for key, figure in figures.items() if figure is not None}
+            for name, figures in (content.get("policies") or {}).items()
+        },
+        "seeds": [{"name": name, **figures} for name, figures in (content.get("seeds") or {}).items()],
+    }  # fmt: skip
+    found = EvaluationResult(**{**content, **known})
+    before = found.answers(found.baseline)
+    told = {
+        name: policy.drifted(drift(found.prompts, policy.responses, before))
+        for name, policy in found.policies.items()
+        if before and policy.responses and policy.length_drift is None  # the form before that one
+    }
+    return found.but(policies={**found.policies, **told})
