@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,12 @@ def test_a_notebook_needs_no_torch(tmp_path: Path) -> None:
     read = "import sys, hearken; r = hearken.read_evaluation(sys.argv[1]); print(r.judge, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", read, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"{typed().judge} False"
+
+
+def test_the_documentation_names_every_field() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    section = text.partition("## The evaluation itself")[2].partition("\n## ")[0]
+    of_result, of_policy = section.partition("| of a policy |")[::2]
+    for table, model in ((of_result, EvaluationResult), (of_policy, PolicyResult)):
+        cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+        assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == set(model.model_fields)
