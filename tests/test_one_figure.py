@@ -351,7 +351,7 @@ def test_the_reward_model(world: World, tmp_path: Path) -> None:
     by_length = [0.5 if world.length(v.a) == world.length(v.b) else
                  v.outcome if world.length(v.a) > world.length(v.b) else 1 - v.outcome for v in decided]  # fmt: skip
     rule = math.fsum(by_length) / len(by_length)
-    assert card.length_baseline == pytest.approx(max(rule, 1 - rule))
+    assert plain.length_baseline == card.length_baseline == pytest.approx(max(rule, 1 - rule))
     assert card.agreement is not None and card.agreement.estimate == pytest.approx(same_verdicts(decided))
     lean = next(probe.value for probe in card.probes if probe.name == "shown first wins")
     assert lean.estimate == pytest.approx(first_side(decided))

@@ -285,6 +285,7 @@ def synthetic_report() -> Report:
             accuracy=Interval(0.768, 0.742, 0.793),
             ceiling=0.801,
             longer_wins=Interval(0.561, 0.53, 0.592),
+            length_baseline=0.561,
             trained_on=1020,
             held_out=180,
             calibration=calibration(*judged_pairs()),

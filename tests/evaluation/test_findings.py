@@ -54,10 +54,12 @@ def test_a_weak_reward_model_is_named(report: Report) -> None:
         return " ".join(warnings(Report(title="t", reward_model=RewardModel(**values))))  # type: ignore[arg-type]
 
     assert "better than chance" in said(accuracy=Interval(0.52, 0.48, 0.56))
-    assert "always preferring the longer" in said(accuracy=Interval(0.6, 0.56, 0.64), longer_wins=0.58)
-    assert "always preferring the shorter" in said(accuracy=Interval(0.6, 0.56, 0.64), longer_wins=0.42)
+    for longer, rule in ((0.9, "longer"), (0.1, "shorter")):
+        among_unequal = said(accuracy=Interval(0.6, 0.56, 0.64), longer_wins=longer, length_baseline=0.58)
+        assert f"always preferring the {rule}" in among_unequal
+    assert said(accuracy=Interval(0.6, 0.56, 0.64), longer_wins=0.9, length_baseline=0.55) == "", "few differ in length"
     assert "should lie there" in said(accuracy=0.8, reference_mean=Interval(1.0, 0.9, 1.1))
-    assert said(accuracy=Interval(0.77, 0.74, 0.79), longer_wins=0.56, reference_mean=0.01) == ""
+    assert said(accuracy=Interval(0.77, 0.74, 0.79), longer_wins=0.56, length_baseline=0.56, reference_mean=0.01) == ""
 
 
 def test_fooled_only_where_proxy_rises_and_gold_falls(ppo_rows: Rows) -> None:

@@ -129,7 +129,7 @@ class Card:
     longer_wins: JsonInterval
     """Share of the votes on pairs of unequal length (in words) that went to the longer response."""
     length_baseline: float
-    """Accuracy of the better of two rules: the longer response is better, or the shorter; at equal length by lot."""
+    """See the function of this name."""
     passes: bool
     failures: list[str]
     """Why not, in sentences; empty where it passes."""
@@ -223,13 +223,12 @@ def make_card(
         raise UserError("no held-out comparison orders two responses", "Give --data with judgments that prefer one")
     keys = [p.prompt for p in pairs]
     margins, weights = margins_of(pairs, scored), np.array([rows[p.judgment].weight for p in pairs])
-    right, lengths = hits(pairs, margins), _length_margins(pairs)
-    rule = float(np.average(hits(pairs, lengths), weights=weights))
-    baseline = max(rule, 1 - rule)
+    right = hits(pairs, margins)
+    baseline, longer = length_baseline(pairs, weights), longer_wins(pairs, weights)
     agreement, ceiling = agreement_ceiling(rows)
     uniform, selected = _by_selection(rows, pairs, right)
     found = accuracy(pairs, margins, weights)
-    failures = _verdict(found, baseline, rule >= 0.5, len(set(keys)))
+    failures = _verdict(found, baseline, longer.estimate >= 0.5, len(set(keys)))
     remarks = []
     probes = _probes(rows, scored, pairs, right, score)
     if ceiling is not None and found.low > ceiling[1]:
@@ -256,7 +255,7 @@ def make_card(
     flat = [(words(t), s) for r, ss in zip(rows, scored, strict=True) for t, s in zip(r.responses, ss, strict=True)]
     return Card(
         reward=reward, pairs=len(pairs), prompts=len(set(keys)), accuracy=found,
-        longer_wins=longer_wins(pairs, weights), length_baseline=baseline, passes=not failures, failures=failures,
+        longer_wins=longer, length_baseline=baseline, passes=not failures, failures=failures,
         remarks=remarks, agreement=agreement,
         ceiling=ceiling, calibration=calibrated(pairs, margins), slices=slices, probes=probes, uniform=uniform,
         selected=selected, lengths=[flat[i][0] for i in sample], scores=[round(flat[i][1], 4) for i in sample],
@@ -314,6 +313,12 @@ def longer_wins(pairs: Sequence[Pair], weights: NDArray[np.float64]) -> Interval
     """Share of the votes on pairs of unequal length that went to the longer response."""
     lengths = _length_margins(pairs)
     return _part(hits(pairs, lengths), pairs, lengths != 0, weights)
+
+
+def length_baseline(pairs: Sequence[Pair], weights: NDArray[np.float64]) -> float:
+    """Accuracy of the better of two rules: the longer response is better, or the shorter; at equal length by lot."""
+    rule = float(np.average(hits(pairs, _length_margins(pairs)), weights=weights))
+    return max(rule, 1 - rule)
 
 
 def _length_margins(pairs: Sequence[Pair]) -> NDArray[np.float64]:

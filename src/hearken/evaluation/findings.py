@@ -301,12 +301,12 @@ def _about_the_reward_model(report: Report) -> list[str]:
     if model is None:
         return []
     found = []
-    accuracy, longer = _bounds(model.accuracy), estimate(model.longer_wins)
+    accuracy, longer, baseline = _bounds(model.accuracy), estimate(model.longer_wins), estimate(model.length_baseline)
     if model.passes is False:
         found.append("The reward model's card fails: " + " ".join(model.failures))
     elif accuracy and accuracy[0] <= 0.5:
         found.append("The reward model is not shown to be better than chance on held-out comparisons.")
-    elif accuracy and longer is not None and accuracy[0] <= max(longer, 1 - longer):
+    elif accuracy and longer is not None and baseline is not None and accuracy[0] <= baseline:
         rule = "longer" if longer >= 0.5 else "shorter"
         found.append(f"The reward model is not shown to be better than always preferring the {rule} response.")
     mean = _bounds(model.reference_mean)

@@ -182,7 +182,7 @@ def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
         return None
     candidates = (
         row_of("reward model", model.accuracy, 0, True),
-        row_of("longer wins", model.longer_wins, None, True),
+        row_of("length alone", model.length_baseline, None, True),
         row_of("labelers agree", model.agreement, None, True),
         row_of("ceiling", model.ceiling, None, True),
         row_of("at most, by agreement", model.agreement_ceiling[1] if model.agreement_ceiling else None, None, True),

@@ -144,6 +144,8 @@ class RewardModel:
     """Bounds of the accuracy that anyone can reach against single labelers, from how often two of them agree."""
     longer_wins: Figure = None
     """Share of the votes on pairs of unequal length (in words) that went to the longer response."""
+    length_baseline: Figure = None
+    """Accuracy of the better of two rules: the longer response is better, or the shorter; at equal length by lot."""
     trained_on: int | None = None
     held_out: int | None = None
     calibration: Calibration | None = None

@@ -280,7 +280,8 @@ def _measured(artifact: Artifact, figures: PolicyResult | None, evaluation: Eval
         accuracy = Interval(metrics["accuracy"], *(math.nan if v is None else v for v in bounds))
         rows.append(("accuracy on held-out comparisons", with_interval(accuracy, True)))
         if metrics.get("length_accuracy") is not None:
-            rows.append(("accuracy of preferring the longer response", with_interval(metrics["length_accuracy"], True)))
+            by_tokens = with_interval(metrics["length_accuracy"], True)
+            rows.append(("accuracy of preferring the one with more tokens", by_tokens))
     if figures is not None:
         known = _rows(figures, evaluation.baseline)
         rows += [(label, with_interval(figure, share)) for label, figure, share in known if figure is not None]

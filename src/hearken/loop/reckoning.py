@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hearken.evaluation import report as page
-from hearken.evaluation.card import accuracy, calibrated, longer_wins
+from hearken.evaluation.card import accuracy, calibrated, length_baseline, longer_wins
 from hearken.evaluation.results import GroupOfJudges
 from hearken.feedback.analysis import Book, agreement_with_people
 from hearken.feedback.analysis.agreement import PeopleAgreement
@@ -223,6 +223,7 @@ def reward_model(artifact: Artifact, held_out: HeldOut, ceiling: float | None) -
         known |= {
             "accuracy": accuracy(pairs, held_out.margins, held_out.weights), "held_out": len(pairs),
             "longer_wins": measured(longer_wins(pairs, held_out.weights)),
+            "length_baseline": length_baseline(pairs, held_out.weights),
             "calibration": calibrated(pairs, held_out.margins),
         }  # fmt: skip
     return page.RewardModel(**(known | _card(artifact.path)))
@@ -235,7 +236,7 @@ def _card(folder: Path) -> dict[str, Any]:
         return {}
     card = json.loads(file.read_text("utf-8"))
     found: dict[str, Any] = {key: card.get(key) for key in ("passes", "failures", "remarks") if key in card}
-    for key in ("accuracy", "longer_wins", "agreement", "uniform", "selected"):
+    for key in ("accuracy", "longer_wins", "length_baseline", "agreement", "uniform", "selected"):
         if card.get(key) is not None:
             found[key] = figure(card[key])
     if bounds := card.get("ceiling"):
