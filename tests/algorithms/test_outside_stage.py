@@ -1,4 +1,4 @@
-"""A method from another package: an algorithm file, its options and an entry point; nothing in here.
+"""A method from another package, as docs/own-stage.md has it: an algorithm, its options and an entry point.
 
 It has an input and an option that no other stage has, and is seen wherever stages are.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,80 +31,11 @@ from hearken.loop.rounds_options import LoopOptions
 from hearken.loop.trace import trace
 from hearken.worlds.tales.world import TaleWorld
 
+PAGE = (Path(__file__).parents[2] / "docs" / "own-stage.md").read_text("utf-8")
+OPTIONS, ALGORITHM = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 FILES = {
-    "exposure_options.py": '''
-from typing import ClassVar
-from pydantic import Field
-from hearken.algorithms.stage import DATA, MODEL, Input, Stage
-from hearken.training.options import TextOptions, TrainingOptions
-
-class ExposureOptions(TrainingOptions, TextOptions):
-    """Unlikelihood of the rejected response."""
-
-    stage: ClassVar[str] = "exposure"
-    reported: ClassVar[tuple[str, ...]] = ("strength",)
-
-    batch: int = Field(8, ge=1)
-    """Responses a step."""
-    epochs: int = Field(1, ge=1)
-    """Passes."""
-    strength: float = Field(1.0, gt=0)
-    """Weight of what is to be unlearnt against the teacher."""
-
-STAGE = Stage(
-    "Unlikelihood of rejected responses", ExposureOptions, "exposure",
-    (MODEL, DATA, Input("teacher", "The policy to stay near.", "model"),
-     Input("lexicon", "Words to leave out.", required=False)),
-    ("comparison",), done="Unlearnt what was rejected",
-)
-''',
-    "exposure.py": '''
-"""Unlikelihood training (Welleck et al. 2020) on rejected responses, as another package would write it."""
-import torch
-from hearken.algorithms.estimate import recorded
-from hearken.domains.text.data import Reader, judgments
-from hearken.domains.text.loading import open_policy, open_reference
-from hearken.models.layout import Group, lay_out
-from hearken.training.optimiser import Optimiser
-from hearken.training.run import Run
-
-class Ready:
-    def __init__(self, inputs, options):
-        self.policy = open_policy(inputs.model, options, options)
-        self.teacher = open_reference(inputs.model, inputs["teacher"], self.policy)
-        rows = Reader(options).rows(inputs.data, (), 0.0, options.seed)
-        self.bad = [Group(j.group.prompt, [j.group.responses[j.ranks.index(max(j.ranks))]])
-                    for j in judgments(rows.train, self.policy.encoder)]
-        self.facts = rows.facts
-
-def loss(ready, groups, options):
-    layout = lay_out(groups, ready.policy.scorer.device)
-    mine = ready.policy.scorer(layout).logprobs
-    with torch.no_grad():
-        theirs = ready.teacher(layout).logprobs
-    unlikely = -torch.log1p(-mine.exp().clamp(max=1 - 1e-6))
-    return ((options.strength * unlikely + (mine - theirs) ** 2) * layout.mask).sum() / layout.mask.sum()
-
-def estimate(dry, inputs, options):
-    ready = Ready(inputs, options)
-    modules = {"policy": ready.policy.scorer, "teacher": ready.teacher}
-    return recorded(dry, ready, modules, ready.bad, lambda some: loss(ready, [ready.bad[i] for i in some], options),
-                    options)
-
-def run(inputs, options, out):
-    ready = Ready(inputs, options)
-    scorer = ready.policy.scorer
-    optimiser = Optimiser([scorer], options, options.epochs)
-    with Run(inputs, options, out, {"optimiser": optimiser}) as run:
-        for step in run.steps(options.epochs):
-            total = 0.0
-            for part in run.microbatches(ready.bad, scorer):
-                value = loss(ready, [ready.bad[i] for i in part], options)
-                run.backward(value)
-                total += value.item()
-            run.log(loss=total, **optimiser.step(step))
-        return run.finish(ready.policy.save, data=ready.facts, metrics=run.last("loss"))
-''',
+    "exposure_options.py": OPTIONS,
+    "exposure.py": ALGORITHM,
     "exposure-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: exposure\nVersion: 1.0\n",
     "exposure-1.0.dist-info/entry_points.txt": "[hearken.stages]\nexposure = exposure_options:STAGE\n",
 }
@@ -128,8 +60,8 @@ def losses(folder: Path) -> list[float]:
 
 
 def test_it_trains_like_a_built_in_one(world, package: Path, tmp_path: Path) -> None:
-    given = {"model": world.sft, "data": world.pairs, "teacher": world.sft}
-    done = train("exposure", out=tmp_path / "out", epochs=4, strength=2.0, lexicon=[world.text], **given, **FAST)
+    given = {"model": world.sft, "data": world.pairs, "teacher": world.sft, "lexicon": [world.text]}
+    done = train("exposure", out=tmp_path / "out", epochs=4, batch=24, strength=2.0, **given, **FAST)
     found = losses(done.path)
     assert done.kind == "exposure" and len(found) == 4 and found[-1] < found[0]
     manifest = done.manifest
@@ -193,12 +125,14 @@ def project_of(model: Path, folder: Path, stages: dict[str, Any], **loop: Any) -
 
 def test_the_loop_the_report_and_the_trace_know_it(package: Path, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", context=400)
-    section = {"teacher": str(base), "strength": 2.0, "epochs": 2, **FAST}
+    section = {"teacher": "teacher", "strength": 2.0, "epochs": 2, **FAST}
     project = project_of(base, tmp_path / "project", {"exposure": section}, improve="exposure")
+    teacher = project.path / "teacher"
+    shutil.copytree(base, teacher)
     done = Loop(project).run(1)
     assert done["policy"] == "r01-exposure"
     made = project.artifact("r01-exposure")
-    assert made is not None and made.manifest["inputs"]["teacher"] == str(base)
+    assert made is not None and made.manifest["inputs"]["teacher"] == str(teacher)
     assert project.policy() == str(made.path), "the newest policy"
     step = next(s for s in compose(project).steps if s.name == "r01-exposure")
     assert isinstance(step, Step) and step.done == "Unlearnt what was rejected" and step.settings["strength"] == 2.0

@@ -67,6 +67,7 @@ class RewardOptions(TrainingOptions, TextOptions):
             raise ValueError("ridge belongs to head_only; without it, use weight_decay")
         return self
 
+
 STAGES = (
     Stage(
         "Reward model from comparisons, rankings, ratings or thumbs", RewardOptions, "hearken.algorithms.reward",

@@ -207,8 +207,15 @@ class Project:
         return run_stage(found, inputs.joined(**given), options, self.artifacts / name)
 
     def section(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Inputs and options of a stage that hearken.yaml names, the project's seed among them."""
-        return stage.split({"seed": self.config.seed, **self.config.stages.get(stage.name, {})})
+        """Inputs and options of a stage that hearken.yaml names (paths as seen from there), and the project's seed."""
+        inputs, options = stage.split({"seed": self.config.seed, **self.config.stages.get(stage.name, {})})
+
+        def here(named: str | tuple[str, ...]) -> str | tuple[str, ...]:
+            if isinstance(named, tuple):
+                return tuple(str(here(one)) for one in named)
+            return str(self.path / named) if (self.path / named).exists() else named
+
+        return {name: here(value) for name, value in inputs.items()}, options
 
     def request(self, stage: str, named: Collection[str] = ()) -> tuple[str, Inputs, dict[str, Any]]:
         """What ``hearken train STAGE`` means here: the artifact's name, its inputs, and the options of hearken.yaml.
