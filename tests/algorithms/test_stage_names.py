@@ -12,6 +12,7 @@ ROOT = Path(hearken.__file__).parent
 MEANT = {
     "feedback/formats": "a layout of data is called sft, too",
     "server/owner.py": "the same",
+    "cli/quickstart.py": "a recipe",
     "loop/quickstart.py": "a recipe",
     "loop/quickstart_notes.py": "a recipe",
     "loop/rounds_options.py": "what a user writes, and its defaults",

@@ -113,7 +113,8 @@ class Run:
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
-        self._batch: Sequence[Group] = ()
+        self.batch: Sequence[Group] = ()
+        """What is learnt from at present: what `microbatches` was given last."""
         self._looked: dict[str, float] = {}
         self._changed = False
         self._note = ""
@@ -214,7 +215,7 @@ class Run:
 
     def microbatches(self, groups: Sequence[Group], scorer: Scorer) -> Iterator[list[int]]:
         """Indices of ``groups``, which are learnt from next, in microbatches of the options' ``tokens``."""
-        self._batch = groups
+        self.batch = groups
         return microbatches(groups, self.options.tokens, scorer)
 
     def _look(self, *, last: bool = False) -> None:
@@ -231,7 +232,7 @@ class Run:
             self.save()
         if isinstance(error, NonFiniteGradient):
             path = self.folder / f"bad-batch-step-{self.step}.json"
-            batch = error.groups or self._batch
+            batch = error.groups or self.batch
             groups = [{"prompt": list(g.prompt), "responses": [list(r) for r in g.responses]} for g in batch]
             write_json(path, {"step": self.step, "error": str(error), "groups": groups})
             raise UserError(
