@@ -406,7 +406,7 @@ def hostile_report() -> Report:
             passes=False,
             failures=[HOSTILE],
             remarks=[HOSTILE],
-            slices=[Slice(by=HOSTILE, name=HOSTILE, accuracy=0.6), Slice(by=HOSTILE, name="b", accuracy=0.7)],
+            slices=[Slice(by=HOSTILE, name=n, accuracy=Interval(0.6, 0.5, 0.7), count=30) for n in (HOSTILE, "b")],
         )
         if whole.reward_model
         else None,

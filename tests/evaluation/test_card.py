@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hearken.errors import UserError
-from hearken.evaluation.card import (
-    Card,
-    agreement_ceiling,
-    area_under_curve,
-    make_card,
-    measure_shift,
-    would_help,
-)
+from hearken.evaluation.card import agreement_ceiling, area_under_curve, make_card, measure_shift, would_help
+from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.examples import Comparison
 from hearken.rewards.trust import check_card
 
@@ -73,7 +69,22 @@ def test_a_good_model_passes_and_a_coin_and_a_ruler_do_not(tmp_path) -> None:
     good.save(tmp_path)
     check_card(str(tmp_path))
     check_card("somewhere/else")
-    assert Card.load(tmp_path) == good
+    assert RewardCard.load(tmp_path) == good
+    content = json.loads((tmp_path / "card.json").read_text("utf-8"))
+    (tmp_path / "card.json").write_text(json.dumps({key: part for key, part in content.items() if key != "version"}))
+    assert RewardCard.load(tmp_path) == good, "as it was written before it had a version"
+
+
+def test_a_card_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert RewardCard.load(tmp_path) is None
+    for content, what in (("{", "the whole"), ('{"passes": true, "version": 2}', "version")):
+        (tmp_path / "card.json").write_text(content)
+        with pytest.raises(UserError, match=what) as refused:
+            RewardCard.load(tmp_path)
+        assert str(tmp_path / "card.json") in refused.value.what and "evaluate --card" in refused.value.hint
+    (tmp_path / "card.json").write_text('{"passes": "perhaps"}')
+    with pytest.raises(UserError, match="no card of a reward model"):
+        check_card(str(tmp_path))
 
 
 def test_parts_of_the_card() -> None:

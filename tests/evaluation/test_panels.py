@@ -122,7 +122,8 @@ def test_a_card_that_fails_is_said_first(report: Report) -> None:
         failures=["lower bound 49 % does not exceed chance"],
         remarks=["two groups were found"],
         slices=[
-            Slice(by="strength", name=n, accuracy=a, count=c) for n, a, c in (("slight", 0.6, 90), ("clear", 0.9, 60))
+            Slice(by="strength", name=n, accuracy=Interval(a, math.nan, math.nan), count=c)
+            for n, a, c in (("slight", 0.6, 90), ("clear", 0.9, 60))
         ],
         learning=[Learnt(labels=n, accuracy=Interval(a, a - 0.02, a + 0.02)) for n, a in ((100, 0.6), (400, 0.7))],
     )

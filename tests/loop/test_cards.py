@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from hearken.algorithms.stage import train
 from hearken.cli.main import app
 from hearken.errors import UserError
-from hearken.evaluation.card import Card
+from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.examples import Comparison
 from hearken.loop.cards import evaluate_reward
 from hearken.progress import quiet
@@ -71,7 +71,7 @@ def test_a_card_with_everything(made) -> None:
     assert card.strangers.theirs.estimate > 0.6 and any("Fitted without 1 labeler, it" in r for r in card.remarks)
     assert not card.failures, "what is worth knowing is no reason against it"
     assert card.discovered is not None and not card.discovered.real, "all want it happy"
-    again = Card.load(folder)
+    again = RewardCard.load(folder)
     assert again is not None and (again.learning, again.shift, again.slices) == (card.learning, card.shift, card.slices)
     assert (again.strangers, again.discovered) == (card.strangers, card.discovered)
 
@@ -132,7 +132,7 @@ def test_the_learning_curve_is_announced_and_answered_by_the_command(made, tmp_p
     assert "The card takes 4 more trainings: about" in ran.stderr and "the time of the larger model" in ran.stderr
     said = json.loads(ran.stdout)["says"]
     assert "times the labels brought" in said and "a larger model on the same labels" in said
-    card = Card.load(folder)
+    card = RewardCard.load(folder)
     assert card is not None and len(card.learning) == 5
     assert card.learning[-1].parameters > card.learning[-2].parameters  # type: ignore[operator]
     assert card.learning[-1].labels == card.learning[-2].labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import yaml
 
 from hearken.errors import UserError
 from hearken.evaluation.capability import load_task, run_tasks
+from hearken.evaluation.compare import calibration
 from hearken.evaluation.report import render
 from hearken.evaluation.results import EvaluationResult, JudgedBy, PolicyResult, TaskScores
+from hearken.evaluation.reward_card import Learnt, Probe, RewardCard, Slice
 from hearken.feedback.records import (
     ComparisonPayload,
     Judgment,
@@ -49,6 +52,17 @@ def artifact(project: Project, name: str, kind: str, second: int, **more: Any) -
     } | more  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def card(folder: Path, **more: Any) -> None:
+    """A reward model's card, measured on hardly anything."""
+    known: dict[str, Any] = {
+        "reward": folder.name, "pairs": 40, "prompts": 20, "accuracy": Interval(0.51, 0.4, 0.6),
+        "longer_wins": Interval(0.5, 0.4, 0.6), "length_baseline": 0.5, "remarks": (), "agreement": None,
+        "ceiling": None, "calibration": calibration([0.5], [1.0]), "slices": (), "probes": (), "uniform": None,
+        "selected": None, "lengths": (), "scores": (),
+    }  # fmt: skip
+    RewardCard(**(known | more)).save(folder)
 
 
 def judged(project: Project, kind: str = "person") -> None:
@@ -268,15 +282,13 @@ def test_what_the_loop_and_the_card_leave_is_read(project: Project) -> None:
     artifact(project, "r01-ppo", "ppo", 5)
     artifact(project, "r01-evaluation", "evaluation", 6, metrics={"win_rate": [0.6, 0.5, 0.7], "kl": [3.0, 2.0, 4.0]})
     artifact(project, "r02-evaluation", "evaluation", 7, metrics={"win_rate": [0.65, 0.55, 0.75]})
-    half = {"estimate": 0.5, "low": 0.4, "high": 0.6}
-    clear = {"by": "strength", "name": "clear", "accuracy": half | {"low": None, "high": None}, "count": 30}
-    card = {
-        "passes": False, "failures": ["It cannot be told from a coin."], "remarks": ["Two groups were found."],
-        "accuracy": {"estimate": 0.51, "low": 0.4, "high": 0.6},
-        "slices": [clear], "probes": [{"name": "equal length", "value": half, "says": "what is left"}],
-        "learning": [{"labels": 10, "accuracy": half, "parameters": None}], "ceiling": [0.6, 0.72],
-    }  # fmt: skip
-    (reward / "card.json").write_text(json.dumps(card))
+    half = Interval(0.5, 0.4, 0.6)
+    card(
+        reward, passes=False, failures=["It cannot be told from a coin."], remarks=["Two groups were found."],
+        slices=[Slice(by="strength", name="clear", accuracy=Interval(0.5, math.nan, math.nan), count=30)],
+        probes=[Probe(name="equal length", value=half, says="what is left")],
+        learning=[Learnt(labels=10, accuracy=half)], ceiling=(0.6, 0.72),
+    )  # fmt: skip
     judged(project, "simulated")
     evaluated(
         project, leaderboard=[{"policy": "r01-ppo", "strength": [0.5, 0.4, 0.6], "wins": 3, "ties": 1, "losses": 2}]
@@ -331,7 +343,7 @@ def test_the_reward_model_of_a_report_is_the_one_that_was_optimised(project: Pro
         return artifact(project, name, "reward", second, inputs=inputs, metrics={"accuracy": accuracy})
 
     first = reward("r01-reward", 1, "one.parquet", 0.7)
-    (first / "card.json").write_text(json.dumps({"passes": False, "reasons": ["A coin."], "accuracy": None}))
+    card(first, passes=False, failures=["A coin."], accuracy=Interval(0.7, 0.4, 0.9))
     reward("r01-reward-2", 2, "one.parquet", 0.6)
     found = compose(project)
     assert project.reward() == str(first), "the other one of the ensemble is optimised by nobody"

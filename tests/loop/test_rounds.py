@@ -16,8 +16,8 @@ import pytest
 from rounds_world import QUICK, STAGES, change
 
 from hearken.errors import UserError
-from hearken.evaluation.card import Card
 from hearken.evaluation.report import render
+from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
@@ -292,7 +292,7 @@ def test_caution_reaches_the_policy(tales: Tales) -> None:
     assert {"r01-reward", "r01-reward-2"} <= behind
     first = project.artifacts / "r01-reward"
     assert project.reward() == str(first) and (first / "card.json").exists(), "not the second, which has no card"
-    known = Card.load(first)
+    known = RewardCard.load(first)
     assert known is not None and known.shift is not None and known.shift.of == ["r01-ppo"], "of what it improved"
     evaluation = project.artifact("r01-evaluation")
     assert evaluation is not None and Path(evaluation.manifest["parents"]["reward"]).name == "r01-reward"

@@ -8,176 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import TypeAdapter, ValidationError
 from scipy.stats import rankdata, spearmanr
 
 from hearken.errors import UserError
 from hearken.evaluation.compare import Calibration, calibration
-from hearken.evaluation.numbers import JsonInterval, percent, with_interval
+from hearken.evaluation.numbers import percent, with_interval
 from hearken.evaluation.people import Discovered, Strangers, found_name
+from hearken.evaluation.reward_card import Ensemble, Learnt, Probe, RewardCard, Shift, Slice
 from hearken.feedback.examples import Comparison, Said, answers, content_key
 from hearken.feedback.pairs import Pair, decided, hits, margins_of, words
 from hearken.feedback.splits import labeler_value
-from hearken.rewards.trust import CARD
 from hearken.statistics.agreement import raw_agreement, value_counts
 from hearken.statistics.intervals import Interval, cluster_bootstrap, cluster_index, clustered_wilson, paired_difference
-from hearken.training.artifact import write_json
 
 LEAST = 20
 """Pairs below which a slice is not shown: its interval would say nothing."""
-SHIFTED = 0.8
-"""Area under the curve from which on a shift is remarked upon."""
 MATCHED = 0.1
 """Responses whose lengths differ by at most this share of the longer one count as equally long."""
 Scores = Callable[[Sequence[Any], Sequence[Sequence[Said]]], list[list[float]]]
 """(prompts, responses to each) to scores of each, e.g. `evaluation.measure.Judge`."""
 Table = Sequence[Sequence[float]]
 """Scores of the responses of each row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The accuracy on a part of the held-out pairs."""
-
-    by: str
-    """What they were divided by: ``strength``, ``tag``, ``length gap``, ``labeler group``, ``labeler``, ``round``."""
-    name: str
-    accuracy: JsonInterval
-    count: int
-    """Pairs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """One question put to the model, its answer as a number, and what it means."""
-
-    name: str
-    value: JsonInterval
-    says: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ensemble:
-    """How far several scores of one response disagree, and whether that tells their errors."""
-
-    models: int
-    """How many scores."""
-    disagreement: float
-    """Mean standard deviation, over models, of a pair's score difference."""
-    predicts_errors: JsonInterval
-    """Chance that a wrongly ordered pair is more disputed than a rightly ordered one; 0.5 tells nothing."""
-    by_third: tuple[JsonInterval, ...]
-    """Accuracy of the mean score on the least, middle and most disputed third of the pairs."""
-    of: str = "reward models"
-    """What gave them: "reward models", or "heads" of one model, fitted to bootstrap samples of its comparisons."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """Responses that the model is to score now, beside those it was trained on."""
-
-    trained_on: int
-    scored_now: int
-    told_apart: float
-    """Area under the curve of a linear classifier on last-layer features, cross-validated: 0.5 no shift, 1 all new."""
-    wider_than_training: float
-    """Share of the new ones whose confidence is wider than that of 95 % of the training responses (.05 is no shift)."""
-    length: tuple[float, float]
-    """Mean words, then and now."""
-    score: tuple[float, float]
-    """Mean score, then and now."""
-    of: list[str] = field(default_factory=list)
-    """Policies that the new ones are of, where known."""
-    answers: str = ""
-    """Digest of the new ones."""
-
-    @property
-    def says(self) -> list[str]:
-        """What to do about it, in a sentence; nothing where there is little shift."""
-        if not self.told_apart > SHIFTED:
-            return []
-        return [
-            f"The responses it scores now are not those it was trained on (a linear test tells "
-            f"{percent(self.told_apart)} of them apart): label some of them before trusting its score."
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Learnt:
-    """One point of a learning curve."""
-
-    labels: int
-    accuracy: JsonInterval
-    parameters: int | None = None
-
-
-@dataclass(frozen=True)
-class Card:
-    """What `make_card` finds."""
-
-    reward: str
-    pairs: int
-    """Decided held-out pairs (see `feedback.pairs`)."""
-    prompts: int
-    accuracy: JsonInterval
-    longer_wins: JsonInterval
-    """Share of the votes on pairs of unequal length (in words) that went to the longer response."""
-    length_baseline: float
-    """See the function of this name."""
-    passes: bool
-    failures: list[str]
-    """Why not, in sentences; empty where it passes."""
-    remarks: list[str]
-    """What else a reader should know, in sentences."""
-    agreement: JsonInterval | None
-    """How often two labelers agree on the same pair; None where no pair was judged twice."""
-    ceiling: tuple[float, float] | None
-    """Bounds of the accuracy that anyone can reach against single labels, from that agreement."""
-    calibration: Calibration
-    slices: list[Slice]
-    probes: list[Probe]
-    uniform: JsonInterval | None
-    """Accuracy on the untouched, uniformly drawn slice; None where the data do not say how they were drawn."""
-    selected: JsonInterval | None
-    """Accuracy on what a rule selected."""
-    lengths: list[int]
-    scores: list[float]
-    """Words and score of every held-out response (at most 2,000), for plots."""
-    ensemble: Ensemble | None = None
-    shift: Shift | None = None
-    learning: list[Learnt] = field(default_factory=list)
-    learning_says: str = ""
-    strangers: Strangers | None = None
-    """A model fitted without some labelers, on theirs; None where nobody asked for it."""
-    discovered: Discovered | None = None
-    """Groups among the labelers; None where groups are declared, or too little is known of each labeler."""
-
-    def with_shift(self, shift: Shift | None) -> Card:
-        """The same card with another look at what the model scores now."""
-        stale = self.shift.says if self.shift is not None else []
-        remarks = [said for said in self.remarks if said not in stale]
-        return replace(self, shift=shift, remarks=remarks + (shift.says if shift is not None else []))
-
-    def save(self, folder: Path) -> Path:
-        """Write ``card.json`` into the reward model's folder, where stages look for it."""
-        path = folder / CARD
-        write_json(path, _finite(TypeAdapter(Card).dump_python(self, mode="json")))
-        return path
-
-    @classmethod
-    def load(cls, folder: Path | str) -> Card | None:
-        """The card of a reward model; None where it has none, or one that another version wrote in another form."""
-        path = Path(folder) / CARD
-        try:
-            return TypeAdapter(cls).validate_json(path.read_bytes()) if path.is_file() else None
-        except ValidationError:
-            return None
 
 
 def make_card(
@@ -193,7 +48,7 @@ def make_card(
     own: Sequence[Sequence[float]] | None = None,
     strangers: Strangers | None = None,
     discovered: Discovered | None = None,
-) -> Card:
+) -> RewardCard:
     """Measure a reward model on held-out comparisons.
 
     Of the rows' metadata it reads, where they are there: ``labeler``, ``attributes`` (``group`` in them), ``round``,
@@ -242,10 +97,12 @@ def make_card(
     slices = _slices(rows, pairs, right)
     if own is not None:
         theirs = _slices(rows, pairs, hits(pairs, margins_of(pairs, own)), ("labeler group", "labeler"))
-        slices += [replace(part, by=f"{part.by}, own head") for part in theirs]
+        slices += [part.but(by=f"{part.by}, own head") for part in theirs]
     if strangers is not None:
-        slices.append(Slice("labelers, fitted without some", "of those left out", strangers.theirs, strangers.pairs[0]))
-        slices.append(Slice("labelers, fitted without some", "of the others", strangers.others, strangers.pairs[1]))
+        apart, known = strangers.pairs
+        by = "labelers, fitted without some"
+        slices.append(Slice(by=by, name="of those left out", accuracy=strangers.theirs, count=apart))
+        slices.append(Slice(by=by, name="of the others", accuracy=strangers.others, count=known))
         remarks.append(strangers.says)
     if discovered is not None and discovered.real:
         of = {who: found_name(g) for g, group in enumerate(discovered.groups) for who in group}
@@ -253,7 +110,7 @@ def make_card(
         remarks.append(discovered.says)
     sample = np.random.default_rng(0).permutation(sum(len(r.responses) for r in rows))[:2000]
     flat = [(words(t), s) for r, ss in zip(rows, scored, strict=True) for t, s in zip(r.responses, ss, strict=True)]
-    return Card(
+    return RewardCard(
         reward=reward, pairs=len(pairs), prompts=len(set(keys)), accuracy=found,
         longer_wins=longer, length_baseline=baseline, passes=not failures, failures=failures,
         remarks=remarks, agreement=agreement,
@@ -357,7 +214,7 @@ def _divided(
     for name in sorted({name for names in labels for name in names}):
         inside = np.array([name in names for names in labels])
         if inside.sum() >= LEAST:
-            found.append(Slice(by, name, _part(right, pairs, inside), int(inside.sum())))
+            found.append(Slice(by=by, name=name, accuracy=_part(right, pairs, inside), count=int(inside.sum())))
     return found
 
 
@@ -419,7 +276,7 @@ def _probes(
     matched = np.abs(lengths[:, 0] - lengths[:, 1]) <= MATCHED * lengths.max(1)
     if matched.sum() >= LEAST:
         says = "Accuracy on pairs of equal length (within a tenth): what is left when length cannot help."
-        found.append(Probe("equal length", _part(right, pairs, matched), says))
+        found.append(Probe(name="equal length", value=_part(right, pairs, matched), says=says))
     for name, measure, says in (
         ("score against length", lambda t: float(words(t)), "Rank correlation with words within a prompt."),
         ("score against lines", lambda t: float(t.count("\n")), "Rank correlation with line breaks within a prompt."),
@@ -428,7 +285,7 @@ def _probes(
     ):  # fmt: skip
         value = _within(rows, scored, measure)
         if value is not None:
-            found.append(Probe(name, value, says))
+            found.append(Probe(name=name, value=value, says=says))
     found += _sides(pairs, right)
     some = [i for i in np.random.default_rng(0).permutation(len(rows))[:200]]
     plain = [rows[i].responses[0] for i in some if rows[i].responses[0].strip()]
@@ -449,7 +306,8 @@ def _probes(
                 "Share of responses that score higher when their second half is cut off: should be low.",
             ),
         ):
-            found.append(Probe(name, _rate((table[:, column] > table[:, 0]).astype(float), owner), says))
+            higher = (table[:, column] > table[:, 0]).astype(float)
+            found.append(Probe(name=name, value=_rate(higher, owner), says=says))
     return found
 
 
@@ -484,13 +342,14 @@ def _sides(pairs: Sequence[Pair], right: NDArray[np.float64]) -> list[Probe]:
         return []
     first = hits(pairs, [1 if p.shown_first else -1 for p in pairs])
     lean = _part(first, pairs, known)
-    found = [Probe("shown first wins", lean, "Share of labels for the response shown first; 0.5 is no lean.")]
+    says = "Share of labels for the response shown first; 0.5 is no lean."
+    found = [Probe(name="shown first wins", value=lean, says=says)]
     sides = right[known & (first > 0.5)], right[known & (first < 0.5)]
     if min(map(len, sides)) >= LEAST:
         gap = float(sides[0].mean() - sides[1].mean())
         half = 1.96 * math.sqrt(sum(side.var() / len(side) for side in sides))
         says = "Accuracy where the label went to the first side, minus where it went to the other: labels' side bias."
-        found.append(Probe("side gap", Interval(gap, gap - half, gap + half), says))
+        found.append(Probe(name="side gap", value=Interval(gap, gap - half, gap + half), says=says))
     return found
 
 
@@ -508,8 +367,10 @@ def _ensemble(
     keys = [p.prompt for p in pairs]
     order = np.argsort(spread, kind="stable")
     thirds = tuple(_rate(right[part], [keys[i] for i in part]) for part in np.array_split(order, 3) if len(part))
-    of = "reward models" if others else "heads"
-    return Ensemble(len(every), float(spread.mean()), _area(spread, right < 0.5, keys), thirds, of)
+    return Ensemble(
+        models=len(every), disagreement=float(spread.mean()), predicts_errors=_area(spread, right < 0.5, keys),
+        by_third=thirds, of="reward models" if others else "heads",
+    )  # fmt: skip
 
 
 def _area(value: NDArray[np.float64], wrong: NDArray[np.bool_], keys: Sequence[str]) -> Interval:
@@ -565,7 +426,10 @@ def measure_shift(
         said[test] -= (a.mean(0) + b.mean(0)) @ np.linalg.solve(shrunk, b.mean(0) - a.mean(0)) / 2
     limit = float(np.quantile(np.asarray(widths_then, dtype=float), 0.95))
     beyond = float(np.mean(np.asarray(widths_now, dtype=float) > limit))
-    return Shift(int((~y).sum()), int(y.sum()), area_under_curve(said, y), beyond, length, score)
+    return Shift(
+        trained_on=int((~y).sum()), scored_now=int(y.sum()), told_apart=area_under_curve(said, y),
+        wider_than_training=beyond, length=length, score=score,
+    )  # fmt: skip
 
 
 def would_help(
@@ -617,11 +481,3 @@ def correctness(rows: Sequence[Comparison], score: Scores) -> tuple[NDArray[np.f
 def pair_labelers(rows: Sequence[Comparison]) -> list[str | None]:
     """(P,) who judged each pair, in the order of `correctness`."""
     return [p.labeler for p in decided(rows)]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

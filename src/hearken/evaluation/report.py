@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hearken.evaluation.compare import Calibration
 from hearken.evaluation.numbers import JsonInterval
 from hearken.evaluation.results import Phrase, Spread
+from hearken.evaluation.reward_card import Learnt, Probe, Slice
 from hearken.feedback.examples import Content
 
 if TYPE_CHECKING:
@@ -101,36 +102,6 @@ class Policy:
     """Mean of log π(y|x) - log π_ref(y|x) over the held-out responses that labelers preferred, in nats."""
     other_likelihood: Figure = None
     """The same over those that they did not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """The reward model's accuracy on a part of the held-out comparisons."""
-
-    by: str
-    """What they were divided by: ``strength``, ``length gap``, ``labeler group``, ``round``."""
-    name: str
-    accuracy: Figure
-    count: int | None = None
-    """Pairs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
-    """One point of a learning curve: a reward model fitted to so many labels, with so many weights."""
-
-    labels: int
-    accuracy: Figure
-    parameters: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """One question put to the reward model: its answer, and what it means."""
-
-    name: str
-    value: Figure
-    says: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +11,10 @@ import numpy as np
 
 from hearken.algorithms.stage import Inputs, makes_reward, reward_stage, run_stage
 from hearken.errors import UserError
-from hearken.evaluation.card import (
-    Card,
-    Learnt,
-    Shift,
-    Table,
-    correctness,
-    make_card,
-    measure_shift,
-    pair_labelers,
-    would_help,
-)
+from hearken.evaluation.card import Table, correctness, make_card, measure_shift, pair_labelers, would_help
 from hearken.evaluation.numbers import duration
 from hearken.evaluation.people import Discovered, Strangers, discover, strangers
+from hearken.evaluation.reward_card import Learnt, RewardCard, Shift
 from hearken.feedback.examples import Comparison, Content, Document, answers, content_key
 from hearken.feedback.formats import read_as, write_examples
 from hearken.feedback.pairs import decided, words
@@ -64,7 +54,7 @@ def evaluate_reward(
     held_out_labelers: bool = False,
     reading: ReadingOptions | None = None,
     announce: Callable[[str], None] = lambda _: None,
-) -> Card:
+) -> RewardCard:
     """Measure a reward model on held-out comparisons and write ``card.json`` into its folder.
 
     Args:
@@ -145,7 +135,7 @@ def renew_shift(project: Project, reward: Path, policy: str) -> None:
     """Look on the card of a reward model, if it has one, at what the newest policy makes it score; once a policy."""
     from hearken.evaluation.measure import Judge
 
-    card, now = Card.load(reward), {n: answers for n, answers in _scored_now(project).items() if n == policy}
+    card, now = RewardCard.load(reward), {n: answers for n, answers in _scored_now(project).items() if n == policy}
     if card is None or not now or (card.shift is not None and card.shift.answers == _digest(now)):
         return
     shift = _shift(reward, Judge(str(reward)), now)
@@ -210,7 +200,7 @@ def _shift(reward: Path, judge: Any, now: Mapping[str, Answers]) -> Shift | None
         lengths.append(float(np.mean([words(text) for _, text in side])))
         scores.append(float(np.mean(learned(groups).cpu().numpy())))
     shift = measure_shift(*features, *widths, length=(lengths[0], lengths[1]), score=(scores[0], scores[1]))
-    return replace(shift, of=list(now), answers=_digest(now))
+    return shift.but(of=list(now), answers=_digest(now))
 
 
 def _own(rows: Sequence[Comparison], judge: Any) -> list[list[float]]:
@@ -308,7 +298,7 @@ class _Again:
             points.append((len(self.rows), self.fit("larger", larger, self.rows)))
         right = [(labels, *correctness(rows, fitted)) for labels, fitted in points]
         learnt = [
-            Learnt(labels, clustered_wilson(hits, of), _parameters(fitted))
+            Learnt(labels=labels, accuracy=clustered_wilson(hits, of), parameters=_parameters(fitted))
             for (labels, hits, of), (_, fitted) in zip(right, points, strict=True)
         ]
         bigger = right.pop()[1] if larger else None
@@ -337,7 +327,7 @@ def _parameters(judge: Any) -> int:
 def project_card(
     project: Project, reward: str | None = None, *, learning_curve: bool = False, larger: str = "",
     held_out_labelers: bool = False, announce: Callable[[str], None] = lambda _: None,
-) -> Card | None:  # fmt: skip
+) -> RewardCard | None:  # fmt: skip
     """The card of a project's reward model, by default the one in use; None without one, or where nothing is held out.
 
     Further reward models of the project trained on the same data are its ensemble; the responses of the last
@@ -397,7 +387,7 @@ def _scored_now(project: Project) -> dict[str, Answers]:
     }
 
 
-def summary(card: Card | None) -> dict[str, Any]:
+def summary(card: RewardCard | None) -> dict[str, Any]:
     """The head of a card, for the command line."""
     if card is None:
         return {}

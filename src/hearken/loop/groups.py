@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hearken.evaluation.card import Card
 from hearken.evaluation.people import found_name
+from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.records import hash_id
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def found_groups(project: Project) -> list[LabelerGroup]:
     """Groups that the card of the project's reward model found among labelers who declare none; mostly none."""
     if not project.rewards():
         return []
-    card = Card.load(project.reward())
+    card = RewardCard.load(project.reward())
     if card is None or card.discovered is None or not card.discovered.real:
         return []
     return [

@@ -17,6 +17,7 @@ from hearken.algorithms.stage import makes_reward
 from hearken.errors import UserError
 from hearken.evaluation.report import Figure
 from hearken.evaluation.results import EvaluationResult, PolicyResult
+from hearken.evaluation.reward_card import RewardCard
 from hearken.loop import auditing, recipes
 from hearken.loop.measured import kept
 from hearken.statistics.intervals import Interval
@@ -302,10 +303,9 @@ def _measured(artifact: Artifact, figures: PolicyResult | None, evaluation: Eval
 
 def _by_its_card(folder: Path) -> list[tuple[str, str]]:
     """What a reward model's own card says."""
-    from hearken.evaluation.card import Card
     from hearken.evaluation.numbers import percent
 
-    card = Card.load(folder)
+    card = RewardCard.load(folder)
     if card is None:
         return []
     verdict = "passes" if card.passes else f"fails: {' '.join(card.failures)}"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hearken.evaluation import report as page
 from hearken.evaluation.card import accuracy, calibrated, length_baseline, longer_wins
 from hearken.evaluation.results import GroupOfJudges
+from hearken.evaluation.reward_card import Probe, RewardCard
 from hearken.feedback.analysis import Book, agreement_with_people
 from hearken.feedback.analysis.agreement import PeopleAgreement
 from hearken.feedback.analysis.labelers import diagnostics
@@ -226,44 +227,27 @@ def reward_model(artifact: Artifact, held_out: HeldOut, ceiling: float | None) -
             "length_baseline": length_baseline(pairs, held_out.weights),
             "calibration": calibrated(pairs, held_out.margins),
         }  # fmt: skip
-    return page.RewardModel(**(known | _card(artifact.path)))
+    card = RewardCard.load(artifact.path)
+    return page.RewardModel(**(known | (_by_its_card(card) if card is not None else {})))
 
 
-def _card(folder: Path) -> dict[str, Any]:
-    """What the reward model's card (``card.json`` in its folder) knows better; nothing where there is none."""
-    file = folder / "card.json"
-    if not file.is_file():
-        return {}
-    card = json.loads(file.read_text("utf-8"))
-    found: dict[str, Any] = {key: card.get(key) for key in ("passes", "failures", "remarks") if key in card}
-    for key in ("accuracy", "longer_wins", "length_baseline", "agreement", "uniform", "selected"):
-        if card.get(key) is not None:
-            found[key] = figure(card[key])
-    if bounds := card.get("ceiling"):
-        found["agreement_ceiling"] = (bounds[0], bounds[1])
-    found["slices"] = [
-        page.Slice(by=s["by"], name=s["name"], accuracy=figure(s["accuracy"]), count=s.get("count"))
-        for s in card.get("slices") or []
-    ]
-    found["learning"] = [
-        page.Learnt(labels=p["labels"], accuracy=figure(p["accuracy"]), parameters=p.get("parameters"))
-        for p in card.get("learning") or []
-    ]
-    found["learning_says"] = str(card.get("learning_says") or "")
-    found["probes"] = [
-        page.Probe(name=p["name"], value=figure(p["value"]), says=p.get("says", "")) for p in card.get("probes") or []
-    ]
-    if ensemble := card.get("ensemble"):
-        of = ensemble.get("of", "reward models")
-        who = f"{ensemble['models']} {of if of == 'reward models' else 'bootstrapped heads'}"
+def _by_its_card(card: RewardCard) -> dict[str, Any]:
+    """What the reward model's card knows better."""
+    probes = list(card.probes)
+    if card.ensemble is not None:
+        who = f"{card.ensemble.models} {'bootstrapped heads' if card.ensemble.of == 'heads' else 'reward models'}"
         says = f"Chance that the pair {who} dispute more is the wrong one of two; 0.5 tells nothing."
-        found["probes"].append(
-            page.Probe(name="disagreement tells errors", value=figure(ensemble["predicts_errors"]), says=says)
-        )
-    if shift := card.get("shift"):
+        probes.append(Probe(name="disagreement tells errors", value=card.ensemble.predicts_errors, says=says))
+    if card.shift is not None:
         says = "How well a linear test tells the responses it scores now from those it was trained on; 0.5 is no shift."
-        found["probes"].append(page.Probe(name="shift", value=shift["told_apart"], says=says))
-    return found
+        probes.append(Probe(name="shift", value=Interval(card.shift.told_apart, math.nan, math.nan), says=says))
+    return {
+        "passes": card.passes, "failures": list(card.failures), "remarks": list(card.remarks),
+        "accuracy": card.accuracy, "longer_wins": card.longer_wins, "length_baseline": card.length_baseline,
+        "agreement": card.agreement, "uniform": card.uniform, "selected": card.selected,
+        "agreement_ceiling": card.ceiling, "slices": list(card.slices), "learning": list(card.learning),
+        "learning_says": card.learning_says, "probes": probes,
+    }  # fmt: skip
 
 
 def figure(value: Any) -> Any:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hearken.errors import UserError
 
 CARD = "card.json"
+
+
+class Verdict(BaseModel):
+    """What those who optimise a reward read of its card."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+    passes: bool = True
+    failures: Sequence[str] = ()
+    """Why not, in sentences; empty where it passes."""
 
 
 def check_card(reward: str, *, trust: bool = False) -> None:
@@ -28,9 +40,15 @@ def check_card(reward: str, *, trust: bool = False) -> None:
 
 
 def failing(reward: Path) -> str:
-    """Why the reward model in a folder fails its card; empty where it passes, or has none."""
+    """Why the reward model in a folder fails its card; empty where it passes, or has none.
+
+    Raises:
+        UserError: the card is damaged.
+    """
     path = reward / CARD
-    card = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    if card.get("passes", True):
-        return ""
-    return " ".join(card.get("failures", [])) or "It says no more."
+    try:
+        verdict = Verdict.model_validate_json(path.read_bytes()) if path.is_file() else Verdict()
+    except ValidationError:
+        hint = f"Make it anew: hearken evaluate --card {reward}"
+        raise UserError(f"{path} is no card of a reward model", hint) from None
+    return "" if verdict.passes else " ".join(verdict.failures) or "It says no more."
