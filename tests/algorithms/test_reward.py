@@ -10,13 +10,13 @@ import torch
 from tiny_models import tokenizer, write_base, write_rows, write_seq2seq
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from hearken.algorithms.accuracy import ordered
 from hearken.algorithms.reward import calibrate, evaluate, load
 from hearken.algorithms.reward_losses import losses
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
 from hearken.errors import UserError
+from hearken.feedback.pairs import better_pairs
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_reward, new_reward
 from hearken.models.scorers import RewardScorer
@@ -222,7 +222,7 @@ def test_accuracy_counts_ordered_pairs(scorer: RewardScorer) -> None:
     assert found["accuracy"] == 1 and found["validation_pairs"] == 5
     reverse = tuple(3 - r for r in ranks)
     assert evaluate(scorer, [Judged(GROUP, "comparison", reverse, key="a")], 8192)["accuracy"] == 0
-    assert ordered((0, -1, 0, 1)) == [(0, 3), (2, 3)]
+    assert better_pairs((0, -1, 0, 1)) == [(0, 3), (2, 3)]
 
 
 def test_a_row_with_other_labels_is_refused(world, tmp_path: Path) -> None:

@@ -90,3 +90,16 @@ def test_accuracy_by_weight() -> None:
     assert found["accuracy"] == pytest.approx(0.75) and found["length_accuracy"] == pytest.approx(0.25)
     assert found["validation_pairs"] == 2 and 0 <= found["accuracy_low"] <= 0.75 <= found["accuracy_high"] <= 1
     assert pair_accuracy([1.0, 0.0], rows[:1])["accuracy"] == 1 and pair_accuracy([1.0, 0.0], rows[2:]) == {}
+
+
+def test_accuracy_counts_a_vote_by_its_share() -> None:
+    """Who is with three of four voters is right in .75, who is against them in .25; an even vote decides nothing."""
+
+    def vote(key: int, ranks: tuple[int, int], share: float) -> Judged:
+        return Judged(Group([1], [[2], [2, 3]]), "comparison", ranks, share=share, key=str(key))
+
+    rows = [vote(0, (0, 1), 0.75), vote(1, (1, 0), 0.25), vote(2, (0, 0), 0.5)]
+    found = pair_accuracy([1.0, 0.0] * 3, rows)
+    assert found["accuracy"] == pytest.approx((0.75 + 0.25) / 2) and found["validation_pairs"] == 2
+    assert found["length_accuracy"] == pytest.approx(1 - (0.75 + 0.25) / 2)
+    assert pair_accuracy([1.0, 0.0], rows[:1])["accuracy"] == pytest.approx(0.75)

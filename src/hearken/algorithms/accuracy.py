@@ -7,21 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from hearken.domains.text.data import Judged
-from hearken.feedback.pairs import better_pairs as ordered
+from hearken.feedback.pairs import ranked_pairs
 from hearken.statistics.intervals import cluster_bootstrap
 
 
 def pair_accuracy(scores: Sequence[float], held_out: Sequence[Judged]) -> dict[str, float]:
-    """Accuracy on strictly ordered pairs, with an interval by bootstrap over prompts, and of "longer wins".
+    """Accuracy on decided pairs, with an interval by bootstrap over prompts, and of "more tokens win".
 
-    A judgment counts by its weight.
+    A judgment counts by its weight, and a vote by its share (`feedback.pairs`): of .75 : .25, .75 is the most.
 
     Args:
         scores: of all responses of all judgments, in order.
         held_out: the judgments.
 
     Returns:
-        Empty where no pair is ordered.
+        Empty where no pair is decided.
     """
     right: list[float] = []
     longer: list[float] = []
@@ -31,9 +31,11 @@ def pair_accuracy(scores: Sequence[float], held_out: Sequence[Judged]) -> dict[s
     for judged in held_out:
         mine = scores[at : (at := at + len(judged.group.responses))]
         lengths = [len(r) for r in judged.group.responses]
-        for i, j in ordered(judged.ranks) if judged.weight > 0 else ():
-            right.append(0.5 + 0.5 * np.sign(mine[i] - mine[j]))
-            longer.append(0.5 + 0.5 * np.sign(lengths[i] - lengths[j]))
+        for i, j, outcome, verdict, _ in ranked_pairs(judged.ranks, judged.share) if judged.weight > 0 else ():
+            if not verdict:
+                continue
+            right.append(0.5 + (outcome - 0.5) * np.sign(mine[i] - mine[j]))
+            longer.append(0.5 + (outcome - 0.5) * np.sign(lengths[i] - lengths[j]))
             prompts.append(repr(judged.key))
             weights.append(judged.weight)
     if not right:
