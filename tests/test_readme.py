@@ -24,9 +24,14 @@ def blocks(page: str) -> list[list[str]]:
     return [[line.strip() for line in block.splitlines()] for block in [*fenced, *indented]]
 
 
+OUTSIDE = "hearken train exposure "
+"""Of a stage that docs/own-stage.md adds: `tests/algorithms/test_outside_stage.py` installs it and trains by it."""
+
+
 def commands() -> list[tuple[str, str]]:
     lines = [(page, line) for page in PAGES for block in blocks(page) for line in block]
-    return [(page, line.partition(" #")[0]) for page, line in lines if line.startswith("hearken ")]
+    ours = [(page, line) for page, line in lines if line.startswith("hearken ") and not line.startswith(OUTSIDE)]
+    return [(page, line.partition(" #")[0]) for page, line in ours]
 
 
 def mentions() -> list[tuple[str, str]]:
