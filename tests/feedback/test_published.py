@@ -295,8 +295,14 @@ ROWS: list[tuple[str, dict[str, Any], list[Any]]] = [
     (
         "rewardbench2",
         {
-            "id": "2", "prompt": "Hi?", "chosen": ["a", "b"], "rejected": ["c"], "num_correct": 2, "num_incorrect": 1,
-            "total_completions": 3, "subset": "Ties",
+            "id": "2",
+            "prompt": "Hi?",
+            "chosen": ["a", "b"],
+            "rejected": ["c"],
+            "num_correct": 2,
+            "num_incorrect": 1,
+            "total_completions": 3,
+            "subset": "Ties",
         },
         [Comparison(ASK, ("a", "b", "c"), (0, 0, 1))],
     ),
@@ -309,7 +315,8 @@ ROWS: list[tuple[str, dict[str, Any], list[Any]]] = [
                 for who, said in ((U, "Hi?"), (A, answer))
             ]
             for side, answer in (("a", "no"), ("b", "yes"))
-        } | {"winner": "model_b", "evaluation_order": 1, "language": "en"},
+        }
+        | {"winner": "model_b", "evaluation_order": 1, "language": "en"},
         [Comparison(ASK, ("no", "yes"), (1, 0))],
     ),
     # the prompt inside the responses

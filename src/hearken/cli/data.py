@@ -70,9 +70,7 @@ def export(
         Literal["none", "reliability", "population"],
         typer.Option(help="Weight each judgment by its labeler: how reliable, or whom they stand for."),
     ] = "none",
-    labelers: Annotated[
-        bool, typer.Option("--labelers", help="With a column labeler: who judged, by name.")
-    ] = False,
+    labelers: Annotated[bool, typer.Option("--labelers", help="With a column labeler: who judged, by name.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -92,8 +90,6 @@ def export(
                 from hearken.server.settings import load
 
                 by_labeler = judgment_weights(store, weights, load(store)[1].population)
-            done = write(
-                store, out, layout, split, as_of, overwrite=overwrite, weights=by_labeler, labelers=labelers
-            )
+            done = write(store, out, layout, split, as_of, overwrite=overwrite, weights=by_labeler, labelers=labelers)
     result = {"path": str(done.path), "layout": done.layout, "rows": done.rows, "left_out": dict(done.left_out)}
     emit(result, as_json, f"Exported {layout}")

@@ -20,6 +20,7 @@ from hearken.training.artifact import write_json
 SHIFTED = 0.8
 """Area under the curve from which on a shift is remarked upon."""
 
+
 class Slice(Record):
     """The accuracy on a part of the held-out pairs."""
 

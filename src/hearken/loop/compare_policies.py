@@ -332,9 +332,7 @@ def _capability(
     return found.but(policies=policies)
 
 
-def tried(
-    policy: PolicyResult, name: str, texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded]
-) -> PolicyResult:
+def tried(policy: PolicyResult, name: str, texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded]) -> PolicyResult:
     """With perplexities of texts and scores on tasks, as far as there are any."""
     if texts:
         found = perplexities(name, texts)

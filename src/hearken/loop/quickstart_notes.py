@@ -38,9 +38,7 @@ from hearken.worlds.notes.world import NoteWorld, good_message, traits
 from hearken.worlds.tales.world import TaleWorld
 
 POLICY = "r01-rloo"
-JUDGE = JudgedBy(
-    kind="reader", words="an untuned model that reads both answers", remark="no labeler, no reward model"
-)
+JUDGE = JudgedBy(kind="reader", words="an untuned model that reads both answers", remark="no labeler, no reward model")
 
 
 class NotesPlan(Options):
@@ -305,9 +303,7 @@ def _evaluate(project: Project, plan: NotesPlan, base: str, policy: Path) -> Eva
     return read_evaluation(saved)
 
 
-def _summary(
-    project: Project, found: EvaluationResult, before: PolicyResult, after: PolicyResult
-) -> dict[str, Any]:
+def _summary(project: Project, found: EvaluationResult, before: PolicyResult, after: PolicyResult) -> dict[str, Any]:
     reward = project.artifact("r01-reward")
     assert reward is not None and before.gold and before.length and before.eos_share
     assert after.kl and after.gold and after.length and after.eos_share

@@ -100,9 +100,7 @@ def compose(project: Project) -> page.Report:
         audit=auditing.load(project.path),
         rounds=_rounds(every, rewards, policies, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.ceiling) if rewards else None,
-        tastes=reckoning.tastes(
-            groups, held_out, {**told.win_rate_by_group, **told.win_rate_by_other}, found.groups
-        ),
+        tastes=reckoning.tastes(groups, held_out, {**told.win_rate_by_group, **told.win_rate_by_other}, found.groups),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
         judges=reckoning.judges(counted),
         costs=_costs(project, artifacts, counted, steps),
@@ -131,9 +129,7 @@ def _subtitle(project: Project, artifacts: Mapping[str, Artifact], *, evaluated:
     return f"{about}. {done}; whether it is better nobody has asked yet (hearken evaluate)."
 
 
-def _policy(
-    project: Project, found: EvaluationResult, name: str, artifacts: Mapping[str, Artifact]
-) -> page.Policy:
+def _policy(project: Project, found: EvaluationResult, name: str, artifacts: Mapping[str, Artifact]) -> page.Policy:
     figures = found.policies[name]
     likelihood = figures.likelihood or _likelihood(project, artifacts.get(name))
     return page.Policy(

@@ -202,7 +202,6 @@ class Template:
         kept = frame.moved or _words(text) in _words(whole[len(frame.head) :])
         return Spoken(before, frame.lead + said + frame.tail, whole=kept, moved=frame.moved)
 
-
     def _calling(self, prompt: Sequence[Message], before: str, whole: str) -> Spoken:
         """A response that calls tools: what the template writes behind the prompt, in its own words for the calls."""
         head = before if whole.startswith(before) else self.frame(prompt).head

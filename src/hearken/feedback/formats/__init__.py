@@ -30,6 +30,7 @@ __all__ = [
     "LAYOUTS", "ReadReport", "check", "iter_examples", "layout_for", "read_as", "read_examples", "write_examples",
 ]  # fmt: skip
 
+
 @dataclass
 class ReadReport:
     """What reading found: counts, and why rows were left out."""
