@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from common import arguments, run, scratch, table, train
 from pessimism import page
+from theory.overoptimisation import GaoFit, best_of_n, fit_gao
 
 from hearken.domains.text.respond import respond
 from hearken.evaluation.charts import Point, Series, frontier, line_chart
@@ -28,10 +29,9 @@ from hearken.feedback.formats import read_examples, write_examples
 from hearken.loop.project import Project
 from hearken.loop.quickstart import FAST, Plan, quickstart
 from hearken.loop.scratch import ScratchSize
-from hearken.statistics.bestofn import best_of_n, best_of_n_kl
+from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.divergence import find_divergence
 from hearken.statistics.intervals import cluster_bootstrap
-from hearken.statistics.overoptimisation import GaoFit, fit_gao
 from hearken.worlds.tales.world import TaleWorld
 
 LABELED, FEW = (60, 200, 900), (20, 60)

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 from common import arguments, run, table
+from theory.duels import Arms, duel, growth, optimistic, recall_problem, uniform
+from theory.overoptimisation import expected_best_of_n, fit_gao, gaussian, student_2
+from theory.rankings import fit_rankings
 
 from hearken.evaluation.charts import CSS, Reference, Series, line_chart
 from hearken.statistics.bestofn import best_of_n_kl
-from hearken.statistics.duels import Arms, duel, growth, optimistic, recall_problem, uniform
-from hearken.statistics.linear_reward import LinearFit, fit_pairs, fit_rankings
-from hearken.statistics.overoptimisation import expected_best_of_n, fit_gao, gaussian, student_2
+from hearken.statistics.linear_reward import LinearFit, fit_pairs
 
 PHI = np.array([[1.0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]])
 THETA = np.array([-1.0, 0.1, 0.9])

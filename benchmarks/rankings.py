@@ -25,9 +25,9 @@ from human_preferences import (
     pretrain,
     rankings,
 )
+from theory.rank_agreement import kendall_tau
 
 from hearken.statistics.intervals import paired_difference
-from hearken.statistics.ranking import kendall_tau
 
 BATCH = 4  # 16 would leave 8 steps
 

@@ -6,8 +6,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from hearken.statistics.ranking import kendall_tau, tau_b
+from theory.rank_agreement import kendall_tau, tau_b
 
 
 @settings(max_examples=60, deadline=None)

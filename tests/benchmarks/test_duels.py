@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from hearken.statistics.duels import Arms, duel, growth, optimistic, recall_problem, uniform
+from theory.duels import Arms, duel, growth, optimistic, recall_problem, uniform
 
 
 def test_optimism_stops_regretting_and_uniform_comparisons_do_not() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from theory.overoptimisation import best_of_n, expected_best_of_n, fit_gao, gaussian, student_2
 
-from hearken.statistics.bestofn import best_of_n, best_of_n_kl
-from hearken.statistics.overoptimisation import expected_best_of_n, fit_gao, gaussian, student_2
+from hearken.statistics.bestofn import best_of_n_kl
 
 SIZES = [2**i for i in range(11)]
 
@@ -59,3 +60,28 @@ def test_too_few_points_are_refused() -> None:
         fit_gao([0.0, 1.0], [0.0, 1.0], "rl")
     with pytest.raises(ValueError):
         expected_best_of_n(gaussian(), 0)
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+@pytest.mark.parametrize("tied", [False, True])
+def test_estimate_is_the_mean_over_all_subsets(n: int, tied: bool) -> None:
+    random = np.random.default_rng(n)
+    proxy = random.integers(0, 3, size=7).astype(float) if tied else random.normal(size=7)
+    gold = random.normal(size=7)
+    expected = []
+    for subset in itertools.combinations(range(7), n):
+        best = max(proxy[i] for i in subset)
+        expected.append(np.mean([gold[i] for i in subset if proxy[i] == best]))
+    assert best_of_n(proxy, gold, n) == pytest.approx(float(np.mean(expected)))
+
+
+def test_large_pools_do_not_overflow() -> None:
+    uniform = (np.arange(20_000) + 0.5) / 20_000
+    assert best_of_n(uniform, uniform, 1000) == pytest.approx(1000 / 1001, abs=1e-3)
+    assert best_of_n(uniform, np.ones(20_000), 20_000) == 1
+
+
+def test_wrong_n_is_refused() -> None:
+    for n in (0, 4):
+        with pytest.raises(ValueError, match="cannot be estimated"):
+            best_of_n([1, 2, 3], [1, 2, 3], n)

@@ -9,8 +9,9 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from theory.rankings import optimistic_pair
 
-from hearken.statistics.linear_reward import LinearFit, fit_pairs, optimistic_pair
+from hearken.statistics.linear_reward import LinearFit, fit_pairs
 
 Array = NDArray[np.float64]
 Choose = Callable[[LinearFit | None, Array, int, np.random.Generator], tuple[int, int]]
