@@ -1,11 +1,14 @@
-"""The benchmarks: their own pieces, and that each runs from start to end (``--fast``; its figures mean nothing)."""
+"""The benchmarks: their own pieces; nightly, that each runs from start to end (`--fast`: its figures mean nothing)."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,19 @@ needs_data = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def imports_of(script: Path) -> list[tuple[str, str]]:
+    """Module and name of all that a script imports from the package, at its head or within a function."""
+    nodes = [node for node in ast.walk(ast.parse(script.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    return [(n.module, a.name) for n in nodes for a in n.names if n.module and n.module.split(".")[0] == "hearken"]
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_imports_from_the_package_exists(script: Path) -> None:
+    """A benchmark runs nightly alone; a renamed function is seen at once all the same."""
+    for module, name in imports_of(script):
+        assert hasattr(import_module(module), name) or find_spec(f"{module}.{name}"), f"{module}.{name}"
 
 
 def test_missing_data_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -148,7 +164,7 @@ def test_the_frontier_is_a_picture_of_its_own() -> None:
     assert "--series-0" in picture, "its colours come with it"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("script", "key"),
     [
@@ -176,7 +192,7 @@ def test_runs_from_start_to_end(script: str, key: str, tmp_path: Path) -> None:
     assert figures[key]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "key", "plots"),
     [("pessimism", "best_of_n", 6), ("overoptimisation", "direct", 5), ("confident_and_wrong", "paths", 3)],
@@ -193,7 +209,7 @@ def test_the_simulations_run(name: str, key: str, plots: int, tmp_path: Path) ->
     assert drawn.count("<svg") == plots and "no data" not in drawn
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_real_model_runs_with_a_tiny_one(tmp_path: Path) -> None:
     from chat_folder import write_chat_folder
 

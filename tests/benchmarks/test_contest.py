@@ -168,7 +168,7 @@ def test_the_reward_of_the_contest_differs_within_a_group() -> None:
     assert mean_number(["a"] * 3, ["w1024 w1024", "w2047", ""]) == [0.5, 2047 / 2048, 0.0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["sft", "reward", "dpo", "kto", "ppo", "rloo", "grpo", "sample"])
 def test_our_side_runs(kind: str, tmp_path: Path) -> None:
     import vs_trl
@@ -189,7 +189,7 @@ def test_our_side_runs(kind: str, tmp_path: Path) -> None:
         assert 0 < found["tokens"] < vs_trl.world.real_tokens(task.rows())  # the first step warms up
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_script_without_peers(tmp_path: Path) -> None:
     command = [sys.executable, "benchmarks/vs_trl.py", "--fast", "--parts", "rows", "--only", "1 a prompt.*64"]
     more = ["--out", str(tmp_path / "f.json"), "--work", str(tmp_path / "w"), "--trl", "none", "--trl-ppo", "none"]
