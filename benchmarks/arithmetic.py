@@ -17,7 +17,7 @@ from common import arguments, run, scratch, table, train
 from hearken.domains.text.respond import respond
 from hearken.feedback.examples import Demonstration, PromptOnly
 from hearken.feedback.formats import write_examples
-from hearken.loop.scratch import ScratchSize
+from hearken.loop.tiny_model import ScratchSize
 from hearken.rewards.rules import answer
 from hearken.statistics.intervals import cluster_bootstrap
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.errors import UserError
-from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.loop.tiny_model import ScratchSize, make_scratch
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact, hash_files, versions, write_json
 

@@ -15,8 +15,8 @@ import numpy as np
 from common import arguments, run, table
 from pessimism import page
 
-from hearken.evaluation.charts import Series, line_chart
 from hearken.labelers.simulated import make_panel
+from hearken.report.charts import Series, line_chart
 from hearken.statistics.audit import audit, audits_needed
 from hearken.statistics.linear_reward import fit_pairs
 from hearken.worlds.tales.tasks import Task, confident, parse, trusting

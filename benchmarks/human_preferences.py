@@ -27,7 +27,7 @@ from hearken.errors import UserError
 from hearken.evaluation.measure import Judge
 from hearken.feedback.examples import Comparison, Document, content_key
 from hearken.feedback.formats import ReadReport, read_examples, write_examples
-from hearken.loop.scratch import ScratchSize
+from hearken.loop.tiny_model import ScratchSize
 from hearken.models.loading import new_reward
 from hearken.models.precision import to_read
 from hearken.models.scorers import RewardScorer, probe

@@ -21,14 +21,14 @@ from pessimism import page
 from theory.overoptimisation import GaoFit, best_of_n, fit_gao
 
 from hearken.domains.text.respond import respond
-from hearken.evaluation.charts import Point, Series, frontier, line_chart
 from hearken.evaluation.drift import drift, likelihood_change
 from hearken.evaluation.measure import Judge, measure
 from hearken.feedback.examples import Comparison, content_key
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.loop.project import Project
 from hearken.loop.quickstart import FAST, Plan, quickstart
-from hearken.loop.scratch import ScratchSize
+from hearken.loop.tiny_model import ScratchSize
+from hearken.report.charts import Point, Series, frontier, line_chart
 from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.divergence import find_divergence
 from hearken.statistics.intervals import cluster_bootstrap

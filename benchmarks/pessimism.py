@@ -19,7 +19,7 @@ from theory.duels import Arms, duel, growth, optimistic, recall_problem, uniform
 from theory.overoptimisation import expected_best_of_n, fit_gao, gaussian, student_2
 from theory.rankings import fit_rankings
 
-from hearken.evaluation.charts import CSS, Reference, Series, line_chart
+from hearken.report.charts import CSS, Reference, Series, line_chart
 from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.linear_reward import LinearFit, fit_pairs
 

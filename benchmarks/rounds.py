@@ -23,7 +23,7 @@ from hearken.feedback.records import Prompt
 from hearken.loop.project import Project, ProjectConfig, SampleConfig
 from hearken.loop.quickstart import FAST, Plan
 from hearken.loop.rounds import Loop
-from hearken.loop.scratch import make_scratch
+from hearken.loop.tiny_model import make_scratch
 from hearken.statistics.intervals import Interval
 from hearken.statistics.power import over_seeds
 from hearken.worlds.tales.world import TaleWorld

@@ -25,7 +25,7 @@ from hearken.evaluation.measure import TOKENS, Judge
 from hearken.feedback.examples import Document, PromptOnly, Thumb
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.splits import split_by_prompt
-from hearken.loop.scratch import ScratchSize
+from hearken.loop.tiny_model import ScratchSize
 from hearken.models.layout import Group
 from hearken.models.masked import MaskedScorer
 from hearken.models.scorers import TokenScorer

@@ -19,10 +19,10 @@ from sentiment import COMMON, NEW_TOKENS, PROMPT_WORDS, prepare, requirements, r
 
 from hearken.algorithms.stage import find_stage
 from hearken.domains.text.respond import respond
-from hearken.evaluation.charts import CSS, Series, line_chart
 from hearken.evaluation.measure import Judge
 from hearken.feedback.examples import Comparison, PromptOnly, Rating
 from hearken.feedback.formats import write_examples
+from hearken.report.charts import CSS, Series, line_chart
 from hearken.statistics.intervals import Interval
 
 ONLINE = COMMON | {

@@ -25,7 +25,7 @@ from hearken.feedback.examples import Comparison, Content, Demonstration, Docume
 from hearken.feedback.formats import write_examples
 from hearken.labelers.simulated import dialogue_text, make_panel
 from hearken.loop.quickstart import Plan
-from hearken.loop.scratch import ScratchSize
+from hearken.loop.tiny_model import ScratchSize
 from hearken.rollout.sampler import SamplingParameters
 from hearken.statistics.intervals import Interval, cluster_bootstrap, paired_difference
 from hearken.worlds.tales.tasks import KINDS, Task, confident, trusting, turns, utility

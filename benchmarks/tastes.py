@@ -19,7 +19,7 @@ from hearken.evaluation.measure import Judge
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import write_examples
 from hearken.labelers.simulated import SimulatedLabeler
-from hearken.loop.scratch import ScratchSize
+from hearken.loop.tiny_model import ScratchSize
 from hearken.models.scorers import attributes
 from hearken.statistics.intervals import cluster_bootstrap
 from hearken.worlds.tales.world import TaleWorld

@@ -15,7 +15,7 @@ import hearken
 from hearken.evaluation.compare import head_to_head
 from hearken.feedback.examples import Comparison, Demonstration, Document, PromptOnly
 from hearken.labelers.simulated import make_panel
-from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.loop.tiny_model import ScratchSize, make_scratch
 from hearken.worlds.tales.world import TaleWorld
 
 SMALL = os.environ.get("HEARKEN_EXAMPLE") == "small"

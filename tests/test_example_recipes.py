@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hearken.config import read_yaml
-from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.loop.tiny_model import ScratchSize, make_scratch
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

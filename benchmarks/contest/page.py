@@ -11,7 +11,7 @@ from typing import Any
 
 from common import markdown
 
-from hearken.evaluation.charts import CSS, Reference, Series, line_chart
+from hearken.report.charts import CSS, Reference, Series, line_chart
 
 AXES = {
     "tokens": ("microbatch, real tokens", "SFT, hidden 256"),

@@ -22,13 +22,13 @@ from hearken.algorithms import stage as stages
 from hearken.algorithms.stage import DATA, MODEL, Input, Stage, find_stage, outside, register, train
 from hearken.cli.main import app
 from hearken.errors import UserError
-from hearken.evaluation.report import Step
 from hearken.feedback.records import Prompt
 from hearken.loop.project import Project, ProjectConfig, SampleConfig
 from hearken.loop.reporting import compose
 from hearken.loop.rounds import Loop
 from hearken.loop.rounds_options import LoopOptions
 from hearken.loop.trace import trace
+from hearken.report.contents import Step
 from hearken.worlds.tales.world import TaleWorld
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-stage.md").read_text("utf-8")

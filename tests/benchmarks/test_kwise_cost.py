@@ -10,7 +10,7 @@ import torch
 from hearken.algorithms.reward_losses import losses
 from hearken.algorithms.reward_options import RewardOptions
 from hearken.domains.text.data import Judged
-from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.loop.tiny_model import ScratchSize, make_scratch
 from hearken.models.layout import Group
 from hearken.models.loading import new_reward
 from hearken.models.scorers import RewardScorer, probe

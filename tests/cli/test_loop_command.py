@@ -13,7 +13,7 @@ from typer.testing import Result
 
 from hearken.feedback.examples import PromptOnly
 from hearken.feedback.formats import write_examples
-from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.loop.tiny_model import ScratchSize, make_scratch
 from hearken.worlds.tales.world import TaleWorld
 
 Run = Callable[..., Result]

@@ -7,7 +7,7 @@ import pytest
 import hearken
 from hearken.errors import UserError
 from hearken.feedback.examples import Message
-from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.loop.tiny_model import ScratchSize, make_scratch
 
 
 @pytest.fixture(scope="module")

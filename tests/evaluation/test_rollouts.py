@@ -7,6 +7,7 @@ import pytest
 
 from hearken.errors import UserError
 from hearken.evaluation import rollouts
+from hearken.report.rollouts import render_rollouts
 
 
 def row(step: int, score: float, text: str, **more: object) -> dict:
@@ -79,7 +80,7 @@ def test_a_run_without_a_reference_has_no_kl(run: Path) -> None:
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     found = rollouts.browse(file)
     assert set(found.spreads) == {"reward", "length"} and found.reward_kl is None and found.top[0].kl is None
-    assert rollouts.page(found, file).count("<svg") == 3
+    assert render_rollouts(found, file).count("<svg") == 3
     with pytest.raises(UserError, match="does not say the kl"):
         rollouts.browse(file, sort="kl")
 
@@ -88,6 +89,6 @@ def test_the_page_shows_hostile_responses_as_text(run: Path) -> None:
     file = run / "run" / "rollouts.jsonl"
     bad = row(3, 99.0, "<script>alert(1)</script> {{ 7 * 7 }}\x1b[31m", tokens=4)
     file.write_text(file.read_text().rpartition("\n")[0] + "\n" + json.dumps(bad) + "\n")
-    html = rollouts.page(rollouts.browse(file), file)
+    html = render_rollouts(rollouts.browse(file), file)
     assert "&lt;script&gt;" in html and "<script" not in html and "{{ 7 * 7 }}" in html and "\x1b" not in html
     assert html.count("<svg") == 5 and "default-src 'none'" in html

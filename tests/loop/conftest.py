@@ -12,7 +12,7 @@ from rounds_world import LOOP, STAGES
 
 from hearken.feedback.records import Prompt
 from hearken.loop.project import Project, ProjectConfig
-from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.loop.tiny_model import ScratchSize, make_scratch
 from hearken.worlds.tales.world import TaleWorld
 
 

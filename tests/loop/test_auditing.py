@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from hearken.errors import UserError
-from hearken.evaluation.report import render
 from hearken.feedback.formats.files import read_rows, sources, write_rows
 from hearken.loop.auditing import draw_sheet, load, take_in
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.reporting import compose
+from hearken.report.page import render
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from hearken.evaluation.report import Liking, OwnTaste
-from hearken.evaluation.taste import said
 from hearken.feedback.records import Labeler
 from hearken.loop import human, quickstart, taste
-from hearken.loop.goal import Goal
+from hearken.loop.labelling_target import Goal
 from hearken.loop.project import Project, ProjectConfig
+from hearken.report.contents import Liking, OwnTaste
+from hearken.report.sections.own_taste import said
 from hearken.server.settings import LabelSettings
 from hearken.statistics.intervals import Interval
 from hearken.worlds.tales.world import TaleWorld

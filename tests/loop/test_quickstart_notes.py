@@ -15,7 +15,7 @@ from hearken.cli.quickstart import closing_notes
 from hearken.errors import UserError
 from hearken.evaluation.results import read_evaluation
 from hearken.loop import taste
-from hearken.loop.goal import Goal
+from hearken.loop.labelling_target import Goal
 from hearken.loop.project import Project
 from hearken.loop.quickstart_notes import NotesPlan, in_person, quickstart_notes
 from hearken.worlds.notes.world import NoteWorld, read_request

@@ -13,7 +13,6 @@ import yaml
 from hearken.errors import UserError
 from hearken.evaluation.capability import load_task, run_tasks
 from hearken.evaluation.compare import calibration
-from hearken.evaluation.report import render
 from hearken.evaluation.results import EvaluationResult, JudgedBy, PolicyResult, TaskScores
 from hearken.evaluation.reward_card import Learnt, Probe, RewardCard, Slice
 from hearken.feedback.records import (
@@ -30,6 +29,7 @@ from hearken.loop.measured import joined, keep_apart
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.publishing import model_card
 from hearken.loop.reporting import compose, round_of, write_report
+from hearken.report.page import render
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact, write_json
 

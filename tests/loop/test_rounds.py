@@ -16,7 +16,6 @@ import pytest
 from rounds_world import QUICK, STAGES, change
 
 from hearken.errors import UserError
-from hearken.evaluation.report import render
 from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
@@ -29,6 +28,7 @@ from hearken.loop.reporting import compose
 from hearken.loop.rounds import Loop, plan
 from hearken.loop.rounds_options import Selection
 from hearken.loop.trace import trace
+from hearken.report.page import render
 
 Tales = Callable[..., Project]
 

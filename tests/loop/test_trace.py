@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from hearken.errors import UserError
-from hearken.loop.care import erase
+from hearken.loop.maintenance import erase
 from hearken.loop.project import Project
 from hearken.loop.rounds import Loop
 from hearken.loop.trace import as_json, draw, trace

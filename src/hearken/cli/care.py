@@ -27,10 +27,10 @@ def backup(
 ) -> None:
     """Copy the feedback database to a file, also while it is served and labelled."""
     with clean_stdout():
-        from hearken.loop import care
+        from hearken.loop import maintenance
         from hearken.loop.project import Project
 
-        done = care.backup(Project(project), out)
+        done = maintenance.backup(Project(project), out)
     emit({"backup": str(done), "bytes": done.stat().st_size}, as_json, "Backed up")
 
 
@@ -44,13 +44,13 @@ def restore(
     What stood there is kept beside it. What was erased since the backup is erased in it, too.
     """
     with clean_stdout():
-        from hearken.loop import care
+        from hearken.loop import maintenance
         from hearken.loop.project import Project
         from hearken.server.run import alone
 
         opened = Project(project)
-        with alone(care.database_file(opened)):
-            done = care.restore(opened, source)
+        with alone(maintenance.database_file(opened)):
+            done = maintenance.restore(opened, source)
     emit(asdict(done), as_json, "Restored")
 
 
@@ -69,8 +69,8 @@ def erase(
     them.
     """
     with clean_stdout():
-        from hearken.loop import care
+        from hearken.loop import maintenance
         from hearken.loop.project import Project
 
-        done = care.erase(Project(project), target, target_id, reason)
+        done = maintenance.erase(Project(project), target, target_id, reason)
     emit(asdict(done), as_json, "Erased")

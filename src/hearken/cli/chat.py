@@ -80,7 +80,7 @@ def resolve(name: str, project: Path) -> str:
 
 def printable(text: str) -> str:
     """Text that moves no cursor and rings no bell: what a model says is hostile to a terminal too."""
-    from hearken.evaluation.charts import clean
+    from hearken.report.charts import clean
 
     return clean(text)
 

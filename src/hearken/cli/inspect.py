@@ -191,7 +191,9 @@ def browse(run: Path, html: Path | None, as_json: bool, **how: Any) -> None:
 
     found = rollouts.browse(run, **how)
     if html:
-        html.write_text(rollouts.page(found, run), "utf-8")
+        from hearken.report.rollouts import render_rollouts
+
+        html.write_text(render_rollouts(found, run), "utf-8")
     if as_json:
         emit(found.to_json(), as_json=True)
         return

@@ -16,7 +16,7 @@ from hearken.cli.console import JsonOption, clean_stdout, emit
 from hearken.progress import duration
 
 if TYPE_CHECKING:
-    from hearken.loop.goal import Goal
+    from hearken.loop.labelling_target import Goal
     from hearken.loop.project import Project
 
 

@@ -146,8 +146,8 @@ def browse(
     ]
     if not kept:
         raise UserError(f"none of the {len(rows):,} rollouts in {path} is as asked for", "Widen --steps, or the words")
-    values = {m: _values(kept, m) for m in MEASURES if _known(kept, m)}
-    if sort not in values:
+    measured = {m: values(kept, m) for m in MEASURES if known(kept, m)}
+    if sort not in measured:
         raise UserError(f"{path} does not say the {sort} of its rollouts", "Sort by reward or by length")
     order = sorted(kept, key=lambda r: getattr(r, sort))
     low = order[:bottom]
@@ -157,20 +157,22 @@ def browse(
         sort=sort,
         total=len(rows),
         matching=len(kept),
-        spreads={m: spread(v, bins) for m, v in values.items()},
-        reward_length=_correlation(values["reward"], values["length"]),
-        reward_kl=_correlation(values["reward"], values["kl"]) if "kl" in values else None,
+        spreads={m: spread(v, bins) for m, v in measured.items()},
+        reward_length=_correlation(measured["reward"], measured["length"]),
+        reward_kl=_correlation(measured["reward"], measured["kl"]) if "kl" in measured else None,
         unfinished=sum(r.finish_reason != "stop" for r in kept) / len(kept),
         top=tuple(high),
         bottom=tuple(low),
     )
 
 
-def _known(rows: Sequence[Rollout], measure: str) -> bool:
+def known(rows: Sequence[Rollout], measure: str) -> bool:
+    """Whether every rollout has a measure."""
     return all(getattr(r, measure) is not None for r in rows)
 
 
-def _values(rows: Sequence[Rollout], measure: str) -> list[float]:
+def values(rows: Sequence[Rollout], measure: str) -> list[float]:
+    """A measure of each rollout."""
     return [float(getattr(r, measure)) for r in rows]
 
 
@@ -203,37 +205,3 @@ def _correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     if len(a) < 3 or not np.ptp(a) or not np.ptp(b):
         return None
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def page(found: Browsed, path: Path) -> str:
-    """The same as a page: distributions early and late in the run, reward over length and KL, and the extremes."""
-    from markupsafe import Markup
-
-    from hearken.evaluation import charts
-    from hearken.evaluation.view import render_page
-
-    rows = read(path)
-    newest = max(r.step for r in rows)
-    early, late = (
-        [r for r in rows if keep(r.step)] for keep in (lambda s: s <= newest / 4, lambda s: s > 0.75 * newest)
-    )
-    names = {"reward": "Reward", "kl": "KL, nats a response", "length": "Length, tokens"}
-    names = {measure: label for measure, label in names.items() if _known(rows, measure)}
-    drawn = []
-    for measure, label in names.items():
-        groups: dict[str, Sequence[float]] = {"first quarter": _values(early, measure)}
-        if newest:
-            groups["last quarter"] = _values(late, measure)
-        svg = charts.histogram(groups, title=label, description=f"Distribution of {label}.", x_label=label)
-        drawn.append((label.partition(",")[0], "shares of the run's first and last quarter of steps", svg))
-    for measure, name in (("length", "length"), ("kl", "KL")):
-        if measure not in names:
-            continue
-        svg = charts.scatter(
-            _values(rows, measure), _values(rows, "reward"),
-            title=f"Reward over {measure}", description=f"All {len(rows):,} rollouts.",
-            x_label=names[measure], y_label="reward",
-        )  # fmt: skip
-        drawn.append((f"Reward over {name}", "every response, and the line of least squares", svg))
-    shown = [(title, note, Markup(svg)) for title, note, svg in drawn]
-    return render_page("rollouts.html", found=found, drawn=shown)

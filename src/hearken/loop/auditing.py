@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from hearken.errors import UserError
 from hearken.evaluation.numbers import JsonInterval
-from hearken.evaluation.report import Audited
 from hearken.evaluation.results import Record
 from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import read_rows, sources, write_rows
 from hearken.feedback.records import hash_id
 from hearken.loop.measured import last_evaluation, newest
+from hearken.report.contents import Audited
 from hearken.statistics.audit import audit
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import write_json

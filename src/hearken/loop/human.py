@@ -17,7 +17,7 @@ from typing import Any
 
 from hearken.feedback.records import Judgment, Prompt, QueueItem, Response
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.goal import Goal
+from hearken.loop.labelling_target import Goal
 from hearken.loop.project import Project
 from hearken.training.artifact import write_json
 from hearken.worlds.tales.flaws import change_name, repeat_sentence, shuffle_words

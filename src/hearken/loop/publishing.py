@@ -15,11 +15,11 @@ import yaml
 
 from hearken.algorithms.stage import makes_reward
 from hearken.errors import UserError
-from hearken.evaluation.report import Figure
 from hearken.evaluation.results import EvaluationResult, PolicyResult
 from hearken.evaluation.reward_card import RewardCard
 from hearken.loop import auditing, recipes
 from hearken.loop.measured import kept
+from hearken.report.contents import Figure
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact
 

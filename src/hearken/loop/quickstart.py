@@ -21,9 +21,9 @@ from hearken.feedback.pairs import decided, hits
 from hearken.feedback.records import Prompt
 from hearken.loop import human, taste
 from hearken.loop.cards import project_card
-from hearken.loop.goal import Goal
+from hearken.loop.labelling_target import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
-from hearken.loop.scratch import ScratchSize, make_scratch
+from hearken.loop.tiny_model import ScratchSize, make_scratch
 from hearken.rewards.trust import CARD
 from hearken.worlds.tales.world import TaleWorld
 

@@ -28,7 +28,7 @@ from hearken.feedback.formats import write_examples
 from hearken.feedback.records import Prompt
 from hearken.loop import human, taste
 from hearken.loop.cards import project_card
-from hearken.loop.goal import Goal
+from hearken.loop.labelling_target import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
 from hearken.loop.quickstart import ceiling, steps
 from hearken.models.loading import load_tokenizer

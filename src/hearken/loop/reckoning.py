@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hearken.evaluation import report as page
 from hearken.evaluation.card import accuracy, calibrated, length_baseline, longer_wins
 from hearken.evaluation.results import GroupOfJudges
 from hearken.evaluation.reward_card import Probe, RewardCard
@@ -25,6 +24,7 @@ from hearken.feedback.analysis.labelers import diagnostics
 from hearken.feedback.examples import Comparison, answers
 from hearken.feedback.formats import read_examples
 from hearken.feedback.pairs import Pair, decided, margins_of, words
+from hearken.report import contents as page
 from hearken.statistics.diagnostics import NOTHING, LabelerDiagnostics
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact, write_json

@@ -16,7 +16,6 @@ from typing import Any
 
 from hearken.algorithms.stage import makes_reward, raises_likelihood, stage_of
 from hearken.errors import UserError
-from hearken.evaluation import report as page
 from hearken.evaluation.drift import likelihood_change
 from hearken.evaluation.results import EvaluationResult, Likelihood, PolicyResult, Standing, content_of
 from hearken.feedback.examples import Comparison
@@ -27,6 +26,8 @@ from hearken.loop import auditing, human, recipes, reckoning, taste
 from hearken.loop.groups import found_groups, labeler_groups
 from hearken.loop.measured import last_evaluation, newest, round_of
 from hearken.loop.project import CONFIG, Project, ProjectConfig
+from hearken.report import contents as page
+from hearken.report.page import render
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact
 from hearken.worlds.world import open_world
@@ -55,7 +56,7 @@ def write_report(project: Project) -> tuple[Path, page.Report]:
     """Write the project's report.html; its path, and what stands in it."""
     found = compose(project)
     out = project.path / "report.html"
-    out.write_text(page.render(found), "utf-8")
+    out.write_text(render(found), "utf-8")
     return out, found
 
 

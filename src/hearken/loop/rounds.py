@@ -24,9 +24,9 @@ from hearken.loop.asking import Waiting, check_labelers
 from hearken.loop.cards import project_card, renew_shift
 from hearken.loop.collecting import judgments, samples
 from hearken.loop.measured import keep_apart, known_before
-from hearken.loop.once import Once
 from hearken.loop.project import Project
 from hearken.loop.rounds_options import Judge, LoopOptions
+from hearken.loop.step_cache import Once
 from hearken.progress import progress
 from hearken.rewards.trust import CARD, failing
 from hearken.training.artifact import MANIFEST, Artifact

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hearken.evaluation.report import Liking, OwnTaste
 from hearken.evaluation.results import read_evaluation
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.pairs import opinions, words
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import human
 from hearken.loop.project import Project
+from hearken.report.contents import Liking, OwnTaste
 from hearken.statistics.intervals import Interval, clustered_wilson
 from hearken.training.artifact import write_json
 from hearken.worlds.tales import gold

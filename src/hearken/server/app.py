@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 import hearken
 from hearken.errors import Unavailable, UserError
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.goal import Goal
+from hearken.loop.labelling_target import Goal
 from hearken.server import api, chat, labeler, owner
 from hearken.server.connections import Network
 from hearken.server.desk import Desk

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 
 from hearken.feedback.access import Account
 from hearken.feedback.records import utc_now
-from hearken.loop.goal import Goal
+from hearken.loop.labelling_target import Goal
 from hearken.server.desk import Desk
 from hearken.server.pages import Elsewhere, page, person
 from hearken.server.render import to_html

@@ -19,8 +19,6 @@ from starlette.background import BackgroundTask
 from starlette.responses import HTMLResponse
 from starlette.responses import Response as HTTPResponse
 
-from hearken.evaluation import charts
-from hearken.evaluation.charts import Bar, Reference, Series
 from hearken.evaluation.numbers import MISSING, duration, fixed, number, percent, with_interval
 from hearken.feedback import analysis as data
 from hearken.feedback.analysis import ADJUDICATION, Agreement, Book, PolicyComparison
@@ -28,8 +26,10 @@ from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import write_rows
 from hearken.feedback.records import ComparisonPayload, Judgment, utc_now
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export
-from hearken.loop import care
+from hearken.loop import maintenance
 from hearken.loop.project import CONFIG, Project
+from hearken.report import charts
+from hearken.report.charts import Bar, Reference, Series
 from hearken.server.owner_cache import Made, pages_of
 from hearken.server.pages import page, person
 from hearken.server.render import to_html
@@ -255,12 +255,14 @@ def erase(request: Request, who: Manager, said: Erasure) -> dict[str, Any]:
     """Erase contents; a tombstone stays. Names the models that learned from them, where the project is known."""
     store, folder = store_of(request), request.app.state.media
     if folder is not None and (folder / CONFIG).is_file():
-        done = care.erase(Project(folder), said.target, said.target_id, said.reason, store=store, actor=who.actor)
+        done = maintenance.erase(
+            Project(folder), said.target, said.target_id, said.reason, store=store, actor=who.actor
+        )
         return asdict(done)
-    judgments = care.judgments_of(store, said.target, said.target_id)[0]
+    judgments = maintenance.judgments_of(store, said.target, said.target_id)[0]
     rows = store.erase(said.target, said.target_id, said.reason)
     store.access.note(who.actor, "erased", said.target_id, what=said.target, reason=said.reason)
-    return asdict(care.Erased(rows, len(judgments), [], []))
+    return asdict(maintenance.Erased(rows, len(judgments), [], []))
 
 
 @router.get("/owner/labelers")

@@ -26,7 +26,7 @@ from hearken.server.connections import Bounds, Connection, Listener, networks, w
 from hearken.server.security import LOOPBACK, Door
 
 if TYPE_CHECKING:
-    from hearken.loop.goal import Goal
+    from hearken.loop.labelling_target import Goal
     from hearken.server.chat import Policy
 
 LINK_MINUTES = 15

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hearken.loop.goal import Goal
+from hearken.loop.labelling_target import Goal
 from hearken.server.run import Address, serve
 
 

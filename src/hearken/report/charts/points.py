@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hearken.evaluation.charts.drawing import (
+from hearken.report.charts.drawing import (
     Frame,
     Reference,
     finite,
@@ -23,7 +23,7 @@ from hearken.evaluation.charts.drawing import (
     value_text,
     write,
 )
-from hearken.evaluation.charts.lines import Series
+from hearken.report.charts.lines import Series
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from hearken.evaluation.compare import Divergence, find_divergence, smooth
 from hearken.evaluation.numbers import estimate, number, percent, with_interval
-from hearken.evaluation.report import Figure, Policy, Report, Training
+from hearken.report.contents import Figure, Policy, Report, Training
 from hearken.statistics.diversity import written
 from hearken.statistics.intervals import Interval
 from hearken.statistics.power import detectable

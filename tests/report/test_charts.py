@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hearken.evaluation import charts
-from hearken.evaluation.charts import Bar, Node, Reference, Reliability, Series
+from hearken.report import charts
+from hearken.report.charts import Bar, Node, Reference, Reliability, Series
 
 SVG = "{http://www.w3.org/2000/svg}"
 number = st.floats(-1e9, 1e9, allow_nan=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hearken.evaluation.charts.drawing import escaped, no_data, shortened, svg, tenth, text_width, write
+from hearken.report.charts.drawing import escaped, no_data, shortened, svg, tenth, text_width, write
 
 
 @dataclass(frozen=True, slots=True)

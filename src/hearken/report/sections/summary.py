@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hearken.evaluation.numbers import MISSING, duration, estimate, fixed, number, percent, with_interval
-from hearken.evaluation.report import Figure, Report
+from hearken.report.contents import Figure, Report
 from hearken.statistics.intervals import Interval
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from hearken.evaluation.findings import divergence, fooled, headline, metric, subheadline, verdict, warnings
-from hearken.evaluation.report import Policy, Report, RewardModel, Training
+from hearken.report.contents import Policy, Report, RewardModel, Training
+from hearken.report.text import divergence, fooled, headline, metric, subheadline, verdict, warnings
 from hearken.statistics.intervals import Interval
 
 Rows = Callable[..., list[dict[str, float]]]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hearken.evaluation.charts.drawing import (
+from hearken.report.charts.drawing import (
     GAP,
     SERIES_STYLES,
     Frame,

@@ -11,7 +11,7 @@ import pytest
 from hearken.errors import UserError
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, Response
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.care import backup, erase, restore
+from hearken.loop.maintenance import backup, erase, restore
 from hearken.loop.project import CONFIG, Project, ProjectConfig
 from hearken.training.artifact import MANIFEST, write_json
 

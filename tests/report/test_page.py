@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hearken.evaluation.report import Answer, Made, Pair, Policy, Recipe, Report, Step, Training, lineage, render
-from hearken.evaluation.view import CURVES, difference
+from hearken.report.contents import Answer, Made, Pair, Policy, Recipe, Report, Step, Training, lineage
+from hearken.report.page import render
+from hearken.report.sections.changes import difference
+from hearken.report.sections.training import CURVES
 from hearken.statistics.intervals import Interval
 
 SECTIONS = [

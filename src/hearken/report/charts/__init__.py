@@ -5,11 +5,11 @@ series apart by dash and marker as well as colour, and labels them directly. Nat
 two stand side by side on a desk and one stays readable on a phone.
 """
 
-from hearken.evaluation.charts.bars import Bar, bars, histogram
-from hearken.evaluation.charts.drawing import SERIES_STYLES, Reference, clean, text_width, tick_labels, ticks
-from hearken.evaluation.charts.graphs import Node, graph
-from hearken.evaluation.charts.lines import Series, line_chart, sparkline
-from hearken.evaluation.charts.points import Point, Reliability, calibration_plot, frontier, scatter
+from hearken.report.charts.bars import Bar, bars, histogram
+from hearken.report.charts.drawing import SERIES_STYLES, Reference, clean, text_width, tick_labels, ticks
+from hearken.report.charts.graphs import Node, graph
+from hearken.report.charts.lines import Series, line_chart, sparkline
+from hearken.report.charts.points import Point, Reliability, calibration_plot, frontier, scatter
 
 __all__ = [
     "CSS", "SERIES_STYLES", "Bar", "Node", "Point", "Reference", "Reliability", "Series", "bars", "calibration_plot",

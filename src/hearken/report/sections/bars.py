@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from hearken.evaluation import charts
-from hearken.evaluation.numbers import estimate, with_interval
-from hearken.evaluation.report import Figure, Report
+from hearken.evaluation.numbers import estimate, number, with_interval
+from hearken.report import charts
+from hearken.report.contents import Figure, Report
 from hearken.statistics.intervals import Interval
 
 Chart = tuple[str, str, Markup]
@@ -47,3 +47,11 @@ def bars_over(report: Report, field: str, title: str, *, as_percent: bool = Fals
     if not items:
         return None
     return Markup(charts.bars(items, title=title, description=in_words(items), as_percent=as_percent, dots=not zero))
+
+
+def weights(count: int) -> str:
+    """A number of weights: ``549 k weights``, ``1.2 G weights``."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{number(count / size)} {unit} weights"
+    return f"{count} weights"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from hearken.evaluation.report import Report
-from hearken.evaluation.tables import summary_table
+from hearken.report.contents import Report
+from hearken.report.sections.summary import summary_table
 
 
 def test_the_table_tells_the_run(report: Report) -> None:

@@ -244,7 +244,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """One training run: the rows of its ``metrics.jsonl``; the columns known are ``hearken.evaluation.view.CURVES``."""
+    """One training run: the rows of its ``metrics.jsonl``; the columns known are `report.sections.training.CURVES`."""
 
     name: str
     rows: list[dict[str, Any]]
@@ -393,7 +393,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """What `to_json` writes, as plain dictionaries."""
-        return _adapter().dump_python(self, mode="json")
+        found: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return found
 
     @staticmethod
     def from_json(text: str) -> Report:
@@ -429,10 +430,3 @@ def lineage(manifests: Mapping[str, Mapping[str, Any]]) -> list[Made]:
         )
         for name, manifest in manifests.items()
     ]
-
-
-def render(report: Report) -> str:
-    """The page as one HTML string: no link leaves it, no script runs in it, and model output is only ever text."""
-    from hearken.evaluation.view import page
-
-    return page(report)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from browser import open_chromium
 
-from hearken.evaluation.report import Report, render
+from hearken.report.contents import Report
+from hearken.report.page import render
 
 pytestmark = pytest.mark.slow
 

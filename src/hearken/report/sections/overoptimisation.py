@@ -9,11 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hearken.evaluation import charts, findings
 from hearken.evaluation.compare import Divergence, smooth
 from hearken.evaluation.numbers import estimate, number, percent, with_interval
-from hearken.evaluation.report import Policy, Report, Training
-from hearken.evaluation.rows import Chart, bounds_of, in_words, row_of
+from hearken.report import charts, text
+from hearken.report.contents import Policy, Report, Training
+from hearken.report.sections.bars import Chart, bounds_of, in_words, row_of
 from hearken.statistics.intervals import wilson
 
 APART = 5.0
@@ -83,18 +83,18 @@ def _likelihood(report: Report) -> dict[str, Any] | None:
         dots=True,
         width=520,
     )
-    return {"said": findings.about_likelihood(report), "chart": Markup(chart)}
+    return {"said": text.about_likelihood(report), "chart": Markup(chart)}
 
 
 def _watched(run: Training) -> dict[str, Any] | None:
     """A judge's win rate over the proxy of the same answers, checkpoint by checkpoint."""
-    known = findings.WATCH
-    if not findings.knows(run, known):
+    known = text.WATCH
+    if not text.knows(run, known):
         return None
-    steps, proxy, wins = (findings.path(run, keys, known) for keys in (findings.STEP_KEYS, known.proxy, known.keys))
+    steps, proxy, wins = (text.path(run, keys, known) for keys in (text.STEP_KEYS, known.proxy, known.keys))
     if len(wins) < 2 or len(steps) != len(wins):
         return None
-    found = findings.divergence(run, known)
+    found = text.divergence(run, known)
     fooled = bool(found and found.fooled)
     at = dict(zip(steps, proxy, strict=True))
     kept = run.kept if run.kept is not None and run.kept in at else None
@@ -102,7 +102,7 @@ def _watched(run: Training) -> dict[str, Any] | None:
     if found and fooled and found.peak != kept:
         marks.append(charts.Reference(at[found.peak], f"fooled after step {found.peak:,.0f}"))
     bounds = [wilson(win * run.judged_on, run.judged_on) for win in wins] if run.judged_on else []
-    said = findings.fooled(run, known) or run.says
+    said = text.fooled(run, known) or run.says
     chart = charts.line_chart(
         [
             charts.Series(
@@ -138,7 +138,7 @@ def _watched(run: Training) -> dict[str, Any] | None:
 
 def _held_against(run: Training) -> Divergence | None:
     """The proxy against gold (or a judge's score) on a run's way; None where only a judge's win rate is known."""
-    return findings.divergence(run) if findings.truth(run) != findings.WATCH else None
+    return text.divergence(run) if text.truth(run) != text.WATCH else None
 
 
 def _reached(run: Training) -> list[float]:
@@ -146,8 +146,8 @@ def _reached(run: Training) -> list[float]:
 
     A policy that steps back for a moment would make a line over it run backwards, one that stays put a wall.
     """
-    found = findings.divergence(run)
-    kl = findings.kl_path(run, len(found.steps)) if found else []
+    found = text.divergence(run)
+    kl = text.kl_path(run, len(found.steps)) if found else []
     reached = [math.sqrt(max(v, 0.0)) for v in accumulate(kl, max)]
     return reached if len(set(reached)) > len(reached) / 2 else []
 
@@ -156,8 +156,8 @@ def _parting(run: Training, over_kl: bool) -> dict[str, Any] | None:
     found = _held_against(run)
     if found is None:
         return None
-    said = findings.fooled(run) or f"No sign of it in {run.name}."
-    keys, truth, _ = findings.truth(run)
+    said = text.fooled(run) or f"No sign of it in {run.name}."
+    keys, truth, _ = text.truth(run)
     x = _reached(run) if over_kl else found.steps
     spans = [max(v) - min(v) for v in (found.proxy, found.gold)]
     alike = min(spans) > 0 and max(spans) / min(spans) <= APART
@@ -206,15 +206,15 @@ def _frontier(report: Report) -> dict[str, Any] | None:
     for p in known:
         figure = 0.5 if field == "win_rate" and p.win_rate is None else getattr(p, field)
         low, high = bounds_of(figure)
-        text = f"{p.name}: KL {with_interval(p.kl)}, {title} {with_interval(figure, as_percent)}"
+        told = f"{p.name}: KL {with_interval(p.kl)}, {title} {with_interval(figure, as_percent)}"
         points.append(
-            charts.Point(p.name, estimate(p.kl) or 0.0, estimate(figure) or 0.0, low, high, styles[p.name], text)
+            charts.Point(p.name, estimate(p.kl) or 0.0, estimate(figure) or 0.0, low, high, styles[p.name], told)
         )
     trails = []
     if field == "gold":
         for run in report.training:
-            kl = findings.kl_path(run)
-            gold = findings.path(run, findings.GOLD_KEYS)
+            kl = text.kl_path(run)
+            gold = text.path(run, text.GOLD_KEYS)
             if kl and len(kl) == len(gold) and run.name in styles:
                 way = smooth(gold, max(3, len(kl) // 10) | 1)
                 trails.append(charts.Series(run.name, kl, way, faint=True, style=styles[run.name] or 0))

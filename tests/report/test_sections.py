@@ -4,10 +4,8 @@ import math
 import re
 from dataclasses import replace
 
-from hearken.evaluation import charts, panels
-from hearken.evaluation.findings import about_taste, warnings
-from hearken.evaluation.fooling import fooling
-from hearken.evaluation.report import (
+from hearken.report import charts
+from hearken.report.contents import (
     Audited,
     Learnt,
     Phrase,
@@ -19,9 +17,12 @@ from hearken.evaluation.report import (
     Standing,
     Taste,
     Training,
-    render,
 )
-from hearken.evaluation.view import page
+from hearken.report.page import render
+from hearken.report.sections import costs, labelers, reward_model
+from hearken.report.sections.overoptimisation import fooling
+from hearken.report.sections.policies import better, drift
+from hearken.report.text import about_taste, warnings
 from hearken.statistics.intervals import Interval
 
 
@@ -37,11 +38,11 @@ def test_a_leaderboard_is_ordered_and_a_single_policy_has_none(report: Report) -
             Standing(name="PPO", strength=Interval(0.9, 0.7, 1.1)),
         ],
     )
-    found = panels.better(ranked)
+    found = better(ranked)
     assert found is not None
     board = next(svg for title, _, svg in found["charts"] if title == "Leaderboard")
     assert [t for t in texts(board) if t in ("SFT", "PPO")] == ["PPO", "SFT"]
-    alone = panels.better(replace(ranked, leaderboard=ranked.leaderboard[:1]))
+    alone = better(replace(ranked, leaderboard=ranked.leaderboard[:1]))
     assert alone is not None and "Leaderboard" not in [title for title, *_ in alone["charts"]]
 
 
@@ -50,13 +51,13 @@ def test_rounds_are_a_table_with_what_is_known() -> None:
         Round(number=1, policy="r01-ppo", judgments=900, win_rate=Interval(0.6, 0.55, 0.65)),
         Round(number=2, policy="r02-ppo", judgments=300, win_rate=Interval(0.7, 0.65, 0.75)),
     ]
-    found = panels.better(Report(title="t", baseline="r00-sft", rounds=rounds))
+    found = better(Report(title="t", baseline="r00-sft", rounds=rounds))
     assert found is not None
     assert found["rounds"]["columns"] == ["Wins"] and found["rounds"]["judgments"]
     html = render(Report(title="t", baseline="r00-sft", rounds=rounds))
     assert "r02-ppo" in html and "70\u202f% [65, 75]" in html and "Wins against r00-sft" in html
     assert {"1", "2"} <= set(texts(found["rounds"]["chart"])) and "1.5" not in texts(found["rounds"]["chart"])
-    assert panels.better(Report(title="t", rounds=rounds[:1])) is None, "one round is no comparison of rounds"
+    assert better(Report(title="t", rounds=rounds[:1])) is None, "one round is no comparison of rounds"
 
 
 def test_the_frontier_takes_the_best_judge_it_has() -> None:
@@ -127,18 +128,18 @@ def test_a_card_that_fails_is_said_first(report: Report) -> None:
         ],
         learning=[Learnt(labels=n, accuracy=Interval(a, a - 0.02, a + 0.02)) for n, a in ((100, 0.6), (400, 0.7))],
     )
-    found = panels.reward_model(model)
+    found = reward_model.reward_model(model)
     assert found is not None
     titles = [title for title, *_ in found["charts"]]
     assert titles == ["Accuracy", "By strength"]
     assert [title for title, *_ in found["deeper"]] == ["Calibration", "Score against length", "Learning curve"]
-    html = page(replace(report, reward_model=model))
+    html = render(replace(report, reward_model=model))
     assert "Its card fails" in html and "lower bound 49" in html
     about = [w for w in warnings(replace(report, reward_model=model)) if "card fails" in w or "not shown" in w]
     assert about == ["The reward model's card fails: lower bound 49 % does not exceed chance"], "once, and only that"
     assert "two groups were found" in html
     passing = replace(report, reward_model=replace(model, passes=True, accuracy=0.8, failures=[]))
-    assert "Its card passes" in page(passing)
+    assert "Its card passes" in render(passing)
 
 
 def test_tastes_say_who_gained_only_beyond_noise() -> None:
@@ -153,7 +154,7 @@ def test_tastes_say_who_gained_only_beyond_noise() -> None:
         Taste(name="b", accuracy=Interval(0.8, 0.75, 0.85)),
     ]
     assert "knows the taste of a less well" in about_taste(Report(title="t", tastes=tastes))
-    found = panels.taste(Report(title="t", tastes=tastes))
+    found = labelers.taste(Report(title="t", tastes=tastes))
     assert found is not None and [title for title, *_ in found["charts"]] == ["Whose taste was learnt"]
 
 
@@ -161,14 +162,14 @@ def test_costs_count_people(report: Report) -> None:
     assert report.costs is not None
     spent = replace(report.costs, judgments={"person": 10, "ai": 5}, labeling_seconds=120.0, price=1.5)
     spent = replace(spent, ai_requests=24, ai_tokens=(1200, 24))
-    found = panels.costs(replace(report, costs=spent))
+    found = costs.costs(replace(report, costs=spent))
     assert found is not None
     figures = {label: (value, note) for label, value, note in found["figures"]}
     assert figures["Judgments"] == ("15", "10 person, 5 ai")
     assert figures["People's time"] == ("2\u202fmin 0\u202fs", "12\u202fs a judgment")
     assert figures["Requests to AI labelers"] == ("24", "1,200 tokens read, 24 written")
     assert figures["Policy"][0] == "1.25 M" and figures["Paid for AI labels"][0] == "1.50"
-    assert panels.costs(Report(title="t")) is None
+    assert costs.costs(Report(title="t")) is None
 
 
 def test_a_watched_run_shows_each_checkpoint_and_where_it_was_fooled(watched: Training) -> None:
@@ -224,7 +225,7 @@ def test_seeds_are_compared_with_their_spread() -> None:
         Spread(name="win_rate", mean=Interval(0.7, 0.6, 0.8), deviation=0.03, lowest=0.66, highest=0.73, seeds=3),
         Spread(name="kl", mean=Interval(4.0, math.nan, math.nan), deviation=0.5, lowest=3.4, highest=4.4, seeds=3),
     ]
-    found = panels.better(Report(title="t", seeds=seeds))
+    found = better(Report(title="t", seeds=seeds))
     assert found is not None and found["said"].startswith("3 seeds of the same training win 70\u202f% [60, 80]")
     assert found["seeds"][0][1][1] == "± 3.0 points" and found["seeds"][1] == ("KL", ["4.00", "± 0.50", "3.40", "4.40"])
 
@@ -247,13 +248,13 @@ def test_drift_names_new_phrases_and_the_change_of_length() -> None:
         ),
     ]  # fmt: skip
     report = Report(title="t", policy="ppo", baseline="sft", policies=policies)
-    found = panels.drift(report)
+    found = drift(report)
     assert found is not None and found["phrases"] == [("oh what a day", "60\u202f%", "2\u202f%")]
     assert found["said"].startswith("To the same prompt, ppo answers longer than sft")
     said = " ".join(warnings(report))
     assert "“oh what a day” stands in 60" in said and "repeat themselves" in said
     shorter = replace(report, policies=[policies[0], replace(policies[1], length_change=Interval(-1, -3, 1))])
-    found = panels.drift(shorter)
+    found = drift(shorter)
     assert found is not None and "not shown to be longer or shorter" in found["said"]
 
 
@@ -262,10 +263,10 @@ def test_policies_are_compared_by_who_is_worst_off() -> None:
         Policy(name="average", by_group={"hearth": Interval(0.8, 0.7, 0.9), "quest": Interval(0.4, 0.3, 0.5)}),
         Policy(name="max-min", by_group={"hearth": Interval(0.65, 0.6, 0.7), "quest": Interval(0.6, 0.5, 0.7)}),
     ]
-    found = panels.taste(Report(title="t", policy="average", baseline="sft", policies=policies))
+    found = labelers.taste(Report(title="t", policy="average", baseline="sft", policies=policies))
     assert found is not None
     assert [(name, worst) for name, _, worst in found["policies"]] == [
         ("average", "quest 40\u202f%"), ("max-min", "quest 60\u202f%")
     ]  # fmt: skip
-    alone = panels.taste(Report(title="t", policy="average", baseline="sft", policies=policies[:1]))
+    alone = labelers.taste(Report(title="t", policy="average", baseline="sft", policies=policies[:1]))
     assert alone is not None and not alone["policies"], "one policy has its chart"

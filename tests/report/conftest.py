@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from hearken.evaluation.compare import calibration
-from hearken.evaluation.report import (
+from hearken.feedback.examples import Message
+from hearken.report.contents import (
     Answer,
     Audited,
     Costs,
@@ -29,7 +30,6 @@ from hearken.evaluation.report import (
     Taste,
     Training,
 )
-from hearken.feedback.examples import Message
 from hearken.statistics.intervals import Interval
 
 HOSTILE = (

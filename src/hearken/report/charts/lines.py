@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hearken.evaluation.charts.drawing import (
+from hearken.report.charts.drawing import (
     GAP,
     SERIES_STYLES,
     Frame,

@@ -6,9 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hearken.evaluation import charts
 from hearken.evaluation.numbers import estimate, number, with_interval
-from hearken.evaluation.report import Figure, Liking, OwnTaste
+from hearken.report import charts
+from hearken.report.contents import Figure, Liking, OwnTaste
 from hearken.statistics.intervals import Interval
 
 SHOWN = 8
