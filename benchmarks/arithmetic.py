@@ -17,12 +17,12 @@ from common import arguments, run, scratch, table, train
 from hearken.domains.text.respond import respond
 from hearken.feedback.examples import Demonstration, PromptOnly
 from hearken.feedback.formats import write_examples
-from hearken.loop.tiny_model import ScratchSize
+from hearken.loop.tiny_model import TinyModelSize
 from hearken.rewards.rules import answer
 from hearken.statistics.intervals import cluster_bootstrap
 
 LARGEST = 9
-SIZE = ScratchSize(vocabulary=320, hidden=64, layers=2, heads=4, context=32)
+SIZE = TinyModelSize(vocabulary=320, hidden=64, layers=2, heads=4, context=32)
 COMMON = {"trackers": "none", "precision": "fp32"}
 SFT = COMMON | {"epochs": 150.0, "lr": 3e-3, "batch": 60, "validation": 0.0}
 ONLINE = COMMON | {

@@ -16,7 +16,7 @@ from typing import Any
 
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.errors import UserError
-from hearken.loop.tiny_model import ScratchSize, make_scratch
+from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import MANIFEST, Artifact, hash_files, versions, write_json
 
@@ -76,11 +76,11 @@ def shared(name: str) -> Path:
     return folder / name
 
 
-def scratch(texts: Sequence[str], work: Path, size: ScratchSize, seed: int) -> Path:
+def scratch(texts: Sequence[str], work: Path, size: TinyModelSize, seed: int) -> Path:
     """An untrained model with a tokenizer of these texts, in a folder named after its shape."""
     shape = "-".join(str(x) for x in size.model_dump().values())
     folder = work / f"untrained-{shape}-seed-{seed}"
-    return folder if folder.exists() else make_scratch(texts, folder, size, seed)
+    return folder if folder.exists() else make_tiny_model(texts, folder, size, seed)
 
 
 def train(kind: str, out: Path, options: dict[str, Any], *, model: Path, data: Path, **more: Path) -> Artifact:

@@ -20,14 +20,14 @@ import numpy as np
 from common import arguments, percent, run, scratch, shared, table, train
 
 from hearken.algorithms.head_only import Probe
-from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.reward_options import RewardConfig
 from hearken.domains.text.data import judgments
 from hearken.domains.text.loading import text_encoder
 from hearken.errors import UserError
 from hearken.evaluation.measure import Judge
 from hearken.feedback.examples import Comparison, Document, content_key
 from hearken.feedback.formats import ReadReport, read_examples, write_examples
-from hearken.loop.tiny_model import ScratchSize
+from hearken.loop.tiny_model import TinyModelSize
 from hearken.models.loading import new_reward
 from hearken.models.precision import to_read
 from hearken.models.scorers import RewardScorer, probe
@@ -35,7 +35,7 @@ from hearken.statistics.intervals import cluster_bootstrap, paired_difference
 
 FOLDS = 5
 SET_ASIDE = 200
-SIZE = ScratchSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=1024)
+SIZE = TinyModelSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=1024)
 PRETRAINING = {
     "epochs": 3.0, "lr": 3e-3, "batch": 8, "max_length": 256, "warmup": 0.05, "weight_decay": 0.1, "beta2": 0.99,
     "trackers": "none", "precision": "fp32",
@@ -126,7 +126,7 @@ class Probed:
     """
 
     def __init__(self, model: Path, rows: Sequence[Comparison], fitting: dict[str, Any]) -> None:
-        options = RewardOptions(**fitting)
+        options = RewardConfig(**fitting)
         network, tokenizer = new_reward(str(model), options.seed)
         network.config.hearken_pooling = options.pooling
         network.requires_grad_(False)

@@ -27,7 +27,7 @@ from hearken.feedback.examples import Comparison, content_key
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.loop.project import Project
 from hearken.loop.quickstart import FAST, Plan, quickstart
-from hearken.loop.tiny_model import ScratchSize
+from hearken.loop.tiny_model import TinyModelSize
 from hearken.report.charts import Point, Series, frontier, line_chart
 from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.divergence import find_divergence
@@ -36,7 +36,7 @@ from hearken.worlds.tales.world import TaleWorld
 
 LABELED, FEW = (60, 200, 900), (20, 60)
 """Prompts whose judgments a reward model sees, in full and --fast."""
-SMALLER = ScratchSize(vocabulary=2048, hidden=64, layers=1, heads=2, head_width=32, context=192)
+SMALLER = TinyModelSize(vocabulary=2048, hidden=64, layers=1, heads=2, head_width=32, context=192)
 EPOCHS = (1.0, 3.0, 9.0), (1.0, 3.0)
 """Of the direct methods, on the fewest and on the most labels."""
 DIRECT: dict[str, dict[str, Any]] = {"dpo": {"lr": 3e-4}, "ipo": {"lr": 3e-4}, "kto": {"lr": 3e-4}}

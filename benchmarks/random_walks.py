@@ -21,11 +21,11 @@ from common import arguments, run, scratch, table, train
 from hearken.domains.text.respond import respond
 from hearken.feedback.examples import Demonstration, PromptOnly, Rating
 from hearken.feedback.formats import write_examples
-from hearken.loop.tiny_model import ScratchSize
+from hearken.loop.tiny_model import TinyModelSize
 from hearken.statistics.intervals import cluster_bootstrap
 
 NODES, LONGEST, WALKS, EDGE = 21, 10, 1000, 0.1
-SIZE = ScratchSize(vocabulary=320, hidden=64, layers=3, heads=4, context=32)
+SIZE = TinyModelSize(vocabulary=320, hidden=64, layers=3, heads=4, context=32)
 COMMON = {"trackers": "none", "precision": "fp32"}
 SFT = COMMON | {"epochs": 20.0, "lr": 2e-3, "batch": 50, "validation": 0.0}
 ONLINE = COMMON | {

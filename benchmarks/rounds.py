@@ -23,7 +23,7 @@ from hearken.feedback.records import Prompt
 from hearken.loop.project import Project, ProjectConfig, SampleConfig
 from hearken.loop.quickstart import FAST, Plan
 from hearken.loop.rounds import Loop
-from hearken.loop.tiny_model import make_scratch
+from hearken.loop.tiny_model import make_tiny_model
 from hearken.statistics.intervals import Interval
 from hearken.statistics.power import over_seeds
 from hearken.worlds.tales.world import TaleWorld
@@ -90,7 +90,7 @@ def first_policy(work: Path, plan: Plan, seed: int) -> Path:
         (data / "complete").touch()
     scratch = project.artifacts / "r00-scratch"
     if not (scratch / "tokenizer_config.json").exists():
-        make_scratch(world.corpus(plan.documents), scratch, plan.size, seed)
+        make_tiny_model(world.corpus(plan.documents), scratch, plan.size, seed)
     base = project.train("sft", "r00-base", Inputs(model=str(scratch), data=(str(data / "corpus.jsonl"),)), **plan.base)
     inputs = Inputs(model=str(base.path), data=(str(data / "demonstrations.jsonl"),))
     return project.train("sft", "r00-sft", inputs, **plan.sft).path

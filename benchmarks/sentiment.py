@@ -25,7 +25,7 @@ from hearken.evaluation.measure import TOKENS, Judge
 from hearken.feedback.examples import Document, PromptOnly, Thumb
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.splits import split_by_prompt
-from hearken.loop.tiny_model import ScratchSize
+from hearken.loop.tiny_model import TinyModelSize
 from hearken.models.layout import Group
 from hearken.models.masked import MaskedScorer
 from hearken.models.scorers import TokenScorer
@@ -37,7 +37,7 @@ from hearken.training.forward import gather
 
 PROMPT_WORDS = 8
 NEW_TOKENS = 32
-SIZE = ScratchSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=128)
+SIZE = TinyModelSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=128)
 COMMON = {"trackers": "none", "precision": "fp32", "warmup": 0.05}
 PRETRAINING = COMMON | {"epochs": 1.0, "lr": 3e-3, "batch": 8, "weight_decay": 0.1, "beta2": 0.99}
 PROXY = COMMON | {

@@ -25,7 +25,7 @@ from hearken.feedback.examples import Comparison, Content, Demonstration, Docume
 from hearken.feedback.formats import write_examples
 from hearken.labelers.simulated import dialogue_text, make_panel
 from hearken.loop.quickstart import Plan
-from hearken.loop.tiny_model import ScratchSize
+from hearken.loop.tiny_model import TinyModelSize
 from hearken.rollout.sampler import SamplingParameters
 from hearken.statistics.intervals import Interval, cluster_bootstrap, paired_difference
 from hearken.worlds.tales.tasks import KINDS, Task, confident, trusting, turns, utility
@@ -51,7 +51,7 @@ class Amounts(Options):
     ppo: dict[str, Any] = QUICKSTART.ppo | {
         "beta": 0.1, "lr": 4e-4, "temperature": TEMPERATURE, "missing_eos": -2.0, "samples": 4,
     }  # fmt: skip
-    size: ScratchSize = SIZE
+    size: TinyModelSize = SIZE
 
 
 FAST = Amounts(

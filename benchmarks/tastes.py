@@ -19,12 +19,12 @@ from hearken.evaluation.measure import Judge
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import write_examples
 from hearken.labelers.simulated import SimulatedLabeler
-from hearken.loop.tiny_model import ScratchSize
+from hearken.loop.tiny_model import TinyModelSize
 from hearken.models.scorers import attributes
 from hearken.statistics.intervals import cluster_bootstrap
 from hearken.worlds.tales.world import TaleWorld
 
-SIZE = ScratchSize(hidden=96, layers=2, heads=4, context=192)
+SIZE = TinyModelSize(hidden=96, layers=2, heads=4, context=192)
 MAJORITY, MINORITY = "hearth", "quest"
 HOW = {"lr": 2e-3, "epochs": 4, "batch": 16, "schedule": "cosine", "validation": 0.0, "trackers": "none"}
 

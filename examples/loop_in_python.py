@@ -15,7 +15,7 @@ import hearken
 from hearken.evaluation.compare import head_to_head
 from hearken.feedback.examples import Comparison, Demonstration, Document, PromptOnly
 from hearken.labelers.simulated import make_panel
-from hearken.loop.tiny_model import ScratchSize, make_scratch
+from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 from hearken.worlds.tales.world import TaleWorld
 
 SMALL = os.environ.get("HEARKEN_EXAMPLE") == "small"
@@ -42,8 +42,10 @@ hearken.write_examples([PromptOnly(p) for p in prompts], home / "prompts.jsonl",
 # With a model of your own, leave this cell out and name its folder.
 
 # %%
-size = ScratchSize(vocabulary=400, hidden=32, layers=2, heads=2) if SMALL else ScratchSize(vocabulary=1200, context=192)
-untrained = make_scratch(texts, home / "untrained", size)
+size = TinyModelSize(vocabulary=1200, context=192)
+if SMALL:
+    size = TinyModelSize(vocabulary=400, hidden=32, layers=2, heads=2)
+untrained = make_tiny_model(texts, home / "untrained", size)
 base = hearken.train(
     "sft", model=untrained, data=home / "corpus.jsonl", out=home / "base",
     lr=3e-3, batch=16, warmup=0.05, beta2=0.98, max_length=160, overwrite=True,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hearken.config import read_yaml
-from hearken.loop.tiny_model import ScratchSize, make_scratch
+from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -84,10 +84,10 @@ RECIPES = (("dialogue_hh", hh), ("dialogue_oasst", oasst), ("summaries_tldr", tl
 
 
 def run(recipe: str, data: dict[str, Path], folder: Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    size = ScratchSize(vocabulary=320, hidden=16, layers=1, heads=2, context=64)
+    size = TinyModelSize(vocabulary=320, hidden=16, layers=1, heads=2, context=64)
     model = folder / "model"
     if not model.exists():
-        make_scratch(WORDS, model, size)
+        make_tiny_model(WORDS, model, size)
     words = [f"model={model}", *(f"data.{name}={path}" for name, path in data.items())]
     for name in read_yaml(EXAMPLES / f"{recipe}.yaml")["stages"]:
         small = SMALL | (ONLINE if name in ("ppo", "rloo") else {}) | more

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hearken.algorithms.dpo import losses
-from hearken.algorithms.dpo_options import DPOOptions
+from hearken.algorithms.dpo_options import DPOConfig
 from hearken.domains.text.data import Judged
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import TokenScorer
@@ -84,7 +84,7 @@ def test_pairs(world, tmp_path: Path, loss: str) -> None:
     layout = lay_out([p.group for p in pairs])
     fixed = sequence_logprobs(reference(layout).logprobs, layout.mask)
     average = "mean" if loss == "ipo" else "sum"
-    options = DPOOptions(loss=loss, beta=0.3, epsilon=0.2, log_ratio=average)
+    options = DPOConfig(loss=loss, beta=0.3, epsilon=0.2, log_ratio=average)
     got = losses(policy, pairs, fixed, options).loss.mean()
     got.backward()
     assert got.item() == pytest.approx(want.item(), abs=1e-5)

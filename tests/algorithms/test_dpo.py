@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 import hearken.algorithms.dpo as dpo
 import hearken.training.reference as reference
-from hearken.algorithms.dpo_options import DPOOptions, ORPOOptions
-from hearken.algorithms.online_dpo_options import OnlineDPOOptions
+from hearken.algorithms.dpo_options import DPOConfig, ORPOConfig
+from hearken.algorithms.online_dpo_options import OnlineDPOConfig
 from hearken.algorithms.stage import Inputs, estimate, find_stage, train
 from hearken.domains.text.data import Judged
 from hearken.errors import UserError
@@ -90,7 +90,7 @@ def test_strengths_votes_and_weights_reach_the_loss(world) -> None:
     def loss(one: Judged, **options: Any) -> float:
         layout = lay_out([one.group])
         fixed = dpo.direct.sequence_logprobs(scorer(layout).logprobs, layout.mask).detach()
-        return dpo.losses(scorer, [one], fixed, DPOOptions(**options)).loss.item()
+        return dpo.losses(scorer, [one], fixed, DPOConfig(**options)).loss.item()
 
     up = math.log1p(math.exp(0.5))
     assert loss(judged((0, 1), strength=0.5), margin=1.0) == pytest.approx(up, abs=1e-5)
@@ -104,7 +104,7 @@ def test_orpo_is_odds_and_imitation_by_any_door(world) -> None:
     scorer = TokenScorer(load_policy(str(world.sft)))
 
     def loss(one: Judged, **options: Any) -> float:
-        return dpo.losses(scorer, [one], None, DPOOptions(loss="orpo", **options)).loss.item()
+        return dpo.losses(scorer, [one], None, DPOConfig(loss="orpo", **options)).loss.item()
 
     layout = lay_out([judged((0, 1, 2)).group])
     mean = dpo.direct.sequence_logprobs(scorer(layout).logprobs, layout.mask, average=True).detach()
@@ -115,16 +115,16 @@ def test_orpo_is_odds_and_imitation_by_any_door(world) -> None:
     tied = judged((0, 1, 0))
     imitated = loss(tied) - loss(tied, sft_coef=0)
     assert imitated == pytest.approx(-(mean[0] + mean[2]).item() / 2, rel=1e-4)
-    assert [o.imitation for o in (DPOOptions(), ORPOOptions(), OnlineDPOOptions(loss="orpo"))] == [0, 1, 1]
+    assert [o.imitation for o in (DPOConfig(), ORPOConfig(), OnlineDPOConfig(loss="orpo"))] == [0, 1, 1]
 
 
 @pytest.mark.parametrize("loss", sorted(dpo.WITHOUT_REFERENCE))
 def test_no_reference_is_opened_or_read_where_the_loss_has_none(world, loss: str) -> None:
     inputs = Inputs(model=str(world.sft), data=(str(world.pairs),), ref=str(world.base))
     with pytest.warns(UserWarning, match="has no reference policy: --ref is not read"):
-        ready = dpo.load(inputs, DPOOptions(loss=loss, cache_reference=False))
+        ready = dpo.load(inputs, DPOConfig(loss=loss, cache_reference=False))
     assert ready.reference is None
-    options, some = DPOOptions(loss=loss), ready.data[:3]
+    options, some = DPOConfig(loss=loss), ready.data[:3]
     alone, beside = (dpo.losses(ready.policy.scorer, some, ref, options).loss for ref in (None, torch.zeros(6)))
     assert torch.equal(alone, beside)
 

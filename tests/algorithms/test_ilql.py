@@ -11,7 +11,7 @@ from tiny_models import write_rows
 from transformers import AutoModelForCausalLM
 
 from hearken.algorithms.ilql import losses, scored, weighted_tokens
-from hearken.algorithms.ilql_options import ILQLOptions
+from hearken.algorithms.ilql_options import ILQLConfig
 from hearken.algorithms.stage import train
 from hearken.domains.text.data import Judged
 from hearken.domains.text.respond import respond
@@ -120,7 +120,7 @@ def test_a_judgment_counts_by_its_weight(world) -> None:
 
     def found(*batch: tuple[Group, float]) -> list[float]:
         tokens = weighted_tokens([group for group, _ in batch])
-        return [x.item() for x in losses(scorer, batch, tokens, ILQLOptions())]
+        return [x.item() for x in losses(scorer, batch, tokens, ILQLConfig())]
 
     weighted = found((Group([5, 6], [[8, 9]], weight=3.0), 1.0), (bad, -0.5))
     assert weighted == pytest.approx(found((good, 1.0), (good, 1.0), (good, 1.0), (bad, -0.5)), rel=1e-5)

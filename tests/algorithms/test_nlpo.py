@@ -7,7 +7,7 @@ import torch
 from test_policy_gradient import improve, metrics, module  # noqa: F401
 
 import hearken.algorithms.nlpo as nlpo
-from hearken.algorithms.nlpo_options import NLPOOptions
+from hearken.algorithms.nlpo_options import NLPOConfig
 from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_policy
@@ -84,7 +84,7 @@ def test_the_mask_is_refreshed_on_time(world, tmp_path: Path, monkeypatch: pytes
     assert len(steps) == 2
     ready = nlpo.load(
         Inputs(model=str(world.sft), data=(str(world.prompts),), reward=str(world.reward)),
-        NLPOOptions(batch=8, max_new_tokens=8),
+        NLPOConfig(batch=8, max_new_tokens=8),
     )
     names = {n for n, p in ready.scorer.named_parameters() if p.requires_grad}
     assert names and not any("mask_model" in n for n in names)

@@ -149,9 +149,9 @@ def test_the_loop_says_what_it_lacks(world, package: Path, tmp_path: Path) -> No
 
 
 def test_a_program_registers_one(world, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from exposure_options import ExposureOptions  # type: ignore[import-not-found]
+    from exposure_options import ExposureConfig  # type: ignore[import-not-found]
 
-    class Quick(ExposureOptions):
+    class Quick(ExposureConfig):
         """Of the same algorithm."""
 
         stage = "quick"

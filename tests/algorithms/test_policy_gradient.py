@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import hearken.algorithms.policy_gradient as pg
 from hearken.algorithms import dpo, online_dpo, rft
-from hearken.algorithms.dpo_options import DPOOptions
+from hearken.algorithms.dpo_options import DPOConfig
 from hearken.algorithms.online_dpo import ranks
 from hearken.algorithms.stage import train
 from hearken.errors import UserError
@@ -90,7 +90,7 @@ def test_losses_without_a_reference_are_the_same_online(
     start = TokenScorer(load_policy(str(world.sft)))
     assert seen
     for batch, found in seen:
-        torch.testing.assert_close(found, dpo.losses(start, batch, None, DPOOptions(loss=loss)).loss)
+        torch.testing.assert_close(found, dpo.losses(start, batch, None, DPOConfig(loss=loss)).loss)
 
 
 @pytest.mark.parametrize("stage", ["rloo", "grpo", "reinforce", "a2c", "online_dpo", "rft"])
@@ -262,7 +262,7 @@ def test_selection() -> None:
     assert half == Group([1], [[6]])
     (all_but_worst,) = rft.select(groups, scores, 0.2)
     assert all_but_worst == Group([1], [[6], [7]])
-    options = rft.RFTOptions(select="percentile")
+    options = rft.RFTConfig(select="percentile")
     assert [rft.percentile(i, 3, options) for i in range(3)] == pytest.approx([0.7, 0.825, 0.95])
     assert ranks(torch.tensor([0.5, 2.0, 0.5, -1.0])) == (1, 0, 1, 2)
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import hearken.algorithms.ppo as ppo
 from hearken.algorithms.critic import CriticRollout
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.ppo_options import PPOConfig
 from hearken.algorithms.rollouts import truncate
 from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.errors import UserError
@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
 def improve(world, out: Path, **more: Any):
     inputs = {"model": str(world.sft), "data": (str(world.prompts),), "reward": str(world.reward)}
     inputs |= {k: more.pop(k) for k in ("ptx", "ref", "model", "reward", "data") if k in more}
-    return run_stage(find_stage("ppo"), Inputs(**inputs), PPOOptions(**(SMALL | more)), out)
+    return run_stage(find_stage("ppo"), Inputs(**inputs), PPOConfig(**(SMALL | more)), out)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 import hearken.algorithms.policy_gradient as pg
 import hearken.algorithms.ppo as ppo
 from hearken.algorithms.critic import CriticSetup
-from hearken.algorithms.policy_gradient_options import ReinforceOptions
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.policy_gradient_options import ReinforceConfig
+from hearken.algorithms.ppo_options import PPOConfig
 from hearken.algorithms.stage import Inputs, find_stage, train
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_policy
@@ -26,7 +26,7 @@ from hearken.training.optimiser import Optimiser
 
 def ready_for(world, **more) -> CriticSetup:
     inputs = Inputs(model=str(more.pop("model", world.sft)), data=(str(world.prompts),), reward=str(world.reward))
-    return ppo.load(inputs, PPOOptions(**(SMALL | more)))
+    return ppo.load(inputs, PPOConfig(**(SMALL | more)))
 
 
 def test_reference_is_the_policy_without_its_adapter(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,8 +61,8 @@ def test_a_reference_that_is_the_start_costs_nothing(world) -> None:
         inputs = Inputs(
             model=str(world.sft), data=(str(world.prompts),), reward=str(world.reward), ref=ref and str(ref)
         )  # fmt: skip
-        models = ppo.load(inputs, PPOOptions(**options))
-        ready = pg.load(inputs, ReinforceOptions(**options))
+        models = ppo.load(inputs, PPOConfig(**options))
+        ready = pg.load(inputs, ReinforceConfig(**options))
         assert (models.reference.model is models.scorer.model) == shared
         assert (ready.reference.model is ready.policy.scorer.model) == shared
         assert models.reference.adapter != models.scorer.adapter
@@ -78,7 +78,7 @@ def test_the_value_model_learns_and_the_reward_model_does_not(world, tmp_path: P
     groups = [Group([5, 6, 7], [[8, 9], [10]])]
     before = scores(groups)
     value = ready.value
-    optimiser = Optimiser([value], PPOOptions(lora=4, lr=1e-2), 10)
+    optimiser = Optimiser([value], PPOConfig(lora=4, lr=1e-2), 10)
     first = value(lay_out(groups)).detach()
     for step in range(3):
         (value(lay_out(groups)) ** 2).sum().backward()

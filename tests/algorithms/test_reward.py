@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from hearken.algorithms.reward import calibrate, evaluate, load
 from hearken.algorithms.reward_losses import losses
-from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.reward_options import RewardConfig
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
 from hearken.errors import UserError
@@ -90,18 +90,18 @@ def test_unit_and_none(world) -> None:
     model, _ = new_reward(str(world.base), 0)
     scorer = RewardScorer(model)
     references = [Group([5, 6], [[7, 8], [9]]), Group([3], [[4, 5, 6]])]
-    found = calibrate(scorer, references, RewardOptions(normalise="unit"))
+    found = calibrate(scorer, references, RewardConfig(normalise="unit"))
     assert found["reference_mean"] == pytest.approx(0, abs=1e-5) and found["reference_sd"] == pytest.approx(1, abs=1e-4)
-    found = calibrate(scorer, references, RewardOptions(normalise="none"))
+    found = calibrate(scorer, references, RewardConfig(normalise="none"))
     assert (scorer.gain, scorer.bias) == (1, 0) and found["reference_mean"] == pytest.approx(found["raw_mean"])
 
 
 def test_a_sample_centres_the_scores(world) -> None:
-    ready = load(Inputs(model=str(world.sft), data=(str(world.pairs),)), RewardOptions(seed=1))
+    ready = load(Inputs(model=str(world.sft), data=(str(world.pairs),)), RewardConfig(seed=1))
     groups = [judged.group for judged in ready.data]
     assert len(groups) > 5
-    whole = calibrate(ready.scorer, groups, RewardOptions(calibrate_on=0))
-    some, again = (calibrate(ready.scorer, groups, RewardOptions(calibrate_on=5)) for _ in range(2))
+    whole = calibrate(ready.scorer, groups, RewardConfig(calibrate_on=0))
+    some, again = (calibrate(ready.scorer, groups, RewardConfig(calibrate_on=5)) for _ in range(2))
     assert whole["reference_rows"] == len(groups) and some["reference_rows"] == 5
     assert some == again and some["raw_mean"] != whole["raw_mean"]
     assert some["reference_mean"] == pytest.approx(0, abs=1e-5)
@@ -139,7 +139,7 @@ def test_rankings(scorer: RewardScorer, ranks: tuple[int, ...], ties: str) -> No
         scores = scorer.raw(lay_out([GROUP])).tolist()
     # Beside a pair, so that the smaller one is padded.
     pair = Judged(Group([5], [[6], [7]]), "comparison", (1, 0), weight=3.0)
-    found = losses(scorer, [pair, Judged(GROUP, "comparison", ranks)], RewardOptions(ties=ties))
+    found = losses(scorer, [pair, Judged(GROUP, "comparison", ranks)], RewardConfig(ties=ties))
     assert found[1].item() == pytest.approx(by_hand(scores, list(ranks), ties), abs=1e-5)
     with torch.no_grad():
         two = scorer.raw(lay_out([pair.group])).tolist()
@@ -158,7 +158,7 @@ def test_other_judgments(scorer: RewardScorer) -> None:
         Judged(two, "comparison", (0, 1), share=0.7),
         Judged(two, "comparison", (0, 1), strength=0.5),
     ]
-    found = losses(scorer, batch, RewardOptions(margin=2.0)).tolist()
+    found = losses(scorer, batch, RewardConfig(margin=2.0)).tolist()
     want = [
         (a - 0.5) ** 2,
         -math.log(sigmoid(a)),
@@ -235,7 +235,7 @@ def test_a_row_with_other_labels_is_refused(world, tmp_path: Path) -> None:
 
 
 def test_skipped_validation(world) -> None:
-    ready = load(Inputs(model=str(world.base), data=(str(world.pairs),)), RewardOptions(validation=0))
+    ready = load(Inputs(model=str(world.base), data=(str(world.pairs),)), RewardConfig(validation=0))
     assert ready.held_out == [] and evaluate(ready.scorer, [], 64) == {}
 
 
@@ -282,21 +282,21 @@ def test_several_attributes_are_several_heads(world, tmp_path: Path) -> None:
 
 def test_attribute_weights_are_checked_and_alike_by_default(world, tmp_path: Path) -> None:
     words = {"model": str(world.base), "data": (str(attributed(tmp_path)),)}
-    assert load(Inputs(**words), RewardOptions()).facts["attributes"] == dict.fromkeys(
+    assert load(Inputs(**words), RewardConfig()).facts["attributes"] == dict.fromkeys(
         ("fox", "helpful", "honest"), 1 / 3
     )
     for weights, message in (({"kind": 1}, "nobody rated 'kind'"), ({"fox": 0}, "every attribute has weight 0")):
         with pytest.raises(UserError, match=message):
-            load(Inputs(**words), RewardOptions(weights=weights))
+            load(Inputs(**words), RewardConfig(weights=weights))
     with pytest.raises(UserError, match="these are no ratings"):
-        load(Inputs(model=str(world.base), data=(str(world.pairs),)), RewardOptions(weights={"fox": 1}))
+        load(Inputs(model=str(world.base), data=(str(world.pairs),)), RewardConfig(weights={"fox": 1}))
 
 
 def test_comparisons_beside_attributes_train_the_combination(world, tmp_path: Path) -> None:
     rated, compared = str(attributed(tmp_path)), str(world.pairs)
-    ready = load(Inputs(model=str(world.base), data=(rated, compared)), RewardOptions(weights={"helpful": 1}))
+    ready = load(Inputs(model=str(world.base), data=(rated, compared)), RewardConfig(weights={"helpful": 1}))
     pairs = [j for j in ready.data if j.kind == "comparison"][:4]
-    losses(ready.scorer, pairs, RewardOptions()).sum().backward()
+    losses(ready.scorer, pairs, RewardConfig()).sum().backward()
     grad = ready.scorer.output.weight.grad.norm(dim=1)
     assert grad[1] > 0 and grad[0] == grad[2] == 0, "the head of 'helpful' is the score"
 
@@ -344,9 +344,9 @@ def test_a_head_alone_chooses_its_ridge_by_folds_of_prompts_and_says_so(world, t
 @pytest.mark.parametrize("other", [{"lora": 4}, {"by": "group"}])
 def test_a_head_alone_refuses_what_would_be_ignored(other: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="head_only"):
-        RewardOptions(head_only=True, **other)
+        RewardConfig(head_only=True, **other)
     with pytest.raises(ValueError, match="ridge"):
-        RewardOptions(ridge=1.0)
+        RewardConfig(ridge=1.0)
 
 
 def test_a_head_alone_refuses_one_prompt_and_a_head_of_two_layers(world, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hearken.algorithms.reward import Offsets, load, prior, tastes
 from hearken.algorithms.reward_losses import losses
-from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.reward_options import RewardConfig
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
 from hearken.domains.text.loading import open_policy
@@ -88,7 +88,7 @@ def test_each_judgment_trains_its_own_head_and_a_stranger_all(made: dict[str, An
     with torch.no_grad():
         heads = scorer.heads(lay_out([group]))
     batch = [Judged(group, "comparison", (0, 1), who=who) for who in ("hearth", "quest", None, "elsewhere")]
-    found = losses(scorer, batch, RewardOptions())
+    found = losses(scorer, batch, RewardConfig())
     mixed = heads @ torch.tensor([0.6, 0.4])
     for loss, scores in zip(found, (heads[:, 0], heads[:, 1], mixed, mixed), strict=True):
         assert loss.item() == pytest.approx(-torch.log(torch.sigmoid(scores[0] - scores[1])).item(), abs=1e-5)
@@ -180,7 +180,7 @@ def test_what_cannot_be_told_apart_is_refused(made: dict[str, Any], world) -> No
         ({"by": "group", "weights": {"quest": 0}}, "add up to nothing"),
     ):
         with pytest.raises(UserError, match=message):
-            load(inputs, RewardOptions(**options))
+            load(inputs, RewardConfig(**options))
     rows = [Comparison("p", ("a", "b"), (0, 1), metadata={"attributes": {"age": a}}) for a in ("old", "young", "old")]
     assert tastes(rows, "age", {}) == pytest.approx({"old": 2 / 3, "young": 1 / 3})
     assert tastes(rows, "age", {"young": 1.0}) == {"old": 0.0, "young": 1.0}

@@ -11,7 +11,7 @@ from tiny_models import sentence, write_rows
 
 from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.reward import load
-from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.reward_options import RewardConfig
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
 from hearken.models.layout import Group
@@ -57,14 +57,14 @@ def test_weights_reach_the_loss_of_training_rows_only(files: tuple[Path, Path], 
     data, gold = files
     table = tmp_path / "weights.csv"
     table.write_text("labeler,weight\nana,2\ntroll,0\n", "utf-8")
-    options = RewardOptions(labeler_weights=str(table))
+    options = RewardConfig(labeler_weights=str(table))
     ready = load(Inputs(model=str(world.base), data=(str(data),), validation=(str(gold),)), options)
     assert sorted({j.weight for j in ready.data}) == [0.0, 1.0, 2.0] and sum(j.weight for j in ready.data) == 60
     assert {j.weight for j in ready.held_out} == {1.0}
     assert ready.facts["effective"] == pytest.approx(60**2 / (20 * 4 + 20))
     standing = load(
         Inputs(model=str(world.base), data=(str(data),), validation=(str(gold),)),
-        RewardOptions(population={"labeler": {"ana": 1, "bo": 1, "troll": 1}}),
+        RewardConfig(population={"labeler": {"ana": 1, "bo": 1, "troll": 1}}),
     )
     assert standing.facts["labeler_weights"]["ana"] == pytest.approx(100 / 60)
 
@@ -75,10 +75,10 @@ def test_held_out_judgments_count_as_the_population_has_them(files: tuple[Path, 
     r, judges = random.Random(1), ["ana", "troll", "troll", "somebody else"]
     kept = write_rows(tmp_path / "kept.jsonl", [pair(r, 200 + i, name, True) for i, name in enumerate(judges)])
     inputs = Inputs(model=str(world.base), data=(str(data),), validation=(str(kept),))
-    ready = load(inputs, RewardOptions(population=shares))
+    ready = load(inputs, RewardConfig(population=shares))
     # Of 100 judgments to train on 20, 20 and 60 are theirs.
     assert sorted(round(j.weight, 3) for j in ready.held_out) == [0.333, 0.333, 1.0, 2.0]
-    assert {j.weight for j in load(inputs, RewardOptions()).held_out} == {1.0}
+    assert {j.weight for j in load(inputs, RewardConfig()).held_out} == {1.0}
 
 
 def test_accuracy_by_weight() -> None:

@@ -11,7 +11,7 @@ from tiny_models import CHATML, tokenizer, write_base, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hearken.algorithms.sft import evaluate, load, summed_nll
-from hearken.algorithms.sft_options import SFTOptions
+from hearken.algorithms.sft_options import SFTConfig
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import demonstrations
 from hearken.domains.text.loading import open_policy
@@ -27,7 +27,7 @@ def metrics(out: Path) -> list[dict[str, Any]]:
 
 
 def groups_of(model: Path, data: Path, **more: Any) -> list[Group]:
-    return load(Inputs(model=str(model), data=(str(data),)), SFTOptions(validation=0, **more)).data
+    return load(Inputs(model=str(model), data=(str(data),)), SFTConfig(validation=0, **more)).data
 
 
 def shown(tok: Any, group: Group) -> tuple[str, str]:
@@ -106,7 +106,7 @@ def test_a_template_that_refuses_is_one_line(tmp_path: Path) -> None:
 
 def test_truncation_removes_the_end_and_is_said(world, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "d.jsonl", [{"prompt": "the fox", "completion": " sleeps" * 40}])
-    ready = load(Inputs(model=str(world.base), data=(str(data),)), SFTOptions(validation=0, max_length=20))
+    ready = load(Inputs(model=str(world.base), data=(str(data),)), SFTConfig(validation=0, max_length=20))
     (group,) = ready.data
     assert group.tokens == 20 and group.responses[0][-1] != ready.policy.encoder.eos
     assert "1 responses were cut" in ready.facts["truncation"]
@@ -144,7 +144,7 @@ def test_the_loss_is_that_of_transformers(chat: Path, tmp_path: Path, all_turns:
 
 def test_plain_documents(world, tmp_path: Path) -> None:
     tok = AutoTokenizer.from_pretrained(world.base)
-    ready = load(Inputs(model=str(world.base), data=(str(world.text),)), SFTOptions(validation=0, max_length=24))
+    ready = load(Inputs(model=str(world.base), data=(str(world.text),)), SFTConfig(validation=0, max_length=24))
     stream = [t for g in ready.data for t in (*g.prompt, *g.responses[0])]
     text = world.text.read_text()
     assert tok.decode(stream) == f"<bos>{text}<eos>"
@@ -182,7 +182,7 @@ def test_gradient_checkpointing_changes_nothing(world, lora: int) -> None:
     found = []
     for on in (False, True):
         inputs = Inputs(model=str(world.base), data=(str(world.demonstrations),))
-        ready = load(inputs, SFTOptions(validation=0, gradient_checkpointing=on, lora=lora))
+        ready = load(inputs, SFTConfig(validation=0, gradient_checkpointing=on, lora=lora))
         scorer = ready.policy.scorer
         if lora:
             for name, p in scorer.named_parameters():
@@ -211,7 +211,7 @@ def test_adapters_are_drawn_by_the_seed(world, tmp_path: Path) -> None:
 
 def test_a_demonstration_counts_by_its_weight(world) -> None:
     """Weight 2 is what the row twice would be; weight 0 is no row; a comparison's best response has its weight."""
-    policy = open_policy(str(world.base), SFTOptions(), SFTOptions())
+    policy = open_policy(str(world.base), SFTConfig(), SFTConfig())
 
     def groups(*rows: Any) -> list[Group]:
         return demonstrations(rows, policy.encoder)

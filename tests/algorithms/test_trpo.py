@@ -9,7 +9,7 @@ from test_policy_gradient import improve, metrics, module  # noqa: F401
 from torch import nn
 
 from hearken.algorithms.trpo import Fisher, Weights
-from hearken.algorithms.trpo_options import TRPOOptions
+from hearken.algorithms.trpo_options import TRPOConfig
 from hearken.errors import UserError
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_policy
@@ -28,7 +28,7 @@ def test_the_fisher_product_is_the_hessian_of_the_kl(world) -> None:
     weights = Weights(scorer)
     torch.manual_seed(0)
     vector = torch.randn(len(weights.get()))
-    fisher = Fisher(scorer, weights, groups, TRPOOptions(damping=0.0))
+    fisher = Fisher(scorer, weights, groups, TRPOConfig(damping=0.0))
     got = fisher(vector)
 
     model.set_attn_implementation("eager")
@@ -86,7 +86,7 @@ def test_beta_adapts_to_the_target(world, tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["clip", "vf_coef", "ptx_coef", "ptx_batch", "value_lr", "judge_every"])
 def test_what_it_cannot_use_is_not_offered(option: str) -> None:
     with pytest.raises(UserError, match=f"unknown key '{option}'"):
-        TRPOOptions.parse({option: 1})
+        TRPOConfig.parse({option: 1})
 
 
 def test_models_whose_logits_are_not_a_heads_are_refused(world, tmp_path: Path, monkeypatch) -> None:

@@ -137,7 +137,7 @@ def test_a_judge_compares_with_the_reference_keeps_the_best_policy_and_can_stop_
 
 def test_watch_brings_back_the_weights_that_won_most_and_survives_a_checkpoint() -> None:
     from hearken.algorithms import watch
-    from hearken.algorithms.ppo_options import PPOOptions
+    from hearken.algorithms.ppo_options import PPOConfig
 
     scorer = torch.nn.Module()
     scorer.register_parameter("weight", torch.nn.Parameter(torch.zeros(3)))
@@ -145,7 +145,7 @@ def test_watch_brings_back_the_weights_that_won_most_and_survives_a_checkpoint()
     wins = iter([0.5, 0.9, 0.6])
 
     def new() -> watch.Watch:
-        options = PPOOptions(judge_every=1)
+        options = PPOConfig(judge_every=1)
         return watch.Watch(lambda step, answered: watch.Verdicts([]), setup, watch.Prompts([], []), options)
 
     watched = new()

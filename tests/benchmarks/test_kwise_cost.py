@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hearken.algorithms.reward_losses import losses
-from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.reward_options import RewardConfig
 from hearken.domains.text.data import Judged
-from hearken.loop.tiny_model import ScratchSize, make_scratch
+from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 from hearken.models.layout import Group
 from hearken.models.loading import new_reward
 from hearken.models.scorers import RewardScorer, probe
@@ -18,8 +18,8 @@ from hearken.models.scorers import RewardScorer, probe
 
 @pytest.mark.parametrize("k", [2, 5, 9])
 def test_a_ranking_of_k_is_one_prompt_pass_and_k_response_passes(k: int, tmp_path: Path) -> None:
-    size = ScratchSize(vocabulary=280, hidden=16, layers=1, heads=2, context=64)
-    model, _ = new_reward(str(make_scratch(["some text"], tmp_path / "m", size)), 0, device=torch.device("cpu"))
+    size = TinyModelSize(vocabulary=280, hidden=16, layers=1, heads=2, context=64)
+    model, _ = new_reward(str(make_tiny_model(["some text"], tmp_path / "m", size)), 0, device=torch.device("cpu"))
     scorer = RewardScorer(model)
     assert probe(scorer, 64) == "packed"
     seen: list[int] = []
@@ -28,5 +28,5 @@ def test_a_ranking_of_k_is_one_prompt_pass_and_k_response_passes(k: int, tmp_pat
     )
     prompt, responses = list(range(3, 23)), [[30 + i] * (i + 1) for i in range(k)]
     judged = Judged(Group(prompt, responses), "comparison", tuple(range(k)))
-    losses(scorer, [judged], RewardOptions()).sum().backward()
+    losses(scorer, [judged], RewardConfig()).sum().backward()
     assert seen == [20 + sum(len(r) for r in responses)]

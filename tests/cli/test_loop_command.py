@@ -13,7 +13,7 @@ from typer.testing import Result
 
 from hearken.feedback.examples import PromptOnly
 from hearken.feedback.formats import write_examples
-from hearken.loop.tiny_model import ScratchSize, make_scratch
+from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 from hearken.worlds.tales.world import TaleWorld
 
 Run = Callable[..., Result]
@@ -24,8 +24,8 @@ QUICK = {"trackers": "none", "precision": "fp32", "batch": 4, "lr": 1e-3}
 @pytest.fixture
 def project(hearken: Run, tmp_path: Path) -> Path:
     write_examples([PromptOnly(prompt) for prompt in PROMPTS], tmp_path / "prompts.jsonl")
-    size = ScratchSize(vocabulary=300, hidden=32, layers=1, heads=2, context=128)
-    make_scratch(PROMPTS, tmp_path / "model", size)
+    size = TinyModelSize(vocabulary=300, hidden=32, layers=1, heads=2, context=128)
+    make_tiny_model(PROMPTS, tmp_path / "model", size)
     done = hearken("init", "p", "--model", "model", "--prompts", "prompts.jsonl", "--seed", 3)
     assert done.exit_code == 0, done.stderr
     path = tmp_path / "p/hearken.yaml"

@@ -13,7 +13,7 @@ from typer.testing import Result
 
 from hearken.feedback.examples import Comparison, PromptOnly
 from hearken.feedback.formats import read_examples, write_examples
-from hearken.loop.tiny_model import ScratchSize, make_scratch
+from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 from hearken.worlds.tales.world import TaleWorld
 
 Run = Callable[..., Result]
@@ -23,8 +23,8 @@ PROMPTS = TaleWorld().prompts(6)
 @pytest.fixture
 def project(hearken: Run, tmp_path: Path) -> Path:
     write_examples([PromptOnly(prompt) for prompt in PROMPTS], tmp_path / "prompts.jsonl")
-    size = ScratchSize(vocabulary=300, hidden=32, layers=1, heads=2, context=128)
-    make_scratch(PROMPTS, tmp_path / "model", size)
+    size = TinyModelSize(vocabulary=300, hidden=32, layers=1, heads=2, context=128)
+    make_tiny_model(PROMPTS, tmp_path / "model", size)
     done = hearken("init", "p", "--model", "model", "--prompts", "prompts.jsonl", "--seed", 3)
     assert done.exit_code == 0, done.stderr
     config = yaml.safe_load((tmp_path / "p/hearken.yaml").read_text())

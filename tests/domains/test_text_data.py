@@ -10,7 +10,7 @@ from domains.families import family
 from tiny_models import tokenizer, write_base, write_rows
 
 from hearken.algorithms.dpo import comparisons
-from hearken.algorithms.dpo_options import DPOOptions
+from hearken.algorithms.dpo_options import DPOConfig
 from hearken.algorithms.kto import opinions
 from hearken.domains.text.data import Reader, best, demonstrations, encoded, judgments, prompts
 from hearken.domains.text.encoder import TextEncoder
@@ -68,7 +68,7 @@ def test_three_votes_against_one_are_three_against_one(tmp_path: Path, labelers:
             found = reader().rows([str(path)], [], 0, 0)
     else:
         found = reader().rows([str(path)], [], 0, 0)
-    judged, skipped = comparisons(judgments(found.train, ENCODER), DPOOptions())
+    judged, skipped = comparisons(judgments(found.train, ENCODER), DPOConfig())
     first = ENCODER.group("p", ["a"]).responses[0]
     assert sum(j.group.responses[j.ranks.index(0)] == first for j in judged) == 3 and len(judged) == 4
     thumbs, _ = opinions(judged, 0, 64, quiet=True)

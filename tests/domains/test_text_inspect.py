@@ -49,14 +49,14 @@ def test_inspect_shows_what_is_trained(model: Path, tmp_path: Path) -> None:
     views = [shown(view) for view in inspect(pairs, model).views]
     inputs = Inputs(model=str(model), data=(str(pairs),))
     with pytest.warns(UserWarning, match=r"texts spell special tokens, read as plain text: </s> \(2\)"):
-        fed = dpo.load(inputs, dpo.DPOOptions(validation=0)).data[0].group
+        fed = dpo.load(inputs, dpo.DPOConfig(validation=0)).data[0].group
     assert views == [(list(fed.prompt), list(r)) for r in fed.responses]
 
     for train_on in ("last", "all"):
         (view,) = inspect(chats, model, train_on=train_on).views
         with pytest.warns(UserWarning, match="texts spell special tokens"):
             (group,) = sft.load(
-                Inputs(model=str(model), data=(str(chats),)), sft.SFTOptions(validation=0, train_on=train_on)
+                Inputs(model=str(model), data=(str(chats),)), sft.SFTConfig(validation=0, train_on=train_on)
             ).data
         assert shown(view) == (list(group.prompt), list(group.responses[0]))
         masks = group.masks or [[True] * len(group.responses[0])]
@@ -66,10 +66,10 @@ def test_inspect_shows_what_is_trained(model: Path, tmp_path: Path) -> None:
 
     references = Inputs(model=str(model), data=(str(pairs),), references=(str(chats),))
     with pytest.warns(UserWarning, match="texts spell special tokens"):
-        ready = reward.load(references, reward.RewardOptions(validation=0))
+        ready = reward.load(references, reward.RewardConfig(validation=0))
     judged = ready.data[0].group
     assert (list(judged.prompt), [list(r) for r in judged.responses]) == (views[0][0], [r for _, r in views])
     save(ready.scorer.model, ready.tokenizer, tmp_path / "rm")
-    prompt = dpo.Reader(dpo.DPOOptions()).read([str(pairs)])[0].prompt  # type: ignore[union-attr]
+    prompt = dpo.Reader(dpo.DPOConfig()).read([str(pairs)])[0].prompt  # type: ignore[union-attr]
     (again,) = Judge(str(tmp_path / "rm")).groups([prompt], [[GOOD, BAD]])
     assert [list(r) for r in again.responses] == [r for _, r in views], "evaluation reads them alike"

@@ -7,13 +7,13 @@ import pytest
 import hearken
 from hearken.errors import UserError
 from hearken.feedback.examples import Message
-from hearken.loop.tiny_model import ScratchSize, make_scratch
+from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    size = ScratchSize(vocabulary=300, hidden=32, layers=2, heads=2, context=48)
-    return make_scratch(["a fox and a hen"] * 4, tmp_path_factory.mktemp("model") / "m", size)
+    size = TinyModelSize(vocabulary=300, hidden=32, layers=2, heads=2, context=48)
+    return make_tiny_model(["a fox and a hen"] * 4, tmp_path_factory.mktemp("model") / "m", size)
 
 
 def test_responses_do_not_depend_on_the_other_prompts(model: Path) -> None:

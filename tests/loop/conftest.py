@@ -12,14 +12,14 @@ from rounds_world import LOOP, STAGES
 
 from hearken.feedback.records import Prompt
 from hearken.loop.project import Project, ProjectConfig
-from hearken.loop.tiny_model import ScratchSize, make_scratch
+from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 from hearken.worlds.tales.world import TaleWorld
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    size = ScratchSize(vocabulary=300, hidden=32, layers=1, heads=2, context=128)
-    return make_scratch(TaleWorld().prompts(30), tmp_path_factory.mktemp("tiny") / "model", size)
+    size = TinyModelSize(vocabulary=300, hidden=32, layers=1, heads=2, context=128)
+    return make_tiny_model(TaleWorld().prompts(30), tmp_path_factory.mktemp("tiny") / "model", size)
 
 
 @pytest.fixture

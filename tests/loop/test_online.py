@@ -8,7 +8,7 @@ from typing import Any
 
 from domains.families import family
 
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.ppo_options import PPOConfig
 from hearken.domains.text.data import encoded
 from hearken.domains.text.encoder import TextEncoder
 from hearken.feedback.examples import Comparison
@@ -43,7 +43,7 @@ def test_what_was_sampled_reaches_the_refit_token_by_token(tmp_path: Path) -> No
     )
     policy: Any = SimpleNamespace(encoder=encoder)
     how = SamplingParameters(temperature=0.9)
-    refits = Refits(loop, 1, policy, current, PPOOptions(), {}, "r01-ppo", how, {tuple(ids): prompt})
+    refits = Refits(loop, 1, policy, current, PPOConfig(), {}, "r01-ppo", how, {tuple(ids): prompt})
     refits.ask(2, 1)
 
     (item,) = store.items(round=1)

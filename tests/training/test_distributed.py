@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hearken.algorithms.critic import KLControl
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.ppo_options import PPOConfig
 from hearken.algorithms.rollouts import TokenRollout
 from hearken.objectives.direct import kto_reference_point
 from hearken.objectives.reduce import masked_mean, whiten
@@ -31,7 +31,7 @@ def told(x: Tensor, mask: Tensor) -> dict[str, Any]:
     rows = {"samples": [None] * len(x), "kl": lambda: TokenRollout.kl(batch), "kls": lambda: x.sum(-1)}
     batch: Any = SimpleNamespace(**rows)
     control = KLControl(0.1)
-    control.adapt(batch, PPOOptions(kl_target=0.5, kl_horizon=20))
+    control.adapt(batch, PPOConfig(kl_target=0.5, kl_horizon=20))
     return {
         "count": distributed.total(len(x)),
         "weight": distributed.total(float(x[:, 0].sum())),

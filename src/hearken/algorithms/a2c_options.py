@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from hearken.algorithms.ppo_options import INPUTS, PPOOptions
+from hearken.algorithms.ppo_options import INPUTS, PPOConfig
 from hearken.algorithms.stage import Stage
 
 
-class A2COptions(PPOOptions):
+class A2CConfig(PPOConfig):
     """Advantage actor-critic: PPO with one step on each batch; the probability ratio is then 1, and nothing clipped."""
 
     stage: ClassVar[str] = "a2c"
@@ -28,5 +28,5 @@ class A2COptions(PPOOptions):
 
 
 STAGES = (
-    Stage("A2C: as PPO, one unclipped step on each batch", A2COptions, "hearken.algorithms.ppo", INPUTS, watched=True),
+    Stage("A2C: as PPO, one unclipped step on each batch", A2CConfig, "hearken.algorithms.ppo", INPUTS, watched=True),
 )

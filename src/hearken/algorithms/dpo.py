@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.doubts import of_recorded, say
-from hearken.algorithms.dpo_options import DPOOptions, PairOptions
+from hearken.algorithms.dpo_options import DPOConfig, PairOptions
 from hearken.algorithms.estimate import likelihood
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
@@ -55,7 +55,7 @@ class Ready:
     facts: dict[str, Any]
 
 
-def load(inputs: Inputs, options: DPOOptions) -> Ready:
+def load(inputs: Inputs, options: DPOConfig) -> Ready:
     """Open the policy and its reference, and encode the comparisons."""
     reader = Reader(options)  # what is wrong with a file shows before a model is loaded
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
@@ -90,7 +90,7 @@ def fixed_reference(inputs: Inputs, policy: TextPolicy, *, in_step: bool) -> Tok
     return open_reference(inputs.model, inputs.ref, policy)
 
 
-def comparisons(found: Sequence[Judged], options: DPOOptions) -> tuple[list[Judged], dict[str, int]]:
+def comparisons(found: Sequence[Judged], options: DPOConfig) -> tuple[list[Judged], dict[str, int]]:
     """The judgments that compare something, and how many of the others there are, by reason.
 
     Raises:
@@ -119,7 +119,7 @@ def said(left_out: dict[str, int]) -> str:
     return "; ".join(f"{count} with {reason}" for reason, count in left_out.items() if count)
 
 
-def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: DPOConfig, out: Path) -> Artifact:
     """Fit ``inputs.model`` to the comparisons of ``inputs.data`` and write the policy to ``out``."""
     ready = load(inputs, options)
     policy, data = ready.policy, ready.data
@@ -152,7 +152,7 @@ def run(inputs: Inputs, options: DPOOptions, out: Path) -> Artifact:
 class Reference:
     """Log π_ref(y|x) of the responses of some groups: known beforehand, computed when asked for, or not needed."""
 
-    def __init__(self, scorer: TokenScorer | None, groups: Sequence[Group], options: DPOOptions) -> None:
+    def __init__(self, scorer: TokenScorer | None, groups: Sequence[Group], options: DPOConfig) -> None:
         self.scorer, self.groups = scorer, groups
         self.sums: Tensor | None = None
         if scorer is not None and options.cache_reference and groups:
@@ -266,7 +266,7 @@ class Figures:
 
 @torch.no_grad()
 def evaluate(
-    scorer: TokenScorer, held_out: Sequence[Judged], reference: Reference, options: DPOOptions
+    scorer: TokenScorer, held_out: Sequence[Judged], reference: Reference, options: DPOConfig
 ) -> dict[str, float]:
     """Loss and accuracy on held-out judgments; empty where there are none."""
     if not held_out:
@@ -286,7 +286,7 @@ def evaluate(
     return {"validation_loss": total / weight} | pair_accuracy(scores.tolist(), held_out)
 
 
-def estimate(dry: Dry, inputs: Inputs, options: DPOOptions) -> dict[str, Any]:
+def estimate(dry: Dry, inputs: Inputs, options: DPOConfig) -> dict[str, Any]:
     """For a dry run."""
     ready = load(inputs, options)
     return likelihood(dry, ready, [j.group for j in ready.data], [j.group for j in ready.held_out], options)

@@ -45,7 +45,7 @@ class PairOptions(Options):
         return float(self.loss == "orpo") if self.sft_coef is None else self.sft_coef
 
 
-class DPOOptions(PairOptions, TrainingOptions, TextOptions):
+class DPOConfig(PairOptions, TrainingOptions, TextOptions):
     """A policy from comparisons and rankings, without a reward model."""
 
     stage: ClassVar[str] = "dpo"
@@ -62,7 +62,7 @@ class DPOOptions(PairOptions, TrainingOptions, TextOptions):
     """Compute the reference's log-probabilities once and keep them on disk; else in every step."""
 
 
-class IPOOptions(DPOOptions):
+class IPOConfig(DPOConfig):
     """IPO: DPO's data, with a loss that deterministic preferences cannot push without end."""
 
     stage: ClassVar[str] = "ipo"
@@ -71,7 +71,7 @@ class IPOOptions(DPOOptions):
     """See `hearken train dpo --help`."""
 
 
-class SimPOOptions(DPOOptions):
+class SimPOConfig(DPOConfig):
     """SimPO: the length-normalised likelihood itself as the reward."""
 
     stage: ClassVar[str] = "simpo"
@@ -82,7 +82,7 @@ class SimPOOptions(DPOOptions):
     """Scale of the reward, the mean log-probability per token."""
 
 
-class ORPOOptions(DPOOptions):
+class ORPOConfig(DPOConfig):
     """ORPO: fine-tuning on the better response and an odds ratio against the worse, in one step from a base model."""
 
     stage: ClassVar[str] = "orpo"
@@ -93,14 +93,14 @@ class ORPOOptions(DPOOptions):
     """Peak learning rate."""
 
 
-def _stage(summary: str, options: type[DPOOptions], *more: Input) -> Stage:
+def _stage(summary: str, options: type[DPOConfig], *more: Input) -> Stage:
     inputs = (MODEL, DATA, held_out(options), *more)
     return Stage(summary, options, "hearken.algorithms.dpo", inputs, ("comparison",), likelihood=True)
 
 
 STAGES = (
-    _stage("DPO: a policy from comparisons and rankings, without a reward model", DPOOptions, REF),
-    _stage("IPO: as DPO, for preferences that are nearly certain", IPOOptions, REF),
-    _stage("SimPO: as DPO, without a reference policy", SimPOOptions),
-    _stage("ORPO: fine-tuning and preference in one step, without a reference policy", ORPOOptions),
+    _stage("DPO: a policy from comparisons and rankings, without a reward model", DPOConfig, REF),
+    _stage("IPO: as DPO, for preferences that are nearly certain", IPOConfig, REF),
+    _stage("SimPO: as DPO, without a reference policy", SimPOConfig),
+    _stage("ORPO: fine-tuning and preference in one step, without a reference policy", ORPOConfig),
 )

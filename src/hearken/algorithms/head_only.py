@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hearken.algorithms.estimate import lengths_of, tokens_of
 from hearken.algorithms.reward_losses import losses_from
-from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.reward_options import RewardConfig
 from hearken.domains.text.data import Judged, by_responses
 from hearken.errors import UserError
 from hearken.models.precision import to_read
@@ -45,7 +45,7 @@ class Probe:
         options: of the stage.
     """
 
-    def __init__(self, scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions) -> None:
+    def __init__(self, scorer: RewardScorer, data: Sequence[Judged], options: RewardConfig) -> None:
         self.scorer, self.options, self.elements = scorer, options, by_responses(data)
         groups = [same[0].group for same in self.elements]
         found = last_layer(LearnedReward(scorer, options.tokens, "Features"), groups)
@@ -107,12 +107,12 @@ class Probe:
         return self.options.ridge or min(tried, key=lambda ridge: tried[ridge]), tried
 
 
-def precision_of(scorer: RewardScorer, options: RewardOptions) -> str:
+def precision_of(scorer: RewardScorer, options: RewardConfig) -> str:
     """As of a network that is only read: there are no steps to try two precisions on."""
     return to_read(scorer.model, None) if options.precision == "auto" else options.precision
 
 
-def fit_head(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions) -> dict[str, float]:
+def fit_head(scorer: RewardScorer, data: Sequence[Judged], options: RewardConfig) -> dict[str, float]:
     """Fit the head in place; returns the ridge, the training loss and, of each ridge tried, the held-out loss."""
     scorer.compute_in(precision_of(scorer, options))
     probe = Probe(scorer, data, options)
@@ -127,7 +127,7 @@ def fit_head(scorer: RewardScorer, data: Sequence[Judged], options: RewardOption
     return {"ridge": ridge, "train_loss": loss} | {f"held_out_loss_{r:g}": value for r, value in tried.items()}
 
 
-def estimate(dry: Dry, ready: Any, options: RewardOptions, later: int) -> dict[str, Any]:
+def estimate(dry: Dry, ready: Any, options: RewardConfig, later: int) -> dict[str, Any]:
     """For a dry run: features of a few elements and a fit to them are timed.
 
     Args:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.estimate import recorded
-from hearken.algorithms.ilql_options import ILQLOptions
+from hearken.algorithms.ilql_options import ILQLConfig
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy
@@ -48,7 +48,7 @@ class Ready:
     facts: dict[str, Any]
 
 
-def load(inputs: Inputs, options: ILQLOptions) -> Ready:
+def load(inputs: Inputs, options: ILQLConfig) -> Ready:
     """Open the policy, give it heads, and encode the responses with their scores.
 
     Raises:
@@ -92,7 +92,7 @@ def scored(found: Sequence[Judged]) -> list[tuple[Group, float]]:
     return made
 
 
-def run(inputs: Inputs, options: ILQLOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: ILQLConfig, out: Path) -> Artifact:
     """Fit policy and heads to ``inputs.data``, starting from ``inputs.model``, and write them to ``out``."""
     ready = load(inputs, options)
     scorer, data = ready.scorer, ready.data
@@ -143,7 +143,7 @@ def weighted_tokens(groups: Sequence[Group]) -> float:
     return distributed.total(sum(group.weight * len(group.responses[0]) for group in groups))
 
 
-def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: float, options: ILQLOptions) -> ILQLLoss:
+def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: float, options: ILQLConfig) -> ILQLLoss:
     """A microbatch's share of the losses of a batch with so many `weighted_tokens`."""
     layout: Layout = lay_out([group for group, _ in batch], scorer.device)
     scores = torch.tensor([score for _, score in batch], device=scorer.device)
@@ -160,7 +160,7 @@ def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: f
     )  # fmt: skip
 
 
-def estimate(dry: Dry, inputs: Inputs, options: ILQLOptions) -> dict[str, Any]:
+def estimate(dry: Dry, inputs: Inputs, options: ILQLConfig) -> dict[str, Any]:
     """For a dry run."""
     ready = load(inputs, options)
     groups = [group for group, _ in ready.data]

@@ -10,7 +10,7 @@ from hearken.algorithms.stage import DATA, MODEL, Stage
 from hearken.training.options import TextOptions, TrainingOptions
 
 
-class ILQLOptions(TrainingOptions, TextOptions):
+class ILQLConfig(TrainingOptions, TextOptions):
     """Implicit Q-learning on recorded responses: values for every token, which guide decoding."""
 
     stage: ClassVar[str] = "ilql"
@@ -43,7 +43,7 @@ class ILQLOptions(TrainingOptions, TextOptions):
 
 STAGES = (
     Stage(
-        "ILQL: offline, values for every token from recorded responses with scores", ILQLOptions,
+        "ILQL: offline, values for every token from recorded responses with scores", ILQLConfig,
         "hearken.algorithms.ilql", (MODEL, DATA), ("rating", "thumb", "comparison"),
     ),
 )  # fmt: skip

@@ -24,7 +24,7 @@ from torch import Tensor
 from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.dpo import fixed_reference
 from hearken.algorithms.estimate import likelihood, tokens_of
-from hearken.algorithms.kto_options import KTOOptions
+from hearken.algorithms.kto_options import KTOConfig
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy
@@ -72,7 +72,7 @@ class Ready:
     facts: dict[str, Any]
 
 
-def load(inputs: Inputs, options: KTOOptions) -> Ready:
+def load(inputs: Inputs, options: KTOConfig) -> Ready:
     """Open the policy and its reference, and encode the thumbs."""
     reader = Reader(options)  # what is wrong with a file shows before a model is loaded
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
@@ -167,7 +167,7 @@ def partners(prompts: Sequence[Hashable], seed: int) -> list[int]:
     return [after[row] for row in range(len(order))]
 
 
-def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: KTOConfig, out: Path) -> Artifact:
     """Fit ``inputs.model`` to the thumbs of ``inputs.data`` and write the policy to ``out``."""
     ready = load(inputs, options)
     policy, data = ready.policy, ready.data
@@ -210,7 +210,7 @@ def run(inputs: Inputs, options: KTOOptions, out: Path) -> Artifact:
 
 def losses(
     ratio: Tensor, labels: Tensor, z0: Tensor, batch: Sequence[Opinion], weights: tuple[float, float],
-    options: KTOOptions,
+    options: KTOConfig,
 ) -> Tensor:  # fmt: skip
     """(B,) weighted losses of log-ratios (B,)."""
     found = kto(ratio, labels, z0, options.beta, desirable=weights[0], undesirable=weights[1])
@@ -220,7 +220,7 @@ def losses(
 class Sums:
     """Log π_ref of responses and of their mismatched pairs: known beforehand, or computed when asked for."""
 
-    def __init__(self, scorer: TokenScorer, data: Sequence[Opinion], options: KTOOptions) -> None:
+    def __init__(self, scorer: TokenScorer, data: Sequence[Opinion], options: KTOConfig) -> None:
         self.scorer, self.data, self.options = scorer, data, options
         self.known: Tensor | None = None
         if options.cache_reference and data:
@@ -239,7 +239,7 @@ class Sums:
 
 def evaluate(
     scorer: TokenScorer, held_out: Sequence[Opinion], fixed: Sums, weights: tuple[float, float],
-    options: KTOOptions,
+    options: KTOConfig,
 ) -> dict[str, float]:  # fmt: skip
     """Loss on held-out thumbs, and how often the reward lies on the right side of z0; empty for fewer than two."""
     if len(held_out) < 2:
@@ -257,7 +257,7 @@ def evaluate(
     return {"validation_loss": found.sum().item() / total, "accuracy": right, "validation_thumbs": len(held_out)}
 
 
-def estimate(dry: Dry, inputs: Inputs, options: KTOOptions) -> dict[str, Any]:
+def estimate(dry: Dry, inputs: Inputs, options: KTOConfig) -> dict[str, Any]:
     """For a dry run."""
     ready = load(inputs, options)
     mismatched = tokens_of([o.mismatched for o in ready.data])

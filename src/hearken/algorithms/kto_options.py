@@ -10,7 +10,7 @@ from hearken.algorithms.stage import DATA, MODEL, REF, Stage, held_out
 from hearken.training.options import TextOptions, TrainingOptions
 
 
-class KTOOptions(TrainingOptions, TextOptions):
+class KTOConfig(TrainingOptions, TextOptions):
     """A policy from thumbs: responses that are good or bad by themselves."""
 
     stage: ClassVar[str] = "kto"
@@ -36,7 +36,7 @@ class KTOOptions(TrainingOptions, TextOptions):
 
 STAGES = (
     Stage(
-        "KTO: a policy from thumbs, good or bad", KTOOptions, "hearken.algorithms.kto",
-        (MODEL, DATA, held_out(KTOOptions), REF), ("thumb", "comparison"), likelihood=True,
+        "KTO: a policy from thumbs, good or bad", KTOConfig, "hearken.algorithms.kto",
+        (MODEL, DATA, held_out(KTOConfig), REF), ("thumb", "comparison"), likelihood=True,
     ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hearken.algorithms import ppo
 from hearken.algorithms.critic import CriticSetup, estimator
-from hearken.algorithms.nlpo_options import NLPOOptions
+from hearken.algorithms.nlpo_options import NLPOConfig
 from hearken.algorithms.stage import Inputs
 from hearken.algorithms.watch import watched
 from hearken.errors import UserError
@@ -25,7 +25,7 @@ from hearken.training.artifact import Artifact
 from hearken.training.run import Callback
 
 
-def load(inputs: Inputs, options: NLPOOptions) -> CriticSetup:
+def load(inputs: Inputs, options: NLPOConfig) -> CriticSetup:
     """PPO's networks, with the mask on the policy.
 
     Raises:
@@ -42,7 +42,7 @@ def load(inputs: Inputs, options: NLPOOptions) -> CriticSetup:
     return setup
 
 
-def run(inputs: Inputs, options: NLPOOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: NLPOConfig, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
     setup, callbacks = watched(load, inputs, options)
     assert isinstance(setup.scorer, MaskedScorer)

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from hearken.algorithms.ppo_options import INPUTS, PPOOptions
+from hearken.algorithms.ppo_options import INPUTS, PPOConfig
 from hearken.algorithms.stage import Stage
 
 
-class NLPOOptions(PPOOptions):
+class NLPOConfig(PPOConfig):
     """PPO among the tokens that a lagging copy of the policy finds likely."""
 
     stage: ClassVar[str] = "nlpo"
@@ -25,7 +25,7 @@ class NLPOOptions(PPOOptions):
 
 STAGES = (
     Stage(
-        "NLPO: PPO among the tokens that a lagging copy of the policy finds likely", NLPOOptions,
+        "NLPO: PPO among the tokens that a lagging copy of the policy finds likely", NLPOConfig,
         "hearken.algorithms.nlpo", INPUTS,
     ),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hearken.algorithms.dpo import Figures, losses
 from hearken.algorithms.estimate import sampled
-from hearken.algorithms.online_dpo_options import OnlineDPOOptions
+from hearken.algorithms.online_dpo_options import OnlineDPOConfig
 from hearken.algorithms.rollouts import ROLLOUTS, Rollout, Seen, Setup, draw, mean, set_up
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged
@@ -43,17 +43,17 @@ class Referred(Rollout):
         return self.policy - self.reference
 
 
-def load(inputs: Inputs, options: OnlineDPOOptions) -> Setup:
+def load(inputs: Inputs, options: OnlineDPOConfig) -> Setup:
     """Open policy, reference and reward, and encode the prompts."""
     return set_up(inputs, options)
 
 
-def run(inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: OnlineDPOConfig, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
     return improve(load(inputs, options), inputs, options, out)
 
 
-def improve(setup: Setup, inputs: Inputs, options: OnlineDPOOptions, out: Path) -> Artifact:
+def improve(setup: Setup, inputs: Inputs, options: OnlineDPOConfig, out: Path) -> Artifact:
     """The outer loop: one step of the run is one batch of responses and the updates on it."""
     scorer, seen = setup.scorer, Seen()
     optimiser = Optimiser([scorer], options, options.iterations * options.updates)
@@ -81,7 +81,7 @@ def improve(setup: Setup, inputs: Inputs, options: OnlineDPOOptions, out: Path) 
         return run.finish(setup.policy.save, data=setup.facts, metrics=metrics)
 
 
-def learn(scorer: TokenScorer, batch: Referred, run: Run, options: OnlineDPOOptions) -> dict[str, float]:
+def learn(scorer: TokenScorer, batch: Referred, run: Run, options: OnlineDPOConfig) -> dict[str, float]:
     """The gradient on a minibatch; its figures."""
     figures, prompts = Figures(), distributed.total(len(batch.groups))
     for chosen in run.microbatches(batch.groups, scorer):
@@ -99,7 +99,7 @@ def ranks(scores: Tensor) -> tuple[int, ...]:
     return tuple(torch.unique(-scores, return_inverse=True)[1].tolist())
 
 
-def estimate(dry: Dry, inputs: Inputs, options: OnlineDPOOptions) -> dict[str, Any]:
+def estimate(dry: Dry, inputs: Inputs, options: OnlineDPOConfig) -> dict[str, Any]:
     """For a dry run."""
     setup = load(inputs, options)
     return sampled(dry, setup, {"policy": setup.scorer}, {"reference": setup.reference}, setup.reward, options)

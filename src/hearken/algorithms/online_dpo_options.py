@@ -11,7 +11,7 @@ from hearken.algorithms.rollout_options import RolloutOptions
 from hearken.algorithms.stage import DATA, MODEL, REF, REWARD, Stage
 
 
-class OnlineDPOOptions(PairOptions, RolloutOptions):
+class OnlineDPOConfig(PairOptions, RolloutOptions):
     """DPO on the policy's own responses, ranked by a reward as they come."""
 
     stage: ClassVar[str] = "online_dpo"
@@ -28,7 +28,7 @@ class OnlineDPOOptions(PairOptions, RolloutOptions):
 
 STAGES = (
     Stage(
-        "Online DPO: the policy's own responses, ranked by the reward", OnlineDPOOptions,
+        "Online DPO: the policy's own responses, ranked by the reward", OnlineDPOConfig,
         "hearken.algorithms.online_dpo", (MODEL, DATA, REWARD, REF),
     ),
 )  # fmt: skip

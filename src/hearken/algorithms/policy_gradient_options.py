@@ -32,7 +32,7 @@ class PolicyGradientOptions(RolloutOptions):
     """Where beta acts: in the reward (rloo, reinforce++), or as a loss: k3 (GRPO's paper) or k2 (unbiased gradient)."""
 
 
-class RLOOOptions(PolicyGradientOptions):
+class RLOOConfig(PolicyGradientOptions):
     """RLOO: REINFORCE with a leave-one-out baseline."""
 
     stage: ClassVar[str] = "rloo"
@@ -41,7 +41,7 @@ class RLOOOptions(PolicyGradientOptions):
     """See above."""
 
 
-class GRPOOptions(PolicyGradientOptions):
+class GRPOConfig(PolicyGradientOptions):
     """GRPO: advantages normalised within each prompt's group."""
 
     stage: ClassVar[str] = "grpo"
@@ -52,7 +52,7 @@ class GRPOOptions(PolicyGradientOptions):
     """Responses per prompt; the group estimators compare them with each other and refuse 1."""
 
 
-class ReinforceOptions(PolicyGradientOptions):
+class ReinforceConfig(PolicyGradientOptions):
     """REINFORCE++: returns of each token, normalised over the whole batch; one response a prompt will do."""
 
     stage: ClassVar[str] = "reinforce"
@@ -68,7 +68,7 @@ def _stage(summary: str, options: type[PolicyGradientOptions]) -> Stage:
 
 
 STAGES = (
-    _stage("RLOO: critic-free, a response against the others of its prompt", RLOOOptions),
-    _stage("GRPO and Dr. GRPO: critic-free, normalised within each prompt", GRPOOptions),
-    _stage("REINFORCE++: critic-free, normalised over the batch", ReinforceOptions),
+    _stage("RLOO: critic-free, a response against the others of its prompt", RLOOConfig),
+    _stage("GRPO and Dr. GRPO: critic-free, normalised within each prompt", GRPOConfig),
+    _stage("REINFORCE++: critic-free, normalised over the batch", ReinforceConfig),
 )

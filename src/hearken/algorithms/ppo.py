@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hearken.algorithms.critic import CriticRollout, CriticSetup, KLControl, collect, estimator, set_up_critic
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.ppo_options import PPOConfig
 from hearken.algorithms.pretraining import Pretraining
 from hearken.algorithms.rollouts import ROLLOUTS, mean
 from hearken.algorithms.stage import Inputs
@@ -28,21 +28,21 @@ from hearken.training.optimiser import Optimiser
 from hearken.training.run import Callback, Run, Stateful
 
 
-def load(inputs: Inputs, options: PPOOptions) -> CriticSetup:
+def load(inputs: Inputs, options: PPOConfig) -> CriticSetup:
     """Open the four networks and encode the prompts and the pretraining text."""
     setup = set_up_critic(inputs, options)
     setup.facts |= {"ptx_pieces": len(setup.ptx), "judge_prompts": 0}
     return setup
 
 
-def run(inputs: Inputs, options: PPOOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: PPOConfig, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
     setup, callbacks = watched(load, inputs, options)
     return improve(setup, inputs, options, out, callbacks)
 
 
 def improve(
-    setup: CriticSetup, inputs: Inputs, options: PPOOptions, out: Path, callbacks: Sequence[Callback] = ()
+    setup: CriticSetup, inputs: Inputs, options: PPOConfig, out: Path, callbacks: Sequence[Callback] = ()
 ) -> Artifact:
     """The outer loop: one step of the run is one batch of responses and the updates on it."""
     total = options.iterations * options.updates
@@ -68,7 +68,7 @@ def improve(
 
 def learn(
     setup: CriticSetup, actor: Optimiser, critic: Optimiser, batch: CriticRollout, pretraining: Pretraining,
-    update: int, run: Run, options: PPOOptions,
+    update: int, run: Run, options: PPOConfig,
 ) -> dict[str, float]:  # fmt: skip
     """One optimiser step of policy and value model on a minibatch, and of the policy on pretraining text."""
     tokens = batch.tokens

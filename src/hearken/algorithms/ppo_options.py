@@ -35,7 +35,7 @@ class CriticOptions(RolloutOptions):
     """Scale the advantages of a batch to mean 0 and variance 1."""
 
 
-class PPOOptions(WatchOptions, CriticOptions):
+class PPOConfig(WatchOptions, CriticOptions):
     """PPO with a KL penalty against a reference policy."""
 
     stage: ClassVar[str] = "ppo"
@@ -66,7 +66,7 @@ def _done(options: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 
 STAGES = (
     Stage(
-        "PPO with a KL penalty against a reference policy, optionally with a pretraining term (PPO-ptx)", PPOOptions,
+        "PPO with a KL penalty against a reference policy, optionally with a pretraining term (PPO-ptx)", PPOConfig,
         "hearken.algorithms.ppo", INPUTS, watched=True, refitted=True, done=_done,
     ),
 )  # fmt: skip

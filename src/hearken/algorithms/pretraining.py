@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hearken.algorithms.ppo_options import PPOOptions
+from hearken.algorithms.ppo_options import PPOConfig
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.language import nll
@@ -16,7 +16,7 @@ from hearken.training.run import Run
 class Pretraining:
     """Some pieces of a text for every update; nothing where there is no text."""
 
-    def __init__(self, text: Sequence[Group], options: PPOOptions) -> None:
+    def __init__(self, text: Sequence[Group], options: PPOConfig) -> None:
         self.text, self.coefficient = text, options.ptx_coef
         pieces = options.ptx_batch or options.batch // options.minibatches
         self.order = Order(len(text), pieces, options.seed + 1) if text else None

@@ -31,7 +31,7 @@ from hearken.algorithms.accuracy import pair_accuracy
 from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.estimate import recorded, tokens_of
 from hearken.algorithms.reward_losses import losses
-from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.reward_options import RewardConfig
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, Reader, by_responses, demonstrations, judgments, nothing_fits
 from hearken.domains.text.loading import adapt, prepare, text_encoder
@@ -67,7 +67,7 @@ class Ready:
     """Loads the network once more as it was before training."""
 
 
-def load(inputs: Inputs, options: RewardOptions) -> Ready:
+def load(inputs: Inputs, options: RewardConfig) -> Ready:
     """A fresh head on the language model ``inputs.model``, and the judgments encoded."""
     reader = Reader(options)
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
@@ -160,7 +160,7 @@ def tastes(rows: Sequence[Example], by: str, wanted: Mapping[str, float]) -> dic
     return {name: float(wanted.get(name, 0.0)) if wanted else share[name] / total for name in sorted(share)}
 
 
-def run(inputs: Inputs, options: RewardOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: RewardConfig, out: Path) -> Artifact:
     """Fit a reward model on ``inputs.data``, starting from ``inputs.model``, and write it to ``out``."""
     ready = load(inputs, options)
     scorer = ready.scorer
@@ -204,7 +204,7 @@ def prior(scorer: RewardScorer, shrink: float) -> Tensor:
     return 0.5 * shrink * (offsets.shape[1] + 1) * offsets.square().sum()
 
 
-def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, run: Run) -> dict[str, float]:
+def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardConfig, run: Run) -> dict[str, float]:
     """The loop: an element of a batch is a set of responses with all judgments on it."""
     elements = by_responses(data)
     order = Order(len(elements), options.batch, options.seed)
@@ -234,7 +234,7 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardOptions, ru
     return {"train_loss": run.last("loss")["loss"], "steps": total}
 
 
-def calibrate(scorer: RewardScorer, references: Sequence[Group], options: RewardOptions) -> dict[str, float]:
+def calibrate(scorer: RewardScorer, references: Sequence[Group], options: RewardConfig) -> dict[str, float]:
     """Set gain and bias so that ``references`` score 0 on average; returns the mean afterwards and the raw figures.
 
     A random sample of them serves where there are more than ``calibrate_on``.
@@ -323,7 +323,7 @@ def correlations(
     return found
 
 
-def estimate(dry: Dry, inputs: Inputs, options: RewardOptions) -> dict[str, Any]:
+def estimate(dry: Dry, inputs: Inputs, options: RewardConfig) -> dict[str, Any]:
     """For a dry run."""
     ready = load(inputs, options)
     elements = by_responses(ready.data)

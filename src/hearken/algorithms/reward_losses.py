@@ -7,21 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hearken.algorithms.reward_options import RewardOptions
+from hearken.algorithms.reward_options import RewardConfig
 from hearken.domains.text.data import Judged, by_responses
 from hearken.models.layout import lay_out
 from hearken.models.scorers import RewardScorer
 from hearken.objectives.preference import bradley_terry, kwise, plackett_luce, rating_regression, thumb_bce
 
 
-def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
+def losses(scorer: RewardScorer, batch: Sequence[Judged], options: RewardConfig) -> Tensor:
     """(B,) weighted losses of judgments of any kind; responses that several of them share are computed once."""
     layout = lay_out([same[0].group for same in by_responses(batch)], scorer.device)
     heads: Tensor = scorer(lambda net: net.heads(layout))
     return losses_from(heads, scorer, batch, options)
 
 
-def losses_from(heads: Tensor, scorer: RewardScorer, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
+def losses_from(heads: Tensor, scorer: RewardScorer, batch: Sequence[Judged], options: RewardConfig) -> Tensor:
     """(B,) weighted losses of judgments.
 
     Args:
@@ -63,7 +63,7 @@ def losses_from(heads: Tensor, scorer: RewardScorer, batch: Sequence[Judged], op
     return total * torch.tensor([j.weight for j in batch], device=device)
 
 
-def _losses(kind: str, scores: Tensor, ranks: Tensor, batch: Sequence[Judged], options: RewardOptions) -> Tensor:
+def _losses(kind: str, scores: Tensor, ranks: Tensor, batch: Sequence[Judged], options: RewardConfig) -> Tensor:
     """(B,) losses of judgments of one kind: scores and ranks (B, K)."""
     if kind == "comparison":
         margin = scores.new_tensor([options.margin * (j.strength or 0.0) for j in batch])

@@ -10,7 +10,7 @@ from hearken.algorithms.stage import DATA, MODEL, REFERENCES, Stage, held_out
 from hearken.training.options import TextOptions, TrainingOptions
 
 
-class RewardOptions(TrainingOptions, TextOptions):
+class RewardConfig(TrainingOptions, TextOptions):
     """A reward model from comparisons, rankings, ratings or thumbs."""
 
     stage: ClassVar[str] = "reward"
@@ -70,8 +70,8 @@ class RewardOptions(TrainingOptions, TextOptions):
 
 STAGES = (
     Stage(
-        "Reward model from comparisons, rankings, ratings or thumbs", RewardOptions, "hearken.algorithms.reward",
-        (MODEL, DATA, held_out(RewardOptions), REFERENCES), ("comparison", "rating", "thumb"), makes="reward",
+        "Reward model from comparisons, rankings, ratings or thumbs", RewardConfig, "hearken.algorithms.reward",
+        (MODEL, DATA, held_out(RewardConfig), REFERENCES), ("comparison", "rating", "thumb"), makes="reward",
         done="Learned to predict the judgments",
     ),
 )  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hearken.algorithms.estimate import sampled
-from hearken.algorithms.rft_options import RFTOptions
+from hearken.algorithms.rft_options import RFTConfig
 from hearken.algorithms.rollouts import ROLLOUTS, Seen, Setup, draw, mean, minibatches, set_up
 from hearken.algorithms.sft import learn
 from hearken.algorithms.stage import Inputs
@@ -29,17 +29,17 @@ from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
 
 
-def load(inputs: Inputs, options: RFTOptions) -> Setup:
+def load(inputs: Inputs, options: RFTConfig) -> Setup:
     """Open policy and reward, and encode the prompts."""
     return set_up(inputs, options, with_reference=False)
 
 
-def run(inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: RFTConfig, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
     return improve(load(inputs, options), inputs, options, out)
 
 
-def improve(setup: Setup, inputs: Inputs, options: RFTOptions, out: Path) -> Artifact:
+def improve(setup: Setup, inputs: Inputs, options: RFTConfig, out: Path) -> Artifact:
     """The outer loop: one step of the run is one batch of responses and the updates on the best of it."""
     scorer, seen = setup.scorer, Seen()
     optimiser = Optimiser([scorer], options, options.iterations * options.updates)
@@ -67,7 +67,7 @@ def improve(setup: Setup, inputs: Inputs, options: RFTOptions, out: Path) -> Art
         return run.finish(setup.policy.save, data=setup.facts, metrics=metrics)
 
 
-def percentile(step: int, iterations: int, options: RFTOptions) -> float:
+def percentile(step: int, iterations: int, options: RFTConfig) -> float:
     """The share of each prompt's responses that is left out, at least; 1 keeps the best alone."""
     if options.select == "best":
         return 1.0
@@ -90,7 +90,7 @@ def select(groups: Sequence[Group], scores: Tensor, share: float) -> list[Group]
     return found
 
 
-def estimate(dry: Dry, inputs: Inputs, options: RFTOptions) -> dict[str, Any]:
+def estimate(dry: Dry, inputs: Inputs, options: RFTConfig) -> dict[str, Any]:
     """For a dry run."""
     setup = load(inputs, options)
     return sampled(dry, setup, {"policy": setup.scorer}, {}, setup.reward, options, again=False)

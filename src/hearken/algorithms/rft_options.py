@@ -10,7 +10,7 @@ from hearken.algorithms.rollout_options import RolloutOptions
 from hearken.algorithms.stage import DATA, MODEL, REWARD, Stage
 
 
-class RFTOptions(RolloutOptions):
+class RFTConfig(RolloutOptions):
     """Fine-tuning on the best of the policy's own responses, again and again."""
 
     stage: ClassVar[str] = "rft"
@@ -32,7 +32,7 @@ class RFTOptions(RolloutOptions):
 
 STAGES = (
     Stage(
-        "Rejection sampling: fine-tuning on the best of the policy's own responses; expert iteration", RFTOptions,
+        "Rejection sampling: fine-tuning on the best of the policy's own responses; expert iteration", RFTConfig,
         "hearken.algorithms.rft", (MODEL, DATA, REWARD),
     ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 
 from hearken.algorithms.doubts import of_recorded, say
 from hearken.algorithms.estimate import recorded, tokens_of
-from hearken.algorithms.sft_options import SFTOptions
+from hearken.algorithms.sft_options import SFTConfig
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader, demonstrations, nothing_fits
 from hearken.domains.text.loading import TextPolicy, open_policy
@@ -41,7 +41,7 @@ class Ready:
     facts: dict[str, Any]
 
 
-def load(inputs: Inputs, options: SFTOptions) -> Ready:
+def load(inputs: Inputs, options: SFTConfig) -> Ready:
     """Open the model and encode the demonstrations."""
     reader = Reader(options)  # what is wrong with a file shows before a model is loaded
     rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
@@ -54,7 +54,7 @@ def load(inputs: Inputs, options: SFTOptions) -> Ready:
     return Ready(policy, data, held_out, rows.facts | more | say(of_recorded(options, data)))
 
 
-def run(inputs: Inputs, options: SFTOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: SFTConfig, out: Path) -> Artifact:
     """Fine-tune ``inputs.model`` on ``inputs.data`` and write the policy to ``out``."""
     ready = load(inputs, options)
     policy, data = ready.policy, ready.data
@@ -116,7 +116,7 @@ def evaluate(scorer: TokenScorer, groups: Sequence[Group], tokens: int) -> dict[
     return {"validation_loss": total / count, "validation_perplexity": perplexity(total, count)}
 
 
-def estimate(dry: Dry, inputs: Inputs, options: SFTOptions) -> dict[str, Any]:
+def estimate(dry: Dry, inputs: Inputs, options: SFTConfig) -> dict[str, Any]:
     """For a dry run."""
     ready = load(inputs, options)
     scorer, data = ready.policy.scorer, ready.data

@@ -11,7 +11,7 @@ from hearken.algorithms.stage import DATA, MODEL, Stage, held_out
 from hearken.training.options import TextOptions, TrainingOptions
 
 
-class SFTOptions(TrainingOptions, TextOptions):
+class SFTConfig(TrainingOptions, TextOptions):
     """Supervised fine-tuning; on plain text, pretraining."""
 
     stage: ClassVar[str] = "sft"
@@ -36,7 +36,7 @@ def _done(options: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 
 STAGES = (
     Stage(
-        "Supervised fine-tuning on demonstrations; on plain text: pretraining", SFTOptions, "hearken.algorithms.sft",
-        (MODEL, DATA, held_out(SFTOptions)), ("demonstration",), first=True, done=_done,
+        "Supervised fine-tuning on demonstrations; on plain text: pretraining", SFTConfig, "hearken.algorithms.sft",
+        (MODEL, DATA, held_out(SFTConfig)), ("demonstration",), first=True, done=_done,
     ),
 )  # fmt: skip

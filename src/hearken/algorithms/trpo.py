@@ -30,7 +30,7 @@ from hearken.algorithms.critic import (
 )
 from hearken.algorithms.rollouts import ROLLOUTS
 from hearken.algorithms.stage import Inputs
-from hearken.algorithms.trpo_options import TRPOOptions
+from hearken.algorithms.trpo_options import TRPOConfig
 from hearken.errors import UserError
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.models.scorers import TokenScorer
@@ -86,7 +86,7 @@ class Weights:
         self.set(state["weights"])
 
 
-def load(inputs: Inputs, options: TRPOOptions) -> CriticSetup:
+def load(inputs: Inputs, options: TRPOConfig) -> CriticSetup:
     """Open the four networks and encode the prompts.
 
     Raises:
@@ -98,12 +98,12 @@ def load(inputs: Inputs, options: TRPOOptions) -> CriticSetup:
     return setup
 
 
-def run(inputs: Inputs, options: TRPOOptions, out: Path) -> Artifact:
+def run(inputs: Inputs, options: TRPOConfig, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data`` by ``inputs.reward``; write the policy to ``out``."""
     return improve(load(inputs, options), inputs, options, out)
 
 
-def improve(setup: CriticSetup, inputs: Inputs, options: TRPOOptions, out: Path) -> Artifact:
+def improve(setup: CriticSetup, inputs: Inputs, options: TRPOConfig, out: Path) -> Artifact:
     """The outer loop: one step of the run is one batch of responses and the step that it allows."""
     weights, control = Weights(setup.scorer), KLControl(options.beta)
     critic = Optimiser([setup.value], options, options.iterations * options.value_steps)
@@ -124,7 +124,7 @@ def improve(setup: CriticSetup, inputs: Inputs, options: TRPOOptions, out: Path)
 
 
 def natural_step(
-    scorer: TokenScorer, weights: Weights, rollout: CriticRollout, run: Run, options: TRPOOptions
+    scorer: TokenScorer, weights: Weights, rollout: CriticRollout, run: Run, options: TRPOConfig
 ) -> dict[str, float]:
     """One natural-gradient step of the policy."""
     tokens = rollout.tokens
@@ -170,7 +170,7 @@ def natural_step(
 class Fisher:
     """v to (F + damping·I)·v, with F the mean Fisher matrix per token of some responses, at the present weights."""
 
-    def __init__(self, scorer: TokenScorer, weights: Weights, groups: Sequence[Group], options: TRPOOptions) -> None:
+    def __init__(self, scorer: TokenScorer, weights: Weights, groups: Sequence[Group], options: TRPOConfig) -> None:
         self.scorer, self.weights, self.options = scorer, weights, options
         self.start = weights.get()
         self.layouts = [
@@ -203,7 +203,7 @@ class Fisher:
 
 
 def fit_values(
-    setup: CriticSetup, critic: Optimiser, rollout: CriticRollout, step: int, run: Run, options: TRPOOptions
+    setup: CriticSetup, critic: Optimiser, rollout: CriticRollout, step: int, run: Run, options: TRPOConfig
 ) -> dict[str, float]:
     """Some steps of the value model towards the returns."""
     tokens = rollout.tokens

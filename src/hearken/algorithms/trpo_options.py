@@ -10,7 +10,7 @@ from hearken.algorithms.ppo_options import CriticOptions
 from hearken.algorithms.stage import DATA, MODEL, REF, REWARD, Stage
 
 
-class TRPOOptions(CriticOptions):
+class TRPOConfig(CriticOptions):
     """Trust-region policy optimisation: a natural-gradient step of a given length in KL, checked by a line search."""
 
     stage: ClassVar[str] = "trpo"
@@ -41,7 +41,7 @@ class TRPOOptions(CriticOptions):
 
 STAGES = (
     Stage(
-        "TRPO: natural-gradient steps within a trust region", TRPOOptions, "hearken.algorithms.trpo",
+        "TRPO: natural-gradient steps within a trust region", TRPOConfig, "hearken.algorithms.trpo",
         (MODEL, DATA, REWARD, REF),
     ),
 )  # fmt: skip

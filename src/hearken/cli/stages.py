@@ -241,8 +241,8 @@ def _owner(name: str, model: type[Options]) -> type:
 
 
 def _panel(name: str, model: type[Options]) -> str:
-    """``TrainingOptions`` gives the panel "Training options"."""
-    return f"{_owner(name, model).__name__.removesuffix('Options')} options"
+    """``TrainingOptions`` and ``PPOConfig`` give the panels "Training options" and "PPO options"."""
+    return f"{_owner(name, model).__name__.removesuffix('Options').removesuffix('Config')} options"
 
 
 def _own_first(model: type[Options]) -> Callable[[inspect.Parameter], int]:

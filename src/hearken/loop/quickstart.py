@@ -23,7 +23,7 @@ from hearken.loop import human, taste
 from hearken.loop.cards import project_card
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
-from hearken.loop.tiny_model import ScratchSize, make_scratch
+from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 from hearken.rewards.trust import CARD
 from hearken.worlds.tales.world import TaleWorld
 
@@ -55,7 +55,7 @@ class Plan(Options):
     """Held-out prompts on which policies are compared."""
     temperature: float = 0.6
     """Of all sampling: a model this small errs often at 1."""
-    size: ScratchSize = ScratchSize(
+    size: TinyModelSize = TinyModelSize(
         vocabulary=2048, hidden=128, layers=2, heads=4, head_width=64, shared=2, context=192
     )
     base: dict[str, Any] = {**_SMALL, "lr": 4e-3, "batch": 8, "weight_decay": 0.05}
@@ -81,7 +81,7 @@ class Plan(Options):
 
 FAST = Plan(
     documents=800, heldout_documents=40, demonstrations=1200, prompts=120, judged=60, heldout_judged=24, heldout=24,
-    size=ScratchSize(vocabulary=1600, hidden=64, layers=2, heads=1, context=192),
+    size=TinyModelSize(vocabulary=1600, hidden=64, layers=2, heads=1, context=192),
     ppo={**Plan().ppo, "batch": 24, "minibatches": 2, "episodes": 72},
 )  # fmt: skip
 
@@ -134,7 +134,7 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
     with step("Language model"):
         scratch = project.artifacts / "r00-scratch"
         if not (scratch / "tokenizer_config.json").exists():
-            make_scratch(
+            make_tiny_model(
                 (row.text for row in read_examples(data["corpus"]) if isinstance(row, Document)),
                 scratch,
                 plan.size,

@@ -11,7 +11,7 @@ from pathlib import Path
 from hearken.config import Options
 
 
-class ScratchSize(Options):
+class TinyModelSize(Options):
     """Shape of a small Llama."""
 
     vocabulary: int = 2048
@@ -25,7 +25,7 @@ class ScratchSize(Options):
     context: int = 256
 
 
-def make_scratch(texts: Iterable[str], out: Path, size: ScratchSize, seed: int = 0) -> Path:
+def make_tiny_model(texts: Iterable[str], out: Path, size: TinyModelSize, seed: int = 0) -> Path:
     """Train a byte-level BPE tokenizer on ``texts`` and write it with an untrained model to ``out``."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
