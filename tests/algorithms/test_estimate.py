@@ -60,7 +60,7 @@ def test_ppo_with_and_without_adapters(world) -> None:
     assert lora["memory"]["adam"] < full["memory"]["adam"] / 4
     assert lora["parameters"]["trained"] < full["parameters"]["trained"] / 4
     assert full["seconds"] == pytest.approx(sum(full["seconds_of"].values()))
-    assert set(full["seconds_of"]) == {"start", "trial", "sampling", "scoring", "learning", "saving"}
+    assert set(full["seconds_of"]) == {"start", "sampling", "scoring", "learning", "saving"}
     assert 1 <= full["response_tokens"]["mean"] <= full["response_tokens"]["longest"] == 8, "as the policy has them now"
 
 
@@ -116,7 +116,7 @@ def test_an_update_is_scaled_from_a_part() -> None:
 ])  # fmt: skip
 def test_all_that_a_run_does_is_counted(world, stage: str, data: str, parts: set[str]) -> None:
     found = dry(stage, {"model": str(world.base), "data": (str(getattr(world, data)),)}, batch=4, validation=0.3)
-    assert set(found["seconds_of"]) == {"start", "trial", "training", "saving"} | parts
+    assert set(found["seconds_of"]) == {"start", "training", "saving"} | parts
     assert all(seconds > 0 for seconds in found["seconds_of"].values())
 
 

@@ -129,7 +129,7 @@ def run(inputs: Inputs, options: DPOConfig, out: Path) -> Artifact:
     optimiser = Optimiser([scorer], options, total)
 
     with Run(inputs, options, out, {"optimiser": optimiser}) as run:
-        run.choose_precision(scorer, groups)
+        run.choose_precision(scorer)
         reference = Reference(ready.reference, groups, options)
         held_out = Reference(ready.reference, [j.group for j in ready.held_out], options)
         for step in run.steps(total):

@@ -76,7 +76,7 @@ def recorded(
         referred: tokens that a reference reads.
     """
     scorer = next(iter(modules.values()))
-    dry.settle(ready, scorer, groups, options)
+    dry.settle(scorer, options)
     order = Order(len(groups), options.batch, options.seed)
     steps = max(round(options.epochs * order.steps_per_epoch), 1)
     tokens = round(tokens_of(groups) * options.epochs)
@@ -116,7 +116,7 @@ def sampled(
     ``again``: whether they compute the log-probabilities of what was sampled anew in fp32, too.
     """
     policy, device = trained["policy"], trained["policy"].device
-    dry.settle(ready, policy, ready.beginnings, options)
+    dry.settle(policy, options)
     iterations, prompts = options.iterations, ready.prompts.ids
     updates = iterations * options.updates
     modules: dict[str, nn.Module] = {**trained, **frozen}
@@ -125,7 +125,7 @@ def sampled(
 
     memory = Memory(device)
     few = SamplingParameters(max_new_tokens=1)
-    dry.seconds["trial"] += timed(lambda: ready.sampler.sample(prompts[:1], 1, few, [0]), device)
+    dry.seconds["start"] += timed(lambda: ready.sampler.sample(prompts[:1], 1, few, [0]), device)
     groups, sampling, held = _sample(policy, ready, options)
     taken = max(memory.peak() - memory.start, 0) + held
 

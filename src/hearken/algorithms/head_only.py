@@ -138,7 +138,7 @@ def estimate(dry: Dry, ready: Any, options: RewardConfig, later: int) -> dict[st
     """
     scorer, elements = ready.scorer, by_responses(ready.data)
     groups = [same[0].group for same in elements]
-    dry.settle(ready, scorer, groups, options.model_copy(update={"precision": precision_of(scorer, options)}))
+    dry.settle(scorer, options.model_copy(update={"precision": precision_of(scorer, options)}))
     few = elements[:SAMPLE]
     memory, start = Memory(scorer.device), time.perf_counter()
     with quiet():

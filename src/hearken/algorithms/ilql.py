@@ -101,7 +101,7 @@ def run(inputs: Inputs, options: ILQLConfig, out: Path) -> Artifact:
     optimiser = Optimiser([scorer], options, total)
 
     with Run(inputs, options, out, {"optimiser": optimiser, "target": Target(scorer)}) as run:
-        run.choose_precision(scorer, [group for group, _ in data])
+        run.choose_precision(scorer)
         for step in run.steps(total):
             batch = [data[i] for i in order.rows(step)]
             groups = [group for group, _ in batch]

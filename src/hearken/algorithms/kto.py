@@ -177,7 +177,7 @@ def run(inputs: Inputs, options: KTOConfig, out: Path) -> Artifact:
     optimiser = Optimiser([scorer], options, total)
 
     with Run(inputs, options, out, {"optimiser": optimiser}) as run:
-        run.choose_precision(scorer, [o.group for o in data])
+        run.choose_precision(scorer)
         fixed = Sums(ready.reference, data, options)
         held_out = Sums(ready.reference, ready.held_out, options)
         for step in run.steps(total):

@@ -60,7 +60,7 @@ def improve(setup: Setup, inputs: Inputs, options: OnlineDPOConfig, out: Path) -
     states: dict[str, Stateful] = {"policy": optimiser, "seen": seen}
 
     with Run(inputs, options, out, states, label="Online DPO", records=[ROLLOUTS]) as run:
-        run.choose_precision(scorer, setup.beginnings)
+        run.choose_precision(scorer)
         for step in run.steps(options.iterations):
             drawn = draw(setup, step, run, options, grouped=True)
             reference, policy = (logprob_sums(one, drawn.groups, options.tokens) for one in (setup.reference, scorer))

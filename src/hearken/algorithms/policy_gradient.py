@@ -74,7 +74,7 @@ def improve(setup: Setup, inputs: Inputs, options: PolicyGradientOptions, out: P
     grouped = options.estimator != "reinforce++"
 
     with Run(inputs, options, out, {"policy": optimiser, "seen": seen}, records=[ROLLOUTS]) as run:
-        run.choose_precision(scorer, setup.beginnings)
+        run.choose_precision(scorer)
         whole = run.precision == "fp32" and options.top_p == 1 and not options.top_k and scorer.regime is None
         for step in run.steps(options.iterations):
             # In single precision the sampler finds what training would compute again, if the first step's gap says so.

@@ -52,7 +52,7 @@ def improve(
     pretraining = Pretraining(setup.ptx, options)
     states: dict[str, Stateful] = {"policy": actor, "value": critic, "control": control}
     with Run(inputs, options, out, states, records=[ROLLOUTS], callbacks=callbacks) as run:
-        run.choose_precision(setup.scorer, setup.beginnings)
+        run.choose_precision(setup.scorer)
         for step in run.steps(options.iterations):
             rollout = collect(setup, step, control.beta, run, options)
             stats = []

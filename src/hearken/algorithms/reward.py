@@ -213,7 +213,7 @@ def fit(scorer: RewardScorer, data: Sequence[Judged], options: RewardConfig, run
     if scorer.by:
         parametrize.register_parametrization(scorer.output, "weight", Offsets())
     run.states["optimiser"] = optimiser = Optimiser([scorer], options, total)
-    run.choose_precision(scorer, [j.group for j in data])
+    run.choose_precision(scorer)
 
     for step in run.steps(total):
         batch = [elements[i] for i in order.rows(step)]

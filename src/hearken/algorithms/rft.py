@@ -45,7 +45,7 @@ def improve(setup: Setup, inputs: Inputs, options: RFTConfig, out: Path) -> Arti
     optimiser = Optimiser([scorer], options, options.iterations * options.updates)
 
     with Run(inputs, options, out, {"policy": optimiser, "seen": seen}, records=[ROLLOUTS]) as run:
-        run.choose_precision(scorer, setup.beginnings)
+        run.choose_precision(scorer)
         for step in run.steps(options.iterations):
             rollout = draw(setup, step, run, options, grouped=True)
             table = rollout.scores.view(-1, options.samples)

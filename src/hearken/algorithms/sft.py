@@ -64,7 +64,7 @@ def run(inputs: Inputs, options: SFTConfig, out: Path) -> Artifact:
     optimiser = Optimiser([scorer], options, total)
 
     with Run(inputs, options, out, {"optimiser": optimiser}) as run:
-        run.choose_precision(scorer, data)
+        run.choose_precision(scorer)
         for step in run.steps(total):
             batch = [data[i] for i in order.rows(step)]
             figures = learn(scorer, batch, run)

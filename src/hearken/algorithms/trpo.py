@@ -110,7 +110,7 @@ def improve(setup: CriticSetup, inputs: Inputs, options: TRPOConfig, out: Path) 
     states: dict[str, Stateful] = {"policy": weights, "value": critic, "control": control}
 
     with Run(inputs, options, out, states, records=[ROLLOUTS]) as run:
-        run.choose_precision(setup.scorer, setup.beginnings)
+        run.choose_precision(setup.scorer)
         for step in run.steps(options.iterations):
             rollout = collect(setup, step, control.beta, run, options)
             stats = natural_step(setup.scorer, weights, rollout, run, options)

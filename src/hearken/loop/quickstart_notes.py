@@ -197,14 +197,13 @@ def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None)
         else:
             project.label("simulated")
     train, held_out = ((project.snapshot(split),) for split in ("train", "validation"))
-    how = {"precision": _precision()}
     with step("SFT"):
-        imitator = str(project.train("sft", "r01-sft", Inputs(base, train), **plan.sft, **how).path)
+        imitator = str(project.train("sft", "r01-sft", Inputs(base, train), **plan.sft).path)
     with step("Reward model"):
-        reward = project.train("reward", "r01-reward", Inputs(base, train, held_out), **plan.reward, **how)
+        reward = project.train("reward", "r01-reward", Inputs(base, train, held_out), **plan.reward)
     with step("RLOO"):
         inputs = Inputs(imitator, (prompts,), reward=str(reward.path), ref=imitator)
-        policy = project.train("rloo", POLICY, inputs, **plan.rloo, **how)
+        policy = project.train("rloo", POLICY, inputs, **plan.rloo)
     with step("Evaluation"):
         found = _evaluate(project, plan, base, policy.path)
         yours = taste.summary(project, view(world, base)) if plan.needed else {}
@@ -240,14 +239,6 @@ def _open(path: Path, model: str, plan: NotesPlan, seed: int) -> Project:
         with project.timed("Model"):
             make_model(model, folder)
     return project
-
-
-def _precision() -> str:
-    """bf16 where the processor computes in it: a trial on a machine that is busy with other things may miss that."""
-    from hearken.models.precision import has_bf16
-    from hearken.training.precision import device_of
-
-    return "bf16" if has_bf16(device_of("auto")) else "auto"
 
 
 def asked(request: str) -> Content:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hearken.models.layout import Group
 from hearken.models.scorers import Scorer
 from hearken.training import precision
 
@@ -174,13 +173,11 @@ class Dry:
         self.seconds: dict[str, float] = {}
         self.loading = self.loaded = 0
 
-    def settle(self, ready: Any, scorer: Any, groups: Sequence[Group], options: Any) -> None:
+    def settle(self, scorer: Any, options: Any) -> None:
         """All is loaded: choose the precision as the run will."""
         self.loading, self.loaded = self.memory.peak(), self.memory.now()
         self.seconds["start"] = time.perf_counter() - self.began
-        start = time.perf_counter()
-        precision.settle(scorer, groups, options.precision)
-        self.seconds["trial"] = time.perf_counter() - start
+        precision.settle(scorer, options.precision)
 
     def finish(self, facts: dict[str, Any], modules: Mapping[str, nn.Module], options: Any, **parts: int) -> Any:
         """Facts with parameters, memory by part and seconds by part.
@@ -195,7 +192,7 @@ class Dry:
         trained = [p for p in every if p.requires_grad]
         size = sum(p.untyped_storage().nbytes() for p in trained)
         weights = weight_bytes(modules)
-        loop = sum(self.seconds[name] for name in self.seconds if name not in ("start", "trial", "saving"))
+        loop = sum(self.seconds[name] for name in self.seconds if name not in ("start", "saving"))
         saves = 1 + int(loop // options.checkpoint_seconds) if options.checkpoint_seconds else 1
         self.seconds["saving"] = write_seconds(saves * 3 * size + next(iter(weights.values())))
         program = max(self.loaded - sum(weights.values()), 0)

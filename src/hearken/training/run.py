@@ -124,9 +124,9 @@ class Run:
 
     # Precision
 
-    def choose_precision(self, scorer: TokenScorer | RewardScorer, groups: Sequence[Group]) -> None:
+    def choose_precision(self, scorer: TokenScorer | RewardScorer) -> None:
         """Fix the precision of ``scorer`` and of all that follow it: `precision.settle`, recorded in this folder."""
-        self.precision = precision.settle(scorer, groups, self.options.precision, self.folder)
+        self.precision = precision.settle(scorer, self.options.precision, self.folder)
 
     # The loop
 
