@@ -159,6 +159,19 @@ def test_the_samplers_log_probabilities_serve(
     assert ours[2]["entropy"] == pytest.approx(theirs[2]["entropy"], rel=0.3), "an estimate from the tokens drawn"
 
 
+def test_in_bf16_it_serves_where_one_update_follows(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first update's ratio is 1 by definition; a second one's must not hang on the rounding."""
+    one = metrics(improve(world, tmp_path / "one", "rloo", episodes=48, precision="bf16").path)
+    assert ["sampler_gap" in row for row in one] == [True, False, False]
+    assert all(row["clip_fraction"] == row["approx_kl"] == 0 for row in one)
+    two = metrics(improve(world, tmp_path / "two", "rloo", episodes=48, precision="bf16", minibatches=2).path)
+    assert all(1e-6 < row["sampler_gap"] < pg.TRUSTED["bf16"] for row in two)
+    monkeypatch.setattr(pg, "TRUSTED", {"bf16": 0.0})
+    again = metrics(improve(world, tmp_path / "again", "rloo", episodes=48, precision="bf16").path)
+    assert all("sampler_gap" in row for row in again), "another network's probabilities do not serve"
+    assert one[1]["kl"] == pytest.approx(again[1]["kl"], abs=0.05)
+
+
 def test_a_run_resumes_to_the_bit(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = weights(improve(world, tmp_path / "whole", "grpo", episodes=48).path)
     roll_out = pg.roll_out

@@ -140,7 +140,7 @@ def sampled(
     forward = 0.0
     half = groups[: max(len(groups) // 2, 1)]
     for name, module in modules.items():
-        if name == "policy" and not (again or policy.precision == "bf16"):
+        if name == "policy" and not (again or (policy.precision == "bf16" and options.updates > 1)):
             continue  # what the sampler found serves
         score: Any = LearnedReward(module, options.tokens) if name == "reward" else partial(_read, module, options)  # type: ignore[arg-type]
         forward += timed(partial(score, half), device) / tokens_of(half)
