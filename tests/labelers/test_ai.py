@@ -166,6 +166,16 @@ def test_it_answers_the_queue_and_agrees_with_people(store: FeedbackStore) -> No
     assert len(rows) == 12 and all(e.share is not None for e in rows)
 
 
+def test_a_judge_that_goes_by_place_is_told(store: FeedbackStore) -> None:
+    fair = answer_queue(store, AILabeler(Scripted(), ONE))
+    assert fair["shown_first"] == pytest.approx(0.5, abs=0.2)
+    swayed = Scripted(side=50.0)
+    swayed.identity = "swayed"
+    with pytest.warns(UserWarning, match="names the response shown first in 100% of its 24 answers"):
+        done = answer_queue(store, AILabeler(swayed, ONE))
+    assert (done["judgments"], done["shown_first"]) == (12, 1.0)
+
+
 def test_disagreement_shows(store: FeedbackStore) -> None:
     people(store, lambda a, b: -more_foxes(a, b) or 1)
     done = answer_queue(store, AILabeler(Scripted(), ONE))

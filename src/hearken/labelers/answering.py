@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from hearken.feedback.records import (
 from hearken.feedback.records import Labeler as LabelerRecord
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.ai import AILabeler, Nonsense, Opinion
+from hearken.labelers.protocol import Ranking
 from hearken.progress import progress
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -30,6 +32,8 @@ OVERHEAD_TOKENS = 80
 """Of the question around prompt, responses and principle."""
 PATIENCE = 8
 """Answers to wait for before a judge that mostly answers nonsense is refused."""
+BY_PLACE = 0.9
+"""Share of choices for one place from which a judge is said to go by it."""
 
 
 @dataclass(frozen=True)
@@ -128,29 +132,52 @@ def register(store: FeedbackStore, labeler: AILabeler) -> str:
 
 
 @dataclass
-class Patience:
-    """Counts nonsense, and refuses a judge that answers little else."""
+class Answers:
+    """Counts what a judge answers: nonsense, and how often it names the response that is shown first."""
 
     asked: int = 0
     nonsense: int = 0
     example: str = ""
+    choices: int = 0
+    first: int = 0
 
-    def count(self, said: str | None) -> None:
-        """One more answer: ``said`` is the nonsense, or None.
+    def count(self, answer: Ranking | Sequence[float] | str | None) -> None:
+        """One more answer; a text is the nonsense that was said.
 
         Raises:
             UserError: most answers so far were nonsense.
         """
         self.asked += 1
-        if said is not None:
+        if isinstance(answer, str):
             self.nonsense += 1
-            self.example = said
+            self.example = answer
+        if isinstance(answer, Opinion):
+            self.choices += len(answer.odds)
+            self.first += sum(odds > 0 for odds in answer.odds.values())
         if self.asked >= PATIENCE and self.nonsense > self.asked / 2:
             raise UserError(
                 f"the judge answered {self.nonsense} of {self.asked} questions with neither A nor B, "
                 f"for example {self.example.strip()[:80]!r}",
                 "Use a larger or instruction-tuned judge; what it did judge is kept",
             )
+
+    def figures(self) -> dict[str, float]:
+        """``shown_first``: the share of its choices, each pair in both orders, that name the response shown first.
+
+        Without a favour for a place it is one half. Where place decides nearly everything, that is warned of: both
+        orders are averaged, so that only *how much* more likely it found a letter is left to tell the responses apart.
+        """
+        if not self.choices:
+            return {}
+        share = self.first / self.choices
+        if self.choices >= 2 * PATIENCE and max(share, 1 - share) >= BY_PLACE:
+            warnings.warn(
+                f"the judge names the response shown {'first' if share > 0.5 else 'second'} in "
+                f"{max(share, 1 - share):.0%} of its {self.choices} answers, whatever they say: trust its judgments "
+                "only as far as people agree with them, or use a larger judge",
+                stacklevel=2,
+            )
+        return {"shown_first": share}
 
 
 def claim_some(store: FeedbackStore, labeler_id: str, n: int, only: Collection[str] | None) -> list[Claim]:
@@ -173,14 +200,14 @@ def answer_queue(
     An item it cannot judge is skipped (another labeler gets it) and counted.
 
     Returns:
-        Figures: judgments made, items skipped, and the agreement with people on what both judged.
+        Figures: judgments made, items skipped, how often the response shown first was named, and the agreement with people on what both judged.
 
     Raises:
         UserError: the judge cannot be reached, or mostly answers nonsense.
     """
     labeler_id = register(store, labeler)
     done = 0
-    patience = Patience()
+    answers = Answers()
     open_items = [i for i in store.items(round=round, done=False) if only is None or i.id in only]
     waiting = sum(i.slots - i.filled for i in open_items)
     with ThreadPoolExecutor(workers) as pool, progress("AI labeler", waiting, "judgment") as bar:
@@ -196,8 +223,9 @@ def answer_queue(
                 store.submit(_answer(claim, found, labeler_id, seed))
                 done += isinstance(found, Opinion)
                 bar.advance(1)
-                patience.count(found if isinstance(found, str) else None)
-    return {"labeler": labeler.name, "judgments": done, "skipped": patience.nonsense} | agreement(store, labeler_id)
+                answers.count(found)
+    figures = {"labeler": labeler.name, "judgments": done, "skipped": answers.nonsense} | answers.figures()
+    return figures | agreement(store, labeler_id)
 
 
 def _answer(claim: Claim, found: Opinion | str, labeler_id: str, seed: int) -> Judgment:
@@ -292,7 +320,7 @@ def revise(
     """
     labeler_id = register(store, labeler)
     counts = {"revisions": 0, "heeded": 0, "no_answer": 0, "unchanged": 0}
-    patience = Patience()
+    answers = Answers()
 
     def one(draft: Draft) -> tuple[str, str, str] | None:
         try:
@@ -313,7 +341,7 @@ def revise(
                 counts["no_answer" if found is None else "unchanged" if unchanged else "revisions"] += 1
                 counts["heeded"] += bool(draft.critiques) and found is not None and not unchanged
                 bar.advance(1)
-                patience.count("" if found is None else None)
+                answers.count("" if found is None else None)
     return {"labeler": labeler.name} | counts | agreement(store, labeler_id)
 
 

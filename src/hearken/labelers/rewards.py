@@ -20,7 +20,7 @@ from hearken.config import cache_folder
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Message
 from hearken.labelers.ai import AILabeler, Nonsense
-from hearken.labelers.answering import Patience
+from hearken.labelers.answering import Answers
 from hearken.labelers.constitution import load_constitution
 from hearken.labelers.judges import CachedJudge, open_judge
 from hearken.rewards.terms import parse_terms
@@ -50,10 +50,10 @@ def ai(prompts: list[str | list[dict[str, Any]]], responses: list[str], metadata
             return str(nonsense)
 
     scores = [0.5] * len(responses)
-    patience = Patience()
+    answers = Answers()
     with ThreadPoolExecutor(WORKERS) as pool:
         for rows, wins in zip(numbers, pool.map(one, numbers), strict=True):
-            patience.count(wins if isinstance(wins, str) else None)
+            answers.count(wins)
             if not isinstance(wins, str):
                 for i, chance in zip(rows, wins, strict=True):
                     scores[i] = chance

@@ -27,7 +27,7 @@ from hearken.feedback.records import (
     new_id,
 )
 from hearken.labelers.ai import AILabeler, Nonsense, Opinion
-from hearken.labelers.answering import Patience, cost_of, length, say
+from hearken.labelers.answering import Answers, cost_of, length, say
 from hearken.labelers.protocol import Labeler as Judge
 from hearken.labelers.protocol import Ranking
 from hearken.progress import progress
@@ -282,12 +282,12 @@ def label_over_http(
         UserError: the server cannot be reached or refuses, or a model mostly answers nonsense.
     """
     counts = {"labelers": 0, "new": 0, "skipped": 0}
-    desks: list[tuple[Judge, HearkenClient, Patience]] = []
+    desks: list[tuple[Judge, HearkenClient, Answers]] = []
     with ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
         for one in labelers:
             attributes = {name: str(value) for name, value in one.attributes.items()}
             _, desk = client.add_labeler(one.name, one.kind, id=one.id, attributes=attributes)
-            desks.append((one, stack.enter_context(desk), Patience()))
+            desks.append((one, stack.enter_context(desk), Answers()))
             if isinstance(one, AILabeler):
                 _announce_cost(one, desk, price_in, price_out, announce)
         counts["labelers"] = len(desks)
@@ -295,20 +295,20 @@ def label_over_http(
             answered = -1
             while answered:
                 answered = 0
-                for labeler, desk, patience in desks:
+                for labeler, desk, answers in desks:
                     tasks = desk.claim(min(max(AT_ONCE, 2 * workers), AT_MOST), kinds=["comparison"])
                     asked = ((labeler, task, seed) for task in tasks)
                     opinions = pool.map(_opinion, asked) if labeler.kind == "ai" else map(_opinion, asked)
                     for task, found in zip(tasks, opinions, strict=True):
                         _submit(desk, task, found)
                         counts["skipped" if isinstance(found, str) else "new"] += 1
-                        patience.count(found if isinstance(found, str) else None)
+                        answers.count(found)
                         answered += 1
                         bar.advance()
     agreed: dict[str, Any] = {}
-    for labeler, *_ in desks:
+    for labeler, _, answers in desks:
         if labeler.kind == "ai":
-            agreed = _agreement(client, labeler, announce)
+            agreed = answers.figures() | _agreement(client, labeler, announce)
     return counts | agreed
 
 
