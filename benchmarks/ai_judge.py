@@ -1,4 +1,4 @@
-"""A local model as AI labeler (``hearken label --with ai``) on people's comparisons: agreement, and what place alone earns.
+"""A local model as AI labeler (``hearken label --with ai``) on people's comparisons: agreement, and favour for a place.
 
 HH-RLHF harmless: a fixed draw of rows, each pair asked about in both orders by the labeler's own code. Agreement is
 that of the averaged log-odds with the person; beside it that of each order alone, the share of answers that name the

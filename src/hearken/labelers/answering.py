@@ -200,7 +200,8 @@ def answer_queue(
     An item it cannot judge is skipped (another labeler gets it) and counted.
 
     Returns:
-        Figures: judgments made, items skipped, how often the response shown first was named, and the agreement with people on what both judged.
+        Figures: judgments made, items skipped, how often the response shown first was named, and the agreement with
+        people on what both judged.
 
     Raises:
         UserError: the judge cannot be reached, or mostly answers nonsense.
