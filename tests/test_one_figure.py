@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 
 from hearken.algorithms.stage import train
 from hearken.cli.main import app
+from hearken.evaluation import policies as comparing
 from hearken.evaluation.measure import Judge
 from hearken.evaluation.numbers import fixed, percent
 from hearken.evaluation.results import EvaluationResult, PolicyResult
@@ -34,10 +35,10 @@ from hearken.feedback.access import Account
 from hearken.feedback.formats import read_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, Response
 from hearken.feedback.weighting import reliability
-from hearken.loop import compare_policies as comparing
 from hearken.loop.asking import Waiting
 from hearken.loop.cards import project_card
 from hearken.loop.collecting import heard
+from hearken.loop.evaluating import conditions, judge
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.reporting import compose
 from hearken.progress import quiet
@@ -362,7 +363,7 @@ def test_the_reward_model(world: World, tmp_path: Path) -> None:
     # The same from an exported file, by the command line; a file does not hold in what order responses were shown.
     out = tmp_path / "rankings.jsonl"
     run(["export", str(out), "--as", "rankings", "--labelers", "-C", str(world.project.path)])
-    said = json.loads(run(["evaluate", "--card", str(reward), "--data", str(out), "--json"]))
+    said = json.loads(run(["card", str(reward), "--data", str(out), "--json"]))
     assert said["pairs"] == card.pairs and said["accuracy"] == pytest.approx(list(card.accuracy))
     assert said["agreement"] == pytest.approx(list(card.agreement)) and said["ceiling"] == pytest.approx(card.ceiling)
     assert said["length_baseline"] == card.length_baseline
@@ -415,15 +416,15 @@ def test_win_rates_of_an_evaluation(world: World, monkeypatch: pytest.MonkeyPatc
         prompts = [prompt for prompt in store.prompts()][:6]
     said = {name: [f"{name} {'river ' * (n % 3)}{n}" for n in range(6)] for name in ("old", "new", "third")}
 
-    def assess(project: Any, policies: Any, contents: Any, *more: Any) -> EvaluationResult:
+    def assess(policies: Any, under: Any) -> EvaluationResult:
         figures = {name: PolicyResult(responses=tuple(said[name])) for name in policies}
-        return EvaluationResult(baseline=policies[0], prompts=tuple(contents), policies=figures)
+        return EvaluationResult(baseline=policies[0], prompts=tuple(under.prompts), policies=figures)
 
     monkeypatch.setattr(comparing, "assess", assess)
-    again: Callable[[], Any] = lambda: comparing.compare_policies(  # noqa: E731
-        world.project, list(said), [prompt.content for prompt in prompts], 0, judge="people",
-        loop=world.project.config.loop, wait=False,
-    )  # fmt: skip
+    contents = [prompt.content for prompt in prompts]
+    again: Callable[[], Any] = lambda: comparing.compare(  # noqa: E731
+        list(said), conditions(world.project, contents, 0), judge(world.project, "people", 0, wait=False)
+    )
     with pytest.raises(Waiting):
         again()
     draw = random.Random(5)

@@ -76,9 +76,17 @@ def test_people_are_not_waited_for(hearken: Run, project: Path) -> None:
 
 def test_how_many_comparisons_it_takes(hearken: Run) -> None:
     """It needs no project."""
-    assert told(hearken("evaluate", "--plan", 0.55, "--json"))["comparisons"] == 783
-    refused = hearken("evaluate", "--plan", 0.5)
-    assert refused.exit_code == 2 and "--plan .55" in refused.stderr
+    assert told(hearken("power", 0.55, "--json"))["comparisons"] == 783
+    refused = hearken("power", 0.5)
+    assert refused.exit_code == 2 and "hearken power .55" in refused.stderr
+
+
+def test_what_evaluate_did_besides_is_done_still_with_a_warning(hearken: Run) -> None:
+    planned = hearken("evaluate", "--plan", 0.55, "--ties", 0.1, "--power", 0.9, "--json")
+    assert planned.stdout == hearken("power", 0.55, "--ties", 0.1, "--power", 0.9, "--json").stdout
+    assert "use hearken power" in planned.stderr and "--plan" not in hearken("evaluate", "--help").stdout
+    carded = hearken("evaluate", "--card", "nowhere", "--data", "nothing.jsonl")
+    assert carded.exit_code == 2 and "use hearken card" in carded.stderr
 
 
 @pytest.mark.parametrize("command", ["loop", "trace nothing", "evaluate --all"])

@@ -81,7 +81,7 @@ def test_a_card_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (tmp_path / "card.json").write_text(content)
         with pytest.raises(UserError, match=what) as refused:
             RewardCard.load(tmp_path)
-        assert str(tmp_path / "card.json") in refused.value.what and "evaluate --card" in refused.value.hint
+        assert str(tmp_path / "card.json") in refused.value.what and "hearken card" in refused.value.hint
     (tmp_path / "card.json").write_text('{"passes": "perhaps"}')
     with pytest.raises(UserError, match="no card of a reward model"):
         check_card(str(tmp_path))

@@ -113,7 +113,7 @@ def test_a_card_among_the_population_that_the_model_was_fitted_to(made, tmp_path
 def test_the_command(made, tmp_path) -> None:
     folder, pairs = made
     data = write_rows(tmp_path / "held.jsonl", pairs)
-    ran = CliRunner().invoke(app, ["evaluate", "--card", str(folder), "--data", str(data), "--json"])
+    ran = CliRunner().invoke(app, ["card", str(folder), "--data", str(data), "--json"])
     assert ran.exit_code == 0, ran.output
     said = json.loads(ran.stdout)
     assert said["passes"] is True and said["pairs"] == 40
@@ -126,7 +126,7 @@ def test_the_learning_curve_is_announced_and_answered_by_the_command(made, tmp_p
     larger = write_base(tmp_path / "larger", hidden_size=48, num_attention_heads=4)
     ran = CliRunner().invoke(
         app,
-        ["evaluate", "--card", str(folder), "--data", str(data), "--learning-curve", "--larger", str(larger), "--json"],
+        ["card", str(folder), "--data", str(data), "--learning-curve", "--larger", str(larger), "--json"],
     )
     assert ran.exit_code == 0, ran.output
     assert "The card takes 4 more trainings: about" in ran.stderr and "the time of the larger model" in ran.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,12 @@ from tiny_models import write_rows
 
 from hearken.domains.text.sampling import best_of_name
 from hearken.errors import UserError
+from hearken.evaluation import policies as comparing
+from hearken.evaluation.answers import Conditions
+from hearken.evaluation.groups import LabelerGroup, labeler_groups
 from hearken.evaluation.measure import asked_of, label_of
+from hearken.evaluation.policies import compare
+from hearken.evaluation.request import JudgeName, Request, evaluate_models
 from hearken.evaluation.results import (
     EvaluationResult,
     GroupOfJudges,
@@ -23,14 +28,13 @@ from hearken.evaluation.results import (
 from hearken.feedback.examples import Comparison, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
-from hearken.loop import compare_policies as comparing
+from hearken.loop import evaluating
 from hearken.loop.asking import Waiting
 from hearken.loop.cards import judged_rows
-from hearken.loop.compare_policies import compare_policies
-from hearken.loop.evaluating import Bare, evaluate
-from hearken.loop.groups import LabelerGroup, labeler_groups
-from hearken.loop.project import Project, ProjectConfig
+from hearken.loop.evaluating import conditions, evaluate, judge
+from hearken.loop.project import Project
 from hearken.rewards import rules
+from hearken.rollout.sampler import SamplingParameters
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact
 from hearken.worlds.tales.world import TaleWorld
@@ -44,18 +48,25 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What the policies "sft", "ours" and "same" answer to six prompts; nothing is sampled."""
     said = {"sft": [BAD] * 6, "ours": [GOOD] * 5 + [BAD], "same": [BAD] * 6}
 
-    def assess(project: Any, policies: Any, prompts: Any, seed: int, *more: Any) -> EvaluationResult:
+    def assess(policies: Sequence[str], under: Conditions) -> EvaluationResult:
         golds = {GOOD: 1.0, BAD: 0.0}
         figures = {
             name: PolicyResult(responses=tuple(said[name]), golds=tuple(golds[t] for t in said[name]))
             for name in policies
         }
         return EvaluationResult(
-            baseline=policies[0], prompts=tuple(prompts), policies=figures, created="2026-01-01T00:00:00+00:00"
+            baseline=policies[0], prompts=tuple(under.prompts), policies=figures, created="2026-01-01T00:00:00+00:00"
         )
 
     monkeypatch.setattr(comparing, "assess", assess)
     return said
+
+
+def contest(
+    project: Project, policies: Sequence[str], who: JudgeName = "auto", *, wait: bool = False
+) -> EvaluationResult:
+    """The policies on all held-out prompts."""
+    return compare(policies, conditions(project, project.held_out(), 0), judge(project, who, 0, wait=False))
 
 
 def say(project: Project, name: str, prefers: str, attributes: dict[str, Any], count: int) -> None:
@@ -71,7 +82,7 @@ def say(project: Project, name: str, prefers: str, attributes: dict[str, Any], c
 
 def test_gold_decides(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales()
-    found = compare_policies(project, ["sft", "ours", "same"], project.held_out(), 0, loop=project.config.loop)
+    found = contest(project, ["sft", "ours", "same"])
     assert str(found.judge) == "the gold reward" and found.judge.kind == "gold"
     assert found.policies["ours"].win_rate.estimate == pytest.approx(5.5 / 6)
     assert found.policies["same"].win_rate.estimate == 0.5
@@ -83,19 +94,18 @@ def test_gold_decides(tales: Tales, answers: dict[str, list[str]]) -> None:
 
 def test_people_are_shown_both_without_names(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales()
-    arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
     with pytest.raises(Waiting) as waiting:
-        compare_policies(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
+        contest(project, ["sft", "ours", "same"], "people")
     assert waiting.value.missing == 10, "five prompts with different answers, two labelers each"
     for name, prefers in (("ana", GOOD), ("bo", BAD)):
         say(project, name, prefers, {"group": name}, 9)
-    found = compare_policies(project, ["sft", "ours", "same"], project.held_out(), 0, **arguments)
+    found = contest(project, ["sft", "ours", "same"], "people")
     ours = found.policies["ours"]
     assert found.judge.kind == "people" and ours.comparisons == 6, "each prompt once, however many judged it"
     assert ours.win_rate.estimate == 0.5
     groups = {group: rate.estimate for group, rate in ours.win_rate_by_group.items()}
     assert groups == pytest.approx({"ana": 5.5 / 6, "bo": 0.5 / 6}), "the equal answers are a tie to everyone"
-    again = compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    again = contest(project, ["sft", "ours"], "people")
     assert again.policies["ours"].comparisons == 6, "what was said before counts again"
     with project.store() as store:
         assert judged_rows(store, "validation") == [], "no card rests on answers that were optimised"
@@ -107,14 +117,13 @@ def test_groups_that_were_found_stand_apart(
 ) -> None:
     found_before = [LabelerGroup("group A, found", "found", frozenset({"ana", "cy"}), "a"),
                     LabelerGroup("group B, found", "found", frozenset({"bo", "somebody else"}), "b")]  # fmt: skip
-    monkeypatch.setattr(comparing, "found_groups", lambda project: found_before)
+    monkeypatch.setattr(evaluating, "found_groups", lambda card: found_before)
     project = tales()
-    arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
     with pytest.raises(Waiting):
-        compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+        contest(project, ["sft", "ours"], "people")
     for name, prefers in (("ana", GOOD), ("bo", BAD)):
         say(project, name, prefers, {"mail": f"{name}@example.org"}, 9)
-    found = compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    found = contest(project, ["sft", "ours"], "people")
     ours = found.policies["ours"]
     groups = {name: rate.estimate for name, rate in ours.win_rate_by_other.items()}
     assert groups == pytest.approx({"group A, found": 5.5 / 6, "group B, found": 0.5 / 6}) and "@" not in str(groups)
@@ -137,12 +146,11 @@ def test_attributes_divide_labelers_where_several_share_a_value() -> None:
 def test_a_prompt_counts_once_and_equal_answers_as_their_share(tales: Tales, answers: dict[str, list[str]]) -> None:
     """Ana judges all five different answers, bo one of them the other way."""
     project = tales(enough=0.6)
-    arguments: dict[str, Any] = {"judge": "people", "loop": project.config.loop, "wait": False}
     with pytest.raises(Waiting):
-        compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+        contest(project, ["sft", "ours"], "people")
     for name, prefers, count in (("ana", GOOD, 5), ("bo", BAD, 1)):
         say(project, name, prefers, {"group": name}, count)
-    found = compare_policies(project, ["sft", "ours"], project.held_out(), 0, **arguments)
+    found = contest(project, ["sft", "ours"], "people")
     ours = found.policies["ours"]
     assert ours.win_rate.estimate == pytest.approx((4 + 0.5 + 0.5) / 6)
     groups = {group: rate.estimate for group, rate in ours.win_rate_by_group.items()}
@@ -153,9 +161,7 @@ def test_a_prompt_counts_once_and_equal_answers_as_their_share(tales: Tales, ans
 
 def test_simulated_labelers_judge(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales()
-    found = compare_policies(
-        project, ["sft", "ours"], project.held_out(), 0, judge="simulated", loop=project.config.loop
-    )
+    found = contest(project, ["sft", "ours"], "simulated")
     assert found.policies["ours"].comparisons == 6
     groups = found.policies["ours"].win_rate_by_group  # none where all who judged are of one group
     assert set(groups) == set(found.groups) and set(groups) in (set(), set(TaleWorld.groups))
@@ -164,12 +170,12 @@ def test_simulated_labelers_judge(tales: Tales, answers: dict[str, list[str]]) -
 def test_seeds_are_told_with_their_spread(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales(evaluate=6)
     answers["best-of-4@sft"] = [GOOD] * 6
-    found = evaluate(project, ["ours", "same"], against="sft", best_of=[4], seeds=True)
+    found = evaluate(project, Request(policies=["ours", "same"], against="sft", best_of=[4], seeds=True))
     spread = next(one for one in found.seeds if one.name == "win_rate")
     assert spread.seeds == 2 and spread.mean.estimate == pytest.approx((5.5 / 6 + 0.5) / 2)
     assert spread.lowest == 0.5 < spread.highest and spread.deviation == pytest.approx(2.5 / 6 / math.sqrt(2))
     with pytest.raises(UserError, match="two seeds or more"):
-        evaluate(project, ["ours"], against="sft", best_of=[4], seeds=True)
+        evaluate(project, Request(policies=["ours"], against="sft", best_of=[4], seeds=True))
 
 
 def test_what_was_compared_before_stays(
@@ -180,7 +186,7 @@ def test_what_was_compared_before_stays(
     write_evaluation(saved, EvaluationResult(ceiling=0.8, summary={"seed": 1}))
 
     def known(*policies: str, **more: Any) -> EvaluationResult:
-        found = evaluate(project, policies, against="sft", judge="gold", **more)
+        found = evaluate(project, Request(policies=policies, against="sft", judge="gold", **more))
         assert read_evaluation(saved) == found
         return found
 
@@ -218,7 +224,7 @@ def test_direct_methods_say_how_likely_became_what_was_preferred(
     monkeypatch.setattr(Project, "finished", lambda self, **_: made)
     monkeypatch.setattr(cards, "judged_rows", lambda store, split: rows)
     monkeypatch.setattr(drift, "likelihood_change", likelihood_change)
-    found = evaluate(project, ["ours", "same"], against="sft", judge="gold")
+    found = evaluate(project, Request(policies=["ours", "same"], against="sft", judge="gold"))
     assert asked == [("ours", "sft", 1)]
     told = found.policies["ours"].likelihood
     assert told is not None and (told.preferred, told.other) == ((-1, -2, -0.5), (-3, -4, -2))
@@ -227,9 +233,9 @@ def test_direct_methods_say_how_likely_became_what_was_preferred(
 
 def test_who_cannot_judge_is_said(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales(world="", labelers="people")
-    for judge, what in (("gold", "built-in world"), ("auto", "no reward model"), ("simulated", "world")):
+    for who, what in (("gold", "built-in world"), ("auto", "no reward model"), ("simulated", "world")):
         with pytest.raises(UserError, match=what):
-            compare_policies(project, ["sft", "ours"], project.held_out(), 0, judge=judge, loop=project.config.loop)  # type: ignore[arg-type]
+            contest(project, ["sft", "ours"], who)  # type: ignore[arg-type]
 
 
 def test_a_name_says_how_the_best_is_chosen() -> None:
@@ -248,12 +254,14 @@ def test_bare_models_and_best_of_n(tmp_path: Path, tiny_model: Path) -> None:
 
     prompts = TaleWorld().prompts(4)
     write_examples([PromptOnly(p) for p in prompts], tmp_path / "prompts.jsonl")
-    model, tokenizer = new_reward(str(tiny_model), 3)
-    save(model, tokenizer, tmp_path / "rm")
-    bare = Bare(ProjectConfig.parse({"model": str(tiny_model), "sample": {"max_new_tokens": 6}}))
-    found = evaluate(
-        bare, data=[str(tmp_path / "prompts.jsonl")], reward=str(tmp_path / "rm"), best_of=[4], against=str(tiny_model)
-    )
+    save(*new_reward(str(tiny_model), 3), tmp_path / "rm")
+    model, data = str(tiny_model), [str(tmp_path / "prompts.jsonl")]
+    asked: dict[str, Any] = {"data": data, "reward": str(tmp_path / "rm"), "best_of": [4], "against": model}
+
+    def bare(**request: Any) -> EvaluationResult:
+        return evaluate_models(Request(**request), SamplingParameters(max_new_tokens=6))
+
+    found = bare(**asked)
     best = found.policies["best-of-4@model"]
     assert best.win_rate.estimate > 0.5 and best.proxy.estimate > found.policies["model"].proxy.estimate
     assert best.kl.estimate == pytest.approx(0.6363, abs=1e-3), "log 4 - 3/4"
@@ -262,22 +270,24 @@ def test_bare_models_and_best_of_n(tmp_path: Path, tiny_model: Path) -> None:
     assert 0 < model.entropy.estimate < math.log(300) and best.entropy is None, "the best of n draws no tokens"
     assert 0 < model.self_bleu <= 1 and model.length_drift == (0.0, 0.0, 0.0) and model.phrases == ()
     with pytest.raises(UserError, match="no prompts are given"):
-        evaluate(bare)
+        bare(policies=[str(tiny_model)])
     with pytest.raises(UserError, match="comparisons it was trained on"):
-        asked = {"data": [str(tmp_path / "prompts.jsonl")], "reward": str(tmp_path / "rm"), "best_of": [4]}
-        evaluate(bare, **asked, against=str(tiny_model), pessimism=2.0)
+        bare(**asked, pessimism=2.0)
     with pytest.raises(UserError, match="pessimism 2: no reward chooses"):
-        evaluate(bare, pessimism=2.0)
+        bare(policies=[str(tiny_model)], pessimism=2.0)
     with pytest.raises(UserError, match="same name"):
-        evaluate(bare, [str(tmp_path / "rm"), str(tmp_path / "x/rm")], data=[str(tmp_path / "prompts.jsonl")])
+        bare(policies=[str(tmp_path / "rm"), str(tmp_path / "x/rm")], data=data)
+    with pytest.raises(UserError, match="judge in a project"):
+        bare(policies=[str(tiny_model)], data=data, judge="people")
 
 
 def test_a_rule_or_a_sum_judges_as_a_reward_model_does(tiny_model: Path, tmp_path: Path) -> None:
     """Oracle: the rules themselves, on the texts that are kept."""
     rows = [{"prompt": f"the {w}", "answer": w, "words": 3, "least": 2} for w in ("fox", "owl", "bear")]
     data = write_rows(tmp_path / "prompts.jsonl", rows)
-    bare = Bare(ProjectConfig.parse({"model": str(tiny_model), "sample": {"max_new_tokens": 6}}))
-    found = evaluate(bare, [str(tiny_model)], data=[str(data)], reward="rule:length,rule:answer*2", best_of=[2])
+    asked: dict[str, Any] = {"policies": [str(tiny_model)], "data": [str(data)]}
+    how = SamplingParameters(max_new_tokens=6)
+    found = evaluate_models(Request(**asked, reward="rule:length,rule:answer*2", best_of=[2]), how)
     assert set(found.policies) == {"model", "best-of-2@model"}
     for figures in found.policies.values():
         texts = figures.responses
@@ -286,4 +296,4 @@ def test_a_rule_or_a_sum_judges_as_a_reward_model_does(tiny_model: Path, tmp_pat
         ]
         assert figures.scores == pytest.approx(want)
     with pytest.raises(UserError, match="has no function 'lenght'"):
-        evaluate(bare, [str(tiny_model)], data=[str(data)], reward="rule:lenght")
+        evaluate_models(Request(**asked, reward="rule:lenght"), how)

@@ -1,27 +1,21 @@
-"""The commands of a project folder: init, sample, label, evaluate, report."""
+"""The commands of a project folder: init, sample, label, report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from hearken.cli import evaluating
 from hearken.cli.console import JsonOption, ProjectOption, SeedOption, clean_stdout, emit, not_on_command_line
+from hearken.cli.evaluating import PessimismOption
 from hearken.cli.reading import ReadingCommand, reading
 from hearken.errors import UserError
-
-if TYPE_CHECKING:
-    from hearken.feedback.reading import ReadingOptions
 
 PolicyOption = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="An artifact, a folder or a Hub name.", show_default="the newest policy"),
-]
-
-PessimismOption = Annotated[
-    float, typer.Option(min=0, metavar="C", help="For --best-of: take C widths of its confidence off each score.")
 ]
 
 
@@ -31,7 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command(cls=ReadingCommand, epilog=init_example)(init)
     app.command(epilog="Example:  hearken sample -k 4 --prompts 200")(sample)
     app.command(epilog="Example:  hearken label --with simulated")(label)
-    app.command(cls=ReadingCommand, epilog="Example:  hearken evaluate --policy r01-ppo")(evaluate)
+    evaluating.register(app)
     app.command(epilog="Example:  hearken report")(report)
 
 
@@ -154,172 +148,6 @@ def label(
         else:
             done = opened.label(labeler, seed=seed)
     emit(done, as_json, "Estimated" if dry_run else "Labelled")
-
-
-def evaluate(
-    ctx: typer.Context,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL",
-            help="An artifact, a folder or a Hub name; best-of-8@MODEL is the best of eight. May be repeated.",
-            show_default="the newest policy",
-        ),
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The policy to compare with.", show_default="the first policy")
-    ] = None,
-    prompts: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Only so many held-out prompts.", show_default="loop.evaluate"),
-    ] = None,
-    judge: Annotated[
-        Literal["auto", "gold", "reward", "people", "ai", "simulated"],
-        typer.Option(help="Who decides; auto: gold where a world knows it, else the reward model."),
-    ] = "auto",
-    everything: Annotated[bool, typer.Option("--all", help="All policies of the project, on one leaderboard.")] = False,
-    best_of: Annotated[
-        list[int] | None,
-        typer.Option(min=2, metavar="N", help="Add the best of N of the baseline's responses. May be repeated."),
-    ] = None,
-    pessimism: PessimismOption = 0.0,
-    width: Annotated[
-        Literal["linear", "heads"], typer.Option(help="With --pessimism: of linear theory, or of 5 bootstrapped heads.")
-    ] = "linear",
-    seeds: Annotated[
-        bool, typer.Option("--seeds", help="The policies are one training with several seeds: show their spread.")
-    ] = False,
-    perplexity: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="Held-out text to measure too. May be repeated.")
-    ] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(metavar="YAML", help="A task file, as lm-eval's, to try too. May be repeated.")
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Prompts from a file, for --card comparisons; no project is needed then."),
-    ] = None,
-    reward: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The reward model.", show_default="the one in use")
-    ] = None,
-    plan: Annotated[
-        float | None,
-        typer.Option(metavar="RATE", help="Say how many comparisons tell a win rate of RATE from .5, and stop."),
-    ] = None,
-    ties: Annotated[float, typer.Option(min=0, max=0.99, help="With --plan: the share of ties to expect.")] = 0.0,
-    power: Annotated[float, typer.Option(min=0.01, max=0.99, help="With --plan: the chance of finding it.")] = 0.8,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait for people; else ask, and look again another time.")
-    ] = True,
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-o", metavar="KEY=VALUE", help="A setting of hearken.yaml: sample.temperature=.7"),
-    ] = None,
-    card: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Only a card of this reward model, on --data or what was held out."),
-    ] = None,
-    learning_curve: Annotated[
-        bool, typer.Option("--learning-curve", help="Card: train it again on parts of its labels, which takes a while.")
-    ] = False,
-    larger: Annotated[
-        str, typer.Option(metavar="MODEL", help="Card: train this model on the same labels, to see if size helps.")
-    ] = "",
-    held_out_labelers: Annotated[
-        bool,
-        typer.Option("--held-out-labelers", help="Card: train it again without a quarter of the labelers, try theirs."),
-    ] = False,
-    seed: SeedOption = None,
-    project: ProjectOption = Path(),
-    as_json: JsonOption = False,
-) -> None:
-    """Which policy is better? On held-out prompts, by the true reward, a reward model, people or an AI.
-
-    Inside a project, or on bare models with --data. Win rates are with intervals by bootstrap over prompts.
-    The project's reward model is measured on held-out judgments as well: its card.
-    """
-    if plan is not None:
-        emit(_plan(plan, ties, power), as_json, "Before you start")
-        return
-    how: dict[str, Any] = {
-        "learning_curve": learning_curve, "larger": larger, "held_out_labelers": held_out_labelers,
-        "announce": lambda text: typer.echo(text, err=True),
-    }  # fmt: skip
-    if card is not None:
-        emit(_card(project, card, data or (), how, reading(ctx)), as_json, "On held-out comparisons")
-        return
-    with clean_stdout():
-        from hearken.cli.loop import open_project
-        from hearken.config import assign
-        from hearken.loop.asking import Waiting
-        from hearken.loop.evaluating import Bare
-        from hearken.loop.evaluating import evaluate as run
-        from hearken.loop.project import CONFIG, ProjectConfig
-
-        outside = not (project / CONFIG).is_file() and bool(policy) and bool(data or perplexity or task)
-        if outside:
-            values: dict[str, Any] = {"model": against or (policy or [""])[0]}
-            for words in override or []:
-                assign(values, words)
-            opened: Any = Bare(ProjectConfig.parse(values, where="--set"))
-        else:
-            opened = open_project(project, override or [])
-        missing, reward_model = 0, {}
-        try:
-            found = run(
-                opened, policy or (), against=against, prompts=prompts, data=data or (), reward=reward, judge=judge,
-                everything=everything, best_of=best_of or (), pessimism=pessimism, width=width,
-                perplexity=perplexity or (), tasks=task or (), seeds=seeds, seed=seed, wait=wait,
-                announce=how["announce"], reading=reading(ctx),
-            )  # fmt: skip
-            if not outside:
-                from hearken.loop import cards
-
-                reward_model = {"reward_model": cards.summary(cards.project_card(opened, **how))}
-        except Waiting as waiting:
-            missing = waiting.missing
-    if missing and as_json:
-        emit({"waiting_for": missing}, True)
-    elif missing:
-        typer.echo(f"{missing} judgments are waited for. Run the same command again later.")
-    elif as_json:
-        emit(found.model_dump(mode="json") | reward_model, True)
-    else:
-        from hearken.cli.standings import show
-
-        show(found)
-
-
-def _card(
-    project: Path, name: str, data: Sequence[str], how: dict[str, Any], reading: ReadingOptions
-) -> dict[str, Any]:
-    """What `hearken evaluate --card` says: of a reward model's folder, or of an artifact of the project."""
-    with clean_stdout():
-        from hearken.loop import cards
-        from hearken.loop.project import Project
-
-        if data or not (project / "artifacts" / name).is_dir():
-            return cards.summary(cards.evaluate_reward(name, data, reading=reading, **how))
-        measured = cards.project_card(Project(project), name, **how)
-    if measured is None:
-        raise UserError(f"nothing is held out to measure {name} on", "Label prompts of the validation split")
-    return cards.summary(measured)
-
-
-def _plan(rate: float, ties: float, power: float) -> dict[str, Any]:
-    """What `hearken evaluate --plan` says."""
-    from hearken.statistics.power import comparisons_needed, detectable
-
-    try:
-        found = comparisons_needed(rate, ties=ties, power=power)
-    except ValueError as error:
-        raise UserError(f"--plan {rate:g}: {error}", "For example: --plan .55 --ties .1") from None
-    return {
-        "win_rate": rate, "comparisons": found.comparisons, "prompts": found.prompts,
-        "interval_half_width": found.half_width,
-        "half_as_many_find": detectable(max(found.comparisons // 2, 1), ties=ties, power=power),
-        "twice_as_many_find": detectable(2 * found.comparisons, ties=ties, power=power),
-    }  # fmt: skip
 
 
 def report(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:

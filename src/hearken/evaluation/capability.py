@@ -27,8 +27,8 @@ from pydantic import Field, field_validator
 
 from hearken.config import Options, read_yaml
 from hearken.errors import UserError
-from hearken.evaluation.measure import TOKENS, text_nll
-from hearken.evaluation.results import Perplexity, TaskScores
+from hearken.evaluation.measure import TOKENS, asked_of, label_of, text_nll
+from hearken.evaluation.results import EvaluationResult, Perplexity, PolicyResult, TaskScores
 from hearken.feedback.examples import Document
 from hearken.feedback.formats import read_as
 from hearken.feedback.reading import ReadingOptions
@@ -366,3 +366,22 @@ def perplexities(policy: str, texts: Mapping[str, Sequence[str]]) -> dict[str, P
         size = sum(len(text.encode()) for text in documents)
         found[name] = Perplexity(token=math.exp(nats / tokens), byte=math.exp(nats / size))
     return found
+
+
+def with_capability(
+    found: EvaluationResult, names: Sequence[str], texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded]
+) -> EvaluationResult:
+    """With perplexity and task scores of each policy; the best of n has none of its own."""
+    policies = dict(found.policies)
+    for name in dict.fromkeys(names):
+        if asked_of(name).many == 1:
+            policies[label_of(name)] = tried(policies[label_of(name)], name, texts, tasks)
+    return found.but(policies=policies)
+
+
+def tried(policy: PolicyResult, name: str, texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded]) -> PolicyResult:
+    """With perplexities of texts and scores on tasks, as far as there are any."""
+    if texts:
+        found = perplexities(name, texts)
+        policy = policy.but(perplexities=found, perplexity=next(iter(found.values())).token)
+    return policy.but(tasks=run_tasks(name, tasks)) if tasks else policy

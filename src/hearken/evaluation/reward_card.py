@@ -157,5 +157,5 @@ class RewardCard(Verdict, Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the whole"
-            hint = f"Make it anew: hearken evaluate --card {folder}"
+            hint = f"Make it anew: hearken card {folder}"
             raise UserError(f"{path} is no card of this version ({where}: {first['msg']})", hint) from None

@@ -19,10 +19,10 @@ The rules are the same wherever pairs are counted:
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,9 @@ from numpy.typing import ArrayLike, NDArray
 from hearken.feedback.examples import Comparison, content_key
 from hearken.feedback.records import ComparisonPayload, Judgment
 from hearken.feedback.splits import labeler_value
+
+if TYPE_CHECKING:
+    from hearken.feedback.store import FeedbackStore
 
 ADJUDICATION = "adjudication"
 """Tag of the owner's own judgment on an item on which labelers disagree."""
@@ -174,4 +177,11 @@ def margins_of(pairs: Sequence[Pair], table: Sequence[Sequence[float]]) -> NDArr
 def opinions(judgments: Iterable[Judgment]) -> list[Pair]:
     """What labelers said of pairs, once for each labeler and pair; without adjudications."""
     said = (judgment for judgment in judgments if ADJUDICATION not in judgment.tags)
+    return latest(pair for judgment in said for pair in judgment_pairs(judgment))
+
+
+def pairs_of(store: FeedbackStore, kinds: Collection[str]) -> list[Pair]:
+    """The pairs that labelers of some kinds compared, each labeler's last word on each."""
+    known = {labeler.id for labeler in store.labelers() if labeler.kind in kinds}
+    said = (judgment for judgment in store.judgments(kinds=("comparison",)) if judgment.labeler_id in known)
     return latest(pair for judgment in said for pair in judgment_pairs(judgment))

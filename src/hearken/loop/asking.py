@@ -10,18 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hearken.errors import Pause, UserError
-from hearken.feedback.pairs import Pair, judgment_pairs, latest
 from hearken.feedback.records import QueueItem
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.rounds_options import AIOptions, Who
+from hearken.labelers.kinds import Who
+from hearken.loop.rounds_options import AIOptions
 from hearken.progress import progress
 
 if TYPE_CHECKING:
     from hearken.loop.project import Project
-
-KINDS: dict[Who, tuple[str, ...]] = {"people": ("person", "import"), "ai": ("ai",), "simulated": ("simulated",)}
-"""The kinds of labeler in the database that each name stands for."""
-
 
 AT_ONCE = 1e6
 """Priority of items for machines, which take theirs before anything that waits for people."""
@@ -157,13 +153,6 @@ def filled(store: FeedbackStore, ids: set[str], rounds: set[int | None]) -> int:
     """Slots filled of the items with these ids, all of these rounds."""
     only = next(iter(rounds)) if len(rounds) == 1 else None
     return sum(item.filled for item in store.items(round=only) if item.id in ids)
-
-
-def pairs_of(store: FeedbackStore, who: Who) -> list[Pair]:
-    """The pairs that one sort of labelers compared, each labeler's last word on each."""
-    known = {labeler.id for labeler in store.labelers() if labeler.kind in KINDS[who]}
-    said = (judgment for judgment in store.judgments(kinds=("comparison",)) if judgment.labeler_id in known)
-    return latest(pair for judgment in said for pair in judgment_pairs(judgment))
 
 
 def check_labelers(project: Project, labelers: Sequence[Who]) -> None:

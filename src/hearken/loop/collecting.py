@@ -18,10 +18,11 @@ from hearken.feedback.pairs import opinions
 from hearken.feedback.records import Prompt, QueueItem, Response, hash_id
 from hearken.feedback.selection import SelectionPolicy, by_weight
 from hearken.feedback.store import FeedbackStore
+from hearken.labelers.kinds import KINDS, Who
 from hearken.loop.acquisition import disputed, low_score, pair_disagreement, score_all
-from hearken.loop.asking import KINDS, ask
+from hearken.loop.asking import ask
 from hearken.loop.project import SampleConfig, as_items, as_responses
-from hearken.loop.rounds_options import Selection, Who
+from hearken.loop.rounds_options import Selection
 from hearken.loop.step_cache import write_lines
 from hearken.progress import progress
 from hearken.rewards.trust import failing

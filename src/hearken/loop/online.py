@@ -29,9 +29,10 @@ from hearken.domains.text.sampling import Sampled, as_sampled
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import Prompt, QueueItem, Response
+from hearken.labelers.kinds import Who
 from hearken.loop.asking import ask, wait_for
 from hearken.loop.project import as_responses
-from hearken.loop.rounds_options import OnlineOptions, Who
+from hearken.loop.rounds_options import OnlineOptions
 from hearken.loop.watching import train_watched
 from hearken.models.layout import Group
 from hearken.rewards.learned import Reward

@@ -42,7 +42,6 @@ from hearken.worlds.world import open_world
 
 if TYPE_CHECKING:
     from hearken.domains.text.sampling import Width
-    from hearken.evaluation.results import PolicyResult
     from hearken.labelers.ai import AILabeler
 
 CONFIG = "hearken.yaml"
@@ -466,28 +465,6 @@ class Project:
         """Whether the reward's options ask what labelers say about themselves; else no data set holds it."""
         return any(self.config.stages.get(reward_stage().name, {}).get(key) for key in ("by", "only", "population"))
 
-    # Measuring and reporting
-
-    def evaluate(
-        self,
-        *,
-        policy: str | None = None,
-        against: str | None = None,
-        prompts: int | None = None,
-        seed: int | None = None,
-        **more: Any,
-    ) -> PolicyResult:
-        """Compare two policies on held-out prompts, by the gold reward where it is known, else by the reward model.
-
-        ``more`` goes to `evaluating.evaluate`, which compares several and asks people.
-        """
-        from hearken.evaluation.measure import label_of
-        from hearken.loop.evaluating import evaluate
-
-        name = self.policy(policy)
-        found = evaluate(self, [name], against=against, prompts=prompts, seed=seed, **more)
-        return found.policies[label_of(name)]
-
     def first_policy(self) -> str:
         """What the newest policy is compared with: the first fine-tuned one, else the configured model."""
         made = [a for a in self.finished().values() if (stage := stage_of(a.kind)) is not None and stage.first]
@@ -500,12 +477,6 @@ class Project:
         if not found:
             raise UserError("no held-out prompts in the database", "Import prompts with a validation split")
         return found
-
-    def report(self) -> Path:
-        """Write report.html from what the project has so far."""
-        from hearken.loop.reporting import write_report
-
-        return write_report(self)[0]
 
     # Bookkeeping
 

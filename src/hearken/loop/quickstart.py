@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hearken.algorithms.stage import Inputs
-from hearken.config import Options, read_yaml
+from hearken.config import read_yaml
 from hearken.errors import UserError
 from hearken.evaluation.results import FILE, EvaluationResult, PolicyResult, read_evaluation, write_evaluation
 from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly
@@ -23,79 +23,11 @@ from hearken.loop import human, taste
 from hearken.loop.cards import project_card
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
-from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
+from hearken.loop.quickstart_plans import FAST, Plan, in_person
+from hearken.loop.reporting import write_report
+from hearken.loop.tiny_model import make_tiny_model
 from hearken.rewards.trust import CARD
 from hearken.worlds.tales.world import TaleWorld
-
-# What suits a model of half a million weights that learns from nothing: epsilon below its gradients, a short memory.
-_SMALL = {"warmup": 0.03, "beta2": 0.98, "eps": 1e-8, "tokens": 8192}
-
-
-class Plan(Options):
-    """How much of everything."""
-
-    documents: int = 2500
-    heldout_documents: int = 200
-    demonstrations: int = 16_000
-    prompts: int = 3000
-    """Training prompts; the first `judged` of them are answered and judged, PPO draws from all."""
-    judged: int = 900
-    heldout_judged: int = 200
-    k: int = 4
-    """Responses that are ranked together."""
-    overlap: int = 5
-    """Labelers who rank the same responses."""
-    needed: int = 0
-    """Judgments that the person at this machine is asked for; 0 where nobody is."""
-    warm_up: int = 0
-    """Pairs of the world's own tales among them, for the time before the model is trained."""
-    references: int = 500
-    """Demonstrations whose mean score is 0."""
-    heldout: int = 200
-    """Held-out prompts on which policies are compared."""
-    temperature: float = 0.6
-    """Of all sampling: a model this small errs often at 1."""
-    size: TinyModelSize = TinyModelSize(
-        vocabulary=2048, hidden=128, layers=2, heads=4, head_width=64, shared=2, context=192
-    )
-    base: dict[str, Any] = {**_SMALL, "lr": 4e-3, "batch": 8, "weight_decay": 0.05}
-    sft: dict[str, Any] = {
-        **_SMALL,
-        "lr": 6e-3,
-        "batch": 8,
-        "weight_decay": 0.05,
-        "schedule": "linear",
-        "validation": 0.02,
-    }
-    reward: dict[str, Any] = {**_SMALL, "lr": 2e-3, "batch": 16, "epochs": 2, "warmup": 0.1}
-    ppo: dict[str, Any] = {
-        "lr": 6e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 4, "epochs": 1, "episodes": 1920, "beta": 0.15,
-        "max_new_tokens": 128, "temperature": 0.6, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.1,
-        "missing_eos": -4.0, "schedule": "linear", "tokens": 8192,
-    }  # fmt: skip
-
-    def stands_in(self, stages: Mapping[str, Any]) -> bool:
-        """Whether a project's stages train the policy by this plan."""
-        return bool(stages.get("ppo") == self.ppo)
-
-
-FAST = Plan(
-    documents=800, heldout_documents=40, demonstrations=1200, prompts=120, judged=60, heldout_judged=24, heldout=24,
-    size=TinyModelSize(vocabulary=1600, hidden=64, layers=2, heads=1, context=192),
-    ppo={**Plan().ppo, "batch": 24, "minibatches": 2, "episodes": 72},
-)  # fmt: skip
-
-
-def in_person(plan: Plan) -> Plan:
-    """The plan with one person instead of a panel: as many rankings as somebody has the patience for, each once."""
-    few = plan.judged < Plan().judged
-    needed, warm_up = (12, 4) if few else (60, 10)
-    return plan.model_copy(
-        update={
-            "needed": needed, "warm_up": warm_up, "judged": needed, "heldout_judged": needed // 5, "overlap": 1,
-            "reward": {**plan.reward, "batch": 8, "epochs": 3},
-        }
-    )  # fmt: skip
 
 
 def quickstart(
@@ -179,7 +111,7 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
     with step("Card of the reward model"):
         if not (reward.path / CARD).exists():
             project_card(project)
-    report = project.report()
+    report, _ = write_report(project)
     seconds = round(sum(project.step_seconds().values()), 1)
     return {**found.summary, **yours, "seconds": seconds, "report": str(report)}
 
@@ -253,16 +185,16 @@ def _write_data(project: Project, world: TaleWorld, plan: Plan) -> dict[str, str
 
 def _evaluate(project: Project, plan: Plan, data: dict[str, str]) -> EvaluationResult:
     """Figures by the gold reward, kept in evaluation.json; made once."""
+    from hearken.evaluation.answers import assess
     from hearken.evaluation.measure import text_perplexity
-    from hearken.loop.assessment import assess
+    from hearken.loop.evaluating import conditions
 
     saved = project.path / FILE
     if saved.exists():
         return read_evaluation(saved)
     names = [n for n in ("r00-sft", "r01-ppo", "r01-ppo-without-ptx") if project.artifact(n)]
-    found = assess(
-        project, [str(project.artifacts / n) for n in names], project.held_out(plan.heldout), project.config.seed + 1
-    )
+    under = conditions(project, project.held_out(plan.heldout), project.config.seed + 1)
+    found = assess([str(project.artifacts / n) for n in names], under)
     texts = [row.text for row in read_examples(data["heldout"]) if isinstance(row, Document)]
     policies = dict(found.policies)
     for name in ("r00-base", *names):

@@ -8,12 +8,11 @@ about other topics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hearken.algorithms.stage import Inputs
-from hearken.config import Options, read_yaml
+from hearken.config import read_yaml
 from hearken.errors import UserError
 from hearken.evaluation.results import (
     FILE,
@@ -31,6 +30,8 @@ from hearken.loop.cards import project_card
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
 from hearken.loop.quickstart import ceiling, steps
+from hearken.loop.quickstart_plans import NOTES_FAST, NotesPlan, notes_in_person
+from hearken.loop.reporting import write_report
 from hearken.models.loading import load_tokenizer
 from hearken.models.packaged import PACKAGED, installed, make_model
 from hearken.rewards.trust import CARD
@@ -39,51 +40,6 @@ from hearken.worlds.tales.world import TaleWorld
 
 POLICY = "r01-rloo"
 JUDGE = JudgedBy(kind="reader", words="an untuned model that reads both answers", remark="no labeler, no reward model")
-
-
-class NotesPlan(Options):
-    """How much of everything."""
-
-    judged: int = 128
-    """Training requests whose answers are judged; RLOO draws from these and as many others."""
-    heldout_judged: int = 32
-    prompts: int = 256
-    """Training requests."""
-    k: int = 4
-    """Answers that are ranked together."""
-    overlap: int = 1
-    """Labelers who rank the same answers."""
-    heldout: int = 72
-    """Requests about other topics, on which policies are compared."""
-    needed: int = 0
-    """Judgments that the person at this machine is asked for; 0 where nobody is."""
-    documents: int = 40
-    """Plain texts about something else, on which perplexity is measured."""
-    max_new_tokens: int = 48
-    temperature: float = 0.7
-    """Of all sampling."""
-    sft: dict[str, Any] = {
-        "lora": 16, "lr": 5e-4, "epochs": 2, "batch": 16, "warmup": 0.1, "validation": 0.0,
-    }  # fmt: skip
-    reward: dict[str, Any] = {
-        "lora": 16, "lr": 1e-3, "epochs": 2, "batch": 8, "pooling": "mean", "warmup": 0.1, "eps": 1e-8,
-    }  # fmt: skip
-    rloo: dict[str, Any] = {
-        "lora": 16, "lr": 3e-4, "samples": 4, "batch": 64, "minibatches": 4, "episodes": 384, "beta": 0.1,
-        "max_new_tokens": 48, "temperature": 0.7, "missing_eos": -3.0, "schedule": "linear", "warmup": 0.1,
-        "eps": 1e-8,
-    }  # fmt: skip
-
-    def stands_in(self, stages: Mapping[str, Any]) -> bool:
-        """Whether a project's stages train the policy by this plan."""
-        return bool(stages.get("rloo") == self.rloo)
-
-
-FAST = NotesPlan(
-    judged=8, heldout_judged=4, prompts=12, heldout=8, documents=2, max_new_tokens=8,
-    sft={**NotesPlan().sft, "lora": 2, "epochs": 1}, reward={**NotesPlan().reward, "lora": 2, "epochs": 1},
-    rloo={**NotesPlan().rloo, "lora": 2, "batch": 8, "minibatches": 2, "episodes": 16, "max_new_tokens": 8},
-)  # fmt: skip
 
 
 STEPS = {
@@ -108,17 +64,6 @@ TRAITS = {
     "copied": "repeats the request", "words": "length",
 }  # fmt: skip
 """What can be told apart in messages, in words."""
-
-
-def in_person(plan: NotesPlan) -> NotesPlan:
-    """The plan with one person instead of a panel: as many rankings as somebody has the patience for."""
-    needed = 12 if plan.judged < NotesPlan().judged else 48
-    return plan.model_copy(
-        update={
-            "needed": needed, "judged": needed, "heldout_judged": needed // 4,
-            "reward": {**plan.reward, "epochs": 2 * plan.reward["epochs"]},
-        }
-    )  # fmt: skip
 
 
 def setting(world: NoteWorld) -> human.Setting:
@@ -171,8 +116,8 @@ def quickstart_notes(
     Raises:
         UserError: the folder holds something else; there is no such model here.
     """
-    plan = FAST if fast else NotesPlan()
-    plan = plan if seat is None else in_person(plan)
+    plan = NOTES_FAST if fast else NotesPlan()
+    plan = plan if seat is None else notes_in_person(plan)
     project = _open(Path(directory), model, plan, seed)
     world = NoteWorld(seed)
     if seat is None or human.record(project) is not None:
@@ -210,7 +155,7 @@ def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None)
     with step("Card of the reward model"):
         if not (reward.path / CARD).exists():
             project_card(project)
-    report = project.report()
+    report, _ = write_report(project)
     seconds = round(sum(project.step_seconds().values()), 1)
     return {**found.summary, **yours, "seconds": seconds, "report": str(report)}
 
@@ -262,17 +207,18 @@ def _write_data(project: Project, world: NoteWorld, plan: NotesPlan) -> str:
 
 def _evaluate(project: Project, plan: NotesPlan, base: str, policy: Path) -> EvaluationResult:
     """Figures by the independent judge, and beside them by the reward model and by the labelers' own taste."""
+    from hearken.evaluation.answers import assess
     from hearken.evaluation.measure import label_of, text_perplexity
     from hearken.evaluation.reader import Reader, reader_win_rates
     from hearken.feedback.examples import content_key
-    from hearken.loop.assessment import assess
+    from hearken.loop.evaluating import conditions
     from hearken.statistics.winrate import outcomes, win_rate
 
     saved = project.path / FILE
     if saved.exists():
         return read_evaluation(saved)
     prompts = project.held_out(plan.heldout)
-    found = assess(project, [base, str(policy)], prompts, project.config.seed + 1)
+    found = assess([base, str(policy)], conditions(project, prompts, project.config.seed + 1))
     before, after = (found.policies[name] for name in (found.baseline, policy.name))
     keys = [content_key(p) for p in prompts]
     reader = Reader(base)
@@ -319,4 +265,4 @@ def _summary(project: Project, found: EvaluationResult, before: PolicyResult, af
     }  # fmt: skip
 
 
-__all__ = ["FAST", "JUDGE", "POLICY", "NotesPlan", "in_person", "quickstart_notes"]
+__all__ = ["JUDGE", "POLICY", "quickstart_notes"]

@@ -30,8 +30,8 @@ from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact, write_json
 
 if TYPE_CHECKING:
+    from hearken.evaluation.groups import LabelerGroup
     from hearken.feedback.records import Labeler
-    from hearken.loop.groups import LabelerGroup
     from hearken.loop.project import Project
 
 

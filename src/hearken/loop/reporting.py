@@ -17,15 +17,17 @@ from typing import Any
 from hearken.algorithms.stage import makes_reward, raises_likelihood, stage_of
 from hearken.errors import UserError
 from hearken.evaluation.drift import likelihood_change
+from hearken.evaluation.groups import found_groups, labeler_groups
 from hearken.evaluation.results import EvaluationResult, Likelihood, PolicyResult, Standing, content_of
+from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
 from hearken.labelers.judges import spent
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
-from hearken.loop.groups import found_groups, labeler_groups
 from hearken.loop.measured import last_evaluation, newest, round_of
 from hearken.loop.project import CONFIG, Project, ProjectConfig
+from hearken.loop.quickstart_plans import FAST, NOTES_FAST
 from hearken.report import contents as page
 from hearken.report.page import render
 from hearken.statistics.intervals import Interval
@@ -80,7 +82,8 @@ def compose(project: Project) -> page.Report:
     rewards = project.rewards()
     held_out = reckoning.held_out(project, rewards[-1]) if rewards else reckoning.HeldOut()
     told = found.policies.get(ours, PolicyResult())
-    groups = labeler_groups({key: counted.labelers[key] for key in counted.judged}, found_groups(project))
+    found_before = found_groups(RewardCard.load(rewards[-1].path) if rewards else None)
+    groups = labeler_groups({key: counted.labelers[key] for key in counted.judged}, found_before)
     steps = _steps(project, every, counted)
     prompts = len(found.prompts)
     return page.Report(
@@ -402,15 +405,11 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reck
     """What a person types to have it all again."""
     config, folder = project.config, project.path.resolve().name
     if config.world and "r00-base" in artifacts:
-        from hearken.loop.quickstart import FAST
-
         fast = " --fast" if FAST.stands_in(config.stages) else ""
         fast += " --human" if human.record(project) else ""
         return [f"hearken quickstart {folder} --seed {config.seed}{fast}"]
     if config.world == "notes":
-        from hearken.loop.quickstart_notes import FAST as FEW
-
-        how = " --fast" if FEW.stands_in(config.stages) else ""
+        how = " --fast" if NOTES_FAST.stands_in(config.stages) else ""
         how += " --human" if human.record(project) else ""
         return [f"hearken quickstart {folder} --model {Path(config.model).name} --seed {config.seed}{how}"]
     where = f"-C {folder}"

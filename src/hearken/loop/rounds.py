@@ -20,12 +20,13 @@ from hearken.errors import UserError
 from hearken.evaluation.results import FILE, PolicyResult, plain, write_evaluation
 from hearken.feedback.records import hash_id
 from hearken.feedback.snapshot import inline_examples
+from hearken.labelers.kinds import JudgeName
 from hearken.loop.asking import Waiting, check_labelers
 from hearken.loop.cards import project_card, renew_shift
 from hearken.loop.collecting import judgments, samples
 from hearken.loop.measured import keep_apart, known_before
 from hearken.loop.project import Project
-from hearken.loop.rounds_options import Judge, LoopOptions
+from hearken.loop.rounds_options import LoopOptions
 from hearken.loop.step_cache import Once
 from hearken.progress import progress
 from hearken.rewards.trust import CARD, failing
@@ -42,7 +43,7 @@ class EvaluationOptions(Options):
 
     seed: int
     prompts: int
-    judge: Judge
+    judge: JudgeName
     perplexity: list[str]
     tasks: list[str]
 
@@ -379,11 +380,13 @@ class Loop:
 
         def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             from hearken.evaluation.capability import texts_of
-            from hearken.loop.compare_policies import compare_policies
+            from hearken.evaluation.policies import compare
+            from hearken.loop.evaluating import conditions, judge
 
-            found = compare_policies(
-                project, policies, project.held_out(options.prompts), options.seed, judge=options.judge, loop=config,
-                reward=parents.get("reward"), wait=self.wait, announce=self.announce,
+            prompts = project.held_out(options.prompts)
+            found = compare(
+                policies, conditions(project, prompts, options.seed, reward=parents.get("reward")),
+                judge(project, options.judge, options.seed, wait=self.wait, announce=self.announce),
                 perplexity=texts_of(options.perplexity), tasks=options.tasks,
             )  # fmt: skip
             write_evaluation(out / FILE, found)

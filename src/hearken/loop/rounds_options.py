@@ -7,10 +7,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hearken.config import Options
+from hearken.labelers.kinds import JudgeName, Who
 
-Who = Literal["people", "ai", "simulated"]
 Selection = Literal["uniform", "disagreement", "disputed", "low-score"]
-Judge = Literal["auto", "gold", "reward", "people", "ai", "simulated"]
 
 
 class AIOptions(Options):
@@ -118,7 +117,7 @@ class LoopOptions(Options):
 
     evaluate: int = Field(200, ge=1)
     """Held-out prompts on which policies are compared after each round."""
-    judge: Judge = "auto"
+    judge: JudgeName = "auto"
     """Who compares them: gold where the world knows it, else the reward model; or people, ai, simulated."""
     perplexity: list[str] = []
     """Files of held-out text on which each policy's perplexity is measured."""

@@ -17,11 +17,12 @@ from hearken.algorithms.watch import Answered, Judge, Verdicts, looks_of, watche
 from hearken.errors import UserError
 from hearken.feedback.examples import PromptOnly, content_key
 from hearken.feedback.formats import write_examples
+from hearken.feedback.pairs import pairs_of
 from hearken.feedback.records import Prompt, QueueItem, Response, hash_id
 from hearken.feedback.store import FeedbackStore
+from hearken.labelers.kinds import KINDS, Who
 from hearken.labelers.simulated import dialogue_text
-from hearken.loop.asking import KINDS, ask, pairs_of
-from hearken.loop.rounds_options import Who
+from hearken.loop.asking import ask
 from hearken.statistics.winrate import outcomes
 from hearken.training.artifact import Artifact, claim_folder, release_folder
 from hearken.training.run import Callback
@@ -121,7 +122,7 @@ def _outcomes(
     """What was said of each pair, for its first response; and the ids of the judgments that say so."""
     found: dict[tuple[str, str], list[float]] = {}
     heard: list[str] = []
-    for pair in pairs_of(store, who):
+    for pair in pairs_of(store, KINDS[who]):
         for both, outcome in (((pair.a, pair.b), pair.outcome), ((pair.b, pair.a), 1 - pair.outcome)):
             if both in pairs:
                 found.setdefault(both, []).append(outcome)

@@ -159,7 +159,7 @@ def _about_winning(report: Report, policy: Policy) -> list[str]:
     elif report.prompts and policy.win_rate is not None and verdict(policy.win_rate) == "cannot be told apart from":
         found.append(
             f"{report.prompts:,} held-out prompts find a win rate of {percent(detectable(report.prompts))} with a "
-            f"chance of 80{chr(0x202F)}%; a smaller difference takes more (hearken evaluate --plan says how many)."
+            f"chance of 80{chr(0x202F)}%; a smaller difference takes more (hearken power says how many)."
         )
     for name, rate in policy.by_group.items():
         text = with_interval(rate, as_percent=True)

@@ -49,6 +49,6 @@ def failing(reward: Path) -> str:
     try:
         verdict = Verdict.model_validate_json(path.read_bytes()) if path.is_file() else Verdict()
     except ValidationError:
-        hint = f"Make it anew: hearken evaluate --card {reward}"
+        hint = f"Make it anew: hearken card {reward}"
         raise UserError(f"{path} is no card of a reward model", hint) from None
     return "" if verdict.passes else " ".join(verdict.failures) or "It says no more."

@@ -12,7 +12,6 @@ from hearken.feedback.records import hash_id
 
 if TYPE_CHECKING:
     from hearken.feedback.records import Labeler
-    from hearken.loop.project import Project
 
 AT_MOST = 8
 """An attribute that divides labelers into more groups than this is a name rather than a group."""
@@ -61,11 +60,8 @@ def _shared(values: Mapping[str, set[str]]) -> dict[str, set[str]]:
     return {value: members for value, members in values.items() if len(members) > 1}
 
 
-def found_groups(project: Project) -> list[LabelerGroup]:
-    """Groups that the card of the project's reward model found among labelers who declare none; mostly none."""
-    if not project.rewards():
-        return []
-    card = RewardCard.load(project.reward())
+def found_groups(card: RewardCard | None) -> list[LabelerGroup]:
+    """Groups that a reward model's card found among labelers who declare none; mostly none."""
     if card is None or card.discovered is None or not card.discovered.real:
         return []
     return [

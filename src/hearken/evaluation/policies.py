@@ -5,121 +5,111 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
 
 from hearken.errors import UserError
-from hearken.evaluation.capability import Loaded, load_task, perplexities, run_tasks
-from hearken.evaluation.measure import asked_of, label_of
+from hearken.evaluation.answers import GOLD, Conditions, assess, by_reward_model
+from hearken.evaluation.capability import load_task, with_capability
+from hearken.evaluation.groups import LabelerGroup, labeler_groups
+from hearken.evaluation.measure import label_of
 from hearken.evaluation.results import EvaluationResult, GroupOfJudges, JudgedBy, PolicyResult, Spread, Standing
 from hearken.feedback.examples import Content, content_key
-from hearken.feedback.pairs import UNNAMED, words
+from hearken.feedback.pairs import UNNAMED, pairs_of, words
 from hearken.feedback.records import QueueItem, Response, hash_id
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.asking import ask, pairs_of
-from hearken.loop.assessment import GOLD, assess, by_reward_model
-from hearken.loop.groups import LabelerGroup, found_groups, labeler_groups
-from hearken.loop.rounds_options import Judge, LoopOptions, Who
+from hearken.labelers.kinds import KINDS, WORDS, Score, Who
 from hearken.statistics.bradley_terry import leaderboard, length_lead
 from hearken.statistics.intervals import Interval
 from hearken.statistics.power import over_seeds
 from hearken.statistics.winrate import outcomes, win_rate
-
-if TYPE_CHECKING:
-    from hearken.loop.project import Project
 
 Row = tuple[str, str, float, str, float]
 """One comparison: two policies, the first one's outcome, the prompt, how many words longer the first answer is."""
 Weighted = tuple[Row, float]
 """A comparison and what it counts: see `_weigh`."""
 
-WORDS: dict[Who, str] = {"people": "people", "ai": "an AI labeler", "simulated": "simulated labelers"}
+
+@dataclass(frozen=True)
+class Labelers:
+    """People, an AI or simulated labelers, who are shown the answers of the policies.
+
+    Attributes:
+        kind: which of these.
+        open: the feedback database.
+        ask: has items of its queue judged, and comes back when enough of them are.
+        slots: how many labelers judge the same answers.
+        name: of an AI, its model.
+        found: groups that were found among them, besides those that they declare.
+    """
+
+    kind: Who
+    open: Callable[[], FeedbackStore]
+    ask: Callable[[Sequence[QueueItem]], None]
+    slots: int = 1
+    name: str = ""
+    found: Sequence[LabelerGroup] = ()
 
 
-def compare_policies(
-    project: Project,
-    policies: Sequence[str],
-    prompts: Sequence[Content],
-    seed: int,
-    *,
-    judge: Judge = "auto",
-    loop: LoopOptions,
-    reward: str | None = None,
-    wait: bool = True,
-    announce: Callable[[str], None] = lambda _: None,
-    perplexity: Mapping[str, Sequence[str]] | None = None,
-    tasks: Sequence[str] = (),
-    seeds: Sequence[str] = (),
-    metadata: Mapping[Content, dict[str, Any]] | None = None,
-) -> EvaluationResult:
+def compare(
+    policies: Sequence[str], under: Conditions, judge: Score | Labelers = "auto",
+    *, seeds: Sequence[str] = (), perplexity: Mapping[str, Sequence[str]] | None = None, tasks: Sequence[str] = (),
+) -> EvaluationResult:  # fmt: skip
     """Compare policies on the same held-out prompts; the first is the baseline.
 
-    People, AI and simulated labelers are shown the answers of all policies to a prompt as one item, in random order and
-    without names; equal answers are shown once and count as ties. Judgments given before on the same answers count.
-    Every prompt counts once, however many judged it.
+    Labelers are shown the answers of all policies to a prompt as one item, in random order and without names; equal
+    answers are shown once and count as ties. Judgments given before on the same answers count. Every prompt counts
+    once, however many judged it.
 
     Args:
-        project: whose store is asked and whose world knows the gold reward.
         policies: paths or Hub names, or ``best-of-8@NAME``.
-        prompts: held-out ones.
-        seed: of the samples.
+        under: prompts, sampling, and what scores the answers.
         judge: who decides; auto takes gold where it is known, else the reward model.
-        loop: how long to wait for people, and the AI labeler.
-        reward: the proxy; by default the one in use.
-        wait: for people; else raise `asking.Waiting`.
-        announce: takes lines for the person at the terminal.
+        seeds: those of the policies that come from the same training with different seeds: say how they spread.
         perplexity: texts on which each policy is measured, by name (`capability.texts_of`).
         tasks: task files on which each policy is tried.
-        metadata: of prompts, for rewards that are rules or functions.
-        seeds: those of the policies that come from the same training with different seeds: say how they spread.
 
     Returns:
         What `assess` does, with the leaderboard and the effect of length; win rates are the judge's.
 
     Raises:
-        UserError: no such judge here.
+        UserError: no such judge here; whatever ``Labelers.ask`` raises.
     """
-    world = bool(project.config.world)
-    if judge == "gold" and not world:
+    known = under.world is not None
+    if judge == "gold" and not known:
         raise UserError("the gold reward is known in a built-in world only", "Choose --judge people, ai or reward")
-    asked = [load_task(path) for path in tasks]  # what is wrong with a file shows before an hour of sampling
-    found = assess(project, policies, prompts, seed, reward, metadata)
-    decides = ("gold" if world else "reward") if judge == "auto" else judge
-    if decides == "reward" and found.reward is None:
+    loaded = [load_task(path) for path in tasks]  # what is wrong with a file shows before an hour of sampling
+    found = assess(policies, under)
+    if judge == "auto":
+        judge = "gold" if known else "reward"
+    if judge == "reward" and found.reward is None:
         raise UserError("there is no reward model to judge by", "Run: hearken train reward, or choose another --judge")
-    if decides == "gold":
+    if judge == "gold":
         found = rank_by_score(found.but(judge=GOLD))
-    elif decides == "reward":
+    elif judge == "reward":
         by_reward = by_reward_model(found.reward or "")
-        found = rank_by_score(found.but(judge=by_reward.but(remark="a proxy") if world else by_reward))
+        found = rank_by_score(found.but(judge=by_reward.but(remark="a proxy") if known else by_reward))
     else:
-        found = _by_labelers(project, found, decides, seed, loop, wait, announce)
+        found = _by_labelers(found, judge, under.seed)
     if seeds:
         found = found.but(seeds=_seeds([found.policies[label_of(name)] for name in dict.fromkeys(seeds)]))
-    return _capability(found, policies, perplexity or {}, asked)
+    return with_capability(found, policies, perplexity or {}, loaded)
 
 
-def _by_labelers(
-    project: Project, found: EvaluationResult, who: Who, seed: int, loop: LoopOptions, wait: bool,
-    announce: Callable[[str], None],
-) -> EvaluationResult:  # fmt: skip
-    """Ask people, an AI or simulated labelers; with their win rates, overall and by group, and the leaderboard."""
+def _by_labelers(found: EvaluationResult, labelers: Labelers, seed: int) -> EvaluationResult:
+    """Ask labelers; with their win rates, overall and by group, and the leaderboard."""
     answers = _answers(found)
     keys = [content_key(p) for p in found.prompts]
-    items, shown = _items(project, answers, found.prompts, seed, who)
-    ask(
-        project, items, who, loop, ai=loop.ai, label="Waiting for judgments of the policies", wait=wait, seed=seed,
-        announce=announce,
-    )  # fmt: skip
-    with project.store() as store:
-        told = list(_by_judgment(store, who, shown))
+    items, shown = _items(labelers, answers, found.prompts, seed)
+    labelers.ask(items)
+    with labelers.open() as store:
+        told = list(_by_judgment(store, labelers.kind, shown))
         judged = {labeler for _, labeler in told}
-        labelers = {labeler.id: labeler for labeler in store.labelers() if labeler.id in judged}
+        who = {labeler.id: labeler for labeler in store.labelers() if labeler.id in judged}
     alike = list(_alike(answers, keys))
     rows = _weigh([row for row, _ in told], alike, len(keys))
-    judge = JudgedBy(kind=who, words=WORDS[who], name=loop.ai.judge if who == "ai" else "")
-    groups = labeler_groups(labelers, found_groups(project))
-    return _rank(_regroup(found.but(judge=judge), told, alike, groups), rows)
+    judge = JudgedBy(kind=labelers.kind, words=WORDS[labelers.kind], name=labelers.name)
+    return _rank(_regroup(found.but(judge=judge), told, alike, labeler_groups(who, labelers.found)), rows)
 
 
 def _answers(found: EvaluationResult) -> dict[str, Sequence[str]]:
@@ -154,12 +144,12 @@ def _longer(a: str, b: str) -> float:
 
 
 def _items(
-    project: Project, answers: Mapping[str, Sequence[str]], prompts: Sequence[Content], seed: int, who: Who
+    labelers: Labelers, answers: Mapping[str, Sequence[str]], prompts: Sequence[Content], seed: int
 ) -> tuple[list[QueueItem], dict[str, tuple[str, list[str], str]]]:
     """An item for each prompt with different answers; and of each response shown: prompt, whose it is, its text."""
     items: list[QueueItem] = []
     shown: dict[str, tuple[str, list[str], str]] = {}
-    with project.store() as store:
+    with labelers.open() as store:
         known = {content_key(p.content): p for p in store.prompts(domain="text")}
         for i, content in enumerate(prompts):
             key = content_key(content)
@@ -179,8 +169,8 @@ def _items(
             items.append(
                 QueueItem(
                     prompt_id=prompt.id, response_ids=tuple(r.id for r in responses), selection="evaluation",
-                    propensity=1.0, slots=project.config.sample.overlap, metadata={"evaluation": True},
-                    id=hash_id("evaluation", who, *(r.id for r in responses)),
+                    propensity=1.0, slots=labelers.slots, metadata={"evaluation": True},
+                    id=hash_id("evaluation", labelers.kind, *(r.id for r in responses)),
                 )
             )  # fmt: skip
     return items, shown
@@ -190,7 +180,7 @@ def _by_judgment(
     store: FeedbackStore, who: Who, shown: dict[str, tuple[str, list[str], str]]
 ) -> Iterator[tuple[Row, str]]:
     """Rows and their labelers, of every judgment in force that speaks about two of the answers."""
-    for pair in pairs_of(store, who):
+    for pair in pairs_of(store, KINDS[who]):
         if pair.a in shown and pair.b in shown:
             (key, ours, text), (_, theirs, other) = shown[pair.a], shown[pair.b]
             for a in ours:
@@ -319,22 +309,3 @@ def _seeds(policies: Sequence[PolicyResult]) -> list[Spread]:
                 )
             )  # fmt: skip
     return spread
-
-
-def _capability(
-    found: EvaluationResult, names: Sequence[str], texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded]
-) -> EvaluationResult:
-    """With perplexity and task scores of each policy; the best of n has none of its own."""
-    policies = dict(found.policies)
-    for name in dict.fromkeys(names):
-        if asked_of(name).many == 1:
-            policies[label_of(name)] = tried(policies[label_of(name)], name, texts, tasks)
-    return found.but(policies=policies)
-
-
-def tried(policy: PolicyResult, name: str, texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded]) -> PolicyResult:
-    """With perplexities of texts and scores on tasks, as far as there are any."""
-    if texts:
-        found = perplexities(name, texts)
-        policy = policy.but(perplexities=found, perplexity=next(iter(found.values())).token)
-    return policy.but(tasks=run_tasks(name, tasks)) if tasks else policy

@@ -1,8 +1,9 @@
-"""Assess policies on held-out prompts and keep every response, so that the report can show and anyone can check."""
+"""What policies answer to held-out prompts, with every figure that needs no labeler; every response is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,10 @@ from hearken.evaluation.measure import ByReward, Measured, asked_of, label_of, m
 from hearken.evaluation.results import EvaluationResult, JudgedBy, PolicyResult
 from hearken.feedback.examples import Content
 from hearken.labelers.simulated import dialogue_text
+from hearken.rollout.sampler import SamplingParameters
 from hearken.worlds.tales.world import TaleWorld
-from hearken.worlds.world import open_world
 
 if TYPE_CHECKING:
-    from hearken.loop.project import Project
     from hearken.worlds.world import World
 
 GOLD = JudgedBy(kind="gold", words="the gold reward")
@@ -30,29 +30,46 @@ def by_reward_model(name: str) -> JudgedBy:
     )
 
 
-def assess(
-    project: Project, policies: Sequence[str], prompts: Sequence[Content], seed: int, reward: str | None = None,
-    metadata: Mapping[Content, dict[str, Any]] | None = None,
-) -> EvaluationResult:  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under what policies are compared, the same for all.
+
+    Attributes:
+        prompts: held-out ones.
+        sampling: how responses are drawn.
+        seed: of the samples.
+        reward: the proxy, as ``--reward`` takes it; None where there is none.
+        world: that knows the gold reward, if there is one.
+        facts: metadata of prompts, for rewards that are rules or functions.
+    """
+
+    prompts: Sequence[Content]
+    sampling: SamplingParameters
+    seed: int
+    reward: str | None = None
+    world: World | None = None
+    facts: Mapping[Content, dict[str, Any]] = field(default_factory=dict)
+
+
+def assess(policies: Sequence[str], under: Conditions) -> EvaluationResult:
     """Responses and figures of each policy, the first being the baseline of win rates and the reference of KL.
 
     Args:
-        project: whose world or reward model judges.
         policies: paths or Hub names; ``best-of-8@NAME`` is the best of eight responses by the reward model.
-        prompts: held-out ones.
-        seed: of the samples.
-        reward: the proxy, as ``--reward`` takes it; by default the project's reward model in use.
-        metadata: of prompts, for rewards that are rules or functions.
+        under: the conditions.
+
+    Raises:
+        UserError: a policy or the reward cannot be opened.
     """
-    reward = reward or (project.reward() if project.rewards() else None)
-    how = project.config.sample.parameters
-    proxy = ByReward(reward, metadata or {}) if reward else None
-    world = open_world(project.config.world, project.config.seed) if project.config.world else None
+    prompts, reward, world = under.prompts, under.reward, under.world
+    proxy = ByReward(reward, under.facts) if reward else None
     base = label_of(policies[0])
 
     found: dict[str, PolicyResult] = {}
     for name in dict.fromkeys(policies):
-        seen = measure(name, asked_of(policies[0]).source, prompts, how, seed, by=reward, metadata=metadata)
+        seen = measure(
+            name, asked_of(policies[0]).source, prompts, under.sampling, under.seed, by=reward, metadata=under.facts
+        )
         policy = PolicyResult(
             kl=mean(seen.kl, prompts), length=mean(seen.lengths, prompts),
             eos_share=mean([float(f) for f in seen.finished], prompts), responses=tuple(seen.texts),
