@@ -59,6 +59,9 @@ def lower(model: PreTrainedModel) -> None:
                 layer.weight = nn.Parameter(tied.detach().to(torch.bfloat16), requires_grad=False)
         elif name.split(".")[0] not in SCORES:
             layer.weight.data = layer.weight.data.to(torch.bfloat16)
+    for parameter in model.parameters():  # a view of the file keeps the whole of it in memory
+        if not parameter.requires_grad and parameter.dtype == torch.float32:
+            parameter.data = parameter.data.clone()
 
 
 def restore(model: PreTrainedModel, original: PreTrainedModel) -> None:
