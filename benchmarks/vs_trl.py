@@ -34,7 +34,7 @@ from clock import Task
 from page import tables, write_docs
 from world import Size
 
-from hearken.algorithms.kto import partners
+from hearken.algorithms.thumbs import partners
 from hearken.errors import UserError
 from hearken.training.artifact import write_json
 from hearken.training.batching import Order

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hearken.algorithms.dpo import losses
 from hearken.algorithms.dpo_options import DPOConfig
+from hearken.algorithms.pair_losses import losses
 from hearken.domains.text.data import Judged
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import TokenScorer

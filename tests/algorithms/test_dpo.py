@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import hearken.algorithms.dpo as dpo
 import hearken.training.reference as reference
+from hearken.algorithms import pair_losses
 from hearken.algorithms.dpo_options import DPOConfig, ORPOConfig
 from hearken.algorithms.online_dpo_options import OnlineDPOConfig
 from hearken.algorithms.stage import Inputs, estimate, find_stage, train
@@ -21,6 +22,7 @@ from hearken.errors import UserError
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_policy
 from hearken.models.scorers import TokenScorer
+from hearken.objectives import direct
 
 SMALL: dict[str, Any] = {
     "lr": 3e-3, "epochs": 4, "batch": 8, "trackers": "none", "precision": "fp32", "checkpoint_seconds": 1e9,
@@ -89,8 +91,8 @@ def test_strengths_votes_and_weights_reach_the_loss(world) -> None:
 
     def loss(one: Judged, **options: Any) -> float:
         layout = lay_out([one.group])
-        fixed = dpo.direct.sequence_logprobs(scorer(layout).logprobs, layout.mask).detach()
-        return dpo.losses(scorer, [one], fixed, DPOConfig(**options)).loss.item()
+        fixed = direct.sequence_logprobs(scorer(layout).logprobs, layout.mask).detach()
+        return pair_losses.losses(scorer, [one], fixed, DPOConfig(**options)).loss.item()
 
     up = math.log1p(math.exp(0.5))
     assert loss(judged((0, 1), strength=0.5), margin=1.0) == pytest.approx(up, abs=1e-5)
@@ -104,10 +106,10 @@ def test_orpo_is_odds_and_imitation_by_any_door(world) -> None:
     scorer = TokenScorer(load_policy(str(world.sft)))
 
     def loss(one: Judged, **options: Any) -> float:
-        return dpo.losses(scorer, [one], None, DPOConfig(loss="orpo", **options)).loss.item()
+        return pair_losses.losses(scorer, [one], None, DPOConfig(loss="orpo", **options)).loss.item()
 
     layout = lay_out([judged((0, 1, 2)).group])
-    mean = dpo.direct.sequence_logprobs(scorer(layout).logprobs, layout.mask, average=True).detach()
+    mean = direct.sequence_logprobs(scorer(layout).logprobs, layout.mask, average=True).detach()
     odds = [math.log(p / (1 - p)) for p in mean.double().exp().tolist()]
     apart = 0.1 * math.log1p(math.exp(odds[1] - odds[0]))
     assert loss(judged((0, 1, -1))) == pytest.approx(apart - mean[0].item(), rel=1e-4)
@@ -118,14 +120,14 @@ def test_orpo_is_odds_and_imitation_by_any_door(world) -> None:
     assert [o.imitation for o in (DPOConfig(), ORPOConfig(), OnlineDPOConfig(loss="orpo"))] == [0, 1, 1]
 
 
-@pytest.mark.parametrize("loss", sorted(dpo.WITHOUT_REFERENCE))
+@pytest.mark.parametrize("loss", sorted(pair_losses.WITHOUT_REFERENCE))
 def test_no_reference_is_opened_or_read_where_the_loss_has_none(world, loss: str) -> None:
     inputs = Inputs(model=str(world.sft), data=(str(world.pairs),), ref=str(world.base))
     with pytest.warns(UserWarning, match="has no reference policy: --ref is not read"):
         ready = dpo.load(inputs, DPOConfig(loss=loss, cache_reference=False))
     assert ready.reference is None
     options, some = DPOConfig(loss=loss), ready.data[:3]
-    alone, beside = (dpo.losses(ready.policy.scorer, some, ref, options).loss for ref in (None, torch.zeros(6)))
+    alone, beside = (pair_losses.losses(ready.policy.scorer, some, ref, options).loss for ref in (None, torch.zeros(6)))
     assert torch.equal(alone, beside)
 
 
@@ -167,7 +169,7 @@ def test_what_cannot_be_compared_is_counted(world, tmp_path: Path) -> None:
     rows = [{"prompt": f"tell {i} the", "chosen": " fox runs home", "rejected": " owl sleeps"} for i in range(8)]
     rows.append({"prompt": "tell 9 the", "chosen": " fox " * 60 + "a", "rejected": " fox " * 60 + "b"})
     data = write_rows(tmp_path / "rows.jsonl", rows)
-    with pytest.warns(UserWarning, match="1 with identical responses"):
+    with pytest.warns(UserWarning, match="left out: identical responses: 1"):
         artifact = fit(world, tmp_path / "out", data=data, max_length=24, validation=0)
     assert artifact.manifest["data"]["left_out"] == {"identical responses": 1, "no preference": 0}
     assert artifact.manifest["data"]["judgments"] == 8

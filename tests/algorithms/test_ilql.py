@@ -10,8 +10,9 @@ import torch
 from tiny_models import write_rows
 from transformers import AutoModelForCausalLM
 
-from hearken.algorithms.ilql import losses, scored, weighted_tokens
+from hearken.algorithms.ilql import losses, scored
 from hearken.algorithms.ilql_options import ILQLConfig
+from hearken.algorithms.recorded import weighted_tokens
 from hearken.algorithms.stage import train
 from hearken.domains.text.data import Judged
 from hearken.domains.text.respond import respond
@@ -108,7 +109,7 @@ def test_every_judgment_has_a_score() -> None:
             Judged(Group([1], [[5]]), "rating", target=0.5), Judged(Group([1], [[5]]), "thumb", target=0.0, weight=2.0),
             Judged(group, "comparison", (0, 1, -1), weight=0.5), Judged(group, "comparison", (0, 1, 2), weight=0.0),
         ]
-    )  # fmt: skip
+    ).rows  # fmt: skip
     assert [score for _, score in found] == [-1, 1, 0, 0, 0, 0.5, -1, 1, -1]
     assert [group.weight for group, _ in found] == [1, 1, 1, 1, 1, 1, 2, 0.5, 0.5]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import hearken.algorithms.kto as kto
-from hearken.algorithms.kto import opinions, partners
 from hearken.algorithms.stage import Inputs, estimate, find_stage, train
+from hearken.algorithms.thumbs import opinions, partners
 from hearken.domains.text.data import Judged
 from hearken.errors import UserError
 from hearken.models.layout import Group
@@ -79,7 +79,7 @@ def test_every_prompt_gets_anothers_response() -> None:
     rows = [
         Judged(Group([i], [[10 + i, 1]]), "thumb", target=float(i % 2), weight=1.0) for i in range(5)
     ]  # fmt: skip
-    made, _ = opinions(rows, 0, 10)
+    made = opinions(rows, 0, 10).rows
     assert sorted(tuple(o.mismatched.responses[0]) for o in made) == [(10 + i, 1) for i in range(5)]
     assert all(o.mismatched.prompt == o.group.prompt for o in made)
     assert all(o.mismatched.responses[0] != o.group.responses[0] for o in made)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import hearken.algorithms.policy_gradient as pg
-from hearken.algorithms import dpo, online_dpo, rft
+from hearken.algorithms import online_dpo, pair_losses, rft
 from hearken.algorithms.dpo_options import DPOConfig
 from hearken.algorithms.online_dpo import ranks
 from hearken.algorithms.stage import train
@@ -73,7 +73,7 @@ def test_every_stage_runs(world, tmp_path: Path, stage: str) -> None:
     assert rollouts.browse(rollouts.find(artifact.path), top=2).total == 32
 
 
-@pytest.mark.parametrize("loss", sorted(dpo.WITHOUT_REFERENCE))
+@pytest.mark.parametrize("loss", sorted(pair_losses.WITHOUT_REFERENCE))
 def test_losses_without_a_reference_are_the_same_online(
     world, tmp_path: Path, loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +81,7 @@ def test_losses_without_a_reference_are_the_same_online(
     seen: list[tuple[Any, Tensor]] = []
 
     def spy(scorer: Any, batch: Any, reference: Any, options: Any) -> Any:
-        found = dpo.losses(scorer, batch, reference, options)
+        found = pair_losses.losses(scorer, batch, reference, options)
         seen.append((batch, found.loss.detach()))
         return found
 
@@ -90,7 +90,7 @@ def test_losses_without_a_reference_are_the_same_online(
     start = TokenScorer(load_policy(str(world.sft)))
     assert seen
     for batch, found in seen:
-        torch.testing.assert_close(found, dpo.losses(start, batch, None, DPOConfig(loss=loss)).loss)
+        torch.testing.assert_close(found, pair_losses.losses(start, batch, None, DPOConfig(loss=loss)).loss)
 
 
 @pytest.mark.parametrize("stage", ["rloo", "grpo", "reinforce", "a2c", "online_dpo", "rft"])

@@ -5,6 +5,7 @@ import math
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,7 +149,7 @@ def test_truncation_at_a_token() -> None:
                 return "ab\n."[ids[0]]
 
     def cut(tokens: list[int], reason: str = "length") -> Sample:
-        return truncate(Sample(0, tokens, [0.0] * len(tokens), reason), Policy(), "\n")  # type: ignore[arg-type]
+        return truncate(Sample(0, tokens, [0.0] * len(tokens), reason), SimpleNamespace(policy=Policy()), "\n")  # type: ignore[arg-type]
 
     assert cut([0, 2, 1, 2, 3]) == Sample(0, [0, 2], [0.0, 0.0], "stop")
     assert cut([0, 1, 2]).finish_reason == "stop", "also where it is the very last"

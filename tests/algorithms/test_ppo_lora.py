@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM
 
 import hearken.algorithms.policy_gradient as pg
 import hearken.algorithms.ppo as ppo
-from hearken.algorithms.critic import CriticSetup
 from hearken.algorithms.policy_gradient_options import ReinforceConfig
 from hearken.algorithms.ppo_options import PPOConfig
 from hearken.algorithms.stage import Inputs, find_stage, train
+from hearken.algorithms.value_model import CriticSetup
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import load_policy
 from hearken.rollout.native import NativeSampler

@@ -10,9 +10,10 @@ import torch
 from tiny_models import tokenizer, write_base, write_rows, write_seq2seq
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from hearken.algorithms.reward import calibrate, evaluate, load
+from hearken.algorithms.reward_figures import calibrate, evaluate
 from hearken.algorithms.reward_losses import losses
 from hearken.algorithms.reward_options import RewardConfig
+from hearken.algorithms.reward_setup import load
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
 from hearken.errors import UserError

@@ -11,9 +11,11 @@ import torch
 from tiny_models import sentence, write_rows
 from transformers import AutoModelForSequenceClassification
 
-from hearken.algorithms.reward import Offsets, load, prior, tastes
+from hearken.algorithms.reward import Offsets, prior
 from hearken.algorithms.reward_losses import losses
 from hearken.algorithms.reward_options import RewardConfig
+from hearken.algorithms.reward_rows import tastes
+from hearken.algorithms.reward_setup import load
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
 from hearken.domains.text.loading import open_policy

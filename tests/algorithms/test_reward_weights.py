@@ -10,8 +10,8 @@ import pytest
 from tiny_models import sentence, write_rows
 
 from hearken.algorithms.accuracy import pair_accuracy
-from hearken.algorithms.reward import load
 from hearken.algorithms.reward_options import RewardConfig
+from hearken.algorithms.reward_setup import load
 from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
 from hearken.models.layout import Group

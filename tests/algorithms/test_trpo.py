@@ -8,7 +8,7 @@ import torch
 from test_policy_gradient import improve, metrics, module  # noqa: F401
 from torch import nn
 
-from hearken.algorithms.trpo import Fisher, Weights
+from hearken.algorithms.natural_gradient import Fisher, Weights
 from hearken.algorithms.trpo_options import TRPOConfig
 from hearken.errors import UserError
 from hearken.models.layout import Group, lay_out

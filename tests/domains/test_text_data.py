@@ -11,7 +11,7 @@ from tiny_models import tokenizer, write_base, write_rows
 
 from hearken.algorithms.dpo import comparisons
 from hearken.algorithms.dpo_options import DPOConfig
-from hearken.algorithms.kto import opinions
+from hearken.algorithms.thumbs import opinions
 from hearken.domains.text.data import Reader, best, demonstrations, encoded, judgments, prompts
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.rewarding import Known, open_reward, prompt_facts, translated
@@ -68,12 +68,13 @@ def test_three_votes_against_one_are_three_against_one(tmp_path: Path, labelers:
             found = reader().rows([str(path)], [], 0, 0)
     else:
         found = reader().rows([str(path)], [], 0, 0)
-    judged, skipped = comparisons(judgments(found.train, ENCODER), DPOConfig())
+    compared = comparisons(judgments(found.train, ENCODER), DPOConfig())
+    judged = compared.rows
     first = ENCODER.group("p", ["a"]).responses[0]
     assert sum(j.group.responses[j.ranks.index(0)] == first for j in judged) == 3 and len(judged) == 4
-    thumbs, _ = opinions(judged, 0, 64, quiet=True)
+    thumbs = opinions(judged, 0, 64).rows
     assert sum(t.label == (t.group.responses[0] == first) for t in thumbs) == 6 and len(thumbs) == 8
-    assert not any(skipped.values())
+    assert not any(compared.left_out.values())
 
 
 def test_rows_that_contradict_each_other_are_refused_where_a_function_reads_them(tmp_path: Path) -> None:

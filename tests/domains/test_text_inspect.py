@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from hearken.algorithms import dpo, reward, sft
 from hearken.algorithms.stage import Inputs
+from hearken.domains.text.data import Reader
 from hearken.domains.text.inspect import View, inspect
 from hearken.evaluation.measure import Judge
 from hearken.models.loading import save
@@ -70,6 +71,6 @@ def test_inspect_shows_what_is_trained(model: Path, tmp_path: Path) -> None:
     judged = ready.data[0].group
     assert (list(judged.prompt), [list(r) for r in judged.responses]) == (views[0][0], [r for _, r in views])
     save(ready.scorer.model, ready.tokenizer, tmp_path / "rm")
-    prompt = dpo.Reader(dpo.DPOConfig()).read([str(pairs)])[0].prompt  # type: ignore[union-attr]
+    prompt = Reader(dpo.DPOConfig()).read([str(pairs)])[0].prompt  # type: ignore[union-attr]
     (again,) = Judge(str(tmp_path / "rm")).groups([prompt], [[GOOD, BAD]])
     assert [list(r) for r in again.responses] == [r for _, r in views], "evaluation reads them alike"

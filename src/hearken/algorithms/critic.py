@@ -1,39 +1,23 @@
-"""What methods with a value model share: opening one, advantages from it, and a KL coefficient that may adapt."""
+"""What methods with a value model share: advantages from it, and a KL coefficient that may adapt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from hearken.algorithms.estimate import sampled
 from hearken.algorithms.ppo_options import CriticOptions
-from hearken.algorithms.rollouts import Setup, TokenRollout, roll_out, set_up
-from hearken.algorithms.stage import Inputs
-from hearken.algorithms.watch import questions, watched
-from hearken.domains.text.loading import TextPolicy, adapt, prepare
-from hearken.models.loading import check_size, load_reward, new_reward
-from hearken.models.scorers import ValueScorer, probe
+from hearken.algorithms.rollouts import TokenRollout, roll_out
+from hearken.algorithms.value_model import CriticSetup
 from hearken.objectives.kl import adapt_kl, k3
-from hearken.objectives.policy import explained_variance, gae, token_rewards
+from hearken.objectives.policy import explained_variance, gae, token_rewards, value_clip
 from hearken.objectives.reduce import masked_sum, whiten
-from hearken.rewards.terms import parse_terms
 from hearken.training import distributed
-from hearken.training.estimate import Dry
 from hearken.training.forward import gather
+from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
-
-
-@dataclass
-class CriticSetup(Setup):
-    """With a value model: two sets of weights in all where policy and value model are adapters, else four."""
-
-    value: ValueScorer
 
 
 @dataclass
@@ -85,48 +69,6 @@ class KLControl:
         self.beta = state["beta"]
 
 
-def set_up_critic(inputs: Inputs, options: CriticOptions) -> CriticSetup:
-    """Open the four networks and encode the prompts and the pretraining text.
-
-    The value model starts from the (first) reward model; where the reward is a function, from the policy with a fresh
-    head. With LoRA the reference is the policy without its adapter, and the value model an adapter on the reward model.
-    """
-    assert inputs.reward is not None  # `check_inputs`
-    learned = next((term.name for term in parse_terms(inputs.reward) if term.kind == "model"), None)
-    shared: dict[str, PreTrainedModel] = {}
-
-    def network(policy: TextPolicy, name: str) -> PreTrainedModel:
-        """A reward model; the first one's network serves the value model, too, where only adapters are trained."""
-        device = policy.scorer.device
-        if options.lora and name == learned:
-            return shared.setdefault(name, value_network(inputs, options, policy, learned))
-        return load_reward(name, device=device).requires_grad_(False)
-
-    setup = set_up(inputs, options, models=network)
-    own = shared.get(learned or "")
-    net = value_network(inputs, options, setup.policy, learned) if own is None else own
-    value = ValueScorer(net, adapter="value" if options.lora else None)
-    probe(value, setup.policy.encoder.max_length)
-    value.compute_like(setup.scorer)
-    if not learned:
-        torch.nn.init.zeros_(value.output.weight)  # nothing is known of the reward's scale
-    return CriticSetup(**vars(setup), value=value)
-
-
-def value_network(inputs: Inputs, options: CriticOptions, policy: TextPolicy, learned: str | None) -> PreTrainedModel:
-    """The network that the value model starts from, with its adapter, if any."""
-    device = policy.scorer.device
-    if learned:
-        found = load_reward(learned, device=device)
-    else:
-        found = new_reward(inputs.model, options.seed, eos=options.eos, device=device)[0]
-    check_size(policy.tokenizer, found, f"the value model, which starts from {learned or inputs.model},")
-    prepare(found, options)
-    if options.lora:
-        adapt(found, "value", options)
-    return found
-
-
 def collect(setup: CriticSetup, step: int, beta: float, run: Run, options: CriticOptions) -> CriticRollout:
     """Sample, score, and compute what stays fixed during the updates."""
     found = roll_out(setup, step, run, options)
@@ -141,13 +83,18 @@ def collect(setup: CriticSetup, step: int, beta: float, run: Run, options: Criti
     return CriticRollout(**vars(found) | {"advantages": advantages}, values=values, rewards=rewards, returns=returns)
 
 
-def estimator(load: Callable[[Inputs, Any], CriticSetup]) -> Callable[[Dry, Inputs, Any], dict[str, Any]]:
-    """``estimate`` of a method that trains a value model, too; ``load`` opens its networks."""
-
-    def estimate(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
-        """For a dry run."""
-        setup, callbacks = watched(load, inputs, options)
-        trained, frozen = {"policy": setup.scorer, "value": setup.value}, {"reference": setup.reference}
-        return sampled(dry, setup, trained, frozen, setup.reward, options) | questions(callbacks)
-
-    return estimate
+def fit_values(
+    setup: CriticSetup, critic: Optimiser, rollout: CriticRollout, updates: range, run: Run, options: CriticOptions
+) -> dict[str, float]:
+    """Steps of the value model alone towards the returns, ``updates`` of its run; the last one's figures."""
+    tokens = rollout.tokens
+    loss = norm = 0.0
+    for update in updates:
+        loss = 0.0
+        for layout, part in rollout.microbatches(run, setup.scorer):
+            values = value_clip(setup.value(layout), part.values, part.returns, options.value_clip or None)
+            share = masked_sum(values.loss, part.mask) / tokens
+            run.backward(share)
+            loss += share.item()
+        norm = critic.step(update)["grad_norm"]
+    return {"value_loss": distributed.total(loss), "value_grad_norm": norm}

@@ -2,7 +2,7 @@
 
 The stage's own ``load`` opens and checks every input, so a dry run finds the mistakes a real run would. Then a few of
 its own batches go through the networks, in the precision that the run will choose; what is left is arithmetic. Each
-stage's ``estimate`` calls what fits it: `recorded`, `likelihood` or `sampled`.
+stage's ``estimate`` is made by what fits it, `likelihood` or `sampling`, or calls `recorded`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hearken.algorithms.stage import Inputs
+from hearken.algorithms.watch import questions, watched
 from hearken.models.layout import Group, lay_out
 from hearken.models.scorers import Scorer, TokenScorer
 from hearken.rewards.learned import LearnedReward
@@ -37,24 +39,40 @@ SAMPLING_SECONDS = 8.0
 
 
 def likelihood(
-    dry: Dry, ready: Any, groups: Sequence[Group], held_out: Sequence[Group], options: Any, mismatched: int = 0
-) -> dict[str, Any]:
-    """Stages that compare likelihoods, most of them with a reference's: its forward pass is made once, or each time.
+    load: Callable[[Inputs, Any], Any], beside: Callable[[Any], int] = lambda setup: 0,
+    loss: Callable[[Any, Sequence[int], Any], Tensor] | None = None,
+) -> Callable[[Dry, Inputs, Any], dict[str, Any]]:  # fmt: skip
+    """``estimate`` of a stage that learns from the likelihoods of recorded responses (see `recorded.Setup`).
 
-    ``mismatched`` tokens are read by both in every epoch, without gradient.
+    Args:
+        load: opens everything. A reference's forward pass is made once, or each time.
+        beside: tokens that policy and reference read in every epoch, without gradient.
+        loss: of the rows with these numbers; by default the mere likelihood, which costs as much.
     """
-    scorer = ready.policy.scorer
-    modules: dict[str, Scorer] = {"policy": scorer}
-    referred, epochs = 0, options.epochs
-    if ready.reference is not None:
-        modules["reference"] = ready.reference
-        times = 1 if options.cache_reference else epochs
-        referred = round(times * (tokens_of(groups) + mismatched)) + tokens_of(held_out)
-    return recorded(
-        dry, ready, modules, groups,
-        lambda some: scorer(lay_out([groups[i] for i in some], scorer.device)).logprobs.sum(), options,
-        evaluated=tokens_of(held_out), referred=referred + round(epochs * mismatched),
-    )  # fmt: skip
+
+    def estimate(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
+        """For a dry run."""
+        setup = load(inputs, options)
+        groups, held_out, more = setup.train.groups, setup.validation.groups, beside(setup)
+        scorer = getattr(setup, "guided", setup.scorer)
+
+        def likelihoods(some: Sequence[int]) -> Tensor:
+            if loss is not None:
+                return loss(setup, some, options)
+            return scorer(lay_out([groups[i] for i in some], scorer.device)).logprobs.sum()  # type: ignore[no-any-return]
+
+        modules: dict[str, Scorer] = {"policy": scorer}
+        referred, epochs = 0, options.epochs
+        if setup.reference is not None:
+            modules["reference"] = setup.reference
+            times = 1 if options.cache_reference else epochs
+            referred = round(times * (tokens_of(groups) + more)) + tokens_of(held_out)
+        return recorded(
+            dry, setup, modules, groups, likelihoods, options,
+            evaluated=tokens_of(held_out), referred=referred + round(epochs * more),
+        )  # fmt: skip
+
+    return estimate
 
 
 def recorded(
@@ -107,22 +125,36 @@ def _trial(
     return try_out([partial(loss, part) for part in some], used, parameters({"x": scorer}), scorer.device)
 
 
-def sampled(
-    dry: Dry, ready: Any, trained: Mapping[str, Any], frozen: Mapping[str, nn.Module], reward: Any, options: Any,
-    *, again: bool = True,
-) -> dict[str, Any]:  # fmt: skip
-    """Stages that sample from the policy they train.
+def sampling(load: Callable[[Inputs, Any], Any], *, again: bool = True) -> Callable[[Dry, Inputs, Any], dict[str, Any]]:
+    """``estimate`` of a stage that samples from the policy it trains (see `sampled.Setup`).
 
-    ``again``: whether they compute the log-probabilities of what was sampled anew in fp32, too.
+    Args:
+        load: opens everything.
+        again: whether the stage computes the log-probabilities of what was sampled anew in fp32, too.
     """
-    policy, device = trained["policy"], trained["policy"].device
+
+    def estimate(dry: Dry, inputs: Inputs, options: Any) -> dict[str, Any]:
+        """For a dry run."""
+        setup, callbacks = watched(load, inputs, options)
+        return sampled(dry, setup, options, again=again) | questions(callbacks)
+
+    return estimate
+
+
+def sampled(dry: Dry, ready: Any, options: Any, *, again: bool) -> dict[str, Any]:
+    """Facts, memory and time of such a stage, once everything is opened."""
+    policy, device = ready.scorer, ready.scorer.device
     dry.settle(policy, options)
+    trained: dict[str, Any] = {"policy": policy}
+    if value := getattr(ready, "value", None):
+        trained["value"] = value
+    modules: dict[str, nn.Module] = dict(trained)
+    if ready.reference is not policy:
+        modules["reference"] = ready.reference
+    if isinstance(network := getattr(ready.reward, "scorer", None), nn.Module):
+        modules["reward"] = network
     iterations, prompts = options.iterations, ready.prompts.ids
     updates = iterations * options.updates
-    modules: dict[str, nn.Module] = {**trained, **frozen}
-    if isinstance(network := getattr(reward, "scorer", None), nn.Module):
-        modules["reward"] = network
-
     memory = Memory(device)
     few = SamplingParameters(max_new_tokens=1)
     dry.seconds["start"] += timed(lambda: ready.sampler.sample(prompts[:1], 1, few, [0]), device)

@@ -15,63 +15,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from hearken.algorithms.doubts import of_recorded, say
-from hearken.algorithms.estimate import recorded
+from hearken.algorithms.estimate import likelihood
 from hearken.algorithms.ilql_options import ILQLConfig
+from hearken.algorithms.recorded import Encoded, Setup, set_up, weighted_tokens
 from hearken.algorithms.stage import Inputs
-from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
-from hearken.domains.text.loading import TextPolicy, open_policy
+from hearken.domains.text.data import Judged, judgments
 from hearken.errors import UserError
 from hearken.models.guided import Estimates, GuidedScorer
 from hearken.models.layout import Group, Layout, lay_out
 from hearken.objectives.offline import ILQLLoss, bellman_targets, ilql, terminal_rewards
 from hearken.training import distributed
-from hearken.training.artifact import Artifact
-from hearken.training.batching import Order
-from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
 
+if TYPE_CHECKING:
+    from hearken.training.artifact import Artifact
 
-@dataclass(frozen=True)
-class Ready:
-    """Everything that is read and checked before the first step."""
-
-    policy: TextPolicy
-    scorer: GuidedScorer
-    data: list[tuple[Group, float]]
-    facts: dict[str, Any]
+Scored = tuple[Group, float]
+"""A response with its score."""
 
 
-def load(inputs: Inputs, options: ILQLConfig) -> Ready:
+@dataclass
+class ILQLSetup(Setup[Scored]):
+    """With the network that has the heads; its policy is the other's."""
+
+    guided: GuidedScorer
+
+
+def load(inputs: Inputs, options: ILQLConfig) -> ILQLSetup:
     """Open the policy, give it heads, and encode the responses with their scores.
 
     Raises:
         UserError: every response has the same score; an architecture whose logits come from its own forward pass alone.
     """
-    reader = Reader(options)  # what is wrong with a file shows before a model is loaded
-    rows = reader.rows(inputs.data, inputs.validation, 0.0, options.seed)
-    policy = open_policy(inputs.model, options, options)
-    if policy.scorer.whole:
-        raise UserError(f"ILQL cannot guide a {type(policy.scorer.model).__name__}", "Use dpo, or reward and then rloo")
-    torch.manual_seed(options.seed)
-    scorer = GuidedScorer(policy.scorer.model, options.beta, policy.scorer.adapter)
-    scorer.use(policy.scorer.path)
-    data = scored(judgments(rows.train, policy.encoder))
-    if not data:
-        raise nothing_fits(inputs.data)
-    if len({score for _, score in data}) == 1:
+    setup = set_up(
+        inputs, options, lambda rows, encoder: scored(judgments(rows, encoder)), counted="responses"
+    )  # fmt: skip
+    if len({score for _, score in setup.data}) == 1:
         raise UserError(f"{', '.join(inputs.data)}: every response has the same score", "ILQL learns from differences")
-    more = {"responses": len(data), "skipped": reader.skipped, "truncation": policy.encoder.tell()}
-    return Ready(policy, scorer, data, rows.facts | more | say(of_recorded(options, [group for group, _ in data])))
+    policy = setup.scorer
+    policy.need_hidden_states("ILQL cannot guide a", "Use dpo, or reward and then rloo")
+    torch.manual_seed(options.seed)
+    scorer = GuidedScorer(policy.model, options.beta, policy.adapter)
+    scorer.use(policy.path)
+    return ILQLSetup(**vars(setup), guided=scorer)
 
 
-def scored(found: Sequence[Judged]) -> list[tuple[Group, float]]:
+def scored(found: Sequence[Judged]) -> Encoded[Scored]:
     """Responses with scores on -1..1: a rating as it is, a thumb 1 or -1, a ranking from 1 (best) to -1 (worst).
 
     Each group has its judgment's weight; those without any are left out.
@@ -89,14 +84,13 @@ def scored(found: Sequence[Judged]) -> list[tuple[Group, float]]:
         elif judged.target is not None:
             score = judged.target if judged.kind == "rating" else 2 * judged.target - 1
             made.append((replace(judged.group, weight=judged.weight), score))
-    return made
+    return Encoded(made, [group for group, _ in made])
 
 
 def run(inputs: Inputs, options: ILQLConfig, out: Path) -> Artifact:
     """Fit policy and heads to ``inputs.data``, starting from ``inputs.model``, and write them to ``out``."""
-    ready = load(inputs, options)
-    scorer, data = ready.scorer, ready.data
-    order = Order(len(data), options.batch, options.seed)
+    setup = load(inputs, options)
+    scorer, data, order = setup.guided, setup.data, setup.order(options)
     total = order.steps(options.epochs)
     optimiser = Optimiser([scorer], options, total)
 
@@ -117,10 +111,10 @@ def run(inputs: Inputs, options: ILQLConfig, out: Path) -> Artifact:
             run.log(loss=sums.pop("total"), **{f"{name}_loss": value for name, value in sums.items()}, **stats)
 
         def save(folder: Path) -> None:
-            ready.policy.save(folder)
+            setup.policy.save(folder)
             scorer.save_heads(folder)
 
-        return run.finish(save, data=ready.facts, metrics={"train_loss": run.last("loss")["loss"], "steps": total})
+        return run.finish(save, data=setup.facts, metrics={"train_loss": run.last("loss")["loss"], "steps": total})
 
 
 class Target:
@@ -136,11 +130,6 @@ class Target:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Back to saved ones."""
         self.scorer.target.load_state_dict(state)
-
-
-def weighted_tokens(groups: Sequence[Group]) -> float:
-    """Response tokens, each counted by its group's weight: what the losses of a batch are divided by."""
-    return distributed.total(sum(group.weight * len(group.responses[0]) for group in groups))
 
 
 def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: float, options: ILQLConfig) -> ILQLLoss:
@@ -160,14 +149,9 @@ def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: f
     )  # fmt: skip
 
 
-def estimate(dry: Dry, inputs: Inputs, options: ILQLConfig) -> dict[str, Any]:
-    """For a dry run."""
-    ready = load(inputs, options)
-    groups = [group for group, _ in ready.data]
+def _loss(setup: ILQLSetup, some: Sequence[int], options: ILQLConfig) -> Tensor:
+    batch = [setup.data[i] for i in some]
+    return losses(setup.guided, batch, weighted_tokens([group for group, _ in batch]), options).total
 
-    def loss(some: Sequence[int]) -> Tensor:
-        return losses(
-            ready.scorer, [ready.data[i] for i in some], weighted_tokens([groups[i] for i in some]), options
-        ).total
 
-    return recorded(dry, ready, {"policy": ready.scorer}, groups, loss, options)
+estimate = likelihood(load, loss=_loss)

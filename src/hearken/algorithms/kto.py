@@ -5,187 +5,74 @@ repeat, over minibatches of responses with a thumb:
     z0 = max(0, mean of r over mismatched pairs (x_i, y_{i+1}) of the batch), without gradient
     loss = λ_D (1 - σ(β(r - z0))) where the thumb is up, λ_U (1 - σ(β(z0 - r))) where it is down
 
-Each prompt has one mismatched response for the whole run: that of a row with another prompt (`partners`).
+Each prompt has one mismatched response for the whole run: that of a row with another prompt (`thumbs.partners`).
 """
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hearken.algorithms.doubts import of_recorded, say
-from hearken.algorithms.dpo import fixed_reference
 from hearken.algorithms.estimate import likelihood, tokens_of
 from hearken.algorithms.kto_options import KTOConfig
+from hearken.algorithms.recorded import Setup, set_up
 from hearken.algorithms.stage import Inputs
-from hearken.domains.text.data import Judged, Reader, judgments, nothing_fits
-from hearken.domains.text.loading import TextPolicy, open_policy
-from hearken.errors import UserError
-from hearken.models.layout import Group, lay_out
-from hearken.models.scorers import TokenScorer
+from hearken.algorithms.thumbs import Opinion, balance, opinions
+from hearken.domains.text.data import judgments
+from hearken.models.layout import lay_out
 from hearken.objectives.direct import kto, kto_reference_point, sequence_logprobs
 from hearken.training import distributed
-from hearken.training.artifact import Artifact
-from hearken.training.batching import Order
-from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
-from hearken.training.reference import logprob_sums, reference_sums
+from hearken.training.reference import Reference, logprob_sums
 from hearken.training.run import Run
 
-UNDECIDED, BETWEEN = "comparisons without a preference", "ranked responses beside the best and the worst"
-"""What opinions are not made of."""
+if TYPE_CHECKING:
+    from hearken.training.artifact import Artifact
 
 
-@dataclass(frozen=True)
-class Opinion:
-    """One response with a thumb, and the same prompt with another row's response."""
+@dataclass
+class KTOSetup(Setup[Opinion]):
+    """With λ_D and λ_U."""
 
-    group: Group
-    mismatched: Group
-    label: bool
-    weight: float
-
-    @property
-    def both(self) -> Group:
-        """The prompt, to be computed once, with its own response and the other."""
-        return Group(self.group.prompt, [*self.group.responses, *self.mismatched.responses])
-
-
-@dataclass(frozen=True)
-class Ready:
-    """Everything that is read and checked before the first step."""
-
-    policy: TextPolicy
-    reference: TokenScorer
-    data: list[Opinion]
-    held_out: list[Opinion]
     weights: tuple[float, float]
-    """λ_D and λ_U."""
-    facts: dict[str, Any]
 
 
-def load(inputs: Inputs, options: KTOConfig) -> Ready:
+def load(inputs: Inputs, options: KTOConfig) -> KTOSetup:
     """Open the policy and its reference, and encode the thumbs."""
-    reader = Reader(options)  # what is wrong with a file shows before a model is loaded
-    rows = reader.rows(inputs.data, inputs.validation, options.validation, options.seed)
-    policy = open_policy(inputs.model, options, options)
-    length = policy.encoder.max_length
-    (data, left_out), (held_out, _) = (
-        opinions(judgments(part, policy.encoder), options.seed, length, quiet=part is rows.validation)
-        for part in (rows.train, rows.validation)
-    )
-    if not data:
-        if any(left_out.values()):
-            raise UserError(f"{', '.join(inputs.data)} holds nothing good or bad", said(left_out))
-        raise nothing_fits(inputs.data)
-    if any(left_out.values()):
-        warnings.warn(f"left out: {said(left_out)}", stacklevel=2)
-    good = sum(o.label for o in data)
-    bad = len(data) - good
-    if not good or not bad:
-        side = "down" if good == 0 else "up"
-        raise UserError(
-            f"{', '.join(inputs.data)}: every thumb is {side}",
-            "KTO needs both kinds: add the other, or train on the good responses alone with: hearken train sft",
-        )
-    weights = (options.desirable or max(bad / good, 1.0), options.undesirable or max(good / bad, 1.0))
-    more: dict[str, Any] = {"thumbs_up": good, "thumbs_down": bad, "left_out": left_out}
-    more |= {"desirable": weights[0], "undesirable": weights[1]}
-    more |= say(of_recorded(options, [one.group for one in data]))
-    facts = rows.facts | more | {"skipped": reader.skipped, "truncation": policy.encoder.tell()}
-    reference = fixed_reference(inputs, policy, in_step=not options.cache_reference)
-    return Ready(policy, reference, data, held_out, weights, facts)
-
-
-def opinions(
-    found: Sequence[Judged], seed: int, max_length: int, *, quiet: bool = False
-) -> tuple[list[Opinion], dict[str, int]]:
-    """Thumbs with their mismatched pairs, and how much was left out, by what it is.
-
-    A comparison becomes a thumb up for its best response, down for its worst.
-
-    Raises:
-        UserError: a rating, which is neither good nor bad.
-    """
-    thumbs: list[tuple[Group, bool, float]] = []
-    converted = 0
-    left_out = dict.fromkeys((UNDECIDED, BETWEEN), 0)
-    for number, judged in enumerate(found, 1):
-        if judged.kind == "thumb":
-            thumbs.append((judged.group, bool(judged.target), judged.weight))
-        elif judged.kind == "comparison":
-            ranked = sorted((rank, i) for i, rank in enumerate(judged.ranks) if rank >= 0)
-            if len(ranked) < 2 or ranked[0][0] == ranked[-1][0]:
-                left_out[UNDECIDED] += 1
-                continue
-            converted += 1
-            left_out[BETWEEN] += len(ranked) - 2
-            for (_, i), label in ((ranked[0], True), (ranked[-1], False)):
-                thumbs.append((Group(judged.group.prompt, [judged.group.responses[i]]), label, judged.weight))
-        else:
-            raise UserError(f"judgment {number} is a {judged.kind}, not a thumb", "Ratings train: hearken train reward")
-    if converted and not quiet:
-        warnings.warn(
-            f"{converted} comparisons were made thumbs: up for the best response, down for the worst; "
-            "hearken train dpo uses more of what they say",
-            stacklevel=2,
-        )
-    after = partners([tuple(group.prompt) for group, _, _ in thumbs], seed)
-    made = []
-    for i, (group, label, weight) in enumerate(thumbs):
-        room = max(max_length - len(group.prompt), 1)
-        made.append(Opinion(group, Group(group.prompt, [thumbs[after[i]][0].responses[0][:room]]), label, weight))
-    return made, left_out
-
-
-def said(left_out: dict[str, int]) -> str:
-    """Counts of what was left out, in words."""
-    return "; ".join(f"{what}: {count}" for what, count in left_out.items() if count)
-
-
-def partners(prompts: Sequence[Hashable], seed: int) -> list[int]:
-    """Whose response each row is paired with: that of another prompt (of another row, where one prompt has most).
-
-    Every response is somebody's partner once: in a shuffle with the rows of each prompt side by side, it is the row
-    that stands as far ahead as a prompt has rows at most.
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(prompts)).tolist()
-    first: dict[Hashable, int] = {}
-    for place, row in enumerate(shuffled):
-        first.setdefault(prompts[row], place)
-    order = sorted(shuffled, key=lambda row: first[prompts[row]])
-    step = min(max(Counter(prompts).values(), default=1), max(len(order) // 2, 1))
-    after = dict(zip(order, order[step:] + order[:step], strict=True))
-    return [after[row] for row in range(len(order))]
+    setup = set_up(
+        inputs, options, lambda rows, encoder: opinions(judgments(rows, encoder), options.seed, encoder.max_length),
+        nothing="nothing good or bad", with_reference=True,
+    )  # fmt: skip
+    weights = balance(setup.data, options, ", ".join(inputs.data))
+    up = sum(o.label for o in setup.data)
+    setup.facts |= {"thumbs_up": up, "thumbs_down": len(setup.data) - up}
+    setup.facts |= {"desirable": weights[0], "undesirable": weights[1]}
+    return KTOSetup(**vars(setup), weights=weights)
 
 
 def run(inputs: Inputs, options: KTOConfig, out: Path) -> Artifact:
     """Fit ``inputs.model`` to the thumbs of ``inputs.data`` and write the policy to ``out``."""
-    ready = load(inputs, options)
-    policy, data = ready.policy, ready.data
-    scorer = policy.scorer
-    order = Order(len(data), min(options.batch, len(data)), options.seed)
+    setup = load(inputs, options)
+    scorer, data = setup.scorer, setup.data
+    order = setup.order(options)
     total = max(round(options.epochs * len(data) / order.batch), 1)
     optimiser = Optimiser([scorer], options, total)
 
     with Run(inputs, options, out, {"optimiser": optimiser}) as run:
         run.choose_precision(scorer)
-        fixed = Sums(ready.reference, data, options)
-        held_out = Sums(ready.reference, ready.held_out, options)
+        reference = Reference(setup.reference, [o.both for o in data], options)
+        held_out = Reference(setup.reference, [o.both for o in setup.held_out], options)
         for step in run.steps(total):
             chosen = order.endless(step)  # batches of one size: a last one of one row would have no mismatched pair
             batch = [data[i] for i in chosen]
             groups = [o.group for o in batch]
             weight = distributed.total(sum(o.weight for o in batch)) or 1.0
-            ref, ref_mismatched = fixed.of(chosen)
+            ref, ref_mismatched = both(reference, chosen)
             sums = {"loss": 0.0, "reward_up": 0.0, "reward_down": 0.0}
             up = max(distributed.total(sum(o.label for o in batch)), 1)
             down = max(distributed.total(sum(not o.label for o in batch)), 1)
@@ -196,7 +83,7 @@ def run(inputs: Inputs, options: KTOConfig, out: Path) -> Artifact:
                 ratio = sequence_logprobs(scorer(layout).logprobs, layout.mask) - ref[part]
                 some = [batch[i] for i in part]
                 labels = torch.tensor([o.label for o in some], device=scorer.device)
-                found = losses(ratio, labels, z0, some, ready.weights, options)
+                found = losses(ratio, labels, z0, some, setup.weights, options)
                 run.backward(found.sum() / weight)
                 sums["loss"] += found.sum().item() / weight
                 sums["reward_up"] += options.beta * ratio.detach()[labels].sum().item() / up
@@ -204,8 +91,8 @@ def run(inputs: Inputs, options: KTOConfig, out: Path) -> Artifact:
             run.log(**distributed.totals(sums), z0=z0.item(), **optimiser.step(step))
 
         metrics = {"train_loss": run.last("loss")["loss"], "steps": total}
-        metrics |= evaluate(scorer, ready.held_out, held_out, ready.weights, options)
-        return run.finish(policy.save, data=ready.facts, metrics=metrics)
+        metrics |= evaluate(setup, held_out, options)
+        return run.finish(setup.policy.save, data=setup.facts, metrics=metrics)
 
 
 def losses(
@@ -217,49 +104,34 @@ def losses(
     return found * found.new_tensor([o.weight for o in batch])
 
 
-class Sums:
-    """Log π_ref of responses and of their mismatched pairs: known beforehand, or computed when asked for."""
-
-    def __init__(self, scorer: TokenScorer, data: Sequence[Opinion], options: KTOConfig) -> None:
-        self.scorer, self.data, self.options = scorer, data, options
-        self.known: Tensor | None = None
-        if options.cache_reference and data:
-            both = [o.both for o in data]
-            self.known = reference_sums(scorer, both, options.tokens).view(-1, 2)
-
-    def of(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """(B,) of the rows ``chosen``, matched and mismatched."""
-        if self.known is not None:
-            found = self.known[torch.tensor(chosen, device=self.scorer.device)]
-        else:
-            both = [self.data[i].both for i in chosen]
-            found = logprob_sums(self.scorer, both, self.options.tokens).view(-1, 2)
-        return found[:, 0], found[:, 1]
+def both(reference: Reference, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(B,) log π_ref of the responses of the rows ``chosen``, and of their mismatched pairs."""
+    sums = reference.of(chosen)
+    assert sums is not None  # KTO has a reference
+    matched, mismatched = sums.view(-1, 2).unbind(-1)
+    return matched, mismatched
 
 
-def evaluate(
-    scorer: TokenScorer, held_out: Sequence[Opinion], fixed: Sums, weights: tuple[float, float],
-    options: KTOConfig,
-) -> dict[str, float]:  # fmt: skip
+def evaluate(setup: KTOSetup, reference: Reference, options: KTOConfig) -> dict[str, float]:
     """Loss on held-out thumbs, and how often the reward lies on the right side of z0; empty for fewer than two."""
+    scorer, held_out = setup.scorer, setup.held_out
     if len(held_out) < 2:
         return {}
-    ref, ref_mismatched = fixed.of(range(len(held_out)))
+    ref, ref_mismatched = both(reference, range(len(held_out)))
     z0 = kto_reference_point(
         logprob_sums(scorer, [o.mismatched for o in held_out], options.tokens, "Held-out thumbs, mismatched")
         - ref_mismatched
     )  # fmt: skip
     ratio = logprob_sums(scorer, [o.group for o in held_out], options.tokens, "Held-out thumbs") - ref
     labels = torch.tensor([o.label for o in held_out], device=ratio.device)
-    found = losses(ratio, labels, z0, held_out, weights, options)
+    found = losses(ratio, labels, z0, held_out, setup.weights, options)
     right = ((ratio > z0) == labels).float().mean().item()
     total = sum(o.weight for o in held_out) or 1.0
     return {"validation_loss": found.sum().item() / total, "accuracy": right, "validation_thumbs": len(held_out)}
 
 
-def estimate(dry: Dry, inputs: Inputs, options: KTOConfig) -> dict[str, Any]:
-    """For a dry run."""
-    ready = load(inputs, options)
-    mismatched = tokens_of([o.mismatched for o in ready.data])
-    groups, held_out = ([o.group for o in some] for some in (ready.data, ready.held_out))
-    return likelihood(dry, ready, groups, held_out, options, mismatched)
+def _mismatched(setup: KTOSetup) -> int:
+    return tokens_of([o.mismatched for o in setup.data])
+
+
+estimate = likelihood(load, _mismatched)

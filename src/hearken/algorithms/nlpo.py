@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from hearken.algorithms import ppo
-from hearken.algorithms.critic import CriticSetup, estimator
+from hearken.algorithms.estimate import sampling
 from hearken.algorithms.nlpo_options import NLPOConfig
 from hearken.algorithms.stage import Inputs
+from hearken.algorithms.value_model import CriticSetup
 from hearken.algorithms.watch import watched
 from hearken.errors import UserError
 from hearken.models.masked import MaskedScorer
@@ -71,4 +72,4 @@ class Mask(Callback):
         self.scorer.mask_model.load_state_dict(state)
 
 
-estimate = estimator(load)
+estimate = sampling(load)

@@ -10,25 +10,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from hearken.algorithms.dpo import Figures, losses
-from hearken.algorithms.estimate import sampled
+from hearken.algorithms.estimate import sampling
 from hearken.algorithms.online_dpo_options import OnlineDPOConfig
-from hearken.algorithms.rollouts import ROLLOUTS, Rollout, Seen, Setup, draw, mean, set_up
+from hearken.algorithms.pair_losses import Figures, losses
+from hearken.algorithms.rollouts import Rollout, Seen, draw
+from hearken.algorithms.sampled import Setup, set_up
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged
-from hearken.models.scorers import TokenScorer
 from hearken.objectives.group import informative
 from hearken.training import distributed
-from hearken.training.artifact import Artifact
-from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
 from hearken.training.reference import logprob_sums
-from hearken.training.run import Run, Stateful
+from hearken.training.run import Run, Stateful, mean
+
+if TYPE_CHECKING:
+    from hearken.training.artifact import Artifact
 
 
 @dataclass
@@ -59,7 +60,7 @@ def improve(setup: Setup, inputs: Inputs, options: OnlineDPOConfig, out: Path) -
     optimiser = Optimiser([scorer], options, options.iterations * options.updates)
     states: dict[str, Stateful] = {"policy": optimiser, "seen": seen}
 
-    with Run(inputs, options, out, states, label="Online DPO", records=[ROLLOUTS]) as run:
+    with Run(inputs, options, out, states, label="Online DPO") as run:
         run.choose_precision(scorer)
         for step in run.steps(options.iterations):
             drawn = draw(setup, step, run, options, grouped=True)
@@ -68,27 +69,27 @@ def improve(setup: Setup, inputs: Inputs, options: OnlineDPOConfig, out: Path) -
             telling = informative(rollout.scores.view(-1, options.samples)).nonzero()[:, 0].tolist()
             stats = []
             for update, batch in enumerate(rollout.take(telling).minibatches(step, options), step * options.updates):
-                stats.append(learn(scorer, batch, run, options) | optimiser.step(update))
+                stats.append(learn(setup, batch, run, options) | optimiser.step(update))
             seen.note(step, rollout, learnt=bool(telling))
             run.log(
                 **rollout.figures(), kl=distributed.mean(rollout.kls()).item(),
                 equal_groups=1 - len(telling) / len(rollout.groups), **mean(stats),
             )  # fmt: skip
-            rollout.record(run, setup.policy)
+            rollout.record(run, setup)
 
         seen.tell(run)
         metrics = run.last("score", "kl", "equal_groups", "eos_share") | {"steps": run.step}
         return run.finish(setup.policy.save, data=setup.facts, metrics=metrics)
 
 
-def learn(scorer: TokenScorer, batch: Referred, run: Run, options: OnlineDPOConfig) -> dict[str, float]:
+def learn(setup: Setup, batch: Referred, run: Run, options: OnlineDPOConfig) -> dict[str, float]:
     """The gradient on a minibatch; its figures."""
     figures, prompts = Figures(), distributed.total(len(batch.groups))
-    for chosen in run.microbatches(batch.groups, scorer):
+    for chosen in run.microbatches(batch.groups, setup.scorer):
         part = batch.take(chosen)
         table = part.scores.view(len(chosen), options.samples)
         judged = [Judged(g, "comparison", ranks(row)) for g, row in zip(part.groups, table, strict=True)]
-        found = losses(scorer, judged, part.reference, options)
+        found = losses(setup.scorer, judged, part.reference, options)
         run.backward(found.loss.sum() / prompts)
         figures.add(found, judged, prompts)
     return figures.means()
@@ -99,7 +100,4 @@ def ranks(scores: Tensor) -> tuple[int, ...]:
     return tuple(torch.unique(-scores, return_inverse=True)[1].tolist())
 
 
-def estimate(dry: Dry, inputs: Inputs, options: OnlineDPOConfig) -> dict[str, Any]:
-    """For a dry run."""
-    setup = load(inputs, options)
-    return sampled(dry, setup, {"policy": setup.scorer}, {"reference": setup.reference}, setup.reward, options)
+estimate = sampling(load)

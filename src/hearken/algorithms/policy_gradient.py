@@ -12,53 +12,31 @@ repeat:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hearken.algorithms.estimate import sampled
+from hearken.algorithms.estimate import sampling
 from hearken.algorithms.policy_gradient_options import PolicyGradientOptions
-from hearken.algorithms.rollouts import ROLLOUTS, Seen, Setup, TokenRollout, mean, roll_out, set_up
+from hearken.algorithms.rollouts import Seen, TokenRollout, roll_out
+from hearken.algorithms.sampled import Setup, set_up
 from hearken.algorithms.stage import Inputs
-from hearken.errors import UserError
-from hearken.models.scorers import TokenScorer
 from hearken.objectives import group
 from hearken.objectives.kl import k2, k3, sequence_kl
 from hearken.objectives.policy import ppo_clip, token_rewards
 from hearken.objectives.reduce import masked_sum, whiten
 from hearken.training import distributed
-from hearken.training.artifact import Artifact
-from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
-from hearken.training.run import Run
+from hearken.training.run import Run, mean
 
-DEFAULTS: dict[str, tuple[group.Scale, str]] = {
-    "rloo": ("response", "reward"), "grpo": ("sequence", "k3"), "dr_grpo": ("constant", "k3"),
-    "reinforce++": ("token", "reward"),
-}  # fmt: skip
-"""By estimator: what the loss divides by, and where the KL acts."""
-
+if TYPE_CHECKING:
+    from hearken.training.artifact import Artifact
 
 TRUSTED = {"fp32": 1e-4, "bf16": 0.05}
 """Mean gap between a token's log-probability by the sampler and by training, in nats, that rounding alone explains."""
 
 
-def settle(options: PolicyGradientOptions) -> tuple[group.Scale, str]:
-    """The scale and the place of the KL, with ``auto`` made plain.
-
-    Raises:
-        UserError: a group estimator with one response to a prompt.
-    """
-    if options.samples < 2 and options.estimator != "reinforce++":
-        raise UserError(
-            f"{options.estimator} with samples=1: every advantage would be 0",
-            "Set samples to 2 or more, or train: hearken train reinforce",
-        )
-    scale, kl = DEFAULTS[options.estimator]
-    return scale if options.scale == "auto" else options.scale, kl if options.kl == "auto" else options.kl
-
-
 def load(inputs: Inputs, options: PolicyGradientOptions) -> Setup:
     """Open policy, reference and reward, and encode the prompts."""
-    settle(options)
+    options.check()
     return set_up(inputs, options)
 
 
@@ -73,7 +51,7 @@ def improve(setup: Setup, inputs: Inputs, options: PolicyGradientOptions, out: P
     optimiser = Optimiser([scorer], options, options.iterations * options.updates)
     grouped = options.estimator != "reinforce++"
 
-    with Run(inputs, options, out, {"policy": optimiser, "seen": seen}, records=[ROLLOUTS]) as run:
+    with Run(inputs, options, out, {"policy": optimiser, "seen": seen}) as run:
         run.choose_precision(scorer)
         exact = run.precision == "fp32" or options.updates == 1  # in bf16 the ratio must not hang on the rounding
         whole = exact and options.top_p == 1 and not options.top_k and scorer.regime is None
@@ -84,11 +62,11 @@ def improve(setup: Setup, inputs: Inputs, options: PolicyGradientOptions, out: P
             telling = advantage(rollout, options)
             stats = []
             for update, batch in enumerate(rollout.take(telling).minibatches(step, options), step * options.updates):
-                stats.append(learn(scorer, optimiser, batch, update, run, options))
+                stats.append(learn(setup, optimiser, batch, update, run, options))
             seen.note(step, rollout, learnt=bool(telling))
             skipped = len(rollout.groups) - len(telling)
             run.log(**rollout.figures(), equal_groups=skipped / len(rollout.groups), **mean(stats))
-            rollout.record(run, setup.policy)
+            rollout.record(run, setup)
 
         seen.tell(run)
         metrics = run.last("score", "kl", "entropy", "length", "eos_share", "equal_groups") | {"steps": run.step}
@@ -97,9 +75,8 @@ def improve(setup: Setup, inputs: Inputs, options: PolicyGradientOptions, out: P
 
 def advantage(rollout: TokenRollout, options: PolicyGradientOptions) -> list[int]:
     """Give the rollout its advantages; the prompts that can teach something: their responses differ in reward."""
-    _, kl = settle(options)
     mask, scores = rollout.mask, rollout.scores
-    beta = options.beta if kl == "reward" else 0.0
+    beta = options.beta if options.place_of_kl == "reward" else 0.0
     if options.estimator == "reinforce++":
         rewards = token_rewards(scores, rollout.old_logprobs, rollout.ref_logprobs, mask, beta)
         rollout.advantages = whiten(group.reward_to_go(rewards, mask), mask, total=distributed.total)
@@ -113,17 +90,15 @@ def advantage(rollout: TokenRollout, options: PolicyGradientOptions) -> list[int
 
 
 def learn(
-    scorer: TokenScorer, optimiser: Optimiser, batch: TokenRollout, update: int, run: Run,
-    options: PolicyGradientOptions,
-) -> dict[str, float]:  # fmt: skip
+    setup: Setup, optimiser: Optimiser, batch: TokenRollout, update: int, run: Run, options: PolicyGradientOptions
+) -> dict[str, float]:
     """One optimiser step on a minibatch."""
-    scale, kl = settle(options)
-    tokens = batch.tokens
+    scale, kl, tokens = options.divisor, options.place_of_kl, batch.tokens
     responses = distributed.total(len(batch.samples))
     count = {"responses": responses, "tokens": tokens, "longest": options.max_new_tokens}
     sums = dict.fromkeys(("policy_loss", "kl_loss", "approx_kl", "clip_fraction"), 0.0)
-    for layout, part in batch.microbatches(run, scorer):
-        logprobs = scorer(layout, temperature=options.temperature).logprobs
+    for layout, part in batch.microbatches(run, setup.scorer):
+        logprobs = setup.scorer(layout, temperature=options.temperature).logprobs
         # The first update on a batch is by the policy that sampled it.
         old = logprobs.detach() if options.updates == 1 else part.old_logprobs
         found = ppo_clip(logprobs, old, part.advantages, options.clip)
@@ -140,8 +115,4 @@ def learn(
     return {**distributed.totals(sums), **optimiser.step(update)}
 
 
-def estimate(dry: Dry, inputs: Inputs, options: PolicyGradientOptions) -> dict[str, Any]:
-    """For a dry run."""
-    setup = load(inputs, options)
-    trained, frozen = {"policy": setup.scorer}, {"reference": setup.reference}
-    return sampled(dry, setup, trained, frozen, setup.reward, options, again=False)
+estimate = sampling(load, again=False)

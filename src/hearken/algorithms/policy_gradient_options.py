@@ -8,8 +8,16 @@ from pydantic import Field
 
 from hearken.algorithms.rollout_options import RolloutOptions
 from hearken.algorithms.stage import DATA, MODEL, REF, REWARD, Stage
+from hearken.errors import UserError
 
 Estimator = Literal["rloo", "grpo", "dr_grpo", "reinforce++"]
+Scale = Literal["token", "sequence", "response", "constant"]
+Place = Literal["reward", "k2", "k3"]
+_AUTO: dict[str, tuple[Scale, Place]] = {
+    "rloo": ("response", "reward"), "grpo": ("sequence", "k3"), "dr_grpo": ("constant", "k3"),
+    "reinforce++": ("token", "reward"),
+}  # fmt: skip
+"""By estimator: what the loss divides by, and where the KL acts."""
 
 
 class PolicyGradientOptions(RolloutOptions):
@@ -26,10 +34,32 @@ class PolicyGradientOptions(RolloutOptions):
     """Responses per prompt; the group estimators compare them with each other and refuse 1."""
     clip: float = Field(0.2, gt=0)
     """Bound of the probability ratio, for the updates after the first on a batch."""
-    scale: Literal["auto", "token", "sequence", "response", "constant"] = "auto"
+    scale: Literal["auto"] | Scale = "auto"
     """Loss of a response: its mean (grpo), sum (rloo) or sum over the longest length (dr_grpo); token: all alike."""
-    kl: Literal["auto", "reward", "k2", "k3"] = "auto"
+    kl: Literal["auto"] | Place = "auto"
     """Where beta acts: in the reward (rloo, reinforce++), or as a loss: k3 (GRPO's paper) or k2 (unbiased gradient)."""
+
+    @property
+    def divisor(self) -> Scale:
+        """``scale``, with ``auto`` made plain."""
+        return _AUTO[self.estimator][0] if self.scale == "auto" else self.scale
+
+    @property
+    def place_of_kl(self) -> Place:
+        """``kl``, with ``auto`` made plain."""
+        return _AUTO[self.estimator][1] if self.kl == "auto" else self.kl
+
+    def check(self) -> None:
+        """Refuse a group estimator with one response to a prompt.
+
+        Raises:
+            UserError: it is one.
+        """
+        if self.samples < 2 and self.estimator != "reinforce++":
+            raise UserError(
+                f"{self.estimator} with samples=1: every advantage would be 0",
+                "Set samples to 2 or more, or train: hearken train reinforce",
+            )
 
 
 class RLOOConfig(PolicyGradientOptions):

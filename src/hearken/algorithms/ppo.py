@@ -13,19 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hearken.algorithms.critic import CriticRollout, CriticSetup, KLControl, collect, estimator, set_up_critic
+from hearken.algorithms.critic import CriticRollout, KLControl, collect
+from hearken.algorithms.estimate import sampling
 from hearken.algorithms.ppo_options import PPOConfig
 from hearken.algorithms.pretraining import Pretraining
-from hearken.algorithms.rollouts import ROLLOUTS, mean
 from hearken.algorithms.stage import Inputs
+from hearken.algorithms.value_model import CriticSetup, set_up_critic
 from hearken.algorithms.watch import watched
 from hearken.objectives.policy import ppo_clip, value_clip
 from hearken.objectives.reduce import masked_sum
 from hearken.training import distributed
-from hearken.training.artifact import Artifact
 from hearken.training.optimiser import Optimiser
-from hearken.training.run import Callback, Run, Stateful
+from hearken.training.run import Callback, Run, Stateful, mean
+
+if TYPE_CHECKING:
+    from hearken.training.artifact import Artifact
 
 
 def load(inputs: Inputs, options: PPOConfig) -> CriticSetup:
@@ -51,7 +55,7 @@ def improve(
     control = KLControl(options.beta)
     pretraining = Pretraining(setup.ptx, options)
     states: dict[str, Stateful] = {"policy": actor, "value": critic, "control": control}
-    with Run(inputs, options, out, states, records=[ROLLOUTS], callbacks=callbacks) as run:
+    with Run(inputs, options, out, states, callbacks=callbacks) as run:
         run.choose_precision(setup.scorer)
         for step in run.steps(options.iterations):
             rollout = collect(setup, step, control.beta, run, options)
@@ -59,7 +63,7 @@ def improve(
             for update, batch in enumerate(rollout.minibatches(step, options), step * options.updates):
                 stats.append(learn(setup, actor, critic, batch, pretraining, update, run, options))
             run.log(**summary(rollout, stats, control.beta))
-            rollout.record(run, setup.policy)
+            rollout.record(run, setup)
             control.adapt(rollout, options)
 
         metrics = run.last("score", "kl", "beta", "entropy", "length", "eos_share") | {"steps": run.step}
@@ -102,4 +106,4 @@ def summary(rollout: CriticRollout, stats: Sequence[dict[str, float]], beta: flo
     return {**rollout.figures(), "beta": beta, "first_ratio_gap": stats[0]["ratio_gap"], **updates}
 
 
-estimate = estimator(load)
+estimate = sampling(load)

@@ -11,22 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from hearken.algorithms.estimate import sampled
+from hearken.algorithms.estimate import sampling
 from hearken.algorithms.rft_options import RFTConfig
-from hearken.algorithms.rollouts import ROLLOUTS, Seen, Setup, draw, mean, minibatches, set_up
+from hearken.algorithms.rollouts import Seen, draw, minibatches
+from hearken.algorithms.sampled import Setup, set_up
 from hearken.algorithms.sft import learn
 from hearken.algorithms.stage import Inputs
 from hearken.models.layout import Group
 from hearken.training import distributed
-from hearken.training.artifact import Artifact
-from hearken.training.estimate import Dry
 from hearken.training.optimiser import Optimiser
-from hearken.training.run import Run
+from hearken.training.run import Run, mean
+
+if TYPE_CHECKING:
+    from hearken.training.artifact import Artifact
 
 
 def load(inputs: Inputs, options: RFTConfig) -> Setup:
@@ -44,7 +46,7 @@ def improve(setup: Setup, inputs: Inputs, options: RFTConfig, out: Path) -> Arti
     scorer, seen = setup.scorer, Seen()
     optimiser = Optimiser([scorer], options, options.iterations * options.updates)
 
-    with Run(inputs, options, out, {"policy": optimiser, "seen": seen}, records=[ROLLOUTS]) as run:
+    with Run(inputs, options, out, {"policy": optimiser, "seen": seen}) as run:
         run.choose_precision(scorer)
         for step in run.steps(options.iterations):
             rollout = draw(setup, step, run, options, grouped=True)
@@ -60,7 +62,7 @@ def improve(setup: Setup, inputs: Inputs, options: RFTConfig, out: Path) -> Arti
                 **rollout.figures(), best=best, kept=share, equal_groups=1 - len(kept) / len(rollout.groups),
                 **mean(stats),
             )  # fmt: skip
-            rollout.record(run, setup.policy)
+            rollout.record(run, setup)
 
         seen.tell(run)
         metrics = run.last("score", "best", "kept", "equal_groups") | {"steps": run.step}
@@ -90,7 +92,4 @@ def select(groups: Sequence[Group], scores: Tensor, share: float) -> list[Group]
     return found
 
 
-def estimate(dry: Dry, inputs: Inputs, options: RFTConfig) -> dict[str, Any]:
-    """For a dry run."""
-    setup = load(inputs, options)
-    return sampled(dry, setup, {"policy": setup.scorer}, {}, setup.reward, options, again=False)
+estimate = sampling(load, again=False)

@@ -1,31 +1,23 @@
-"""What every stage that samples from its own policy does alike: sample, score, and compute what stays fixed."""
+"""Rollouts: responses of the policy with their scores, and what stays fixed while they are learnt from."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from hearken.algorithms.doubts import of_sampled, say
 from hearken.algorithms.rollout_options import RolloutOptions
-from hearken.algorithms.stage import Inputs
-from hearken.domains.text.data import Reader, demonstrations, nothing_fits, prompts
-from hearken.domains.text.loading import TextPolicy, open_policy, open_reference
-from hearken.domains.text.rewarding import Known, open_reward, prompt_facts
-from hearken.errors import UserError
+from hearken.algorithms.sampled import Setup
 from hearken.feedback.examples import Content
 from hearken.models.layout import Group, Layout, lay_out
-from hearken.models.scorers import Scorer, TokenScorer
+from hearken.models.scorers import Scorer
 from hearken.objectives.kl import sequence_kl
-from hearken.rewards.learned import Reward
-from hearken.rollout.sampler import Sample, Sampler, SamplingParameters
+from hearken.rollout.sampler import Sample, SamplingParameters
 from hearken.training import distributed
 from hearken.training.batching import Order
 from hearken.training.forward import gather, rows_of
@@ -33,48 +25,6 @@ from hearken.training.optimiser import NonFiniteGradient
 from hearken.training.run import Run
 
 ROLLOUTS = "rollouts.jsonl"
-
-
-@dataclass
-class Prompts:
-    """The same prompts twice."""
-
-    contents: list[Content] = field(default_factory=list)
-    ids: list[list[int]] = field(default_factory=list)
-    """Their tokens."""
-
-    def take(self, chosen: Sequence[int]) -> Prompts:
-        """Some of them."""
-        return Prompts([self.contents[i] for i in chosen], [self.ids[i] for i in chosen])
-
-
-@dataclass
-class Setup:
-    """Everything that is read and checked before the first step."""
-
-    policy: TextPolicy
-    reference: TokenScorer
-    """The policy itself where a method has none."""
-    reward: Reward
-    sampler: Sampler
-    prompts: Prompts
-    held_out: Prompts
-    """Those of ``--validation``."""
-    ptx: list[Group]
-    """Text for the pretraining term."""
-    known: Known
-    """What rewards are told of the prompts."""
-    facts: dict[str, Any]
-
-    @property
-    def scorer(self) -> TokenScorer:
-        """The policy's network."""
-        return self.policy.scorer
-
-    @property
-    def beginnings(self) -> list[Group]:
-        """A few prompts with some response or other, to measure precision with."""
-        return [Group(p, [p]) for p in self.prompts.ids[:16]]
 
 
 @dataclass
@@ -133,10 +83,10 @@ class Rollout:
         """(R,) KL to the reference in nats, of each sample; None where the method has no reference."""
         return None
 
-    def record(self, run: Run, policy: TextPolicy) -> None:
+    def record(self, run: Run, setup: Setup) -> None:
         """Keep the responses in run/rollouts.jsonl, where the options say so."""
         if run.options.save_rollouts:
-            run.record(ROLLOUTS, described(policy, self.samples, self.contents, self.scores, self.kls()))
+            run.record(ROLLOUTS, described(setup, self.samples, self.contents, self.scores, self.kls()))
 
 
 @dataclass
@@ -214,64 +164,6 @@ class Seen:
         self.learnt, self.gap = state["learnt"], state["gap"]
 
 
-# -- before the first step ---------------------------------------------------------------------------------------
-
-
-def set_up(
-    inputs: Inputs, options: RolloutOptions, *, with_reference: bool = True,
-    models: Callable[[TextPolicy, str], PreTrainedModel] | None = None,
-) -> Setup:  # fmt: skip
-    """Open policy, reference and reward, and encode the prompts, with room for the responses.
-
-    Args:
-        inputs: of the stage.
-        options: of the stage.
-        with_reference: the method has one.
-        models: loads a reward model by name; see `open_reward`.
-
-    Raises:
-        UserError: a minibatch would cut a prompt's responses apart; no prompt fits.
-    """
-    check_batches(options)
-    reader = Reader(options)  # what is wrong with a file shows before a model is loaded
-    rows, text = reader.rows(inputs.data, inputs.validation, 0.0, options.seed), reader.read(inputs.ptx)
-    policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
-    asked, held_out = (Prompts(*prompts(some, policy.encoder)) for some in (rows.train, rows.validation))
-    if not asked.ids:
-        raise nothing_fits(inputs.data)
-    facts = rows.facts | say(of_sampled(options, asked.ids, ptx=bool(inputs.ptx)))
-    ptx = demonstrations(text, policy.encoder)
-    known: Known = {
-        **prompt_facts(rows.train, asked.contents, asked.ids),
-        **prompt_facts(rows.validation, held_out.contents, held_out.ids),
-    }
-    reference = open_reference(inputs.model, inputs.ref, policy) if with_reference else policy.scorer
-    assert inputs.reward is not None  # `check_inputs`
-    load = None if models is None else (lambda name: models(policy, name))
-    reward = open_reward(inputs.reward, policy, known, options, load)
-    facts |= {"prompts": len(asked.ids), "skipped": reader.skipped, "truncation": policy.encoder.tell()}
-    return Setup(policy, reference, reward, policy.sampler(), asked, held_out, ptx, known, facts)
-
-
-def check_batches(options: RolloutOptions) -> None:
-    """Refuse batches that cannot be cut evenly, and warn where the measured KL will be wrong.
-
-    Raises:
-        UserError: a minibatch would cut a prompt's responses apart.
-    """
-    if options.top_p < 1 or options.top_k:
-        warnings.warn("top_p and top_k make the measured KL wrong: it is not that of the sampled policy", stacklevel=3)
-    whole = options.samples * options.minibatches
-    if options.batch % whole:
-        raise UserError(
-            f"batch {options.batch} is not a multiple of samples x minibatches ({whole})",
-            "Choose batch so that every minibatch holds whole prompts",
-        )
-
-
-# -- a step ------------------------------------------------------------------------------------------------------
-
-
 def sampling(options: RolloutOptions) -> SamplingParameters:
     """How responses are drawn."""
     return SamplingParameters(
@@ -285,27 +177,27 @@ def draw(setup: Setup, step: int, run: Run, options: RolloutOptions, *, grouped:
     ``grouped``: only what differs between the responses to one prompt teaches anything.
     """
     order = Order(len(setup.prompts.ids), options.batch // options.samples, options.seed)
-    chosen = setup.prompts.take(order.endless(step))
+    chosen = setup.prompts.take(order.endless(step))  # across epochs, so that all batches have the same size
     seeds = np.random.SeedSequence([options.seed, step]).generate_state(len(chosen.ids)).tolist()
     setup.sampler.update_weights(setup.scorer, step)
     samples = setup.sampler.sample(chosen.ids, options.samples, sampling(options), seeds)
     if options.truncate_at:
-        samples = [truncate(s, setup.policy, options.truncate_at) for s in samples]
+        samples = [truncate(s, setup, options.truncate_at) for s in samples]
     n = options.samples
     groups = [Group(p, [s.tokens for s in samples[i * n : (i + 1) * n]]) for i, p in enumerate(chosen.ids)]
-    scores = rate(setup.reward, groups, samples, options)
+    scores = rate(setup, groups, samples, options)
     for reason in without_signal(samples, scores, options, grouped=grouped) if step == 0 else ():
         run.notice(reason)
     return Rollout(groups, chosen.contents, samples, scores, setup.sampler.version)
 
 
-def rate(reward: Reward, groups: Sequence[Group], samples: Sequence[Sample], options: RolloutOptions) -> Tensor:
+def rate(setup: Setup, groups: Sequence[Group], samples: Sequence[Sample], options: RolloutOptions) -> Tensor:
     """(R,) scores of the responses; one that was cut gets ``missing_eos``.
 
     Raises:
         NonFiniteGradient: a score is NaN or infinite.
     """
-    scores = reward(groups)
+    scores = setup.reward(groups)
     if not torch.isfinite(scores).all():
         bad = int((~torch.isfinite(scores)).sum())
         raise NonFiniteGradient(f"the reward model scored {bad} responses as NaN or infinite", groups)
@@ -375,10 +267,10 @@ def without_signal(
         )
 
 
-def truncate(sample: Sample, policy: TextPolicy, text: str) -> Sample:
+def truncate(sample: Sample, setup: Setup, text: str) -> Sample:
     """Cut a response after the first token that contains ``text``; it then counts as finished."""
     for i, token in enumerate(sample.tokens):
-        if text in policy.tokenizer.decode([token]):
+        if text in setup.policy.tokenizer.decode([token]):
             return Sample(sample.prompt, sample.tokens[: i + 1], sample.logprobs[: i + 1], "stop")
     return sample
 
@@ -392,13 +284,8 @@ def minibatches(size: int, step: int, options: RolloutOptions) -> list[list[int]
     return found
 
 
-def mean(stats: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over the updates on a batch; empty where there was none."""
-    return {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]} if stats else {}
-
-
 def described(
-    policy: TextPolicy, samples: Sequence[Sample], contents: Sequence[Content], scores: Tensor, kls: Tensor | None
+    setup: Setup, samples: Sequence[Sample], contents: Sequence[Content], scores: Tensor, kls: Tensor | None
 ) -> Iterator[dict[str, Any]]:
     """Responses with their figures, as run/rollouts.jsonl holds them; ``scores`` and ``kls`` (R,) in their order.
 
@@ -409,7 +296,7 @@ def described(
         prompt = contents[sample.prompt]
         yield {
             "prompt": prompt if isinstance(prompt, str) else [message.to_row() for message in prompt],
-            "completion": policy.encoder.decode(sample.tokens, prompt),
+            "completion": setup.policy.encoder.decode(sample.tokens, prompt),
             "score": round(score, 4),
             **({} if kl is None else {"kl": round(kl, 4)}),
             "tokens": len(sample.tokens),

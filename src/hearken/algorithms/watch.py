@@ -10,23 +10,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from hearken.algorithms.rollouts import Prompts, Setup, rate, sampling, truncate
+from hearken.algorithms.rollouts import rate, sampling, truncate
+from hearken.algorithms.sampled import Prompts, Setup
 from hearken.algorithms.stage import Inputs
 from hearken.algorithms.watch_options import ASKED, WatchOptions
 from hearken.domains.text.rewarding import open_reward
 from hearken.errors import UserError
-from hearken.feedback.examples import Content
 from hearken.models.layout import Group
 from hearken.rewards.learned import Reward
 from hearken.rollout.sampler import Sample, Sampler
 from hearken.statistics.divergence import FEWEST, Divergence, find_divergence
 from hearken.training import distributed
 from hearken.training.run import Callback
+
+if TYPE_CHECKING:
+    from hearken.feedback.examples import Content
 
 
 def set_apart(prompts: Prompts, count: int, seed: int) -> tuple[Prompts, Prompts]:
@@ -139,14 +142,14 @@ class Watch(Callback):
 
     def _proxy(self, samples: Sequence[Sample]) -> float:
         groups = [Group(ids, [sample.tokens]) for ids, sample in zip(self.prompts.ids, samples, strict=True)]
-        return distributed.mean(rate(self.setup.reward, groups, samples, self.options)).item()
+        return distributed.mean(rate(self.setup, groups, samples, self.options)).item()
 
     def _sample(self, sampler: Sampler) -> list[Sample]:
         """One answer a prompt, by the same draws whenever it is asked: what changes is the policy."""
         seeds = np.random.SeedSequence([self.options.seed, 1, 2]).generate_state(len(self.prompts.ids)).tolist()
         samples = sampler.sample(self.prompts.ids, 1, sampling(self.options), seeds)
         cut = self.options.truncate_at
-        return [truncate(s, self.setup.policy, cut) for s in samples] if cut else samples
+        return [truncate(s, self.setup, cut) for s in samples] if cut else samples
 
     def verdict(self) -> Divergence | None:
         """Reward against win rate so far; None while little is known."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hearken.algorithms.rollouts import Setup
+from hearken.algorithms.sampled import Setup
 from hearken.algorithms.stage import Inputs, reward_stage, run_stage
 from hearken.algorithms.watch import Judge
 from hearken.domains.text.loading import TextPolicy

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearken.algorithms.rollouts import Setup
+from hearken.algorithms.sampled import Setup
 from hearken.algorithms.stage import Inputs, find_stage
 from hearken.algorithms.watch import Answered, Judge, Verdicts, looks_of, watched
 from hearken.errors import UserError

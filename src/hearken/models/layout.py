@@ -34,6 +34,11 @@ class Group:
         """Real tokens, the prompt counted once."""
         return len(self.prompt) + sum(len(r) for r in self.responses)
 
+    @property
+    def trained_tokens(self) -> int:
+        """Response tokens that are trained on."""
+        return sum(map(len, self.responses)) if self.masks is None else sum(map(sum, self.masks))
+
 
 @dataclass(frozen=True)
 class Grid:

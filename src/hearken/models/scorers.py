@@ -110,6 +110,15 @@ class Scorer(nn.Module):
         """Whether only the model's own forward pass gives its logits."""
         return self.path in ("full", "alone")
 
+    def need_hidden_states(self, what: str, instead: str) -> None:
+        """Refuse a `whole` one: ``what`` cannot be done to it, e.g. "ILQL cannot guide a", and what to do ``instead``.
+
+        Raises:
+            UserError: it is one.
+        """
+        if self.whole:
+            raise UserError(f"{what} {type(self.model).__name__}", instead)
+
     def _keys(self, layout: Layout) -> list[Hashable]:
         """Of each response, what it shares with those that it may be computed with; empty where all may be."""
         if self.path == "alone":

@@ -1,10 +1,11 @@
-"""Log-probabilities of a reference policy over fixed data: computed once, kept on disk, found by their content."""
+"""Log-probabilities of a reference policy over fixed data: computed when asked for, or once and kept on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,7 +15,7 @@ from hearken.config import cache_folder
 from hearken.models.layout import Group
 from hearken.models.scorers import TokenScorer
 from hearken.objectives.direct import sequence_logprobs
-from hearken.training.forward import gather
+from hearken.training.forward import gather, rows_of
 
 
 def fingerprint(scorer: TokenScorer) -> str:
@@ -60,3 +61,27 @@ def reference_sums(scorer: TokenScorer, groups: Sequence[Group], tokens: int) ->
     except OSError:  # a cache that cannot be written only costs time
         pass
     return sums
+
+
+class Reference:
+    """Log π_ref(y|x) of the responses of some groups: known beforehand, computed when asked for, or not needed.
+
+    Args:
+        scorer: the reference policy; None where a method has none.
+        groups: prompts with their responses.
+        options: ``cache_reference``, whether to compute all beforehand, and ``tokens`` of a microbatch.
+    """
+
+    def __init__(self, scorer: TokenScorer | None, groups: Sequence[Group], options: Any) -> None:
+        self.scorer, self.groups, self.tokens = scorer, groups, options.tokens
+        self.sums: Tensor | None = None
+        if scorer is not None and options.cache_reference and groups:
+            self.sums = reference_sums(scorer, groups, options.tokens)
+
+    def of(self, chosen: Sequence[int]) -> Tensor | None:
+        """(r,) of the responses of the groups ``chosen``, or None."""
+        if self.scorer is None:
+            return None
+        if self.sums is None:
+            return logprob_sums(self.scorer, [self.groups[i] for i in chosen], self.tokens)
+        return self.sums[torch.tensor(rows_of(self.groups, chosen), device=self.sums.device)]

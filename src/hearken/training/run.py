@@ -93,13 +93,12 @@ class Run:
         out: the artifact's folder.
         states: what a checkpoint holds besides, by name.
         label: shown beside the progress bar; by default the stage's name.
-        records: names of the files that `record` writes.
         callbacks: what looks at the run between its steps.
     """
 
     def __init__(
         self, inputs: Any, options: Any, out: Path, states: dict[str, Stateful], *, label: str = "",
-        records: Sequence[str] = (), callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None:  # fmt: skip
         self.inputs, self.out, self.folder = inputs, out, out / "run"
         self.options, self.callbacks = options, callbacks
@@ -120,7 +119,6 @@ class Run:
         self._note = ""
         self._stop = False
         self._trackers: list[Any] = []
-        self._records = records
 
     # Precision
 
@@ -191,7 +189,7 @@ class Run:
         return {name: row[name] for name in names}
 
     def record(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Append rows of the current step to ``run/NAME``, one of the ``records`` that are rewound on resuming."""
+        """Append rows of the current step to ``run/NAME``, a ``.jsonl``, which is rewound on resuming."""
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"step": self.step, **row}, ensure_ascii=False) + "\n" for row in rows)
 
@@ -306,8 +304,9 @@ class Run:
         else:
             torch.manual_seed(self.options.seed)
         self.history = self._rewind(self.metrics_file)
-        for name in self._records:
-            self._rewind(self.folder / name)
+        for path in self.folder.glob("*.jsonl"):
+            if path != self.metrics_file:
+                self._rewind(path)
 
     def _rewind(self, path: Path) -> list[dict[str, Any]]:
         """Cut off the lines written after the checkpoint, which will be written again; returns those that stay."""
@@ -340,6 +339,11 @@ class Run:
         if self._stop:  # a second Ctrl-C does not wait
             raise KeyboardInterrupt
         self._stop = True
+
+
+def mean(stats: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means over the updates of a step, for `Run.log`; empty where there was none."""
+    return {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]} if stats else {}
 
 
 def _main_thread() -> bool:
