@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from common import arguments, run, scratch, table, train
 
-from hearken.domains.text.respond import respond
+from hearken import sample
 from hearken.feedback.examples import Demonstration, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.loop.tiny_model import TinyModelSize
@@ -64,7 +64,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, dict[str, float]] = {}
     facts = [{"answer": a + b} for a, b in sums]
     for name, path in policies.items():
-        said = respond(path, [f"{a} + {b} =" for a, b in sums], 20, seed=seed, max_new_tokens=6)
+        said = sample(path, [f"{a} + {b} =" for a, b in sums], 20, seed=seed, max_new_tokens=6)
         right = [answer([""] * len(group), group, [fact] * len(group)) for group, fact in zip(said, facts, strict=True)]
         mean = cluster_bootstrap(np.ravel(right), np.repeat(np.arange(len(sums)), 20))
         found[name] = {"right": mean.estimate, "low": mean.low, "high": mean.high}

@@ -20,7 +20,7 @@ from common import arguments, run, scratch, table, train
 from pessimism import page
 from theory.overoptimisation import GaoFit, best_of_n, fit_gao
 
-from hearken.domains.text.respond import respond
+from hearken import sample
 from hearken.evaluation.drift import drift, likelihood_change
 from hearken.evaluation.measure import Judge, measure
 from hearken.feedback.examples import Comparison, content_key
@@ -108,7 +108,7 @@ def best_of_curves(
     count, size = (6, 16) if settings.fast else (60, 256)
     prompts = [str(p) for p in project.held_out(count)]
     how = project.config.sample.parameters.model_dump()
-    pool = respond(project.artifacts / "r00-sft", prompts, size, seed=settings.seed, **how)
+    pool = sample(project.artifacts / "r00-sft", prompts, size, seed=settings.seed, **how)
     gold = [[world.gold(p, t) for t in texts] for p, texts in zip(prompts, pool, strict=True)]
     sizes = [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n <= size]
     d = [math.sqrt(best_of_n_kl(n)) for n in sizes]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from common import arguments, run, scratch, table, train
 
-from hearken.domains.text.respond import respond
+from hearken import sample
 from hearken.feedback.examples import Demonstration, PromptOnly, Rating
 from hearken.feedback.formats import write_examples
 from hearken.loop.tiny_model import TinyModelSize
@@ -142,7 +142,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, dict[str, float]] = {}
     starts = [said([a]) for a in range(1, NODES)]
     for name, path in policies.items():
-        answers = respond(path, starts, 16 if settings.fast else 100, seed=seed, max_new_tokens=2 * LONGEST)
+        answers = sample(path, starts, 16 if settings.fast else 100, seed=seed, max_new_tokens=2 * LONGEST)
         values = [
             [world.optimality(heard(f"{s} {text}")) for text in group] for s, group in zip(starts, answers, strict=True)
         ]

@@ -17,8 +17,8 @@ from typing import Any
 from common import HERE, arguments, run, table, train
 from sentiment import COMMON, NEW_TOKENS, PROMPT_WORDS, prepare, requirements, responses, summary
 
+from hearken import sample
 from hearken.algorithms.stage import find_stage
-from hearken.domains.text.respond import respond
 from hearken.evaluation.measure import Judge
 from hearken.feedback.examples import Comparison, PromptOnly, Rating
 from hearken.feedback.formats import write_examples
@@ -144,7 +144,7 @@ def redraw(file: Path, picture: Path) -> None:
 def write_data(prompts: Sequence[str], base: Path, judge: Judge, work: Path, seed: int) -> dict[str, Path]:
     """Prompts for whoever samples; for the others, the base model's responses with the proxy's scores."""
     files = {name: work / f"{name}.jsonl" for name in ("prompts", "rankings", "ratings")}
-    answers = respond(base, prompts, SCORED, seed=seed, max_new_tokens=NEW_TOKENS)
+    answers = sample(base, prompts, SCORED, seed=seed, max_new_tokens=NEW_TOKENS)
     kept = [(p, list(dict.fromkeys(t for t in texts if t.strip()))) for p, texts in zip(prompts, answers, strict=True)]
     kept = [(p, texts) for p, texts in kept if len(texts) > 1]
     scores = judge([p for p, _ in kept], [texts for _, texts in kept])

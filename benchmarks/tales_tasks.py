@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from common import arguments, run, scratch, table, train
 
+from hearken import sample
 from hearken.config import Options
-from hearken.domains.text.respond import respond
 from hearken.evaluation.measure import Measured, measure
 from hearken.feedback.examples import Comparison, Content, Demonstration, Document, Message, PromptOnly
 from hearken.feedback.formats import write_examples
@@ -148,7 +148,7 @@ def rank(
     worth = trusting(settings.missed) if settings.missed else utility
     panel = make_panel(worth, task.groups, seed=settings.seed, reads=dialogue_text)
     rows = []
-    for asked, four in zip(contents, respond(sft, contents, 4, seed=settings.seed, **how.model_dump()), strict=True):
+    for asked, four in zip(contents, sample(sft, contents, 4, seed=settings.seed, **how.model_dump()), strict=True):
         shown = tuple(dict.fromkeys(text for text in four if text.strip()))
         if len(shown) > 1:
             rows.append(Comparison(asked, shown, panel.rank(asked, shown, settings.seed)[1].ranks))

@@ -12,16 +12,11 @@ import os
 from pathlib import Path
 
 import hearken
-from hearken.evaluation.compare import head_to_head
-from hearken.feedback.examples import Comparison, Demonstration, Document, PromptOnly
-from hearken.labelers.simulated import make_panel
-from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
-from hearken.worlds.tales.world import TaleWorld
 
 SMALL = os.environ.get("HEARKEN_EXAMPLE") == "small"
 home = Path("loop-in-python")
 home.mkdir(exist_ok=True)
-world = TaleWorld(seed=0)
+world = hearken.TaleWorld(seed=0)
 documents, demonstrated, asked, held_out = (64, 32, 16, 8) if SMALL else (6000, 1200, 400, 100)
 
 # %% [markdown]
@@ -30,35 +25,32 @@ documents, demonstrated, asked, held_out = (64, 32, 16, 8) if SMALL else (6000, 
 # %%
 prompts = world.prompts(demonstrated + asked)
 texts = world.corpus(documents)
-hearken.write_examples([Document(text) for text in texts], home / "corpus.jsonl", "text", overwrite=True)
+hearken.write_examples([hearken.Document(text) for text in texts], home / "corpus.jsonl", "text", overwrite=True)
 hearken.write_examples(
-    [Demonstration(prompt, tale) for prompt, tale in world.demonstrations(prompts[:demonstrated])],
+    [hearken.Demonstration(prompt, tale) for prompt, tale in world.demonstrations(prompts[:demonstrated])],
     home / "demonstrations.jsonl", "sft", overwrite=True,
 )  # fmt: skip
-hearken.write_examples([PromptOnly(p) for p in prompts], home / "prompts.jsonl", "prompts", overwrite=True)
+hearken.write_examples([hearken.PromptOnly(p) for p in prompts], home / "prompts.jsonl", "prompts", overwrite=True)
 
 # %% [markdown]
 # A language model: a tokenizer trained on the spot, fresh weights, then pretraining, which is SFT on plain text.
 # With a model of your own, leave this cell out and name its folder.
 
 # %%
-size = TinyModelSize(vocabulary=1200, context=192)
+size = hearken.TinyModelSize(vocabulary=1200, context=192)
 if SMALL:
-    size = TinyModelSize(vocabulary=400, hidden=32, layers=2, heads=2)
-untrained = make_tiny_model(texts, home / "untrained", size)
-base = hearken.train(
-    "sft", model=untrained, data=home / "corpus.jsonl", out=home / "base",
-    lr=3e-3, batch=16, warmup=0.05, beta2=0.98, max_length=160, overwrite=True,
-)  # fmt: skip
+    size = hearken.TinyModelSize(vocabulary=400, hidden=32, layers=2, heads=2)
+untrained = hearken.make_tiny_model(texts, home / "untrained", size)
+pretraining = hearken.SFTConfig(lr=3e-3, batch=16, warmup=0.05, beta2=0.98, max_length=160)
+base = hearken.train(pretraining, model=untrained, data=home / "corpus.jsonl", out=home / "base", overwrite=True)
 print("pretraining:", base.metrics)
 
 # %% [markdown]
 # Supervised fine-tuning on the demonstrations.
 
 # %%
-sft = hearken.train(
-    "sft", model=base.path, data=home / "demonstrations.jsonl", out=home / "sft", lr=1e-3, warmup=0.05, overwrite=True
-)
+tuning = hearken.SFTConfig(lr=1e-3, warmup=0.05)
+sft = hearken.train(tuning, model=base.path, data=home / "demonstrations.jsonl", out=home / "sft", overwrite=True)
 print("SFT:", sft.metrics)
 
 # %% [markdown]
@@ -68,14 +60,14 @@ print("SFT:", sft.metrics)
 # %%
 new_tokens = 24 if SMALL else 112
 to_judge = prompts[demonstrated:]
-responses = hearken.respond(sft.path, to_judge, n=4, max_new_tokens=new_tokens, seed=1)
-panel = make_panel(world.utility, world.groups)
+responses = hearken.sample(sft.path, to_judge, n=4, max_new_tokens=new_tokens, seed=1)
+panel = hearken.make_panel(world.utility, world.groups)
 judged = []
 for number, (prompt, four) in enumerate(zip(to_judge, responses, strict=True)):
     shown = tuple(dict.fromkeys(text for text in four if text.strip()))  # equal or empty ones teach nothing
     if len(shown) > 1:
         _, ranking = panel.rank(prompt, shown, seed=number)
-        judged.append(Comparison(prompt, shown, ranking.ranks))
+        judged.append(hearken.Comparison(prompt, shown, ranking.ranks))
 hearken.write_examples(judged, home / "rankings.jsonl", "rankings", overwrite=True)
 
 # %% [markdown]
@@ -83,8 +75,8 @@ hearken.write_examples(judged, home / "rankings.jsonl", "rankings", overwrite=Tr
 
 # %%
 reward = hearken.train(
-    "reward", model=sft.path, data=home / "rankings.jsonl", references=home / "demonstrations.jsonl",
-    out=home / "reward", lr=5e-4, batch=16, epochs=2, warmup=0.05, overwrite=True,
+    hearken.RewardConfig(lr=5e-4, batch=16, epochs=2, warmup=0.05), model=sft.path, data=home / "rankings.jsonl",
+    references=home / "demonstrations.jsonl", out=home / "reward", overwrite=True,
 )  # fmt: skip
 print("reward model:", reward.metrics)
 
@@ -92,11 +84,13 @@ print("reward model:", reward.metrics)
 # PPO with a KL penalty against the SFT policy, and the pretraining text as a third term (PPO-ptx).
 
 # %%
-ppo = hearken.train(
-    "ppo", model=sft.path, reward=reward.path, data=home / "prompts.jsonl", ptx=home / "corpus.jsonl",
-    out=home / "ppo", lr=3e-4, schedule="constant", episodes=32 if SMALL else 2880, batch=16 if SMALL else 96,
+config = hearken.PPOConfig(
+    lr=3e-4, schedule="constant", episodes=32 if SMALL else 2880, batch=16 if SMALL else 96,
     minibatches=1 if SMALL else 3, epochs=2, max_new_tokens=new_tokens, missing_eos=-4.0, ptx_coef=0.5, ptx_batch=8,
-    overwrite=True,
+)  # fmt: skip
+ppo = hearken.train(
+    config, model=sft.path, reward=reward.path, data=home / "prompts.jsonl", ptx=home / "corpus.jsonl",
+    out=home / "ppo", overwrite=True,
 )  # fmt: skip
 print("PPO:", ppo.metrics)
 
@@ -106,9 +100,9 @@ print("PPO:", ppo.metrics)
 # %%
 unseen = world.prompts(held_out, "heldout")
 before, after = (
-    [one for (one,) in hearken.respond(policy.path, unseen, n=1, max_new_tokens=new_tokens, seed=2)]
+    [one for (one,) in hearken.sample(policy.path, unseen, n=1, max_new_tokens=new_tokens, seed=2)]
     for policy in (sft, ppo)
 )
-result = head_to_head(unseen, after, before, world.gold)
+result = hearken.head_to_head(unseen, after, before, world.gold)
 print("PPO's win rate against SFT:", result.win_rate)
 print("\nbefore:", before[0], "\nafter: ", after[0], sep="\n")

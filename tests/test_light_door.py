@@ -41,10 +41,3 @@ def test_help(words: list[str]) -> None:
     if seconds > 0.5:  # the machine may be slow or busy just now: what do the libraries alone take?
         _, bare = loaded_by("import pydantic.fields, typer.rich_utils")
         assert min(seconds, loaded_by(code)[1]) < 2.5 * bare
-
-
-def test_unknown_names_of_the_package_are_errors() -> None:
-    import hearken
-
-    with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        hearken.trian  # noqa: B018

@@ -38,9 +38,12 @@ def mentions() -> list[tuple[str, str]]:
     return [(page, c) for page in PAGES for c in re.findall(r"`hearken ([^`]+)`", (ROOT / page).read_text("utf-8"))]
 
 
+ROOT_COMMAND: Any = typer.main.get_command(app)
+
+
 def find(words: list[str]) -> tuple[Any, str, list[str]]:
     """The command, its full name, and the words after it."""
-    command: Any = typer.main.get_command(app)
+    command = ROOT_COMMAND
     path = []
     while hasattr(command, "list_commands"):
         name, *words = words

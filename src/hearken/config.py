@@ -9,6 +9,7 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from hearken.errors import UserError
 
@@ -31,10 +32,15 @@ class Options(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _none(cls, values: Any) -> Any:
-        """Read the word none as the command line and YAML files have it, where an option may be None."""
+    def _read(cls, values: Any) -> Any:
+        """Refuse unknown keys; read the word none as the command line and YAML files have it, where it may stand."""
         if not isinstance(values, dict):
             return values
+        for key in values:
+            if key not in cls.model_fields:
+                near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.4)
+                hint = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(sorted(cls.model_fields))}"
+                raise PydanticCustomError("unknown_key", "unknown key '{key}'. {hint}", {"key": key, "hint": hint})
         return {
             name: None if str(value).lower() == "none" and _may_be_none(cls.model_fields.get(name)) else value
             for name, value in values.items()
@@ -52,10 +58,9 @@ class Options(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(first["loc"][-1]), cls.model_fields, n=1, cutoff=0.4)
-                hint = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(sorted(cls.model_fields))}"
-                raise UserError(f"{where}: unknown key '{key}'", hint) from None
+            if first["type"] == "unknown_key":
+                unknown = ".".join(filter(None, (key, str(first["ctx"]["key"]))))
+                raise UserError(f"{where}: unknown key '{unknown}'", first["ctx"]["hint"]) from None
             value = f" (got {first['input']!r})" if first["loc"] else ""
             raise UserError(f"{where}: {key or 'value'}: {first['msg']}{value}") from None
 

@@ -10,12 +10,12 @@ import torch
 from tiny_models import write_rows
 from transformers import AutoModelForCausalLM
 
+from hearken import sample
 from hearken.algorithms.ilql import losses, scored
 from hearken.algorithms.ilql_options import ILQLConfig
 from hearken.algorithms.recorded import weighted_tokens
 from hearken.algorithms.stage import train
 from hearken.domains.text.data import Judged
-from hearken.domains.text.respond import respond
 from hearken.domains.text.talk import Talker
 from hearken.errors import UserError
 from hearken.models.guided import HEADS, GuidedScorer, with_guidance
@@ -34,7 +34,7 @@ def data(tmp_path: Path, good: int = 20, bad: int = 20) -> Path:
 
 
 def share(folder: Path, word: str) -> float:
-    texts = respond(folder, [f"tell {i} the" for i in range(20)], 8, max_new_tokens=4)
+    texts = sample(folder, [f"tell {i} the" for i in range(20)], 8, max_new_tokens=4)
     said = [text for group in texts for text in group]
     return sum(word in text for text in said) / len(said)
 
@@ -74,7 +74,7 @@ def test_talking_is_guided_like_sampling(world, tmp_path: Path) -> None:
     for policy in (world.sft, folder):
         parts = Talker(lambda policy=policy: str(policy), how, device="cpu").stream("tell 1 the", 1, seed=0)
         said.append("".join(text for _, text in parts))
-        assert [[said[-1]]] == respond(policy, ["tell 1 the"], max_new_tokens=4, temperature=0, device="cpu")
+        assert [[said[-1]]] == sample(policy, ["tell 1 the"], max_new_tokens=4, temperature=0, device="cpu")
     assert said[1] == load_tokenizer(str(folder)).decode([8] * 4) != said[0]
 
 

@@ -12,8 +12,8 @@ from test_policy_gradient import module  # noqa: F401
 from tiny_models import write_seq2seq
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
+from hearken import sample
 from hearken.algorithms.stage import builtin, find_stage, train
-from hearken.domains.text.respond import respond
 from hearken.domains.text.talk import Talker
 from hearken.errors import UserError
 from hearken.feedback.examples import Message
@@ -49,7 +49,7 @@ def test_every_stage_changes_the_policy(world, tmp_path: Path, kind: str, monkey
         assert all(row["first_ratio_gap"] < 1e-4 and row["sampler_gap"] < 1e-4 for row in rows)
         assert abs(rows[0]["kl"]) < 1e-4, "the reference is the policy as it was"
         assert (ppo.path / "adapter_config.json").exists() if shared else not same(sft.path, ppo.path)
-    (answers,) = respond(ppo.path, ["tell 1 the"], 2, max_new_tokens=5)
+    (answers,) = sample(ppo.path, ["tell 1 the"], 2, max_new_tokens=5)
     assert len(answers) == 2
     talked = list(Talker(lambda: str(dpo.path), device="cpu").stream([Message("user", "tell 1 the")], 2, seed=1))
     assert {row for row, _ in talked} <= {0, 1} and talked
@@ -72,5 +72,5 @@ def test_the_others_change_it_too(world, tmp_path: Path, stage: str, module, mon
         more = SAMPLED | {"data": world.prompts, "reward": f"{module(body, f'size_{stage}')}:size", "samples": 2}
     artifact = train(stage, model=base, out=tmp_path / "out", **FAST | more)
     assert not same(base, artifact.path)
-    (answers,) = respond(artifact.path, ["tell 1 the"], 2, max_new_tokens=5)
+    (answers,) = sample(artifact.path, ["tell 1 the"], 2, max_new_tokens=5)
     assert len(answers) == 2

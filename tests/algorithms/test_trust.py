@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from hearken import sample
 from hearken.algorithms.stage import train
-from hearken.domains.text.respond import respond
 from hearken.domains.text.rewarding import confidence_of
 from hearken.domains.text.sampling import Sampled, best_of, best_of_name, open_frozen
 from hearken.errors import UserError
@@ -80,11 +80,11 @@ def test_the_best_of_several_by_a_cautious_score(world, reward) -> None:
         assert measured(seen(careful)).mean() < measured(seen(plain)).mean()
         texts = [s.text for s in careful]
         doubt = {"best_of": 8, "reward": reward, "pessimism": 1e4, "width": width}
-        assert [one for (one,) in respond(world.sft, prompts, **doubt, max_new_tokens=4)] == texts
+        assert [one for (one,) in sample(world.sft, prompts, **doubt, max_new_tokens=4)] == texts
         name = f"{best_of_name(8, 1e4, width)}@{world.sft}"
         assert measure(name, None, prompts, how, 0, by=str(reward)).texts == texts
     with pytest.raises(UserError, match="no reward chooses"):
-        respond(world.sft, prompts, pessimism=1.0)
+        sample(world.sft, prompts, pessimism=1.0)
 
 
 def test_pessimism_over_models(world, reward, tmp_path) -> None:

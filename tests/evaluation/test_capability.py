@@ -100,9 +100,9 @@ def test_answers_are_generated_and_cut(tmp_path: Path, base: Path) -> None:
     generate = {"output_type": "generate_until", "generation_kwargs": {"max_gen_toks": 6, "until": ["zz"]}}
     loaded = load_task(write(tmp_path, doc_to_target="{{country}}", **generate))
     assert run_tasks(str(base), [loaded])["capitals"].exact_match.estimate == 0.0
-    from hearken.domains.text.respond import respond
+    from hearken import sample
 
-    said = [r[0] for r in respond(base, [q.text for q in loaded.questions], max_new_tokens=6, temperature=0)]
+    said = [r[0] for r in sample(base, [q.text for q in loaded.questions], max_new_tokens=6, temperature=0)]
     rows = [row | {"said": text.strip()} for row, text in zip(CAPITALS, said, strict=True)]
     asked = load_task(write(tmp_path, rows, doc_to_target="said", **generate))
     assert run_tasks(str(base), [asked])["capitals"].exact_match.estimate == 1.0

@@ -204,8 +204,7 @@ def test_the_example_of_the_documentation_runs() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
     names: dict[str, object] = {}
     exec(text.partition("```python\n")[2].partition("```")[0], names)
-    assert "PPO" in str(names["html"])
-    assert isinstance(names["figures"], str) and Report.from_json(names["figures"]).title == "my run"
+    assert names["longer"].wins == 2  # type: ignore[attr-defined]
 
 
 def test_every_documented_column_is_drawn() -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from browser import open_chromium
 from people_world import Running, Site, fill, running
 
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
+
+
+@pytest.fixture(autouse=True)
+def _cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every server hashes a password when it starts: here in less than a millisecond."""
+    cheap = partial(PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr("hearken.server.security.PasswordHasher", cheap)
 
 
 @pytest.fixture(scope="session")

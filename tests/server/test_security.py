@@ -68,6 +68,11 @@ def test_login_needs_the_right_password_and_says_no_more_than_that(site: Site) -
     assert browser.get("/label").status_code == 200
 
 
+def test_a_password_costs_what_the_library_advises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the other tests' cheap ones
+    assert Passwords().hash("correct horse").startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+
+
 def test_every_login_costs_the_same_work(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """One hash of the same cost, whether there is such an account or not, and whatever its state."""
     site.enter("owner")

@@ -11,19 +11,20 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from hearken.config import Options, located
 from hearken.errors import UserError
 
 if TYPE_CHECKING:
     from hearken.training.artifact import Artifact
+    from hearken.training.options import TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -319,26 +320,58 @@ def check_places(stage: Stage, inputs: Inputs) -> None:
             load_function(term.name)
 
 
+Files = str | Path | Sequence[str | Path]
+"""Files, folders or Hub names."""
+
+
+@overload
 def train(
-    stage: str,
-    *,
-    model: str | Path,
-    data: str | Path | list[str | Path],
-    out: str | Path,
-    validation: str | Path | list[str | Path] | float | None = None,
-    overwrite: bool = False,
+    config: TrainingOptions, *, model: str | Path, data: Files, out: str | Path, validation: Files | None = None,
+    reward: str | Path | None = None, ref: str | Path | None = None, ptx: Files | None = None,
+    references: Files | None = None, overwrite: bool = False, **inputs: Files,
+) -> Artifact: ...  # fmt: skip
+@overload
+def train(
+    config: str, *, model: str | Path, data: Files, out: str | Path, validation: Files | float | None = None,
+    reward: str | Path | None = None, ref: str | Path | None = None, ptx: Files | None = None,
+    references: Files | None = None, overwrite: bool = False, **more: Any,
+) -> Artifact: ...  # fmt: skip
+def train(
+    config: TrainingOptions | str, *, model: str | Path, data: Files, out: str | Path, overwrite: bool = False,
     **more: Any,
-) -> Artifact:
-    """Run a stage on bare files: ``train("reward", model="sft", data="pairs.jsonl", out="rm", lr=1e-5)``.
+) -> Artifact:  # fmt: skip
+    """Run a stage on bare files: ``train(PPOConfig(episodes=20_000), model="sft", reward="rm", data=..., out="ppo")``.
 
     An unfinished run in ``out`` with the same inputs and options is resumed; a finished one is refused, unless
-    ``overwrite``. ``validation`` is held-out data, or the share of the prompts of ``data`` to hold out. ``more`` are
-    the stage's other inputs, and its options.
+    ``overwrite``.
+
+    Args:
+        config: of the stage, or its name: its options then stand in ``more``, ``train("ppo", episodes=20_000, ...)``.
+        model: the model to start from: a folder or a Hub name.
+        data: what to train on.
+        out: the folder that the result goes to.
+        overwrite: delete what an earlier run left there.
+        more: the stage's other inputs: ``validation``, held-out data (with a stage's name also the share of the prompts
+            to hold out); ``reward``, ``ref``, ``ptx``, ``references``, and those of its own.
+
+    Raises:
+        UserError: there is no such stage, input, option or file, or ``out`` holds something else.
     """
-    found = find_stage(stage)
-    inputs, options = found.split({"model": model, "data": data, "validation": validation, **more})
-    parsed = found.options.parse(options, where=f"train {stage}")
-    return run_stage(found, Inputs().joined(**inputs), parsed, Path(out), overwrite=overwrite)
+    stage = find_stage(config) if isinstance(config, str) else _stage_of_config(config)
+    inputs, options = stage.split({"model": model, "data": data, **more})
+    if options and not isinstance(config, str):
+        hint = f"Give options to the config: {type(config).__name__}(...)"
+        raise UserError(f"train {stage.name} has no input '{next(iter(options))}'", hint)
+    parsed = stage.options.parse(options, where=f"train {config}") if isinstance(config, str) else config
+    return run_stage(stage, Inputs().joined(**inputs), parsed, Path(out), overwrite=overwrite)
+
+
+def _stage_of_config(config: TrainingOptions) -> Stage:
+    name = type(config).__name__
+    stage = find_stage(config.stage) if hasattr(config, "stage") else None
+    if stage is None or not isinstance(config, stage.options):
+        raise UserError(f"{name} is the config of no stage", f"For example: {find_stage('ppo').options.__name__}(...)")
+    return stage
 
 
 def run_stage(stage: Stage, inputs: Inputs, options: Options, out: Path, *, overwrite: bool = False) -> Artifact:

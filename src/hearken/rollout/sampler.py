@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from pydantic import Field
 
@@ -30,6 +30,15 @@ class SamplingParameters(Options):
     def truncated(self) -> bool:
         """Whether some tokens can never be drawn: measured KL is then not that of the sampled policy."""
         return self.top_p < 1 or self.top_k > 0 or self.temperature == 0
+
+
+class SamplingKeywords(TypedDict, total=False):
+    """`SamplingParameters` as the keywords of a call."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
 
 
 @dataclass(frozen=True, slots=True)

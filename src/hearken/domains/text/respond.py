@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
-from hearken.domains.text.sampling import Width, check_choice, open_frozen, sample
+from hearken.domains.text.sampling import Width, check_choice, open_frozen
 from hearken.domains.text.sampling import best_of as best_of_n
+from hearken.domains.text.sampling import sample as draw
 from hearken.errors import UserError
 from hearken.feedback.examples import Content
 from hearken.progress import progress
-from hearken.rollout.sampler import SamplingParameters
+from hearken.rollout.sampler import SamplingKeywords, SamplingParameters
 from hearken.training.options import TextOptions
 
 
-def respond(
+def sample(
     model: str | Path,
     prompts: Sequence[Content],
     n: int = 1,
@@ -26,7 +27,7 @@ def respond(
     reward: str | Path = "",
     pessimism: float = 0.0,
     width: Width = "linear",
-    **parameters: Any,
+    **parameters: Unpack[SamplingKeywords],
 ) -> list[list[str]]:
     """``n`` responses of a policy to each prompt.
 
@@ -51,14 +52,14 @@ def respond(
         raise UserError(
             f"the best of {best_of} needs a reward", "Name a reward model, or a function as module:function"
         )
-    how = SamplingParameters.parse(parameters, where="respond")
+    how = SamplingParameters.parse(dict(parameters), where="sample")
     policy = open_frozen(str(model), TextOptions(), device=device, reserve=how.max_new_tokens)
     texts: list[str] = []
     with progress("Sampling responses", len(prompts) * n, "response") as bar:
         parts = (
             best_of_n(policy, prompts, n, best_of, how, seed, str(reward), pessimism=pessimism, width=width)
             if best_of > 1
-            else sample(policy, prompts, n, how, seed)
+            else draw(policy, prompts, n, how, seed)
         )
         for part in parts:
             texts += [one.text for one in part]
