@@ -139,6 +139,7 @@ def test_the_options_of_recipes_exist() -> None:
             stage.options.parse({k: v for k, v in given.items() if k not in (*INPUTS, "stage")}, where=path.name)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     done = run("dialogue_hh", {"pairs": tmp_path / "missing.jsonl"}, tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "missing.jsonl" in done.stderr

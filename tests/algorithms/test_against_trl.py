@@ -69,6 +69,7 @@ def same_gradients(mine: Any, other: Any) -> None:
         torch.testing.assert_close(parameter.grad, there[name].grad, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["dpo", "robust", "ipo", "hinge"])
 def test_pairs(world, tmp_path: Path, loss: str) -> None:
     kind = {"dpo": "sigmoid"}.get(loss, loss)

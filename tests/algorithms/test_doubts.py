@@ -137,6 +137,7 @@ KINDS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", KINDS)
 def test_every_stage_says_that_all_was_cut(stage: str, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")

@@ -94,6 +94,7 @@ def test_a_stage_that_has_none_says_so(world, monkeypatch: pytest.MonkeyPatch) -
     assert estimate(sft, inputs, sft.options()) == {"note": "sft has no estimate"}
 
 
+@pytest.mark.slow
 def test_a_trial_sees_the_memory_that_stands_at_once_and_leaves_no_gradient() -> None:
     layer = nn.Linear(1000, 4000, bias=False)
     x = torch.randn(8000, 1000)

@@ -93,6 +93,7 @@ def test_losses_without_a_reference_are_the_same_online(
         torch.testing.assert_close(found, pair_losses.losses(start, batch, None, DPOConfig(loss=loss)).loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["rloo", "grpo", "reinforce", "a2c", "online_dpo", "rft"])
 def test_a_simple_reward_is_learnt(world, tmp_path: Path, stage: str, module) -> None:
     """The share of responses with one word; every method must raise it by far."""
@@ -107,6 +108,7 @@ def test_a_simple_reward_is_learnt(world, tmp_path: Path, stage: str, module) ->
     assert first < 0.4 and last > first + 0.3, (first, last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["rloo", "grpo", "dr_grpo", "reinforce++"])
 def test_microbatches_change_nothing(world, tmp_path: Path, estimator: str) -> None:
     stage = {"rloo": "rloo", "reinforce++": "reinforce"}.get(estimator, "grpo")
@@ -141,6 +143,7 @@ def test_one_response_a_prompt(world, tmp_path: Path) -> None:
         improve(world, tmp_path / "rft", "rft", samples=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["rloo", "grpo"])
 def test_the_samplers_log_probabilities_serve(
     world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str

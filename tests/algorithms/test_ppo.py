@@ -75,6 +75,7 @@ def test_a_run_leaves_an_ordinary_model(world, tmp_path: Path) -> None:
     assert rollouts[0].keys() == {"step", "prompt", "completion", "score", "kl", "tokens", "finish_reason"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"samples": 1, "minibatches": 1}])
 def test_the_split_into_microbatches_changes_nothing(world, tmp_path: Path, more: dict[str, Any]) -> None:
     more = more | {"ptx": (str(world.text),), "ptx_batch": 4, "max_length": 40}
@@ -204,6 +205,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(LearnedReward, "__call__", bad)
 
 
+@pytest.mark.slow
 def test_a_nan_reward_stops_before_the_weights_change(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:

@@ -115,6 +115,7 @@ def test_killed_and_run_again(world, tmp_path: Path, stage: str, monkeypatch: py
     assert again.metrics == whole.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["ppo", "sft"])
 def test_ctrl_c_finishes_the_step_and_saves(world, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(monkeypatch)
@@ -138,6 +139,7 @@ def test_ctrl_c_finishes_the_step_and_saves(world, tmp_path: Path, stage: str, m
     compare(train(stage, out=tmp_path / "whole", **words).path, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["fsync", "torch"])
 def test_a_full_disk_keeps_the_old_checkpoint(world, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(monkeypatch)

@@ -184,6 +184,7 @@ def test_mean_pooling(world, tmp_path: Path) -> None:
     assert RewardScorer(load_reward(str(out))).pooling == "mean", "the folder remembers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["kwise", "plackett_luce"])
 def test_rankings_are_learned(world, tmp_path: Path, loss: str) -> None:
     options = OFF | {"epochs": 12, "lr": 1e-2, "loss": loss, "validation": world.rankings.with_name("held.jsonl")}
@@ -331,6 +332,7 @@ def test_a_head_alone_is_the_optimum_that_scikit_learn_finds(world, tmp_path: Pa
     assert abs(oracle.coef_[0]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_head_alone_chooses_its_ridge_by_folds_of_prompts_and_says_so(world, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", tokenizer())
     how: dict[str, Any] = {"trackers": "none", "validation": 0.0, "head_only": True}

@@ -58,6 +58,7 @@ def made(world, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_minority_is_heard_where_the_average_silences_it(made: dict[str, Any]) -> None:
     apart, average = made["apart"].metrics, made["average"].metrics
     # Who goes by the majority is right on both of its pairs, and on one of the minority's two: 87.5 %.

@@ -95,6 +95,7 @@ class Given:
         return [Sample(p, [20 + k] * (k + 1), [-1.0] * (k + 1), "length" if k else "stop") for p, k in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "module"),
     [("ppo", ppo), ("rloo", policy_gradient), ("online_dpo", online_dpo), ("rft", rft), ("trpo", trpo)],

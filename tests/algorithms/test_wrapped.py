@@ -93,6 +93,7 @@ def request(world, tmp_path: Path, stage: str) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [stage.name for stage in builtin()])
 def test_training_goes_through_the_modules_call(world, tmp_path: Path, wrap: Wrap, stage: str, monkeypatch) -> None:
     monkeypatch.setenv("HEARKEN_CACHE", str(tmp_path / "cache"))
@@ -102,6 +103,7 @@ def test_training_goes_through_the_modules_call(world, tmp_path: Path, wrap: Wra
     assert wrap.calls[trained], wrap.calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "more"),
     [

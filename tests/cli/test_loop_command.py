@@ -43,6 +43,7 @@ def told(done: Result) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_round_from_the_command_line(hearken: Run, project: Path) -> None:
     simulated = ("-o", "world=tales", "-o", "loop.labelers=simulated", "-C", "p")
     todo = told(hearken("loop", "--dry-run", "--json", *simulated))

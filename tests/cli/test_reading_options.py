@@ -74,6 +74,7 @@ def test_inspect(hearken: Run, model: Path, latin: Path) -> None:
     assert len(prompt) == len(PAIR["prompt"].encode()), "a token a byte"
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_and_may_be_meant(hearken: Run, model: Path, tmp_path: Path) -> None:
     with gzip.open(tmp_path / "bomb.jsonl.gz", "wt") as file:
         file.write((json.dumps({"prompt": "x" * 2**20}) + "\n") * 65)

@@ -110,6 +110,7 @@ def check_dialogue(name: str, template: str, turns: tuple[Message, ...]) -> None
         assert same(name, text_of(tokenizer, both), want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("name", MADE)
 @given(data=st.data())
@@ -126,6 +127,7 @@ def test_many_dialogues(template: str, name: str, data) -> None:
     check_dialogue(name, template, data.draw(conversations(plain, system=template != "refusing")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 @given(template=st.sampled_from(list(TEMPLATES)), data=st.data())
 @settings(FEW, max_examples=25)
@@ -176,6 +178,7 @@ def test_plain_text(name: str, bos: bool, prompt: str, response: str) -> None:
     assert text.removeprefix(" ") == (prompt + response).removeprefix(" ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["", "chatml", "llama2", "trimming", "opening", "endless", "reasoning"])
 @pytest.mark.parametrize("name", MADE)
 @given(question=plain, response=plain.filter(lambda t: t.strip()))
@@ -192,6 +195,7 @@ def test_what_was_sampled_comes_back_from_its_text(name: str, template: str, que
             assert text == response or (template in ("trimming", "reasoning") and text.strip() == response.strip())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [t for t in TEMPLATES if t not in ("dropping", "opening", "reasoning")])
 @pytest.mark.parametrize("name", LOSSLESS)
 @given(data=st.data())
@@ -335,6 +339,7 @@ def test_a_word_that_goes_on_gets_no_space() -> None:
         assert "The answer is 4.</s>" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["", "chatml", "trimming"])
 @pytest.mark.parametrize("name", MADE)
 @given(data=st.data(), finishes=st.booleans())

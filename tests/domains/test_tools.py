@@ -240,6 +240,7 @@ def test_preferences_between_calls_and_words(tmp_path: Path) -> None:
     assert isinstance(thumb, Thumb) and "<tool_call>" in made.tokenizer.decode(encoded(thumb, made)[0].responses[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
 @pytest.mark.parametrize(
     ("layout", "row"),

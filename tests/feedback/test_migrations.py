@@ -109,6 +109,7 @@ def test_an_upgrade_that_fails_changes_nothing(location: str, tmp_path: Path, mo
         assert store.verify() == []
 
 
+@pytest.mark.slow
 def test_four_processes_open_a_fresh_database_at_once(location: str) -> None:
     code = "import sys; from hearken.feedback.store import FeedbackStore; FeedbackStore(sys.argv[1]).close()"
     command = [sys.executable, "-c", code, location]
@@ -118,6 +119,7 @@ def test_four_processes_open_a_fresh_database_at_once(location: str) -> None:
         assert store.verify() == []
 
 
+@pytest.mark.slow
 def test_opening_an_up_to_date_database_does_not_load_alembic(location: str) -> None:
     FeedbackStore(location).close()
     code = (

@@ -363,6 +363,7 @@ def test_a_row_says_what_its_set_means(tmp_path: Path, layout: str, row: dict[st
     assert [bare(e) for e in read_examples(path, layout)] == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", sorted({name for name, _, _ in ROWS}))
 def test_tables_and_the_database_read_the_same(tmp_path: Path, layout: str) -> None:
     """As Parquet, which fills objects with nulls, and through `hearken import`."""

@@ -329,6 +329,7 @@ def test_bad_raw_dumps(db: FeedbackStore, tmp_path: Path) -> None:
 # --- real data -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_real_dialogues_in_and_out(db: FeedbackStore, tmp_path: Path) -> None:
     path = SHARED / "hh-harmless.jsonl.gz"
     if not path.exists():

@@ -110,6 +110,7 @@ def test_a_panel_is_the_mean_of_its_labelers_and_asks_them_all():
     assert make_panel(plain, ("a", "b")) == make_panel(plain, ("a", "b")) != make_panel(plain, ("a", "b"), seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [0.05, 0.3])
 def test_the_ceiling_on_tales(broken):
     """A reward model can be right on three of four pairs or more, whether few or many tales are flawed."""

@@ -47,6 +47,7 @@ def who(row: dict[str, str]) -> dict[str, str]:
     return {"labeler": row["labeler"]}
 
 
+@pytest.mark.slow
 def test_a_card_with_everything(made) -> None:
     folder, pairs = made
     rows = [Comparison(p["prompt"], (p["chosen"], p["rejected"]), (0, 1), metadata=who(p)) for p in pairs]

@@ -189,6 +189,7 @@ def push(project: Project, endpoint: str, tmp_path: Path, **env: str) -> subproc
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_push_uploads_to_the_hub_that_is_named(project: Project, hub: Hub, tmp_path: Path) -> None:
     done = push(project, hub.url, tmp_path)
     assert done.returncode == 0, done.stderr

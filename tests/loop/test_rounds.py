@@ -42,6 +42,7 @@ def items_of(project: Project, number: int) -> list[QueueItem]:
     return [QueueItem(**json.loads(row)) for row in rows]
 
 
+@pytest.mark.slow
 def test_two_rounds_leave_their_steps_and_are_not_made_again(tales: Tales) -> None:
     project = tales()
     done = Loop(project).run()
@@ -68,6 +69,7 @@ def test_two_rounds_leave_their_steps_and_are_not_made_again(tales: Tales) -> No
     assert asked[0] & asked[1] == asked[0] & held_out and len(asked[0] & held_out) == 4
 
 
+@pytest.mark.slow
 def test_a_change_is_refused_unless_it_is_to_be_made_again(tales: Tales) -> None:
     project = tales(rounds=1)
     Loop(project).run()
@@ -141,6 +143,7 @@ def test_prompts_are_chosen_and_a_part_stays_uniform(tales: Tales, rule: str) ->
     assert (project.artifacts / "r01-reward-2").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["disputed", "low-score"])
 def test_the_uniform_part_is_of_all_training_prompts(
     tales: Tales, monkeypatch: pytest.MonkeyPatch, rule: Selection
@@ -255,6 +258,7 @@ def test_what_cannot_work_is_said_first(tales: Tales) -> None:
         Loop(tales(name="w", world="")).run()
 
 
+@pytest.mark.slow
 def test_a_failing_card_stops_the_loop_until_the_owner_decides(tales: Tales) -> None:
     project = tales(rounds=1, trust_reward=False)
     with pytest.raises(UserError, match=r"r01-reward: its card .* not good enough to improve by") as error:
@@ -281,6 +285,7 @@ def test_a_failing_card_stops_the_loop_until_the_owner_decides(tales: Tales) -> 
     assert Loop(change(project, trust_reward=False)).run() == done, "what was decided stays decided"
 
 
+@pytest.mark.slow
 def test_caution_reaches_the_policy(tales: Tales) -> None:
     project = tales(rounds=1, ensemble=2, pessimism=1.5, width="models")
     Loop(project).run()
@@ -313,6 +318,7 @@ def test_one_loop_at_a_time(tales: Tales) -> None:
     assert "another hearken loop" in str(errors[0])
 
 
+@pytest.mark.slow
 def test_labels_arrive_while_the_policy_trains(tales: Tales) -> None:
     stages = {"ppo": STAGES["ppo"] | {"samples": 2, "episodes": 24, "batch": 8}}
     project = tales(rounds=1, online={"labels": 12, "refit_every": 4}, stages=stages)

@@ -118,6 +118,7 @@ def thumb(word: str, label: bool) -> Any:
     return lambda n: ThumbPayload(response_id=f"{n}-{word}", label=label)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["dpo", "ipo", "simpo", "orpo", "kto"])
 def test_comparisons(project: Project, stage: str) -> None:
     judge(project, ranked)
@@ -136,6 +137,7 @@ def test_thumbs(project: Project) -> None:
     assert changed(project, train(project, "rloo", **SAMPLED, samples=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["kwise", "plackett_luce"])
 def test_rankings(project: Project, loss: str) -> None:
     """Three responses in an order, some of them tied."""
@@ -162,6 +164,7 @@ def test_strengths(project: Project) -> None:
     assert changed(project, wide) and wide.metrics["train_loss"] > plain.metrics["train_loss"]
 
 
+@pytest.mark.slow
 def test_several_attributes(project: Project) -> None:
     """One reward model with two heads; PPO, best-of-n and scoring go by the combination that is asked for."""
     judge(project, attributed("happily", helpful=5, honest=1), attributed("sadly", helpful=1, honest=5))

@@ -31,6 +31,7 @@ def drawn(node: Any) -> str:
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_a_policy_is_walked_back_to_its_judgments_and_labelers(
     tales: Callable[..., Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

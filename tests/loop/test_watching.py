@@ -56,6 +56,7 @@ def prefer(project: Project, policy: str) -> int:
         return count
 
 
+@pytest.mark.slow
 def test_gold_watches_and_the_next_round_starts_from_the_best(tales: Tales, monkeypatch: pytest.MonkeyPatch) -> None:
     class Parted:
         fooled, peak, proxy_rise, gold_fall = True, 0.0, 0.5, 0.25
@@ -78,6 +79,7 @@ def test_gold_watches_and_the_next_round_starts_from_the_best(tales: Tales, monk
         assert len(file.readlines()) == len(apart) == 4, "policies are compared on the other two"
 
 
+@pytest.mark.slow
 def test_labels_keep_coming_while_somebody_watches(tales: Tales) -> None:
     """The reward model is replaced on the way; the judge and the choice of the best checkpoint stay."""
     stages = {"ppo": STAGES["ppo"] | {"episodes": 24, "batch": 8, "samples": 4}}
@@ -100,6 +102,7 @@ def test_labels_keep_coming_while_somebody_watches(tales: Tales) -> None:
     assert Loop(project).run() == done
 
 
+@pytest.mark.slow
 def test_people_compare_checkpoints_and_training_waits_for_them(tales: Tales) -> None:
     lines: list[str] = []
     fast = {"ppo": STAGES["ppo"] | {"lr": 0.03, "warmup": 0.0}}
@@ -156,6 +159,7 @@ def longer(body: dict[str, Any]) -> tuple[int, Any]:
     return 200, reply("A" if lead > 0 else "B", {"A": -0.1, "B": -3.0} if lead > 0 else {"A": -3.0, "B": -0.1})
 
 
+@pytest.mark.slow
 def test_an_ai_judges_rounds_checkpoints_and_policies(tales: Tales) -> None:
     with serve(longer) as (url, seen):
         ai = {"judge": "tiny-judge", "url": url}

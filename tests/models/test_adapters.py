@@ -48,6 +48,7 @@ def untied(tmp_path: Path) -> Path:
     return write_base(tmp_path / "untied", tie_word_embeddings=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["all-linear", "lm_head", "embed_tokens", "embed_tokens,lm_head", "q_proj,lm_head"])
 def test_saved_loaded_and_merged_are_equal(untied: Path, tmp_path: Path, targets: str) -> None:
     model = load_policy(str(untied))

@@ -141,6 +141,7 @@ def probed(scorer: Any, longest: int = 160) -> str:
         return probe(scorer, longest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["as probed", "padded"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_neighbours_do_not_matter(name: str, path: Any) -> None:
@@ -159,6 +160,7 @@ def test_neighbours_do_not_matter(name: str, path: Any) -> None:
                     row += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["phi3 longrope", "llama dynamic", "gemma3 dynamic in some layers", "llama yarn", "gemma3"]
 )

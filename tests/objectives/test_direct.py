@@ -186,6 +186,7 @@ REFERENCE = torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1], dtype=torch.float64).log()
 REWARD = torch.tensor([0.0, 0.3, -0.2, 0.6, 1.0], dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_dpo_on_bradley_terry_pairs_reaches_the_optimum() -> None:
     beta = 0.5
     preferences = torch.sigmoid(REWARD[:, None] - REWARD[None])
@@ -219,6 +220,7 @@ def test_kwise_dpo_on_plackett_luce_rankings_reaches_the_optimum() -> None:
     assert 0.5 * (minimise(loss, 4) - optimum).abs().sum() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("psi", ["logit", "identity"])
 def test_psi_po(psi: str) -> None:
     """Ψ = logit is DPO, Ψ = identity is IPO."""
@@ -249,6 +251,7 @@ def pairs_loss(loss: Callable[[Tensor], Tensor], pairs: list[tuple[int, int]]) -
     return lambda logprobs: loss(logprobs[better] - logprobs[worse]).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tau", "published"),
     [
@@ -263,6 +266,7 @@ def test_ipo_on_a_total_order(tau: float, published: tuple[float, ...]) -> None:
     assert (found - closed).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
 def test_dpo_collapses_where_ipo_does_not(tau: float) -> None:
     found = minimise(pairs_loss(lambda h: dpo(h, tau), D1), 3, steps=3000, lr=0.2)
@@ -277,6 +281,7 @@ def test_both_are_uniform_on_a_cycle() -> None:
         assert (found - 1 / 3).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tau", "third"), [(0.1, 0.0034), (0.5, 0.155), (1, 0.233), (10, 0.322)])
 def test_ipo_where_a_response_never_wins(tau: float, third: float) -> None:
     closed = torch.softmax(torch.tensor([0.0, 0.0, -1 / (2 * tau)], dtype=torch.float64), -1)

@@ -109,6 +109,7 @@ def test_where_chat_is_off_there_is_nobody_to_talk_to(site: Site, store: Feedbac
     assert visitor.http.get("/chat").status_code == 404
 
 
+@pytest.mark.slow
 def test_answers_of_a_real_policy_come_in_pieces(tmp_path: Any) -> None:
     from tiny_models import write_base
 
@@ -124,6 +125,7 @@ def test_answers_of_a_real_policy_come_in_pieces(tmp_path: Any) -> None:
     assert talker.name == "policy"
 
 
+@pytest.mark.slow
 def test_answers_keep_the_tokens_that_were_drawn(
     store: FeedbackStore, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def answered(running: Running, within: float = 5.0, source: str = "127.0.0.1") -
 # -- slow --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
@@ -160,6 +161,7 @@ def test_who_does_not_read_their_answers_is_cut_off(server: Running) -> None:
 # -- many --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [HEAD, POST + b"Content-Length: 100\r\n\r\n{", b""], ids=["heads", "bodies", "silent"])
 def test_more_connections_than_an_address_may_have_do_not_keep_it_out(server: Running, said: bytes) -> None:
     with ExitStack() as stack:
@@ -282,6 +284,7 @@ def send_on(client: socket.socket, part: bytes, most: int) -> int:
     return sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("beginning", "part"),
     [
@@ -328,6 +331,7 @@ def test_a_thousand_requests_in_one_breath_are_refused(server: Running) -> None:
     answered(server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
     [
@@ -367,6 +371,7 @@ def test_slow_clients_leave_nothing_in_the_log(server: Running, caplog: pytest.L
 # -- proxies -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trusted", "forwarded", "counted"),
     [

@@ -8,6 +8,7 @@ from people_world import Site
 JSON = "application/json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "kind", "said"),
     [

@@ -56,6 +56,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_passing_faults_are_503_without_a_word_about_the_machine(site: Site, fault: str, tmp_path: Path) -> None:
     ann = site.enter()

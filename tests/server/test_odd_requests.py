@@ -106,6 +106,7 @@ ROUTES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", HEADERS)
 def test_no_header_is_an_error_of_ours(
     site: Site, owner: dict[str, bytes], header: str, monkeypatch: pytest.MonkeyPatch
@@ -133,6 +134,7 @@ QUERIES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_address_is_an_error_of_ours(site: Site, owner: dict[str, bytes]) -> None:
     known = [path for path, _ in _operations(site.app)]
     for path in [*PATHS, "/owner/leaderboard", "/owner/responses", "/owner/export/file", *known]:
@@ -156,6 +158,7 @@ BODIES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_body_is_an_error_of_ours(site: Site, owner: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hearken.server.security.Passwords.check", lambda *_: False)
     pages = [("/login", "POST"), ("/enter", "POST"), ("/welcome", "POST"), ("/account", "POST")]

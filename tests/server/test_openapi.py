@@ -38,6 +38,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Any:
     store.close()
 
 
+@pytest.mark.slow
 def test_the_server_keeps_to_its_document(api: Any) -> None:
     operations = [found.ok() for found in api.get_all_operations()]
     assert {"claim", "submit", "chat", "export"} <= {one.definition.raw["operationId"] for one in operations}

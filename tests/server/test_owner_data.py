@@ -46,6 +46,7 @@ def book(full: FeedbackStore) -> Book:
     return Book.load(full, now=NOW)
 
 
+@pytest.mark.slow
 def test_progress_counts_and_forecasts(full: FeedbackStore, book: Book) -> None:
     page = progress_page(full, book, hourly_cost=20.0)
     assert page.items == 80 and page.items_done < 80 and page.slots_filled < page.slots and 0 < page.share < 1

@@ -262,6 +262,7 @@ def check(book: Book, store: FeedbackStore) -> None:
     assert not len(scores.chosen("nobody"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_read_at_once_and_bit_by_bit(tmp_path: Path, seed: int) -> None:
     with FeedbackStore(tmp_path / "feedback.db", clock=lambda: NOW) as store:

@@ -83,6 +83,7 @@ def token_of(store: FeedbackStore, name: str) -> str:
 # -- starting ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_link_lets_the_owner_in_once(tmp_path: Path, started: Any) -> None:
     location = str(tmp_path / "feedback.db")
     FeedbackStore(location).close()
@@ -105,6 +106,7 @@ def test_an_owner_who_starts_again_finds_their_own_account(run_server: Callable[
     assert account is not None and account.name == "Olga" and len(running.store.access.accounts()) == 1
 
 
+@pytest.mark.slow
 def test_a_second_server_on_a_sqlite_file_is_refused(tmp_path: Path, started: Any) -> None:
     location = str(tmp_path / "feedback.db")
     FeedbackStore(location).close()
@@ -117,6 +119,7 @@ def test_a_second_server_on_a_sqlite_file_is_refused(tmp_path: Path, started: An
     started(location)
 
 
+@pytest.mark.slow
 def test_two_servers_on_one_postgresql_work_together(postgres_location: str, started: Any) -> None:
     with FeedbackStore(postgres_location) as store:
         fill(store)

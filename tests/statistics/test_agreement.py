@@ -38,6 +38,7 @@ def test_cohen_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
         assert ours == pytest.approx(cohen_kappa_score(a, b))
 
 
+@pytest.mark.slow
 def test_cohens_interval_is_the_bootstrap_of_clusters() -> None:
     random = np.random.default_rng(0)
     a = random.integers(0, 3, size=240)
@@ -108,6 +109,7 @@ def test_raw_agreement_counts_pairs_of_judgments() -> None:
     assert raw_agreement([[2, 1], [0, 2], [1, 0]]).estimate == pytest.approx(2 / 4)
 
 
+@pytest.mark.slow
 def test_alpha_interval_covers() -> None:
     """Two to four labelers with a common truth they repeat with probability .7; the true α by a very large sample."""
 

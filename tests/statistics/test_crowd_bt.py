@@ -33,6 +33,7 @@ def test_it_recovers_strengths_and_labelers() -> None:
     assert np.corrcoef(found.strength, true)[0, 1] > np.corrcoef(plain, true)[0, 1]
 
 
+@pytest.mark.slow
 def test_it_ranks_as_crowd_kit_does() -> None:
     """Crowd-kit's noisy Bradley-Terry has a side bias besides, which there is none of here."""
     i, j, who, y, _ = crowd(1, 3000)

@@ -20,6 +20,7 @@ def crowd(seed: int, units: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return unit, who, np.where(right, truth[unit], other), truth, reliability
 
 
+@pytest.mark.slow
 def test_it_is_crowd_kit() -> None:
     unit, who, said, _, _ = crowd(0)
     ours = dawid_skene(unit, who, said, 3, smoothing=0, steps=3000, tolerance=1e-10)
