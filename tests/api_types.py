@@ -18,7 +18,7 @@ hearken.train(config, model=sft.path, reward=reward.path, data="prompts.jsonl", 
 assert_type(hearken.sample("ppo", ["Once"], n=2, max_new_tokens=8), list[list[str]])
 project = hearken.Project("my-project")
 assert_type(project.store(), hearken.FeedbackStore)
-result = hearken.evaluate(project, ["r01-ppo"], judge="reward")
+result = hearken.evaluate(project, hearken.EvaluationRequest(policies=["r01-ppo"], judge="reward"))
 assert_type(result, hearken.EvaluationResult)
 assert_type(result.policies["r01-ppo"], hearken.PolicyResult)
 assert_type(hearken.read_evaluation("my-project"), hearken.EvaluationResult)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it equal 
     from hearken.errors import UserError as UserError
     from hearken.evaluation.compare import HeadToHead as HeadToHead
     from hearken.evaluation.compare import head_to_head as head_to_head
+    from hearken.evaluation.request import EvaluationRequest as EvaluationRequest
+    from hearken.evaluation.request import evaluate_models as evaluate_models
     from hearken.evaluation.results import EvaluationResult as EvaluationResult
     from hearken.evaluation.results import PolicyResult as PolicyResult
     from hearken.evaluation.results import read_evaluation as read_evaluation
@@ -61,6 +63,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it equal 
     from hearken.loop.project import Project as Project
     from hearken.loop.project import ProjectConfig as ProjectConfig
     from hearken.loop.quickstart import quickstart as quickstart
+    from hearken.loop.reporting import write_report as write_report
     from hearken.loop.rounds import Loop as Loop
     from hearken.loop.tiny_model import TinyModelSize as TinyModelSize
     from hearken.loop.tiny_model import make_tiny_model as make_tiny_model
@@ -88,6 +91,7 @@ _NAMES = {
     "hearken.domains.text.respond": "sample",
     "hearken.errors": "UserError",
     "hearken.evaluation.compare": "HeadToHead head_to_head",
+    "hearken.evaluation.request": "EvaluationRequest evaluate_models",
     "hearken.evaluation.results": "EvaluationResult PolicyResult read_evaluation",
     "hearken.evaluation.reward_card": "RewardCard",
     "hearken.feedback.examples": "Comparison Demonstration Document Message PromptOnly Rating Thumb",
@@ -100,6 +104,7 @@ _NAMES = {
     "hearken.loop.evaluating": "evaluate",
     "hearken.loop.project": "Project ProjectConfig",
     "hearken.loop.quickstart": "quickstart",
+    "hearken.loop.reporting": "write_report",
     "hearken.loop.rounds": "Loop",
     "hearken.loop.tiny_model": "TinyModelSize make_tiny_model",
     "hearken.loop.trace": "trace",

@@ -17,7 +17,7 @@ from hearken.evaluation.answers import Conditions
 from hearken.evaluation.groups import LabelerGroup, labeler_groups
 from hearken.evaluation.measure import asked_of, label_of
 from hearken.evaluation.policies import compare
-from hearken.evaluation.request import JudgeName, Request, evaluate_models
+from hearken.evaluation.request import EvaluationRequest, JudgeName, evaluate_models
 from hearken.evaluation.results import (
     EvaluationResult,
     GroupOfJudges,
@@ -170,12 +170,12 @@ def test_simulated_labelers_judge(tales: Tales, answers: dict[str, list[str]]) -
 def test_seeds_are_told_with_their_spread(tales: Tales, answers: dict[str, list[str]]) -> None:
     project = tales(evaluate=6)
     answers["best-of-4@sft"] = [GOOD] * 6
-    found = evaluate(project, Request(policies=["ours", "same"], against="sft", best_of=[4], seeds=True))
+    found = evaluate(project, EvaluationRequest(policies=["ours", "same"], against="sft", best_of=[4], seeds=True))
     spread = next(one for one in found.seeds if one.name == "win_rate")
     assert spread.seeds == 2 and spread.mean.estimate == pytest.approx((5.5 / 6 + 0.5) / 2)
     assert spread.lowest == 0.5 < spread.highest and spread.deviation == pytest.approx(2.5 / 6 / math.sqrt(2))
     with pytest.raises(UserError, match="two seeds or more"):
-        evaluate(project, Request(policies=["ours"], against="sft", best_of=[4], seeds=True))
+        evaluate(project, EvaluationRequest(policies=["ours"], against="sft", best_of=[4], seeds=True))
 
 
 def test_what_was_compared_before_stays(
@@ -186,7 +186,7 @@ def test_what_was_compared_before_stays(
     write_evaluation(saved, EvaluationResult(ceiling=0.8, summary={"seed": 1}))
 
     def known(*policies: str, **more: Any) -> EvaluationResult:
-        found = evaluate(project, Request(policies=policies, against="sft", judge="gold", **more))
+        found = evaluate(project, EvaluationRequest(policies=policies, against="sft", judge="gold", **more))
         assert read_evaluation(saved) == found
         return found
 
@@ -224,7 +224,7 @@ def test_direct_methods_say_how_likely_became_what_was_preferred(
     monkeypatch.setattr(Project, "finished", lambda self, **_: made)
     monkeypatch.setattr(cards, "judged_rows", lambda store, split: rows)
     monkeypatch.setattr(drift, "likelihood_change", likelihood_change)
-    found = evaluate(project, Request(policies=["ours", "same"], against="sft", judge="gold"))
+    found = evaluate(project, EvaluationRequest(policies=["ours", "same"], against="sft", judge="gold"))
     assert asked == [("ours", "sft", 1)]
     told = found.policies["ours"].likelihood
     assert told is not None and (told.preferred, told.other) == ((-1, -2, -0.5), (-3, -4, -2))
@@ -259,7 +259,7 @@ def test_bare_models_and_best_of_n(tmp_path: Path, tiny_model: Path) -> None:
     asked: dict[str, Any] = {"data": data, "reward": str(tmp_path / "rm"), "best_of": [4], "against": model}
 
     def bare(**request: Any) -> EvaluationResult:
-        return evaluate_models(Request(**request), SamplingParameters(max_new_tokens=6))
+        return evaluate_models(EvaluationRequest(**request), SamplingParameters(max_new_tokens=6))
 
     found = bare(**asked)
     best = found.policies["best-of-4@model"]
@@ -287,7 +287,7 @@ def test_a_rule_or_a_sum_judges_as_a_reward_model_does(tiny_model: Path, tmp_pat
     data = write_rows(tmp_path / "prompts.jsonl", rows)
     asked: dict[str, Any] = {"policies": [str(tiny_model)], "data": [str(data)]}
     how = SamplingParameters(max_new_tokens=6)
-    found = evaluate_models(Request(**asked, reward="rule:length,rule:answer*2", best_of=[2]), how)
+    found = evaluate_models(EvaluationRequest(**asked, reward="rule:length,rule:answer*2", best_of=[2]), how)
     assert set(found.policies) == {"model", "best-of-2@model"}
     for figures in found.policies.values():
         texts = figures.responses
@@ -296,4 +296,4 @@ def test_a_rule_or_a_sum_judges_as_a_reward_model_does(tiny_model: Path, tmp_pat
         ]
         assert figures.scores == pytest.approx(want)
     with pytest.raises(UserError, match="has no function 'lenght'"):
-        evaluate_models(Request(**asked, reward="rule:lenght"), how)
+        evaluate_models(EvaluationRequest(**asked, reward="rule:lenght"), how)

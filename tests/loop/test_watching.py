@@ -17,7 +17,7 @@ from rounds_world import STAGES
 from hearken.algorithms import watch
 from hearken.algorithms.watch import Answered
 from hearken.errors import UserError
-from hearken.evaluation.request import Request
+from hearken.evaluation.request import EvaluationRequest
 from hearken.evaluation.results import JudgedBy
 from hearken.feedback.examples import Message
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
@@ -174,7 +174,7 @@ def test_an_ai_judges_rounds_checkpoints_and_policies(tales: Tales) -> None:
         assert judgments is not None and set(judgments.metrics["by"]) == {"ai"}
         assert list(judgments.metrics["ai"].values()) == [{"overlap": 0}]
         assert says(project)["says"]
-        found = evaluate(project, Request(policies=["r01-ppo"], judge="ai", prompts=2))
+        found = evaluate(project, EvaluationRequest(policies=["r01-ppo"], judge="ai", prompts=2))
         assert found.judge == JudgedBy(kind="ai", words="an AI labeler", name="tiny-judge")
         assert len(seen) == asked_for, "what it was asked before it is not again"
         comparisons = found.policies["r01-ppo"].comparisons
@@ -216,7 +216,9 @@ def test_dialogues_of_two_turns_are_judged_by_gold(tales: Tales) -> None:
     assert by_gold(project)(0, answered).outcomes == [1.0, 0.0]
     with project.store() as store:
         store.add_prompts([Prompt(content=content, split="validation")])
-    found = evaluate(project, Request(policies=["best-of-1@" + project.config.model], prompts=7, judge="gold"))
+    found = evaluate(
+        project, EvaluationRequest(policies=["best-of-1@" + project.config.model], prompts=7, judge="gold")
+    )
     at = found.prompts.index(content)
     base = found.policies[found.baseline]
     assert base.golds[at] == world.gold(whole, base.responses[at])

@@ -24,7 +24,6 @@ from hearken.errors import UserError
 
 if TYPE_CHECKING:
     from hearken.training.artifact import Artifact
-    from hearken.training.options import TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -326,7 +325,7 @@ Files = str | Path | Sequence[str | Path]
 
 @overload
 def train(
-    config: TrainingOptions, *, model: str | Path, data: Files, out: str | Path, validation: Files | None = None,
+    config: Options, *, model: str | Path, data: Files, out: str | Path, validation: Files | None = None,
     reward: str | Path | None = None, ref: str | Path | None = None, ptx: Files | None = None,
     references: Files | None = None, overwrite: bool = False, **inputs: Files,
 ) -> Artifact: ...  # fmt: skip
@@ -337,7 +336,7 @@ def train(
     references: Files | None = None, overwrite: bool = False, **more: Any,
 ) -> Artifact: ...  # fmt: skip
 def train(
-    config: TrainingOptions | str, *, model: str | Path, data: Files, out: str | Path, overwrite: bool = False,
+    config: Options | str, *, model: str | Path, data: Files, out: str | Path, overwrite: bool = False,
     **more: Any,
 ) -> Artifact:  # fmt: skip
     """Run a stage on bare files: ``train(PPOConfig(episodes=20_000), model="sft", reward="rm", data=..., out="ppo")``.
@@ -366,9 +365,10 @@ def train(
     return run_stage(stage, Inputs().joined(**inputs), parsed, Path(out), overwrite=overwrite)
 
 
-def _stage_of_config(config: TrainingOptions) -> Stage:
+def _stage_of_config(config: Options) -> Stage:
     name = type(config).__name__
-    stage = find_stage(config.stage) if hasattr(config, "stage") else None
+    kind = getattr(config, "stage", None)
+    stage = find_stage(kind) if kind else None
     if stage is None or not isinstance(config, stage.options):
         raise UserError(f"{name} is the config of no stage", f"For example: {find_stage('ppo').options.__name__}(...)")
     return stage

@@ -15,7 +15,7 @@ from hearken.cli.reading import ReadingCommand, reading
 from hearken.errors import UserError
 
 if TYPE_CHECKING:
-    from hearken.evaluation.request import Request
+    from hearken.evaluation.request import EvaluationRequest
     from hearken.evaluation.results import EvaluationResult
     from hearken.evaluation.reward_card import RewardCard
     from hearken.feedback.reading import ReadingOptions
@@ -124,11 +124,11 @@ def evaluate(
     if again.wanted:
         _moved("--learning-curve, --larger and --held-out-labelers", "hearken card, which takes them")
     with clean_stdout():
-        from hearken.evaluation.request import Request, evaluate_models
+        from hearken.evaluation.request import EvaluationRequest, evaluate_models
         from hearken.loop.asking import Waiting
         from hearken.loop.project import CONFIG, ProjectConfig
 
-        request = Request(
+        request = EvaluationRequest(
             policies=policy or (), against=against, prompts=prompts, data=data or (), reward=reward, judge=judge,
             everything=everything, best_of=best_of or (), pessimism=pessimism, width=width,
             perplexity=perplexity or (), tasks=task or (), seeds=seeds, seed=seed, reading=reading(ctx),
@@ -187,7 +187,7 @@ def _moved(option: str, instead: str) -> None:
 
 
 def _in_project(
-    project: Project, request: Request, again: _Trained, wait: bool
+    project: Project, request: EvaluationRequest, again: _Trained, wait: bool
 ) -> tuple[EvaluationResult, dict[str, Any]]:
     """The policies, and the head of the reward model's card."""
     from hearken.loop import cards

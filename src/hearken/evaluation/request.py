@@ -30,7 +30,7 @@ class Named(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class EvaluationRequest:
     """Policies to be compared on held-out prompts.
 
     Attributes:
@@ -106,7 +106,7 @@ class Request:
         return found
 
 
-def evaluate_models(request: Request, sampling: SamplingParameters, seed: int = 1) -> EvaluationResult:
+def evaluate_models(request: EvaluationRequest, sampling: SamplingParameters, seed: int = 1) -> EvaluationResult:
     """Compare models on prompts from files; without any, only perplexities and tasks are measured.
 
     Args:

@@ -10,7 +10,7 @@ from hearken.errors import UserError
 from hearken.evaluation.answers import Conditions
 from hearken.evaluation.groups import found_groups
 from hearken.evaluation.policies import Labelers, compare, rank_by_score
-from hearken.evaluation.request import Request
+from hearken.evaluation.request import EvaluationRequest
 from hearken.evaluation.results import FILE, EvaluationResult, Likelihood, write_evaluation
 from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.examples import Content
@@ -27,7 +27,7 @@ PAIRS = 200
 
 
 def evaluate(
-    project: Project, request: Request, *, wait: bool = True, announce: Callable[[str], None] = lambda _: None
+    project: Project, request: EvaluationRequest, *, wait: bool = True, announce: Callable[[str], None] = lambda _: None
 ) -> EvaluationResult:
     """Compare policies on held-out prompts; the result is kept in ``evaluation.json`` for the report.
 
