@@ -370,7 +370,7 @@ def _stage_of_config(config: Options) -> Stage:
     kind = getattr(config, "stage", None)
     stage = find_stage(kind) if kind else None
     if stage is None or not isinstance(config, stage.options):
-        raise UserError(f"{name} is the config of no stage", f"For example: {find_stage('ppo').options.__name__}(...)")
+        raise UserError(f"{name} is the config of no stage", "For example: PPOConfig(...)")
     return stage
 
 
