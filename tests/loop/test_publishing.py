@@ -16,8 +16,9 @@ import yaml
 
 from hearken.errors import UserError
 from hearken.feedback.records import Guideline, Judgment, Labeler, Prompt, Response, ThumbPayload
+from hearken.loop.artifacts import ArtifactStore
 from hearken.loop.project import Project, ProjectConfig
-from hearken.loop.publishing import ancestors, model_card, publish
+from hearken.loop.publishing import model_card, publish
 from hearken.training.artifact import Artifact
 
 SECRET = "hf_" + "s" * 34
@@ -65,7 +66,7 @@ def project(tmp_path: Path) -> Project:
 
 def test_the_card_tells_the_whole_story(project: Project) -> None:
     made = Artifact.load(project.artifacts / "r01-ppo")
-    assert list(ancestors(made)) == ["r00-sft", "r01-reward", "r01-ppo"]
+    assert list(ArtifactStore(made.path.parent).ancestors(made)) == ["r00-sft", "r01-reward", "r01-ppo"]
     card = model_card(made, to="me/tales", license="apache-2.0", project=project.path)
     _, header, body = card.split("---\n", 2)
     assert yaml.safe_load(header) == {

@@ -16,6 +16,7 @@ from hearken.errors import UserError
 from hearken.feedback.formats import read_examples
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.quickstart import FAST, quickstart
+from hearken.training.artifact import Artifact
 
 pytestmark = pytest.mark.slow
 
@@ -101,8 +102,7 @@ def test_gold_never_reaches_training(whole: tuple[Path, dict]) -> None:
     folder, _ = whole
     read = set()
     for manifest in folder.glob("artifacts/*/manifest.json"):
-        for files in json.loads(manifest.read_text())["inputs"].values():
-            read |= {f for f in (files if isinstance(files, list) else []) if Path(f).is_file()}
+        read |= {file for _, file in Artifact.load(manifest.parent).files if Path(file).is_file()}
     assert len(read) >= 5
     keys = {key for file in read for row in read_examples(file) for key in row.metadata}
     assert keys <= {"judgment", "labeler", "item", "sampled_tokens"}

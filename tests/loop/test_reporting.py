@@ -28,10 +28,10 @@ from hearken.loop.collecting import heard
 from hearken.loop.measured import joined, keep_apart
 from hearken.loop.project import Project, ProjectConfig
 from hearken.loop.publishing import model_card
-from hearken.loop.reporting import compose, round_of, write_report
+from hearken.loop.reporting import compose, write_report
 from hearken.report.page import render
 from hearken.statistics.intervals import Interval
-from hearken.training.artifact import Artifact, write_json
+from hearken.training.artifact import Artifact, round_in, write_json
 
 PROMPTS = [f"Tell tale {i}." for i in range(12)]
 
@@ -398,7 +398,7 @@ def test_a_broken_evaluation_is_named(project: Project) -> None:
 
 
 def test_rounds_are_read_from_names() -> None:
-    assert (round_of("r01-ppo"), round_of("r12-x"), round_of("best-of-8@r01-ppo"), round_of("mine")) == (
+    assert (round_in("r01-ppo"), round_in("r12-x"), round_in("best-of-8@r01-ppo"), round_in("mine")) == (
         1,
         12,
         None,

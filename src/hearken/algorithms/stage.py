@@ -90,6 +90,7 @@ class Inputs:
     """What a stage reads: files are tuples; what was trained or is to be (models, rewards) is a name or a folder.
 
     ``own`` are a stage's inputs beside those that most share, by name; ``parents`` what the files were made of.
+    ``round`` and ``role`` say what the artifact will be in a project; the stage does not read them.
     """
 
     model: str = ""
@@ -101,6 +102,8 @@ class Inputs:
     references: tuple[str, ...] = ()
     own: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     parents: dict[str, str] = field(default_factory=dict)
+    round: int | None = None
+    role: str = ""
 
     def __getitem__(self, name: str) -> Any:
         """An input by its name; empty where it is not given."""
@@ -113,7 +116,7 @@ class Inputs:
     def to_json(self) -> dict[str, Any]:
         """As ``request.json`` and the manifest hold them."""
         every = asdict(self)
-        own, parents = every.pop("own"), every.pop("parents")
+        own, parents, _, _ = (every.pop(name) for name in ("own", "parents", "round", "role"))
         return every | own | {"parents": parents}
 
     def joined(self, **more: Any) -> Inputs:
@@ -138,6 +141,8 @@ class Inputs:
             reward=reward if reward != self.reward else self.reward and "".join(located(p.strip()) for p in parts),
             own={name: whole(value) for name, value in self.own.items()},
             parents={name: whole(value) for name, value in self.parents.items()},
+            round=self.round,
+            role=self.role,
         )
 
     def files(self) -> list[str]:
@@ -148,7 +153,7 @@ class Inputs:
         return list(dict.fromkeys(path for path in named if os.path.isabs(path) and os.path.exists(path)))
 
 
-_SHARED = set(Inputs.__dataclass_fields__) - {"own"}
+_SHARED = set(Inputs.__dataclass_fields__) - {"own", "round", "role"}
 
 
 @dataclass(frozen=True)

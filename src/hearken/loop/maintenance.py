@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hearken.errors import UserError
 from hearken.feedback import privacy
@@ -150,7 +149,7 @@ def erase(
         rows,
         len(gone),
         [str(path.relative_to(project.path)) for path in snapshots],
-        _learned_from(project, {path.resolve() for path in snapshots}),
+        project.made.learned_from({path.resolve() for path in snapshots}),
     )
 
 
@@ -178,22 +177,3 @@ def _holds(path: Path, judgments: set[str], prompt: str | None) -> bool:
         if prompt is not None and content_key(getattr(example, "prompt", "")) == prompt:
             return True
     return False
-
-
-def _learned_from(project: Project, files: set[Path]) -> list[str]:
-    """Artifacts that read one of the files, and all that descend from them."""
-    finished = project.finished()
-    touched: set[str] = set()
-    for name, artifact in finished.items():  # oldest first: parents come before children
-        inputs: dict[str, Any] = artifact.manifest.get("inputs", {})
-        read = {Path(path).resolve() for value in inputs.values() for path in _paths(value)}
-        parents = {Path(path).name for value in artifact.manifest.get("parents", {}).values() for path in _paths(value)}
-        if read & files or parents & touched:
-            touched.add(name)
-    return [name for name in finished if name in touched]
-
-
-def _paths(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        return [value]
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []

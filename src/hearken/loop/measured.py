@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hearken.evaluation.results import FILE, EvaluationResult, read_evaluation
+from hearken.training.artifact import round_in
 
 if TYPE_CHECKING:
     from hearken.loop.project import Project
@@ -76,15 +76,9 @@ def joined(found: EvaluationResult, before: EvaluationResult) -> EvaluationResul
     return found.but(policies=earlier | dict(found.policies))
 
 
-def round_of(name: str) -> int | None:
-    """The round in an artifact's name: 1 for ``r01-ppo``."""
-    match = re.match(r"r(\d+)-", name)
-    return int(match[1]) if match else None
-
-
 def newest(found: EvaluationResult) -> str:
     """The policy that the report is about: of the newest round, the first that was compared with the baseline."""
     others = {name: policy for name, policy in found.policies.items() if name != found.baseline}
     names = [name for name, policy in others.items() if policy.win_rate is not None]
     names = names or [name for name, policy in others.items() if policy.responses]
-    return max(names, key=lambda n: (round_of(n) or 0, -names.index(n)), default=found.baseline)
+    return max(names, key=lambda n: (round_in(n) or 0, -names.index(n)), default=found.baseline)

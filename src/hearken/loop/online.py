@@ -195,7 +195,7 @@ class Refits(Callback):
                 model=str(last) if config.reward_start == "last" else project.first_policy(),
                 data=(project.snapshot("train", as_of=as_of, round=only, decay=decay, latest=self.number),),
                 validation=tuple(held_out),
-                references=tuple(base["inputs"]["references"]), parents=parents,
+                references=tuple(base["inputs"]["references"]), parents=parents, round=self.number, role="refit",
             )  # fmt: skip
             stage = reward_stage()
             _, values = project.section(stage)

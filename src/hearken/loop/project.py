@@ -7,7 +7,6 @@ artifacts are not made again; unfinished ones are resumed.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import Field
 
-from hearken.algorithms.stage import Inputs, Stage, find_stage, makes_reward, reward_stage, run_stage, stage_of
+from hearken.algorithms.stage import Inputs, Stage, find_stage, reward_stage, run_stage, stage_of
 from hearken.config import Options, read_yaml
 from hearken.errors import UserError
 from hearken.feedback import privacy
@@ -34,10 +33,11 @@ from hearken.feedback.splits import side
 from hearken.feedback.store import FeedbackStore
 from hearken.feedback.transfer import keep_prompt, say_disputed
 from hearken.labelers.simulated import Panel, dialogue_text, make_panel
+from hearken.loop.artifacts import ArtifactStore
 from hearken.loop.rounds_options import LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
-from hearken.training.artifact import MANIFEST, Artifact, write_json
+from hearken.training.artifact import Artifact, write_json
 from hearken.worlds.world import open_world
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from hearken.labelers.ai import AILabeler
 
 CONFIG = "hearken.yaml"
-RECORDS = ("samples", "judgments", "evaluation")
-"""Kinds of artifact that are no model: what a round asked, was told, and measured."""
 MAX_TOKENS = 512
 """Of an AI labeler's reasoning, critique or revision."""
 
@@ -157,19 +155,18 @@ class Project:
         """The folder of what AI labelers replied (see `labelers.judges.CachedJudge`)."""
         return self.path / "runs" / "judge"
 
+    @property
+    def made(self) -> ArtifactStore:
+        """What is in that folder."""
+        return ArtifactStore(self.artifacts)
+
     def artifact(self, name: str) -> Artifact | None:
         """A finished artifact of this project, or None."""
-        path = self.artifacts / name
-        return Artifact.load(path) if (path / MANIFEST).is_file() else None
+        return self.made.get(name)
 
     def finished(self, *, records: bool = False) -> dict[str, Artifact]:
-        """All finished artifacts by name, oldest first: models, and with ``records`` what rounds left besides.
-
-        Age is told by the manifest, whatever copying did to the times of files.
-        """
-        found = sorted(self.artifacts.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-        made = sorted((Artifact.load(path.parent) for path in found), key=lambda a: str(a.manifest.get("created", "")))
-        return {a.path.name: a for a in made if records or a.kind not in RECORDS}
+        """All finished artifacts by name, oldest first: models, and with ``records`` what rounds left besides."""
+        return self.made.finished(records=records)
 
     def policy(self, name: str | None = None) -> str:
         """Path or Hub name of a policy: an artifact's name, anything else as it is, by default the newest one."""
@@ -180,15 +177,11 @@ class Project:
 
     def policies(self) -> list[Artifact]:
         """The policies that were trained here, the oldest first."""
-        return [a for a in self.finished().values() if a.kind != "scratch" and not makes_reward(a.kind)]
+        return self.made.policies()
 
     def rewards(self) -> list[Artifact]:
-        """The reward models that policies are improved by, the one in use last.
-
-        Of an ensemble that is its first; where labels arrive while a policy trains, the newest refit of its round.
-        """
-        made = {name: a for name, a in self.finished().items() if makes_reward(a.kind)}
-        return [a for name, a in made.items() if not _same_data(a, made.get(re.sub(r"-\d+$", "", name)))]
+        """The reward models that policies are improved by, the one in use last."""
+        return self.made.rewards()
 
     def reward(self) -> str:
         """Path of the reward model in use."""
@@ -496,13 +489,6 @@ class Project:
         """Seconds spent in each step so far."""
         record = self.path / "runs" / "steps.json"
         return json.loads(record.read_text()) if record.exists() else {}
-
-
-def _same_data(artifact: Artifact, first: Artifact | None) -> bool:
-    """Whether a reward model is a further one of the ensemble of ``first``."""
-    if first is None or first == artifact:
-        return False
-    return bool(artifact.manifest["inputs"]["data"] == first.manifest["inputs"]["data"])
 
 
 def _absolute(name: str) -> str:

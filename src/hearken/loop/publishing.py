@@ -18,6 +18,7 @@ from hearken.errors import UserError
 from hearken.evaluation.results import EvaluationResult, PolicyResult
 from hearken.evaluation.reward_card import RewardCard
 from hearken.loop import auditing, recipes
+from hearken.loop.artifacts import ArtifactStore
 from hearken.loop.measured import kept
 from hearken.report.contents import Figure
 from hearken.statistics.intervals import Interval
@@ -82,10 +83,10 @@ def write_folder(artifact: Artifact, folder: Path, card: str, *, rollouts: bool 
     if rollouts and (kept := artifact.path / "run" / "rollouts.jsonl").is_file():
         shutil.copy2(kept, folder / "rollouts.jsonl")
     if (adapter := folder / "adapter_config.json").is_file():
-        said = portable(json.loads(adapter.read_text("utf-8")), _root(artifact))
+        said = portable(json.loads(adapter.read_text("utf-8")), artifact.root)
         adapter.write_text(json.dumps(said, indent=2, ensure_ascii=False), "utf-8")
     (folder / "README.md").write_text(card, "utf-8")
-    clean = json.dumps(portable(artifact.manifest, _root(artifact)), indent=1, ensure_ascii=False)
+    clean = json.dumps(portable(artifact.manifest, artifact.root), indent=1, ensure_ascii=False)
     (folder / "hearken.json").write_text(clean, "utf-8")
 
 
@@ -98,38 +99,14 @@ def portable(value: Any, root: Path | None) -> Any:
     return recipes.relative(value, root) if isinstance(value, str) and value.startswith("/") else value
 
 
-def _root(artifact: Artifact) -> Path | None:
-    """The project folder that an artifact stands in."""
-    parent = artifact.path.resolve().parent
-    return parent.parent if parent.name == "artifacts" else None
-
-
-def ancestors(artifact: Artifact) -> dict[str, Artifact]:
-    """The artifact and everything behind it that is still there, the oldest first."""
-    found: dict[str, Artifact] = {}
-
-    def visit(one: Artifact) -> None:
-        name = one.path.resolve().name
-        if name in found:
-            return
-        found[name] = one
-        for path in dict.fromkeys((one.manifest.get("parents") or {}).values()):
-            places = (Path(path), one.path.resolve().parent / Path(path).name)
-            if place := next((p for p in places if (p / MANIFEST).is_file()), None):
-                visit(Artifact.load(place))
-
-    visit(artifact)
-    return dict(sorted(found.items(), key=lambda item: str(item[1].manifest.get("created", ""))))
-
-
 # --- the card --------------------------------------------------------------------------------------------------------
 
 
 def model_card(artifact: Artifact, *, to: str = "", license: str = "", project: Path | None = None) -> str:
     """README.md: a YAML header that the Hub reads, then lineage, figures, use, limits and how to make it again."""
     name = artifact.path.resolve().name
-    root = _root(artifact)
-    family = ancestors(artifact)
+    root = artifact.root
+    family = ArtifactStore(artifact.path.resolve().parent).ancestors(artifact)
     evaluation = kept(root) if root else EvaluationResult()
     figures = evaluation.policies.get(name)
     reward = makes_reward(artifact.kind)
@@ -198,9 +175,7 @@ def _lineage(family: Mapping[str, Artifact], root: Path | None) -> str:
     ]
     for name, one in family.items():
         manifest = one.manifest
-        parents = ", ".join(
-            f"{role}: {recipes.relative(str(path), root)}" for role, path in (manifest.get("parents") or {}).items()
-        )
+        parents = ", ".join(f"{role}: {recipes.relative(path, root)}" for role, path in one.parents)
         data = manifest.get("data") or {}
         files = ", ".join(recipes.relative(str(f), root) for f in data.get("files") or [])
         digest = f" `{str(data['hash'])[:16]}`" if data.get("hash") else ""

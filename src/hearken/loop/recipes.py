@@ -43,16 +43,10 @@ def command(name: str, manifest: Mapping[str, Any], root: Path | None = None) ->
 def relative(path: str, root: Path | None) -> str:
     """A path without what is only true of this machine: relative to ``root``, else its last part; Hub names stay."""
     if not Path(path).is_absolute():
-        # A project that was made from the folder above it: its manifests begin with its name.
-        inside = path.partition("/")[2]
-        return inside if root is not None and inside and (root / inside).exists() else path
-    if root is not None:
-        for base in (root.absolute(), root.resolve()):
-            if Path(path).is_relative_to(base):
-                return str(Path(path).relative_to(base))
-        for part in ("artifacts", "snapshots", "data"):  # a project that was moved
-            if f"/{part}/" in path:
-                return f"{part}/{path.rpartition(f'/{part}/')[2]}"
+        return path
+    for base in () if root is None else (root.absolute(), root.resolve()):
+        if Path(path).is_relative_to(base):
+            return Path(path).relative_to(base).as_posix()
     return Path(path).name
 
 

@@ -171,8 +171,7 @@ class HeldOut:
 
 def held_out(project: Project, artifact: Artifact) -> HeldOut:
     """The comparisons that a reward model's training held out, as far as they are here, with its scores."""
-    paths = [path for p in artifact.manifest["inputs"].get("validation") or [] if (path := find(project, p))]
-    rows = [r for path in paths for r in read_examples(path) if isinstance(r, Comparison) and r.weight > 0]
+    rows = [row for row in held_out_rows(artifact) if row.weight > 0]
     if not rows:
         return HeldOut()
 
@@ -184,11 +183,10 @@ def held_out(project: Project, artifact: Artifact) -> HeldOut:
     return HeldOut(rows, remembered(project, f"held-out-scores-{artifact.path.name}", artifact, make))
 
 
-def find(project: Project, path: str) -> Path | None:
-    """A file that a manifest names, also where the project was moved since."""
-    name = Path(path).name
-    places = [Path(path), project.path / path, project.path / "snapshots" / name, project.path / "data" / name]
-    return next((p for p in places if p.is_file()), None)
+def held_out_rows(artifact: Artifact) -> list[Comparison]:
+    """The comparisons that a training held out, as far as their files are here."""
+    files = [path for role, path in artifact.files if role == "validation" and Path(path).is_file()]
+    return [row for path in files for row in read_examples(path) if isinstance(row, Comparison)]
 
 
 def remembered(project: Project, name: str, artifact: Artifact, make: Callable[[], Any]) -> Any:

@@ -20,18 +20,17 @@ from hearken.evaluation.drift import likelihood_change
 from hearken.evaluation.groups import found_groups, labeler_groups
 from hearken.evaluation.results import EvaluationResult, Likelihood, PolicyResult, Standing, content_of
 from hearken.evaluation.reward_card import RewardCard
-from hearken.feedback.examples import Comparison
-from hearken.feedback.formats import read_examples
 from hearken.labelers.judges import spent
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
-from hearken.loop.measured import last_evaluation, newest, round_of
+from hearken.loop.artifacts import RECORDS
+from hearken.loop.measured import last_evaluation, newest
 from hearken.loop.project import CONFIG, Project, ProjectConfig
 from hearken.loop.quickstart_plans import FAST, NOTES_FAST
 from hearken.report import contents as page
 from hearken.report.page import render
 from hearken.statistics.intervals import Interval
-from hearken.training.artifact import MANIFEST, Artifact
+from hearken.training.artifact import Artifact, round_in
 from hearken.worlds.world import open_world
 
 SHOWN = 8  # pairs of responses side by side
@@ -48,8 +47,6 @@ _DONE = {
     "judgments": "Responses were judged",
     "evaluation": "Compared policies on held-out prompts",
 }
-_RECORDS = ("samples", "judgments", "evaluation")
-"""Kinds of artifact that the loop leaves and that are no models."""
 _RECORDED = ("temperature", "select", "judge")
 """Settings of these that are shown."""
 
@@ -62,17 +59,11 @@ def write_report(project: Project) -> tuple[Path, page.Report]:
     return out, found
 
 
-def _artifacts(project: Project) -> dict[str, Artifact]:
-    """All that is finished, models and records, the oldest first whatever copying did to the times of files."""
-    found = [Artifact.load(path.parent) for path in sorted(project.artifacts.glob(f"*/{MANIFEST}"))]
-    return {a.path.name: a for a in sorted(found, key=lambda a: str(a.manifest.get("created", "")))}
-
-
 def compose(project: Project) -> page.Report:
     """Everything that is known of the project."""
     found = last_evaluation(project)
-    every = _artifacts(project)
-    artifacts = {name: a for name, a in every.items() if a.kind not in _RECORDS}
+    every = project.finished(records=True)
+    artifacts = {name: a for name, a in every.items() if a.kind not in RECORDS}
     counted = reckoning.tally(project)
     policies = [_policy(project, found, name, artifacts) for name in found.policies]
     age = {name: i for i, name in enumerate(artifacts)}
@@ -152,7 +143,7 @@ def _policy(project: Project, found: EvaluationResult, name: str, artifacts: Map
         distinct_2=figures.distinct_2,
         length=figures.length,
         method="best of n" if name.startswith("best-of-") else artifacts[name].kind if name in artifacts else "",
-        round=round_of(name),
+        round=round_in(name),
         repetition=figures.repetition,
         self_bleu=figures.self_bleu,
         entropy=figures.entropy,
@@ -170,15 +161,12 @@ def _likelihood(project: Project, artifact: Artifact | None) -> Likelihood | Non
     if artifact is None or not raises_likelihood(artifact.kind):
         return None
     inputs = artifact.manifest["inputs"]
-    reference = inputs.get("ref") or inputs.get("model") or ""
-    standing = next((p for p in (Path(reference), project.artifacts / Path(reference).name) if p.is_dir()), None)
-    files = [path for p in inputs.get("validation") or [] if (path := reckoning.find(project, p))]
-    rows = [r for path in files for r in read_examples(path) if isinstance(r, Comparison)]
-    if standing is None or not rows:
+    reference, rows = Path(inputs.get("ref") or inputs.get("model") or ""), reckoning.held_out_rows(artifact)
+    if not reference.is_dir() or not rows:
         return None
 
     def make() -> dict[str, Interval]:
-        better, worse = likelihood_change(str(artifact.path), str(standing), rows)
+        better, worse = likelihood_change(str(artifact.path), str(reference), rows)
         return {"preferred": better, "other": worse}
 
     try:
@@ -226,12 +214,12 @@ def _rounds(
     """What each round used and reached; a policy stands for its round if it is the first that was measured."""
     rounds: dict[int, dict[str, Any]] = {}
     for reward in rewards:  # the last of a round is the one that its policy was improved by
-        number, m = round_of(reward.path.name), reward.metrics
+        number, m = reward.round, reward.metrics
         if number and "accuracy" in m:
             low, high = m.get("accuracy_low", float("nan")), m.get("accuracy_high", float("nan"))
             rounds.setdefault(number, {})["accuracy"] = Interval(m["accuracy"], low, high)
-    for name, artifact in artifacts.items():
-        number = round_of(name)
+    for artifact in artifacts.values():
+        number = artifact.round
         if number and artifact.kind == "evaluation":
             measured = {
                 k: reckoning.figure(artifact.metrics[k]) for k in _MEASURED if artifact.metrics.get(k) is not None
@@ -269,7 +257,7 @@ def _count(name: str, artifact: Artifact, counted: reckoning.Tally) -> tuple[int
     """How much an artifact was made of, and what."""
     if artifact.kind in ("samples", "judgments"):
         found = counted.responses if artifact.kind == "samples" else counted.judgments
-        return found.get(round_of(name) or 0), "responses" if artifact.kind == "samples" else "judgments"
+        return found.get(artifact.round or 0), "responses" if artifact.kind == "samples" else "judgments"
     options, data, metrics = (artifact.manifest.get(k) or {} for k in ("options", "data", "metrics"))
     if "episodes" in options and "batch" in options and "steps" in metrics:
         return metrics["steps"] * options["batch"], "episodes"
@@ -283,7 +271,7 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
     """What was done, in the order in which it was done, with counts and seconds."""
     seconds = project.step_seconds()
     several = len(counted.responses) > 1
-    recorded = {(round_of(name), a.kind) for name, a in artifacts.items()}
+    recorded = {(a.round, a.kind) for a in artifacts.values()}
     steps: list[tuple[str, page.Step]] = []
     kinds = {"person": "people", "simulated": "simulated labelers", "ai": "a model", "import": "imported files"}
     who = " and ".join(kinds.get(kind, kind) for kind in counted.kinds)
@@ -311,7 +299,7 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
             unit=unit,
             seconds=artifact.manifest.get("seconds"),
             settings=_settings(artifact),
-            round=round_of(name),
+            round=artifact.round,
         )
         steps.append((str(artifact.manifest.get("created", "")), step))
     ordered = [step for _, step in sorted(steps, key=lambda pair: pair[0])]
@@ -418,7 +406,7 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reck
     if config != ProjectConfig(model=config.model, prompts=config.prompts, seed=config.seed):
         text = (project.path / CONFIG).read_text("utf-8").rstrip("\n")
         first.append(f"cat > {folder}/{CONFIG} <<'END'\n{text}\nEND")  # what init does not know: who judges, and how
-    rounds = [round_of(path.name) or 0 for path in project.artifacts.glob("r*-samples")]
+    rounds = [round_in(path.name) or 0 for path in project.artifacts.glob("r*-samples")]
     if rounds:
         return [*first, f"hearken loop --rounds {max(rounds)} {where}", f"hearken report {where}"]
     made = [stage for kind in dict.fromkeys(a.kind for a in artifacts.values()) if (stage := stage_of(kind))]

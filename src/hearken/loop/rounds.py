@@ -230,6 +230,7 @@ class Loop:
             model=self.reward_path(number - 1, member) if last else project.first_policy(),
             data=(str(project.snapshot_path("train", **faded)),),
             validation=held_out, references=references, parents=self._judged(number, only),
+            role="ensemble" if member else "reward",
         )  # fmt: skip
         seed, out = project.config.seed + 1000 * member, Path(self.reward_path(number, member))
         return self.once.train(reward_stage().name, out, inputs, number, ready, seed=seed)
@@ -341,7 +342,7 @@ class Loop:
         return self.once.train(
             config.improve,
             out,
-            Inputs(**given),
+            Inputs(**given, role="policy"),
             number,
             ready,
             by=by,

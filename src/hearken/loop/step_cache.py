@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Once:
         make: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]], number: int,
     ) -> Artifact:  # fmt: skip
         """An artifact that is no model, or the one that is there: ``make(folder)`` gives its data and metrics."""
+        inputs = replace(inputs, round=number, role=kind)
         out = self.project.artifacts / name
         if (done := self.unchanged(out, kind, inputs, options, number)) is not None:
             return done
@@ -54,7 +55,7 @@ class Once:
         """A stage's artifact, or the one that is there; ``ready`` makes what it reads, ``by`` may stand in for it."""
         found = find_stage(stage)
         given, values = self.project.section(found)
-        inputs = inputs.joined(**given)
+        inputs = replace(inputs.joined(**given), round=number)
         options = found.options.parse(values | overrides, where=f"hearken.yaml: stages.{stage}")
         if (done := self.unchanged(out, stage, inputs, options, number)) is not None:
             return done
@@ -78,7 +79,7 @@ class Once:
             for part in ("inputs", "options")
             for key in new[part]
             if key != "trust_reward"  # it changes nothing in what is made
-            and _portable(old[part].get(key)) != _portable(json.loads(json.dumps(new[part][key])))
+            and _known_at_first(old[part].get(key)) != _known_at_first(new[part][key])
         ]
         if not changed:
             return Artifact.load(out) if finished else None
@@ -106,18 +107,9 @@ class Once:
                 shutil.move(path, aside / f"{path.name}-{datetime.now(UTC):%Y%m%d-%H%M%S%f}")
 
 
-def _portable(value: Any) -> Any:
-    """Paths within a project without what stands before them, so that a project can be moved or named otherwise."""
-    if isinstance(value, dict):  # reward models refitted while the policy trained were not known when it began
-        return {k: _portable(v) for k, v in value.items() if not k.startswith("refit ")}
-    if isinstance(value, list | tuple):
-        return [_portable(one) for one in value]
-    if isinstance(value, str):
-        parts = Path(value).parts
-        for folder in ("artifacts", "snapshots"):
-            if folder in parts:
-                return "/".join(parts[len(parts) - 1 - parts[::-1].index(folder) :])
-    return value
+def _known_at_first(value: Any) -> Any:
+    """Without reward models refitted while the policy trained: they were not known when it began."""
+    return {k: v for k, v in value.items() if not k.startswith("refit ")} if isinstance(value, dict) else value
 
 
 def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:

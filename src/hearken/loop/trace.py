@@ -83,14 +83,11 @@ class Tracer:
             "versions": manifest.get("versions", {}),
         }  # fmt: skip
         node = Node(path.name, made.kind, facts)
-        parents = [(role, one) for role, value in manifest.get("parents", {}).items() for one in _paths(value)]
-        for role, parent in parents:
-            node.parents.append((role, self._parent(parent)))
-        inputs = manifest.get("inputs", {})
-        for role, files in inputs.items():  # those that are no files are among the parents
-            for file in files if isinstance(files, list) else ():
-                recorded = manifest["data"].get("hash") if role == "data" and len(inputs["data"]) == 1 else None
-                node.parents.append((role, self._file(self._place(file), recorded)))
+        node.parents += [(role, self._parent(parent)) for role, parent in made.parents]
+        alone = sum(role == "data" for role, _ in made.files) == 1
+        for role, file in made.files:  # inputs that are no files are among the parents
+            recorded = manifest["data"].get("hash") if role == "data" and alone else None
+            node.parents.append((role, self._file(Path(file), recorded)))
         if made.kind == "judgments":
             node.parents.append(("given by", self._round(manifest["data"])))
         node.parents += self._watch(manifest)
@@ -111,20 +108,8 @@ class Tracer:
             yield "watched by", self._tell(there, name)
             yield from gone
 
-    def _place(self, name: str) -> Path:
-        """Where a path of a manifest is now; a project may have been moved since."""
-        path = Path(name)
-        if not path.exists() and self.project is not None:
-            for folder in ("artifacts", "snapshots", "data"):
-                if folder in path.parts:
-                    at = len(path.parts) - 1 - path.parts[::-1].index(folder)
-                    moved = self.project.path.joinpath(*path.parts[at:])
-                    if moved.exists():
-                        return moved
-        return path
-
     def _parent(self, name: str) -> Node:
-        path = self._place(name)
+        path = Path(name)
         if (path / MANIFEST).is_file():
             return self.artifact(path.resolve())
         # A reward may be a function or a sum of several; a model may come from elsewhere, or from the Hub.
@@ -215,12 +200,6 @@ class Tracer:
             called = record.name if record else labeler
             node.parents.append(("labeler", Node(called, "labeler", {"id": labeler, "judgments": count} | who)))
         return node
-
-
-def _paths(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []
 
 
 def trace(name: str, project: Project | None = None) -> Node:

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,11 +25,17 @@ from hearken.errors import UserError
 
 MANIFEST = "manifest.json"
 NOTICES = "notices.json"
+VERSION = 1
+"""Of the form of ``request.json`` and the manifest; those before had none."""
+HERE = "./"
+"""What a path within the project begins with, in these files."""
+PLACES = ("artifacts", "snapshots", "data")
+"""Folders of a project whose files manifests name."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact: its folder, its kind (the stage's name) and its manifest."""
+    """A finished artifact: its folder, its kind (the stage's name) and its manifest, with paths as they are now."""
 
     path: Path
     kind: str
@@ -38,6 +45,37 @@ class Artifact:
     def metrics(self) -> dict[str, Any]:
         """The final figures."""
         return self.manifest["metrics"]
+
+    @property
+    def created(self) -> str:
+        """When it was finished, in UTC."""
+        return str(self.manifest.get("created", ""))
+
+    @property
+    def round(self) -> int | None:
+        """The round that it belongs to; 0 is before the first, None is outside of a project."""
+        return self.manifest.get("round")
+
+    @property
+    def role(self) -> str:
+        """What it is to its round, such as policy, reward, ensemble, refit; empty where nobody said."""
+        return self.manifest.get("role") or ""
+
+    @property
+    def root(self) -> Path | None:
+        """The project that it stands in."""
+        return project_of(self.path.resolve())
+
+    @property
+    def parents(self) -> list[tuple[str, str]]:
+        """What it was made from: a role (model, reward, ...) and a path, or a Hub name."""
+        return [(role, one) for role, value in self.manifest.get("parents", {}).items() for one in _texts(value)]
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """The files it read: what for (data, validation, ...) and the path, or a Hub name."""
+        inputs = self.manifest.get("inputs", {})
+        return [(role, file) for role, some in inputs.items() if isinstance(some, list) for file in some]
 
     @classmethod
     def load(cls, path: Path | str) -> Artifact:
@@ -84,41 +122,97 @@ def request_of(kind: str, inputs: Any, options: Options) -> dict[str, Any]:
     }
 
 
+def project_of(folder: Path | str) -> Path | None:
+    """The project in whose ``artifacts/`` a folder stands; None elsewhere."""
+    home = Path(os.path.abspath(folder)).parent
+    return home.parent if home.name == "artifacts" else None
+
+
+def round_in(name: str) -> int | None:
+    """The round in an artifact's name: 1 for ``r01-ppo``."""
+    match = re.match(r"r(\d+)-", name)
+    return int(match[1]) if match else None
+
+
+def write_record(file: Path, content: Mapping[str, Any]) -> None:
+    """Write ``request.json`` or ``manifest.json``: paths within the project as seen from there, others in full.
+
+    Only where some are in full (or it is in no project) does the file say in which folder it was written.
+    """
+    folder = _folder_of(file)
+    root = project_of(folder)
+    outside = (folder / "adapter_config.json").is_file()  # PEFT's own file names the base in full
+
+    def stored(path: str) -> str:
+        nonlocal outside
+        if os.path.isabs(path):
+            if root is not None and Path(path).is_relative_to(root):
+                return HERE + Path(path).relative_to(root).as_posix()
+            outside = True
+        return path
+
+    record = {"version": VERSION, **_with_paths(content, stored)}
+    write_json(file, record | ({"folder": os.path.abspath(folder)} if outside or root is None else {}))
+
+
 def read_record(file: Path) -> dict[str, Any]:
     """``request.json`` or ``manifest.json``, with paths as they are now.
 
-    Where the artifact's folder was moved, what it names is looked for in the same place as seen from the folder first:
-    what belongs together moves together.
+    Where the folder was moved, a path in full is looked for in the same place as seen from the folder first: what
+    belongs together moves together. In files of before versions, where project paths were in full, a path that is not
+    there any more is looked for in the project.
     """
     content: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    folder = file.parent if file.name == MANIFEST else file.parent.parent
-    before, now = content.get("folder"), os.path.abspath(folder)
-    if not before or before == now:
-        return content
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [moved(one) for one in value]
-        if not isinstance(value, str):
-            return value
-        return "".join(map(place, re.split(r"([,*#])", value)))  # a reward may name several, with weights
+    folder = _folder_of(file)
+    root, now, before = project_of(folder), os.path.abspath(folder), content.pop("folder", None)
+    old = content.pop("version", 0) == 0
+    home = project_of(before) if old and before else None
 
     def place(path: str) -> str:
-        if not os.path.isabs(path):
-            return path
-        found = os.path.normpath(os.path.join(now, os.path.relpath(path, before)))
-        return found if os.path.exists(found) else path
+        if root is not None and path.startswith(HERE):
+            return os.path.join(root, path.removeprefix(HERE))
+        if root is not None and home is not None and Path(path).is_relative_to(home):
+            return str(root / Path(path).relative_to(home))
+        if before and before != now and os.path.isabs(path):
+            found = os.path.normpath(os.path.join(now, os.path.relpath(path, before)))
+            if os.path.exists(found):
+                return found
+        if old and root is not None and not os.path.exists(path):
+            parts = Path(path).parts
+            at = max((i for i, part in enumerate(parts) if part in PLACES), default=None)
+            if at is not None and root.joinpath(*parts[at:]).exists():
+                return str(root.joinpath(*parts[at:]))
+        return path
 
-    for part in ("inputs", "parents"):
-        content[part] = {
-            key: {k: moved(v) for k, v in value.items()} if isinstance(value, dict) else moved(value)
-            for key, value in content.get(part, {}).items()
-        }
+    content.setdefault("round", round_in(folder.name))
+    return _with_paths(content, place)
+
+
+def _folder_of(file: Path) -> Path:
+    """The artifact's folder: the manifest stands in it, the request in its ``run/``."""
+    return file.parent if file.name == MANIFEST else file.parent.parent
+
+
+def _with_paths(content: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
+    """A record whose paths are what ``place`` makes of them; a reward may name several, with weights."""
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [placed(one) for one in value]
+        if isinstance(value, dict):
+            return {key: placed(one) for key, one in value.items()}
+        return "".join(map(place, re.split(r"([,*#])", value))) if isinstance(value, str) else value
+
+    made = {**content, **{part: placed(content[part]) for part in ("inputs", "parents") if part in content}}
     if "files" in content:
-        content["files"] = {moved(path): digest for path, digest in content["files"].items()}
+        made["files"] = {place(path): digest for path, digest in content["files"].items()}
     if "files" in content.get("data", {}):
-        content["data"]["files"] = moved(content["data"]["files"])
-    return content
+        made["data"] = {**content["data"], "files": placed(content["data"]["files"])}
+    return made
+
+
+def _texts(value: Any) -> list[str]:
+    return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, str)]
 
 
 def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwrite: bool = False) -> None:
@@ -162,7 +256,7 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
     _make_writable(saved.parent, out)
     files = {path: digest for path in inputs.files() if (digest := hash_files((path,))) is not None}
     try:
-        write_json(saved, request | {"folder": os.path.abspath(out), "files": files})
+        write_record(saved, request | {"files": files})
     except OSError as error:
         raise UserError(f"cannot write to --out {out} ({error.strerror})", "Name a folder you can write to") from None
 
@@ -197,7 +291,8 @@ def finish(
     given = request["inputs"]
     manifest = {
         **request,
-        "folder": os.path.abspath(out),
+        "round": round_in(Path(os.path.abspath(out)).name) if inputs.round is None else inputs.round,
+        "role": inputs.role,
         "parents": {role: name for role, name in given.items() if name and isinstance(name, str)} | given["parents"],
         "data": data,
         "seed": getattr(options, "seed", None),
@@ -209,7 +304,7 @@ def finish(
     }
     if (notices := out / "run" / NOTICES).is_file():
         manifest["notices"] = json.loads(notices.read_text("utf-8"))
-    write_json(out / MANIFEST, manifest)
+    write_record(out / MANIFEST, manifest)
     return Artifact(out, kind, manifest)
 
 
