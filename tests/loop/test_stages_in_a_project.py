@@ -31,6 +31,7 @@ from hearken.feedback.records import (
 )
 from hearken.labelers.judges import Reply
 from hearken.loop.project import Project, ProjectConfig, SampleConfig
+from hearken.loop.rounds_options import AIOptions
 from hearken.models.loading import load_policy
 from hearken.progress import quiet
 
@@ -248,7 +249,7 @@ def test_critiques_are_heeded_and_imitated(project: Project, monkeypatch: pytest
     monkeypatch.setattr("hearken.labelers.judges.open_judge", lambda *_, **__: Reader())
     judge(project, lambda n: CritiquePayload(response_id=f"{n}-sadly", text="too sad"))
     said: list[str] = []
-    done = project.ai_labels("reader", revise=True, announce=said.append)
+    done = project.ai_labels(AIOptions(judge="reader"), revise=True, announce=said.append)
     assert done["heeded"] == done["revisions"] == 16 and said[0].startswith("16 responses to revise, 16 requests")
     assert said[1].startswith("No pair was judged by people too")
     sft = train(project, "sft", lr=1e-2)

@@ -124,8 +124,13 @@ def label(
 
     with clean_stdout():
         from hearken.loop.project import Project
+        from hearken.loop.rounds_options import AIOptions
 
         opened = Project(project)
+        ai = AIOptions(
+            judge=judge, url=url, constitution=constitution, reasoning=reasoning, workers=workers,
+            per_minute=per_minute, price_in=price_in, price_out=price_out,
+        )  # fmt: skip
         fixed = opened.config.seed if seed is None else seed
         if server:
             if revise or dry_run:
@@ -134,17 +139,13 @@ def label(
 
             labelers: Any = opened.panel().labelers
             if labeler == "ai":
-                labelers = [opened.ai_labeler(judge, url, constitution, reasoning, per_minute, price_in, price_out)]
+                labelers = [opened.ai_labeler(ai)]
             with HearkenClient(server, token) as client:
                 done = label_over_http(
                     client, labelers, fixed, workers=workers, price_in=price_in, price_out=price_out, announce=announce
                 )
         elif labeler == "ai":
-            done = opened.ai_labels(
-                judge, url=url, constitution=constitution, reasoning=reasoning, revise=revise, workers=workers,
-                per_minute=per_minute, price_in=price_in, price_out=price_out, seed=seed, dry_run=dry_run,
-                announce=announce,
-            )  # fmt: skip
+            done = opened.ai_labels(ai, revise=revise, seed=seed, dry_run=dry_run, announce=announce)
         else:
             done = opened.label(labeler, seed=seed)
     emit(done, as_json, "Estimated" if dry_run else "Labelled")

@@ -89,11 +89,7 @@ def ask(
     if who == "simulated":
         project.label("simulated", seed=seed, only=only)
     elif who == "ai":
-        project.ai_labels(
-            ai.judge, url=ai.url, constitution=ai.constitution, reasoning=ai.reasoning, workers=ai.workers,
-            per_minute=ai.per_minute, price_in=ai.price_in, price_out=ai.price_out, seed=seed, announce=announce,
-            only=only,
-        )  # fmt: skip
+        project.ai_labels(ai, seed=seed, announce=announce, only=only)
     else:
         with project.store() as store:
             wait_for(store, items, patience, label=label, wait=wait, announce=announce)

@@ -34,7 +34,7 @@ from hearken.feedback.store import FeedbackStore
 from hearken.feedback.transfer import keep_prompt, say_disputed
 from hearken.labelers.simulated import Panel, dialogue_text, make_panel
 from hearken.loop.artifacts import ArtifactStore
-from hearken.loop.rounds_options import LoopOptions
+from hearken.loop.rounds_options import AIOptions, LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import Artifact, write_json
@@ -337,10 +337,8 @@ class Project:
             return {"judgments": store.last_seq(), "labelers": len(panel.labelers), "new": done}
 
     def ai_labels(
-        self, judge: str, *, url: str = "", constitution: str = "general", reasoning: bool = False,
-        revise: bool = False, workers: int = 4, per_minute: float = 0.0, price_in: float = 0.0, price_out: float = 0.0,
-        seed: int | None = None, round: int | None = None, dry_run: bool = False,
-        announce: Callable[[str], None] = lambda _: None, only: Collection[str] | None = None,
+        self, ai: AIOptions, *, revise: bool = False, seed: int | None = None, round: int | None = None,
+        dry_run: bool = False, announce: Callable[[str], None] = lambda _: None, only: Collection[str] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Let a model answer the queue (or ``only`` some items) by a constitution, or revise responses (``revise``).
 
@@ -353,11 +351,11 @@ class Project:
         from hearken.labelers.constitution import load_constitution
         from hearken.labelers.judges import CHOICE_TOKENS
 
-        load_constitution(constitution)  # a wrong name is said before anything is counted
-        out = MAX_TOKENS if reasoning else CHOICE_TOKENS
+        load_constitution(ai.constitution)  # a wrong name is said before anything is counted
+        out = MAX_TOKENS if ai.reasoning else CHOICE_TOKENS
         seed = self.config.seed if seed is None else seed
         with self.store() as store:
-            prices: dict[str, Any] = {"round": round, "price_in": price_in, "price_out": price_out}
+            prices: dict[str, Any] = {"round": round, "price_in": ai.price_in, "price_out": ai.price_out}
             if revise:
                 cost = answering.estimate_revisions(store, tokens_out=MAX_TOKENS, **prices)
             else:
@@ -365,8 +363,8 @@ class Project:
             announce(cost.say())
             if dry_run:
                 return asdict(cost)
-            labeler = self.ai_labeler(judge, url, constitution, reasoning, per_minute, price_in, price_out)
-            how: dict[str, Any] = {"seed": seed, "workers": workers, "round": round}
+            labeler = self.ai_labeler(ai)
+            how: dict[str, Any] = {"seed": seed, "workers": ai.workers, "round": round}
             if revise:
                 found = answering.revise(store, labeler, **how)
             else:
@@ -375,18 +373,15 @@ class Project:
         announce(answering.say(found))
         return found
 
-    def ai_labeler(
-        self, judge: str, url: str = "", constitution: str = "general", reasoning: bool = False,
-        per_minute: float = 0.0, price_in: float = 0.0, price_out: float = 0.0,
-    ) -> AILabeler:  # fmt: skip
+    def ai_labeler(self, ai: AIOptions) -> AILabeler:
         """A model that judges by a constitution; its replies are cached in ``runs/judge``, with what they took."""
         from hearken.labelers.ai import AILabeler
         from hearken.labelers.constitution import load_constitution
         from hearken.labelers.judges import CachedJudge, open_judge
 
-        principles = load_constitution(constitution)
-        opened = CachedJudge(open_judge(judge, url, per_minute=per_minute), self.replies, price_in, price_out)
-        return AILabeler(opened, principles, reasoning, max_tokens=MAX_TOKENS)
+        judge = open_judge(ai.judge, ai.url, per_minute=ai.per_minute)
+        opened = CachedJudge(judge, self.replies, ai.price_in, ai.price_out)
+        return AILabeler(opened, load_constitution(ai.constitution), ai.reasoning, max_tokens=MAX_TOKENS)
 
     @staticmethod
     def _answer(
