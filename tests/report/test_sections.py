@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import replace
 
+from hearken.evaluation.round_record import RoundRecord
 from hearken.report import charts
 from hearken.report.contents import (
     Audited,
@@ -11,7 +12,6 @@ from hearken.report.contents import (
     Phrase,
     Policy,
     Report,
-    Round,
     Slice,
     Spread,
     Standing,
@@ -48,8 +48,8 @@ def test_a_leaderboard_is_ordered_and_a_single_policy_has_none(report: Report) -
 
 def test_rounds_are_a_table_with_what_is_known() -> None:
     rounds = [
-        Round(number=1, policy="r01-ppo", judgments=900, win_rate=Interval(0.6, 0.55, 0.65)),
-        Round(number=2, policy="r02-ppo", judgments=300, win_rate=Interval(0.7, 0.65, 0.75)),
+        RoundRecord(number=1, policy="r01-ppo", judgments=900, win_rate=Interval(0.6, 0.55, 0.65)),
+        RoundRecord(number=2, policy="r02-ppo", judgments=300, win_rate=Interval(0.7, 0.65, 0.75)),
     ]
     found = better(Report(title="t", baseline="r00-sft", rounds=rounds))
     assert found is not None

@@ -202,15 +202,21 @@ def remembered(project: Project, name: str, artifact: Artifact, make: Callable[[
     return found
 
 
+def held_out_accuracy(reward: Artifact) -> Interval | None:
+    """What a reward model's training measured on held-out comparisons; None where it held out none."""
+    found = reward.metrics
+    if "accuracy" not in found:
+        return None
+    return Interval(found["accuracy"], found.get("accuracy_low", math.nan), found.get("accuracy_high", math.nan))
+
+
 def reward_model(artifact: Artifact, held_out: HeldOut, ceiling: float | None) -> page.RewardModel | None:
     """What is known of a reward model; None where it was never measured."""
-    metrics = artifact.metrics
-    if "accuracy" not in metrics:
+    metrics, measured_then = artifact.metrics, held_out_accuracy(artifact)
+    if measured_then is None:
         return None
     known: dict[str, Any] = {
-        "accuracy": Interval(
-            metrics["accuracy"], metrics.get("accuracy_low", math.nan), metrics.get("accuracy_high", math.nan)
-        ),
+        "accuracy": measured_then,
         "ceiling": ceiling,
         "trained_on": artifact.manifest["data"].get("judgments"),
         "held_out": metrics.get("validation_pairs"),
@@ -246,12 +252,3 @@ def _by_its_card(card: RewardCard) -> dict[str, Any]:
         "agreement_ceiling": card.ceiling, "slices": list(card.slices), "learning": list(card.learning),
         "learning_says": card.learning_says, "probes": probes,
     }  # fmt: skip
-
-
-def figure(value: Any) -> Any:
-    """A figure of a file: a number, [estimate, low, high], or a record of these three; null is a missing bound."""
-    if isinstance(value, dict):
-        value = [value["estimate"], value.get("low"), value.get("high")]
-    if isinstance(value, list):
-        return Interval(*(math.nan if v is None else v for v in value))
-    return value

@@ -20,6 +20,7 @@ from hearken.evaluation.drift import likelihood_change
 from hearken.evaluation.groups import found_groups, labeler_groups
 from hearken.evaluation.results import EvaluationResult, Likelihood, PolicyResult, Standing, content_of
 from hearken.evaluation.reward_card import RewardCard
+from hearken.evaluation.round_record import RoundRecord, read_round
 from hearken.labelers.judges import spent
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
@@ -93,7 +94,7 @@ def compose(project: Project) -> page.Report:
         leaderboard=[_standing(row) for row in found.leaderboard],
         seeds=list(found.seeds),
         audit=auditing.load(project.path),
-        rounds=_rounds(every, rewards, policies, counted),
+        rounds=_rounds(every, rewards, {p.name: found.policies[p.name] for p in policies}, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.ceiling) if rewards else None,
         tastes=reckoning.tastes(groups, held_out, {**told.win_rate_by_group, **told.win_rate_by_other}, found.groups),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
@@ -205,37 +206,23 @@ def _worst(found: EvaluationResult, ours: str) -> list[int]:
     return []
 
 
-_MEASURED = ("win_rate", "gold", "proxy", "kl")
-
-
 def _rounds(
-    artifacts: Mapping[str, Artifact], rewards: list[Artifact], policies: list[page.Policy], counted: reckoning.Tally
-) -> list[page.Round]:
+    artifacts: Mapping[str, Artifact], rewards: list[Artifact], policies: Mapping[str, PolicyResult],
+    counted: reckoning.Tally,
+) -> list[RoundRecord]:  # fmt: skip
     """What each round used and reached; a policy stands for its round if it is the first that was measured."""
-    rounds: dict[int, dict[str, Any]] = {}
+    records = {a.round: read_round(a) for a in artifacts.values() if a.round and a.kind == "evaluation"}
+    measured: set[int] = set()
+    for name, policy in policies.items():
+        number = round_in(name)
+        if number and number not in measured and (policy.win_rate is not None or policy.gold is not None):
+            measured.add(number)
+            records[number] = records.get(number, RoundRecord(number=number)).but(policy=name).reached(policy)
     for reward in rewards:  # the last of a round is the one that its policy was improved by
-        number, m = reward.round, reward.metrics
-        if number and "accuracy" in m:
-            low, high = m.get("accuracy_low", float("nan")), m.get("accuracy_high", float("nan"))
-            rounds.setdefault(number, {})["accuracy"] = Interval(m["accuracy"], low, high)
-    for artifact in artifacts.values():
-        number = artifact.round
-        if number and artifact.kind == "evaluation":
-            measured = {
-                k: reckoning.figure(artifact.metrics[k]) for k in _MEASURED if artifact.metrics.get(k) is not None
-            }
-            rounds.setdefault(number, {}).update(measured)
-    for policy in policies:
-        if policy.round and (policy.win_rate is not None or policy.gold is not None):
-            known = rounds.setdefault(policy.round, {})
-            if "policy" not in known:
-                known["policy"] = policy.name
-                for key in _MEASURED:
-                    known.setdefault(key, getattr(policy, key))
-    return [
-        page.Round(number=number, judgments=counted.judgments.get(number), **known)
-        for number, known in sorted(rounds.items())
-    ]
+        if reward.round and (accuracy := reckoning.held_out_accuracy(reward)) is not None:
+            record = records.get(reward.round, RoundRecord(number=reward.round))
+            records[reward.round] = record.but(accuracy=accuracy)
+    return [record.but(judgments=counted.judgments.get(number)) for number, record in sorted(records.items())]
 
 
 def _done(artifact: Artifact) -> str:

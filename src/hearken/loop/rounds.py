@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from hearken.algorithms.stage import Inputs, Stage, find_stage, reward_stage, stages
 from hearken.config import Options
 from hearken.errors import UserError
-from hearken.evaluation.results import FILE, PolicyResult, plain, write_evaluation
+from hearken.evaluation.results import FILE, plain, write_evaluation
+from hearken.evaluation.round_record import RoundRecord, read_round
 from hearken.feedback.records import hash_id
 from hearken.feedback.snapshot import inline_examples
 from hearken.labelers.kinds import JudgeName
@@ -63,7 +64,7 @@ class Loop:
     wait: bool = True
     redo: bool = False
     announce: Callable[[str], None] = lambda _: None
-    figures: list[dict[str, Any]] = field(default_factory=list)
+    records: list[RoundRecord] = field(default_factory=list)
 
     @property
     def config(self) -> LoopOptions:
@@ -103,7 +104,8 @@ class Loop:
 
     def _summary(self, rounds: int, missing: int) -> dict[str, Any]:
         policy = self.policy(rounds) if rounds else self.project.first_policy()
-        return {"rounds": rounds, "policy": Path(policy).name, "waiting_for": missing, "figures": self.figures}
+        figures = [{"round": one.number} | one.told() for one in self.records]
+        return {"rounds": rounds, "policy": Path(policy).name, "waiting_for": missing, "figures": figures}
 
     def _check(self) -> None:
         config, stage = self.config, find_stage(self.config.improve)
@@ -177,7 +179,7 @@ class Loop:
             if self.needs_reward:
                 renew_shift(project, Path(self.reward_in_use(number)), Path(self.policy(number)).name)
         seen = {key: improved[key] for key in ("fooled", "best_step") if key in improved}
-        self.figures.append({"round": number} | evaluation.metrics | seen)
+        self.records.append(read_round(evaluation).but(**seen))
         yield "evaluation"
 
     @property
@@ -397,21 +399,10 @@ class Loop:
             with suppress(UserError):  # a damaged file is written anew
                 found = keep_apart(found, known_before(project))
             write_evaluation(project.path / FILE, found)
-            return data, _figures(mine)
+            return data, RoundRecord(number=number, policy=Path(policies[-1]).name).reached(mine).told()
 
         name = f"r{number:02d}-evaluation"
         return self.once.record(name, "evaluation", Inputs(parents=parents), options, make, number)
-
-
-def _figures(policy: PolicyResult) -> dict[str, Any]:
-    """What a round's manifest holds of its policy."""
-    figures = {
-        "win_rate": policy.win_rate, "gold": policy.gold, "proxy": policy.proxy, "kl": policy.kl,
-        "length": policy.length, "distinct_2": policy.distinct_2, "parse_rate": policy.parse_rate,
-        "perplexity": policy.perplexity,
-        "tasks": {name: scores.model_dump(exclude_none=True) for name, scores in policy.tasks.items()} or None,
-    }  # fmt: skip
-    return {key: figure for key, figure in figures.items() if figure is not None}
 
 
 def plan(project: Project, rounds: int | None = None) -> dict[str, Any]:

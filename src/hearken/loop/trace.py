@@ -79,7 +79,9 @@ class Tracer:
         manifest = made.manifest
         facts = {
             "made": manifest.get("created"), "seed": manifest.get("seed"), "hash": manifest.get("data", {}).get("hash"),
-            "metrics": {k: v for k, v in manifest.get("metrics", {}).items() if not isinstance(v, dict)},
+            "metrics": {
+                k: v for k, v in manifest.get("metrics", {}).items() if not isinstance(v, dict) or "estimate" in v
+            },
             "versions": manifest.get("versions", {}),
         }  # fmt: skip
         node = Node(path.name, made.kind, facts)

@@ -14,6 +14,7 @@ from hearken.evaluation.compare import Calibration
 from hearken.evaluation.numbers import JsonInterval
 from hearken.evaluation.results import Phrase, Spread
 from hearken.evaluation.reward_card import Learnt, Probe, Slice
+from hearken.evaluation.round_record import RoundRecord
 from hearken.feedback.examples import Content
 
 if TYPE_CHECKING:
@@ -179,23 +180,6 @@ class Audited:
     says: str
     checked: int | None = None
     """Answers, of both policies together."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """What one turn of the loop used and reached."""
-
-    number: int
-    policy: str = ""
-    judgments: int | None = None
-    """New in this round."""
-    accuracy: Figure = None
-    """Of its reward model."""
-    win_rate: Figure = None
-    """Of its policy against the baseline."""
-    gold: Figure = None
-    proxy: Figure = None
-    kl: Figure = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,7 +354,7 @@ class Report:
     leaderboard: list[Standing] = field(default_factory=list)
     seeds: list[Spread] = field(default_factory=list)
     """How the figures spread over seeds of the same training."""
-    rounds: list[Round] = field(default_factory=list)
+    rounds: list[RoundRecord] = field(default_factory=list)
     audit: Audited | None = None
     alarms: list[str] = field(default_factory=list)
     """Signs, found elsewhere, that the reward is being fooled."""
