@@ -23,8 +23,8 @@ from hearken.algorithms.head_only import Probe
 from hearken.algorithms.reward_options import RewardConfig
 from hearken.domains.text.data import judgments
 from hearken.domains.text.loading import text_encoder
+from hearken.domains.text.measuring import Judge
 from hearken.errors import UserError
-from hearken.evaluation.measure import Judge
 from hearken.feedback.examples import Comparison, Document, content_key
 from hearken.feedback.formats import ReadReport, read_examples, write_examples
 from hearken.loop.tiny_model import TinyModelSize

@@ -21,8 +21,8 @@ from pessimism import page
 from theory.overoptimisation import GaoFit, best_of_n, fit_gao
 
 from hearken import sample
-from hearken.evaluation.drift import drift, likelihood_change
-from hearken.evaluation.measure import Judge, measure
+from hearken.domains.text.drift import drift, likelihood_change
+from hearken.domains.text.measuring import Judge, measure
 from hearken.feedback.examples import Comparison, content_key
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.loop.project import Project

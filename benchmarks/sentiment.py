@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from common import arguments, run, scratch, shared, table, train
 
+from hearken.domains.text.measuring import TOKENS, Judge
 from hearken.domains.text.sampling import best_of, open_frozen, sample
 from hearken.errors import UserError
-from hearken.evaluation.measure import TOKENS, Judge
 from hearken.feedback.examples import Document, PromptOnly, Thumb
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.splits import split_by_prompt

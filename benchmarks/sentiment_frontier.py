@@ -19,7 +19,7 @@ from sentiment import COMMON, NEW_TOKENS, PROMPT_WORDS, prepare, requirements, r
 
 from hearken import sample
 from hearken.algorithms.stage import find_stage
-from hearken.evaluation.measure import Judge
+from hearken.domains.text.measuring import Judge
 from hearken.feedback.examples import Comparison, PromptOnly, Rating
 from hearken.feedback.formats import write_examples
 from hearken.report.charts import CSS, Series, line_chart

@@ -20,7 +20,7 @@ from common import arguments, run, scratch, table, train
 
 from hearken import sample
 from hearken.config import Options
-from hearken.evaluation.measure import Measured, measure
+from hearken.domains.text.measuring import Measured, measure
 from hearken.feedback.examples import Comparison, Content, Demonstration, Document, Message, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.labelers.simulated import dialogue_text, make_panel

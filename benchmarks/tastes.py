@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from common import arguments, percent, run, scratch, table, train
 
-from hearken.evaluation.measure import Judge
+from hearken.domains.text.measuring import Judge
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import write_examples
 from hearken.labelers.simulated import SimulatedLabeler

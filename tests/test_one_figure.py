@@ -27,8 +27,8 @@ from typer.testing import CliRunner
 
 from hearken.algorithms.stage import train
 from hearken.cli.main import app
+from hearken.domains.text.measuring import Judge
 from hearken.evaluation import policies as comparing
-from hearken.evaluation.measure import Judge
 from hearken.evaluation.numbers import fixed, percent
 from hearken.evaluation.results import EvaluationResult, PolicyResult
 from hearken.feedback.access import Account

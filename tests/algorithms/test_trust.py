@@ -12,10 +12,11 @@ import torch
 
 from hearken import sample
 from hearken.algorithms.stage import train
+from hearken.domains.best_of import best_of_name
+from hearken.domains.text.measuring import measure
 from hearken.domains.text.rewarding import confidence_of
-from hearken.domains.text.sampling import Sampled, best_of, best_of_name, open_frozen
+from hearken.domains.text.sampling import Sampled, best_of, open_frozen
 from hearken.errors import UserError
-from hearken.evaluation.measure import measure
 from hearken.models.layout import Group
 from hearken.models.loading import load_reward
 from hearken.models.scorers import RewardScorer

@@ -13,7 +13,7 @@ from hearken.algorithms import dpo, reward, sft
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader
 from hearken.domains.text.inspect import View, inspect
-from hearken.evaluation.measure import Judge
+from hearken.domains.text.measuring import Judge
 from hearken.models.loading import save
 
 TURNS = [

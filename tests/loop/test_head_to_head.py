@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from tiny_models import write_rows
 
-from hearken.domains.text.sampling import best_of_name
+from hearken.domains.best_of import asked_of, best_of_name, label_of
 from hearken.errors import UserError
 from hearken.evaluation import policies as comparing
 from hearken.evaluation.answers import Conditions
 from hearken.evaluation.groups import LabelerGroup, labeler_groups
-from hearken.evaluation.measure import asked_of, label_of
 from hearken.evaluation.policies import compare
 from hearken.evaluation.request import EvaluationRequest, JudgeName, evaluate_models
 from hearken.evaluation.results import (
@@ -207,7 +206,7 @@ def test_what_was_compared_before_stays(
 def test_direct_methods_say_how_likely_became_what_was_preferred(
     tales: Tales, answers: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hearken.evaluation import drift
+    from hearken.domains.text import drift
     from hearken.loop import cards
 
     project, asked = tales(), []

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hearken.feedback.records import Labeler
-from hearken.loop import human, quickstart, taste
+from hearken.loop import human, quickstart, quickstart_tales, taste
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import Project, ProjectConfig
 from hearken.report.contents import Liking, OwnTaste
@@ -151,8 +151,8 @@ def test_a_run_learns_from_the_person(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_goal_counts_people_and_ends_early(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "tales", ProjectConfig(model="m", world="tales"))
-    human.prepare(project, human.tales(WORLD, WORLD.prompts(3)))
-    human.prepare(project, human.tales(WORLD, WORLD.prompts(3)))  # nothing twice
+    human.prepare(project, quickstart_tales.setting(WORLD, WORLD.prompts(3)))
+    human.prepare(project, quickstart_tales.setting(WORLD, WORLD.prompts(3)))  # nothing twice
     with project.store() as store:
         LabelSettings.parse(store.access.settings()[1], where="settings")
         assert len(store.guidelines()) == 1 and store.progress().items == 3
@@ -187,7 +187,7 @@ def test_interrupting_the_wait_means_enough(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_practice_is_right_about_its_tales() -> None:
-    for item in human.practice(WORLD):
+    for item in quickstart_tales.practice(WORLD):
         worth = [WORLD.gold(item["prompt"], text) for text in item["responses"]]
         assert worth[item["best"]] == max(worth) and worth[0] != worth[1]
 

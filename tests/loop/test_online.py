@@ -6,16 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from domains.families import family
 
 from hearken.algorithms.ppo_options import PPOConfig
+from hearken.algorithms.refitted import RefittedReward
+from hearken.domains.base import find_domain
 from hearken.domains.text.data import encoded
 from hearken.domains.text.encoder import TextEncoder
 from hearken.feedback.examples import Comparison
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
 from hearken.feedback.snapshot import load_snapshot, snapshot
 from hearken.feedback.store import FeedbackStore
-from hearken.loop.online import Current, Refits
+from hearken.loop.online import Refits
 from hearken.models.layout import Group
 from hearken.rollout.sampler import SamplingParameters
 
@@ -33,17 +36,22 @@ def test_what_was_sampled_reaches_the_refit_token_by_token(tmp_path: Path) -> No
         [*tokenizer("sings at night", add_special_tokens=False)["input_ids"], end],
         [*tokenizer("an owl", add_special_tokens=False)["input_ids"], pieces[1]],
     ]
-    current = Current(lambda groups: None)  # type: ignore[arg-type, return-value]
-    current.groups = [Group(ids, sampled)]
+    setup: Any = SimpleNamespace(
+        policy=SimpleNamespace(encoder=encoder), prompts=SimpleNamespace(ids=[ids], contents=[prompt]),
+        reward=lambda groups: torch.zeros(4),
+    )  # fmt: skip
+    current = RefittedReward(setup, PPOConfig())
+    setup.reward([Group(ids, sampled)])
     config = SimpleNamespace(sample=SimpleNamespace(overlap=1), seed=0)
     store = FeedbackStore(tmp_path / "f.db")
     loop: Any = SimpleNamespace(
-        project=SimpleNamespace(config=config, store=lambda: FeedbackStore(tmp_path / "f.db")),
+        project=SimpleNamespace(
+            config=config, domain=find_domain("text"), store=lambda: FeedbackStore(tmp_path / "f.db")
+        ),
         config=SimpleNamespace(labelers={"people": 1.0}, ai=None),
     )
-    policy: Any = SimpleNamespace(encoder=encoder)
     how = SamplingParameters(temperature=0.9)
-    refits = Refits(loop, 1, policy, current, PPOConfig(), {}, "r01-ppo", how, {tuple(ids): prompt})
+    refits = Refits(loop, 1, current, PPOConfig(), {}, "r01-ppo", how)
     refits.ask(2, 1)
 
     (item,) = store.items(round=1)

@@ -150,11 +150,11 @@ def test_the_uniform_part_is_of_all_training_prompts(
 ) -> None:
     """Also of those that the rule would never choose; with the chances that the items say."""
 
-    def answers(store: Any, prompts: list[Prompt], *_: Any) -> dict[str, list[Response]]:
+    def answers(project: Any, store: Any, prompts: list[Prompt], *_: Any) -> dict[str, list[Response]]:
         return {p.id: [Response(prompt_id=p.id, text=text) for text in "ab"] for p in prompts}
 
     monkeypatch.setattr(collecting, "_answers", answers)
-    monkeypatch.setattr(collecting, "_weights", lambda rule, rewards, prompts, answers: np.ones(len(prompts)))
+    monkeypatch.setattr(collecting, "_weights", lambda project, rule, rewards, prompts, answers: np.ones(len(prompts)))
     project, seeds = tales(), 120
     with project.store() as store:
         train = sorted(p.id for p in store.prompts(split="train"))
@@ -177,7 +177,7 @@ def test_the_uniform_part_is_of_all_training_prompts(
                 k=2, seed=seed, prompts=5, held_out=1, labelers={"simulated": 1.0}, select=rule, uniform=0.4,
                 candidates=1.5,
             )  # fmt: skip
-            items = collecting._train_items(store, 2, "policy", options, ["reward"])
+            items = collecting._train_items(project, store, 2, "policy", options, ["reward"])
             at_random = {i.prompt_id for i in items if i.selection == "uniform"}
             by_rule = {i.prompt_id for i in items if i.selection == rule}
             assert (len(at_random), len(by_rule)) == (2, 3) and not at_random & by_rule and by_rule <= eligible

@@ -14,8 +14,8 @@ from tiny_models import write_base
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from hearken.algorithms.stage import find_stage, run_stage
+from hearken.domains.text.measuring import Judge as Scores
 from hearken.errors import UserError
-from hearken.evaluation.measure import Judge as Scores
 from hearken.feedback.records import (
     ComparisonPayload,
     CritiquePayload,

@@ -21,9 +21,9 @@ from transformers import (
 
 from hearken.algorithms.stage import train
 from hearken.domains.text.loading import open_reference
+from hearken.domains.text.measuring import Judge
 from hearken.domains.text.sampling import open_frozen
 from hearken.errors import UserError
-from hearken.evaluation.measure import Judge
 from hearken.models.guided import GuidedScorer
 from hearken.models.layout import Group, lay_out
 from hearken.models.loading import fit, load_policy, load_tokenizer, new_reward, save, stop_tokens

@@ -167,6 +167,8 @@ class Stage:
             are there, ``estimate(dry, inputs, options)`` (see `estimate.Dry`).
         inputs: what it reads.
         reads: the kinds of example that a project's database gives it as data, the first that it holds.
+        domain: of the responses that it trains on (`domains.base`). A stage of one domain may have the name of
+            another's.
         makes: a policy, or a reward model.
         first: it starts from the model that a project begins with, and makes what the others start from.
         likelihood: it raises the likelihood of preferred responses themselves; how that of held-out ones changed is
@@ -181,6 +183,7 @@ class Stage:
     module: str
     inputs: tuple[Input, ...] = (MODEL, DATA)
     reads: tuple[str, ...] = ("prompt",)
+    domain: str = "text"
     makes: Literal["policy", "reward"] = "policy"
     first: bool = False
     likelihood: bool = False
@@ -238,12 +241,12 @@ def outside() -> tuple[Stage, ...]:
     return tuple(point.load() for point in entry_points(group="hearken.stages"))
 
 
-_registered: dict[str, Stage] = {}
+_registered: dict[tuple[str, str], Stage] = {}
 
 
 def register(stage: Stage) -> None:
-    """Make a stage known in this process; one of the same name is replaced."""
-    _registered[stage.name] = stage
+    """Make a stage known in this process; one of the same domain and name is replaced."""
+    _registered[stage.domain, stage.name] = stage
 
 
 def stages() -> list[Stage]:
@@ -251,15 +254,19 @@ def stages() -> list[Stage]:
     return [*builtin(), *outside(), *_registered.values()]
 
 
-def find_stage(name: str) -> Stage:
-    """The stage called ``name``.
+def find_stage(name: str, domain: str = "") -> Stage:
+    """The stage called ``name``, of a domain where one is named, else of the first that has it.
 
     Raises:
         UserError: there is none; the known ones are named.
     """
-    known = {stage.name: stage for stage in stages()}
+    known: dict[str, Stage] = {}
+    for one in {(stage.domain, stage.name): stage for stage in stages()}.values():
+        if not domain or one.domain == domain:
+            known.setdefault(one.name, one)
     if name not in known:
-        raise UserError(f"there is no stage '{name}'", f"Known stages: {', '.join(known)}")
+        of = f" of the domain {domain}" if domain else ""
+        raise UserError(f"there is no stage '{name}'{of}", f"Known stages: {', '.join(known) or 'none'}")
     return known[name]
 
 
@@ -281,9 +288,17 @@ def raises_likelihood(kind: str) -> bool:
     return found is not None and found.likelihood
 
 
-def reward_stage() -> Stage:
-    """The stage that fits reward models."""
-    return next(stage for stage in builtin() if stage.makes == "reward")
+def reward_stage(domain: str = "text") -> Stage:
+    """The stage that fits reward models of a domain.
+
+    Raises:
+        UserError: there is none.
+    """
+    for some in (builtin, stages):  # to look through all that is installed takes long
+        for stage in some():
+            if stage.makes == "reward" and stage.domain == domain:
+                return stage
+    raise UserError(f"no stage fits reward models of the domain {domain}", "Register one: docs/own-stage.md")
 
 
 # -- running them ------------------------------------------------------------------------------------------------
@@ -305,13 +320,15 @@ def check_places(stage: Stage, inputs: Inputs) -> None:
     Raises:
         UserError: a model, reward function or file is not.
     """
+    from hearken.domains.base import find_domain
     from hearken.feedback.formats.files import check_there, is_hub_name
-    from hearken.models.names import check_data, check_model, check_reward
+    from hearken.models.names import check_data
     from hearken.rewards.terms import load_function, parse_terms
 
+    domain = find_domain(stage.domain)
     models = dict.fromkeys(inputs[one.name] for one in stage.inputs if one.kind == "model" and inputs[one.name])
     for name in models:
-        check_model(name, next(f"--{one.name}" for one in stage.inputs if inputs[one.name] == name))
+        domain.check_model(name, next(f"--{one.name}" for one in stage.inputs if inputs[one.name] == name))
     for path in (path for one in stage.inputs if one.kind == "files" for path in inputs[one.name] or ()):
         check_there(path)
         if is_hub_name(path):
@@ -319,7 +336,7 @@ def check_places(stage: Stage, inputs: Inputs) -> None:
     terms = [term for one in stage.inputs if one.kind == "reward" for term in parse_terms(inputs[one.name] or "")]
     for term in terms:
         if term.kind == "model":
-            check_reward(term.name)
+            domain.check_reward(term.name)
         else:
             load_function(term.name)
 

@@ -37,8 +37,12 @@ def import_(
         from hearken.feedback.transfer import import_file
         from hearken.loop.project import Project
 
-        with Project(project).store() as store:
-            done = import_file(store, path, labeler=labeler, validation=validation, **reading(ctx).reading())
+        opened = Project(project)
+        with opened.store() as store:
+            done = import_file(
+                store, path, labeler=labeler, validation=validation, domain=opened.domain.name, files=opened.media,
+                **reading(ctx).reading(),
+            )  # fmt: skip
     result: dict[str, Any] = {
         "layouts": sorted(done.read.layouts),
         "rows": done.read.rows,
@@ -83,13 +87,17 @@ def export(
         from hearken.feedback.transfer import export as write
         from hearken.loop.project import Project
 
-        with Project(project).store() as store:
+        opened = Project(project)
+        with opened.store() as store:
             by_labeler = None
             if weights != "none":
                 from hearken.feedback.analysis.weights import judgment_weights
                 from hearken.server.settings import load
 
                 by_labeler = judgment_weights(store, weights, load(store)[1].population)
-            done = write(store, out, layout, split, as_of, overwrite=overwrite, weights=by_labeler, labelers=labelers)
+            done = write(
+                store, out, layout, split, as_of, overwrite=overwrite, weights=by_labeler, labelers=labelers,
+                files=opened.media,
+            )  # fmt: skip
     result = {"path": str(done.path), "layout": done.layout, "rows": done.rows, "left_out": dict(done.left_out)}
     emit(result, as_json, f"Exported {layout}")

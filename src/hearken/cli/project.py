@@ -35,13 +35,16 @@ def init(
     model: Annotated[str, typer.Option(metavar="MODEL", help="The policy to begin with: a folder or a Hub name.")],
     prompts: Annotated[str, typer.Option(metavar="FILE", help="The prompts: a file, a folder or a Hub name.")],
     seed: Annotated[int, typer.Option(help="Fixes every draw of the project.")] = 0,
+    domain: Annotated[
+        str, typer.Option(metavar="NAME", help="What responses are.", show_default="told from the model")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """A new project: a folder with hearken.yaml and the feedback database."""
     with clean_stdout():
         from hearken.loop.project import Project
 
-        done = Project.init(directory, model=model, prompts=prompts, seed=seed, reading=reading(ctx))
+        done = Project.init(directory, model=model, prompts=prompts, seed=seed, reading=reading(ctx), domain=domain)
     emit({"project": str(done.path)}, as_json, "Ready. Next: hearken sample")
 
 

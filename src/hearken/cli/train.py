@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -26,18 +27,42 @@ class StageGroup(TyperGroup):
     """Makes a stage's command when it is asked for, so that no other command pays for it."""
 
     listing = False
+    words: tuple[str, ...] = ()
+    """What stands behind the stage's name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As any group does; a name that several domains have is that of the domain in use."""
+        self.words = tuple(args[1:])
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all stages."""
         from hearken.algorithms.stage import stages
 
-        return [stage.name for stage in stages()]
+        return list(dict.fromkeys(stage.name for stage in stages()))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The list of stages: their options are not needed for it, and not made."""
         self.listing = True
         super().format_help(ctx, formatter)
         self.listing = False
+
+    def _domain(self, name: str) -> str:
+        """That of the model that is named, or of the project here; empty where one domain alone has the stage."""
+        from hearken.algorithms.stage import stages
+
+        if len({stage.domain for stage in stages() if stage.name == name}) < 2:
+            return ""
+        from hearken.domains.base import domain_of
+
+        for flag, value in zip(self.words, self.words[1:], strict=False):
+            if flag == "--model":
+                return domain_of(value).name
+        if Path("hearken.yaml").is_file():
+            from hearken.loop.project import Project
+
+            return Project(Path()).domain.name
+        return ""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of one stage, or None."""
@@ -48,7 +73,7 @@ class StageGroup(TyperGroup):
 
         maker = typer.Typer(add_completion=False, rich_markup_mode=None)
         plain: dict[str, Any] = {"cls": StageCommand, "context_settings": {"max_content_width": 120}}
-        stage = find_stage(cmd_name)
+        stage = find_stage(cmd_name, self._domain(cmd_name))
         body = (lambda: None) if self.listing else make_command(stage)
         maker.command(cmd_name, **plain, help=stage.summary, epilog=f"Example:  {example(stage)}")(body)
         return typer.main.get_command(maker)

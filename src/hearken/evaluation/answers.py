@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hearken.config import cache_folder
+from hearken.domains.base import Domain, Measured, Scorer, find_domain, mean
+from hearken.domains.best_of import asked_of, label_of
 from hearken.evaluation.compare import HeadToHead, head_to_head
-from hearken.evaluation.drift import drift, entropy
-from hearken.evaluation.measure import ByReward, Measured, asked_of, label_of, mean, measure
 from hearken.evaluation.results import EvaluationResult, JudgedBy, PolicyResult
 from hearken.feedback.examples import Content
+from hearken.feedback.media import MediaFolder
 from hearken.labelers.simulated import dialogue_text
 from hearken.rollout.sampler import SamplingParameters
-from hearken.worlds.tales.world import TaleWorld
 
 if TYPE_CHECKING:
     from hearken.worlds.world import World
+
+Reads = Callable[[str], Any]
+"""What a world reads of a response's content."""
 
 GOLD = JudgedBy(kind="gold", words="the gold reward")
 
@@ -40,7 +44,9 @@ class Conditions:
         seed: of the samples.
         reward: the proxy, as ``--reward`` takes it; None where there is none.
         world: that knows the gold reward, if there is one.
-        facts: metadata of prompts, for rewards that are rules or functions.
+        facts: metadata of prompts, for samplers and rewards that read them.
+        domain: what the responses are.
+        media: where those that are files are kept.
     """
 
     prompts: Sequence[Content]
@@ -49,6 +55,12 @@ class Conditions:
     reward: str | None = None
     world: World | None = None
     facts: Mapping[Content, dict[str, Any]] = field(default_factory=dict)
+    domain: Domain = field(default_factory=lambda: find_domain("text"))
+    media: MediaFolder = field(default_factory=lambda: MediaFolder(cache_folder("evaluate")))
+
+    def read(self, content: str) -> Any:
+        """What a world reads of a response."""
+        return self.domain.read(content, self.media)
 
 
 def assess(policies: Sequence[str], under: Conditions) -> EvaluationResult:
@@ -62,26 +74,25 @@ def assess(policies: Sequence[str], under: Conditions) -> EvaluationResult:
         UserError: a policy or the reward cannot be opened.
     """
     prompts, reward, world = under.prompts, under.reward, under.world
-    proxy = ByReward(reward, under.facts) if reward else None
+    domain, files = under.domain, under.media
+    proxy = domain.scorer(reward, files, under.facts) if reward else None
     base = label_of(policies[0])
 
     found: dict[str, PolicyResult] = {}
     for name in dict.fromkeys(policies):
-        seen = measure(
-            name, asked_of(policies[0]).source, prompts, under.sampling, under.seed, by=reward, metadata=under.facts
-        )
-        policy = PolicyResult(
-            kl=mean(seen.kl, prompts), length=mean(seen.lengths, prompts),
-            eos_share=mean([float(f) for f in seen.finished], prompts), responses=tuple(seen.texts),
-            entropy=entropy(seen.entropy, seen.lengths, prompts) if asked_of(name).many == 1 else None,
+        asked = asked_of(name)
+        seen = domain.measure(
+            asked.source, asked_of(policies[0]).source, prompts, under.sampling, under.seed, files,
+            choice=asked.by(reward), facts=under.facts,
         )  # fmt: skip
+        policy = PolicyResult(responses=seen.responses).measured(seen.figures)
         if proxy is not None:
             policy = _scored(policy, proxy, prompts, seen)
         if world is not None:
-            policy = _known(policy, world, prompts)
+            policy = _known(policy, world, prompts, under.read)
         before = found.get(base, policy)  # the baseline is the first
-        policy = policy.drifted(drift(prompts, policy.responses, before.responses))
-        if label_of(name) != base and (won := _won(policy, before, world, prompts)) is not None:
+        policy = policy.measured(domain.compare(prompts, policy.responses, before.responses, files))
+        if label_of(name) != base and (won := _won(policy, before, world, prompts, under.read)) is not None:
             policy = policy.but(win_rate=won.win_rate, win_rate_by_group=won.by_group)
         found[label_of(name)] = policy
     named = Path(reward).name if reward else None
@@ -89,34 +100,38 @@ def assess(policies: Sequence[str], under: Conditions) -> EvaluationResult:
     return EvaluationResult(
         created=datetime.now(UTC).isoformat(timespec="seconds"), baseline=base, judge=judge, reward=named,
         artifacts={label_of(name): name for name in policies}, prompts=tuple(prompts), policies=found,
+        domain=domain.name, titles=dict(domain.figures),
     )  # fmt: skip
 
 
-def _scored(policy: PolicyResult, proxy: ByReward, prompts: Sequence[Content], seen: Measured) -> PolicyResult:
+def _scored(policy: PolicyResult, proxy: Scorer, prompts: Sequence[Content], seen: Measured) -> PolicyResult:
     """With the reward model's scores."""
-    scores = [s[0] for s in proxy(prompts, [[t] for t in seen.texts], [[f] for f in seen.finished])]
+    scores = [s[0] for s in proxy(prompts, [[one] for one in seen.responses], [[f] for f in seen.finished])]
     return policy.but(scores=scores, proxy=mean(scores, prompts))
 
 
-def _known(policy: PolicyResult, world: World, prompts: Sequence[Content]) -> PolicyResult:
+def _known(policy: PolicyResult, world: World, prompts: Sequence[Content], read: Reads) -> PolicyResult:
     """With what the world knows of its responses."""
-    told = [(dialogue_text(p), t) for p, t in zip(prompts, policy.responses, strict=True)]
-    golds = [world.gold(prompt, text) for prompt, text in told]
+    given = [(dialogue_text(p), read(t)) for p, t in zip(prompts, policy.responses, strict=True)]
+    golds = [world.gold(prompt, response) for prompt, response in given]
     policy = policy.but(golds=golds, gold=mean(golds, prompts))
-    if isinstance(world, TaleWorld):
-        parses = [world.parse(prompt, text).parses for prompt, text in told]
+    parses = [accepted for one in given if (accepted := world.accepts(*one)) is not None]
+    if len(parses) == len(given):
         policy = policy.but(parses=parses, parse_rate=mean([float(x) for x in parses], prompts))
     return policy
 
 
 def _won(
-    policy: PolicyResult, before: PolicyResult, world: World | None, prompts: Sequence[Content]
+    policy: PolicyResult, before: PolicyResult, world: World | None, prompts: Sequence[Content], read: Reads
 ) -> HeadToHead | None:
     """Against the baseline by the gold reward, else by the reward model; None where there is neither."""
     both = (policy.responses, before.responses)
     if world is not None:
-        groups = {g: (lambda p, t, g=g: world.utility(dialogue_text(p), t, g)) for g in world.groups}  # type: ignore[misc]
-        return head_to_head(prompts, *both, lambda p, t: world.gold(dialogue_text(p), t), groups)
+        groups = {
+            g: (lambda p, t, g=g: world.utility(dialogue_text(p), read(t), g))  # type: ignore[misc]
+            for g in world.groups
+        }
+        return head_to_head(prompts, *both, lambda p, t: world.gold(dialogue_text(p), read(t)), groups)
     if not policy.scores:
         return None
     scores = {

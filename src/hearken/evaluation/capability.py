@@ -26,8 +26,9 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from hearken.config import Options, read_yaml
+from hearken.domains.base import Domain, find_domain
+from hearken.domains.best_of import asked_of, label_of
 from hearken.errors import UserError
-from hearken.evaluation.measure import TOKENS, asked_of, label_of, text_nll
 from hearken.evaluation.results import EvaluationResult, Perplexity, PolicyResult, TaskScores
 from hearken.feedback.examples import Document
 from hearken.feedback.formats import read_as
@@ -36,6 +37,8 @@ from hearken.progress import progress
 from hearken.statistics.intervals import clustered_wilson
 
 MetricName = Literal["acc", "acc_norm", "exact_match", "perplexity"]
+TOKENS = 8192
+
 OutputType = Literal["multiple_choice", "generate_until", "loglikelihood"]
 
 
@@ -227,7 +230,7 @@ def _choices(task: Task, row: dict[str, Any], render: Any) -> tuple[str, ...]:
 # -- running ---------------------------------------------------------------------------------------------------------
 
 
-def run_tasks(policy: str, tasks: Sequence[Loaded]) -> dict[str, TaskScores]:
+def run_tasks(policy: str, tasks: Sequence[Loaded], domain: Domain | None = None) -> dict[str, TaskScores]:
     """Figures of a policy on tasks, by their names.
 
     ``acc``: the likeliest choice is right; ``acc_norm``: likeliest for each character (as in the harness);
@@ -236,10 +239,12 @@ def run_tasks(policy: str, tasks: Sequence[Loaded]) -> dict[str, TaskScores]:
     Args:
         policy: a folder or Hub name.
         tasks: from `load_task`.
-    """
-    from hearken.domains.text.sampling import open_frozen
+        domain: of the policy; text unless said otherwise.
 
-    opened = open_frozen(policy)
+    Raises:
+        UserError: the policy is no language model.
+    """
+    opened = (domain or find_domain("text")).language_model(policy)
     found = {}
     for loaded in tasks:
         with progress(f"Task {loaded.name}", len(loaded.questions), "question") as bar:
@@ -353,16 +358,19 @@ def texts_of(files: Sequence[str], reading: ReadingOptions | None = None) -> dic
     return found
 
 
-def perplexities(policy: str, texts: Mapping[str, Sequence[str]]) -> dict[str, Perplexity]:
+def perplexities(
+    policy: str, texts: Mapping[str, Sequence[str]], domain: Domain | None = None
+) -> dict[str, Perplexity]:
     """Perplexities of texts by name.
 
     Args:
         policy: a folder or Hub name.
         texts: see `texts_of`.
+        domain: as `run_tasks` takes it.
     """
-    found = {}
+    found, kind = {}, domain or find_domain("text")
     for name, documents in texts.items():
-        nats, tokens = text_nll(policy, documents)
+        nats, tokens = kind.nll(policy, documents)
         size = sum(len(text.encode()) for text in documents)
         found[name] = Perplexity(token=math.exp(nats / tokens), byte=math.exp(nats / size))
     return found
@@ -375,13 +383,15 @@ def with_capability(
     policies = dict(found.policies)
     for name in dict.fromkeys(names):
         if asked_of(name).many == 1:
-            policies[label_of(name)] = tried(policies[label_of(name)], name, texts, tasks)
+            policies[label_of(name)] = tried(policies[label_of(name)], name, texts, tasks, find_domain(found.domain))
     return found.but(policies=policies)
 
 
-def tried(policy: PolicyResult, name: str, texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded]) -> PolicyResult:
+def tried(
+    policy: PolicyResult, name: str, texts: Mapping[str, Sequence[str]], tasks: Sequence[Loaded], domain: Domain
+) -> PolicyResult:
     """With perplexities of texts and scores on tasks, as far as there are any."""
     if texts:
-        found = perplexities(name, texts)
+        found = perplexities(name, texts, domain)
         policy = policy.but(perplexities=found, perplexity=next(iter(found.values())).token)
-    return policy.but(tasks=run_tasks(name, tasks)) if tasks else policy
+    return policy.but(tasks=run_tasks(name, tasks, domain)) if tasks else policy

@@ -19,7 +19,7 @@ from hearken.evaluation.compare import Calibration, calibration
 from hearken.evaluation.numbers import percent, with_interval
 from hearken.evaluation.people import Discovered, Strangers, found_name
 from hearken.evaluation.reward_card import Ensemble, Learnt, Probe, RewardCard, Shift, Slice
-from hearken.feedback.examples import Comparison, Said, answers, content_key
+from hearken.feedback.examples import MEDIA, Comparison, Said, answers, content_key
 from hearken.feedback.pairs import Pair, decided, hits, margins_of, words
 from hearken.feedback.splits import labeler_value
 from hearken.statistics.agreement import raw_agreement, value_counts
@@ -30,7 +30,7 @@ LEAST = 20
 MATCHED = 0.1
 """Responses whose lengths differ by at most this share of the longer one count as equally long."""
 Scores = Callable[[Sequence[Any], Sequence[Sequence[Said]]], list[list[float]]]
-"""(prompts, responses to each) to scores of each, e.g. `evaluation.measure.Judge`."""
+"""(prompts, responses to each) to scores of each, e.g. a `domains.base.Scorer`."""
 Table = Sequence[Sequence[float]]
 """Scores of the responses of each row."""
 
@@ -83,9 +83,10 @@ def make_card(
     agreement, ceiling = agreement_ceiling(rows)
     uniform, selected = _by_selection(rows, pairs, right)
     found = accuracy(pairs, margins, weights)
-    failures = _verdict(found, baseline, longer.estimate >= 0.5, len(set(keys)))
+    written = not any(MEDIA in row.metadata for row in rows)  # a file has no words
+    failures = _verdict(found, baseline if written else 0.0, longer.estimate >= 0.5, len(set(keys)))
     remarks = []
-    probes = _probes(rows, scored, pairs, right, score)
+    probes = _probes(rows, scored, pairs, right, score) if written else _sides(pairs, right)
     if ceiling is not None and found.low > ceiling[1]:
         remarks.append(
             f"The accuracy is above what labelers' agreement allows ({percent(ceiling[1])}): look for prompts that "
@@ -108,7 +109,7 @@ def make_card(
         of = {who: found_name(g) for g, group in enumerate(discovered.groups) for who in group}
         slices += _divided(pairs, right, "labeler group", [(of[p.labeler],) if p.labeler in of else () for p in pairs])
         remarks.append(discovered.says)
-    sample = np.random.default_rng(0).permutation(sum(len(r.responses) for r in rows))[:2000]
+    sample = np.random.default_rng(0).permutation(sum(len(r.responses) for r in rows) if written else 0)[:2000]
     flat = [(words(t), s) for r, ss in zip(rows, scored, strict=True) for t, s in zip(r.responses, ss, strict=True)]
     return RewardCard(
         reward=reward, pairs=len(pairs), prompts=len(set(keys)), accuracy=found,
@@ -224,7 +225,8 @@ def _slices(
     gaps = np.abs(_length_margins(pairs))
     edges = np.unique(np.quantile(gaps, [1 / 3, 2 / 3]))
     attributes = {name for row in rows for name in row.metadata.get("attributes") or {} if name != "group"}
-    divisions = ["strength", "length gap", "tag", "labeler group", "labeler", "round"]
+    written = not any(MEDIA in row.metadata for row in rows)
+    divisions = ["strength", *(["length gap"] if written else []), "tag", "labeler group", "labeler", "round"]
     divisions += [f"labelers' {name}" for name in sorted(attributes)]
     divisions = [by for by in divisions if not only or by in only]
     of = [(rows[p.judgment], gap) for p, gap in zip(pairs, gaps, strict=True)]

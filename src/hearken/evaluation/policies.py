@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from hearken.domains.base import find_domain
+from hearken.domains.best_of import label_of
 from hearken.errors import UserError
 from hearken.evaluation.answers import GOLD, Conditions, assess, by_reward_model
 from hearken.evaluation.capability import load_task, with_capability
 from hearken.evaluation.groups import LabelerGroup, labeler_groups
-from hearken.evaluation.measure import label_of
 from hearken.evaluation.results import EvaluationResult, GroupOfJudges, JudgedBy, PolicyResult, Spread, Standing
-from hearken.feedback.examples import Content, content_key
+from hearken.feedback.examples import content_key
 from hearken.feedback.pairs import UNNAMED, pairs_of, words
 from hearken.feedback.records import QueueItem, Response, hash_id
 from hearken.feedback.store import FeedbackStore
@@ -100,7 +101,7 @@ def _by_labelers(found: EvaluationResult, labelers: Labelers, seed: int) -> Eval
     """Ask labelers; with their win rates, overall and by group, and the leaderboard."""
     answers = _answers(found)
     keys = [content_key(p) for p in found.prompts]
-    items, shown = _items(labelers, answers, found.prompts, seed)
+    items, shown = _items(labelers, answers, found, seed)
     labelers.ask(items)
     with labelers.open() as store:
         told = list(_by_judgment(store, labelers.kind, shown))
@@ -144,28 +145,32 @@ def _longer(a: str, b: str) -> float:
 
 
 def _items(
-    labelers: Labelers, answers: Mapping[str, Sequence[str]], prompts: Sequence[Content], seed: int
+    labelers: Labelers, answers: Mapping[str, Sequence[str]], asked: EvaluationResult, seed: int
 ) -> tuple[list[QueueItem], dict[str, tuple[str, list[str], str]]]:
-    """An item for each prompt with different answers; and of each response shown: prompt, whose it is, its text."""
+    """An item for each prompt with different answers; and of each response shown: prompt, whose it is, its content."""
     items: list[QueueItem] = []
     shown: dict[str, tuple[str, list[str], str]] = {}
+    domain = find_domain(asked.domain)
     with labelers.open() as store:
-        known = {content_key(p.content): p for p in store.prompts(domain="text")}
-        for i, content in enumerate(prompts):
-            key = content_key(content)
-            by_text: dict[str, list[str]] = {}
+        known = {content_key(p.content): p for p in store.prompts(domain=asked.domain)}
+        for i, asked_for in enumerate(asked.prompts):
+            key = content_key(asked_for)
+            by_content: dict[str, list[str]] = {}
             for name in answers:
-                by_text.setdefault(answers[name][i], []).append(name)
-            if len(by_text) < 2:
+                by_content.setdefault(answers[name][i], []).append(name)
+            if len(by_content) < 2:
                 continue
             prompt = known[key]
             responses = [
-                Response(prompt_id=prompt.id, text=text, policy=names[0], seed=seed, metadata={"evaluation": True})
-                for text, names in by_text.items()
-            ]
+                Response(
+                    prompt_id=prompt.id, **domain.fields(content), policy=names[0], seed=seed,
+                    metadata={"evaluation": True},
+                )
+                for content, names in by_content.items()
+            ]  # fmt: skip
             store.add_responses(responses)
             for response in responses:
-                shown[response.id] = (key, by_text[response.text], response.text)
+                shown[response.id] = (key, by_content[response.content], response.content)
             items.append(
                 QueueItem(
                     prompt_id=prompt.id, response_ids=tuple(r.id for r in responses), selection="evaluation",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hearken.domains.text.sampling import open_frozen
+from hearken.domains.base import find_domain
 from hearken.feedback.examples import Content, Message
 from hearken.labelers.simulated import prompt_text
 from hearken.models.layout import Group, Layout
@@ -56,7 +56,7 @@ class Reader:
     """
 
     def __init__(self, model: str) -> None:
-        self.policy = open_frozen(model)
+        self.policy = find_domain("text").language_model(model)
 
     def read(self, prompts: Sequence[Content], texts: Sequence[str]) -> list[Reading]:
         """One reading for each answer, in order."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from hearken.domains.text.sampling import best_of_name, check_choice
+from hearken.domains.base import domain_of
+from hearken.domains.best_of import asked_of, best_of_name, check_choice, label_of
 from hearken.errors import UserError
 from hearken.evaluation.answers import Conditions
 from hearken.evaluation.capability import load_task, texts_of, with_capability
-from hearken.evaluation.measure import label_of
 from hearken.evaluation.policies import compare
 from hearken.evaluation.results import EvaluationResult, PolicyResult
 from hearken.feedback.examples import Content, Document
@@ -137,12 +137,14 @@ def evaluate_models(request: EvaluationRequest, sampling: SamplingParameters, se
     rows = request.rows()
     under = Conditions(
         prompts=list(rows)[: request.prompts], sampling=sampling, seed=seed if request.seed is None else request.seed,
-        reward=request.reward, facts=rows,
+        reward=request.reward, facts=rows, domain=domain_of(asked_of(base).source),
     )  # fmt: skip
     return compare(every, under, judge, seeds=seeds, perplexity=request.texts(), tasks=request.tasks)
 
 
 def capability(policies: Sequence[str], texts: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> EvaluationResult:
     """Perplexities and task scores of models alone: no prompts are answered."""
-    none = EvaluationResult(policies={label_of(name): PolicyResult() for name in policies})
+    none = EvaluationResult(
+        domain=domain_of(policies[0]).name, policies={label_of(name): PolicyResult() for name in policies}
+    )
     return with_capability(none, policies, texts, [load_task(path) for path in tasks])

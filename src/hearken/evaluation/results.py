@@ -13,10 +13,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PlainSerializer, ValidationError
 
+from hearken.domains.base import find_domain
 from hearken.errors import UserError
-from hearken.evaluation.drift import Drift, drift
 from hearken.evaluation.numbers import JsonFloat, JsonInterval
 from hearken.feedback.examples import Content, Message
+from hearken.feedback.media import MediaFolder
 from hearken.training.artifact import write_json
 
 FILE = "evaluation.json"
@@ -175,8 +176,10 @@ class PolicyResult(Record):
     """Of each held-out text, by the file's name."""
     tasks: Mapping[str, TaskScores] = {}
     """By the task's name."""
+    figures: Mapping[str, JsonInterval] = {}
+    """What else the domain of its responses measures, by name."""
     responses: tuple[str, ...] = ()
-    """One for each prompt, in their order."""
+    """One for each prompt, in their order: texts, or paths of files in the project."""
     scores: tuple[JsonFloat, ...] = ()
     """The reward model's, of each response."""
     golds: tuple[JsonFloat, ...] = ()
@@ -186,13 +189,11 @@ class PolicyResult(Record):
     says: tuple[bool, ...] = ()
     """Whether each response says what was asked, by a reading judge."""
 
-    def drifted(self, moved: Drift) -> Self:
-        """With how its texts differ from the baseline's."""
-        return self.but(
-            distinct_1=moved.distinct_1[1], distinct_2=moved.distinct_2[1], distinct_3=moved.distinct_3[1],
-            self_bleu=moved.self_bleu[1], repetition=moved.repetition[1], length_drift=moved.length,
-            phrases=tuple(Phrase(**phrase._asdict()) for phrase in moved.phrases),
-        )  # fmt: skip
+    def measured(self, figures: Mapping[str, Any]) -> Self:
+        """With what its domain measured: in the fields of these names, the rest in ``figures``."""
+        own = {name: value for name, value in figures.items() if name in type(self).model_fields}
+        rest = {name: value for name, value in figures.items() if name not in own}
+        return self.but(**own, figures={**self.figures, **rest})
 
 
 class Standing(Record):
@@ -253,6 +254,10 @@ class EvaluationResult(Record):
     """The reward model behind ``proxy``."""
     artifacts: Mapping[str, str] = {}
     """Path or Hub name of each policy."""
+    domain: str = "text"
+    """What the responses are (`domains.base`)."""
+    titles: Mapping[str, str] = {}
+    """Of the policies' ``figures``, by name."""
     prompts: tuple[JsonContent, ...] = ()
     policies: Mapping[str, PolicyResult] = {}
     """By name; best of n is ``best-of-8@NAME``."""
@@ -347,7 +352,9 @@ def _upgraded(file: Path, content: Mapping[str, Any]) -> EvaluationResult:
     found = EvaluationResult(**{**content, **known})
     before = found.answers(found.baseline)
     told = {
-        name: policy.drifted(drift(found.prompts, policy.responses, before))
+        name: policy.measured(
+            find_domain("text").compare(found.prompts, policy.responses, before, MediaFolder(file.parent))
+        )
         for name, policy in found.policies.items()
         if before and policy.responses and policy.length_drift is None  # the form before that one
     }

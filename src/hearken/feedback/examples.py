@@ -75,6 +75,10 @@ def spoken(example: Comparison | Rating | Thumb | Demonstration, response: str) 
     return Message("assistant", response, more if isinstance(more, str) else "")
 
 
+MEDIA = "hearken_media"
+"""Of an example's metadata: the type of the files that its responses are (``audio/wav``); they are then paths."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A judgment over 2..K responses to one prompt: a ranking with ties, perhaps partial.

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from hearken.feedback.examples import Content, Message, content_key
+from hearken.feedback.media import Media
 
 ItemKind = Literal["comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag"]
 """The kinds of judgment a queue item can ask for."""
@@ -100,8 +101,8 @@ class Response(Record):
 
     prompt_id: str
     text: str = ""
-    payload: str | None = None
-    """Path of the stored media (clip, image), relative to the project folder."""
+    payload: Media | None = None
+    """The file that it is (a clip, a sound, a picture); its path alone in rows and files."""
     messages: tuple[Message, ...] | None = None
     """The turns of a response that has several (tools); ``text`` is then the last one's."""
     token_ids: tuple[int, ...] | None = None
@@ -129,9 +130,23 @@ class Response(Record):
     def _rows(self, messages: tuple[Message, ...] | None) -> list[dict[str, str]] | None:
         return None if messages is None else [message.to_row() for message in messages]
 
+    @field_validator("payload", mode="before")
+    @classmethod
+    def _media(cls, payload: Any) -> Any:
+        return Media(payload) if isinstance(payload, str) else payload
+
+    @field_serializer("payload")
+    def _path(self, payload: Media | None) -> str | None:
+        return payload.path if payload is not None else None
+
+    @property
+    def content(self) -> str:
+        """What it says, or the path of the file that it is (see `domains.base`)."""
+        return self.text if self.payload is None else self.payload.path
+
     def _hash(self) -> str:
         turns = [list(m.to_row().values()) for m in self.messages] if self.messages else None
-        own = (self.text, self.payload, turns, self.policy, self.round, self.seed, self.sample)
+        own = (self.text, self._path(self.payload), turns, self.policy, self.round, self.seed, self.sample)
         return hash_id(self.prompt_id, *own)
 
 

@@ -19,6 +19,7 @@ from hearken.errors import UserError
 from hearken.feedback.examples import (
     CALLS,
     CUT,
+    MEDIA,
     SAMPLED,
     Comparison,
     Demonstration,
@@ -35,7 +36,6 @@ from hearken.feedback.records import (
     EditPayload,
     Judgment,
     RatingPayload,
-    Response,
     ThumbPayload,
 )
 from hearken.feedback.splits import labeler_of
@@ -119,8 +119,9 @@ def inline_examples(
         # Texts are looked up for some judgments at a time: all of them may not fit into memory.
         contents = {id: prompt.content for id, prompt in store.prompts_by_id(j.prompt_id for j in batch).items()}
         responses = store.responses_by_id(response for j in batch for response in j.response_ids)
-        texts = {id: _text(response) for id, response in responses.items()}
-        cut = {id: content_key(one.text) for id, one in responses.items() if one.finish_reason == "length"}
+        texts = {id: response.content for id, response in responses.items()}
+        media = {id: response.payload.type for id, response in responses.items() if response.payload is not None}
+        cut = {id: content_key(one.content) for id, one in responses.items() if one.finish_reason == "length"}
         kept = {
             id: (content_key(one.text), {"tokenizer": tokenizer, "ids": list(one.token_ids)})
             for id, one in responses.items()
@@ -147,6 +148,8 @@ def inline_examples(
                 metadata[SAMPLED] = own
             if called := dict(calls[shown] for shown in judgment.response_ids if shown in calls):
                 metadata[CALLS] = called
+            if kinds_of_file := sorted({media[shown] for shown in judgment.response_ids if shown in media}):
+                metadata[MEDIA] = ", ".join(kinds_of_file)
             if attributes:
                 metadata["attributes"] = labelers.get(judgment.labeler_id, {})
             weight = judgment.weight * (weights or {}).get(judgment.labeler_id, 1.0)
@@ -233,10 +236,6 @@ def load_snapshot(path: str | os.PathLike[str]) -> tuple[Snapshot, list[Example]
 def _describe(path: Path, examples: list[Example], as_of: int) -> Snapshot:
     counts = Counter(canonical.kind_name(example) for example in examples)
     return Snapshot(path, canonical.content_hash(examples), as_of, dict(sorted(counts.items())))
-
-
-def _text(response: Response) -> str:
-    return response.text if response.payload is None else response.payload
 
 
 def _inline(judgment: Judgment, texts: dict[str, str], common: dict[str, Any]) -> Iterator[Example]:

@@ -30,6 +30,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from hearken.errors import UserError
 from hearken.feedback import access, queue
 from hearken.feedback.database import Database
+from hearken.feedback.media import Media
 from hearken.feedback.queue import CLOSED, FILLS_NO_SLOT, chunks
 from hearken.feedback.records import (
     Claim,
@@ -488,6 +489,15 @@ class FeedbackStore:
         query = _RESPONSES.where(Responses.c.erased == 0)
         with self._database.read() as connection:
             return {row["id"]: from_row(Response, row) for row in queue.rows_among(connection, query, ids)}
+
+    def media(self, paths: Iterable[str] | None = None) -> set[Media]:
+        """The files that responses are; of some paths those that a response still names."""
+        query = select(Responses.c.payload).where(Responses.c.payload.is_not(None), Responses.c.erased == 0).distinct()
+        with self._database.read() as connection:
+            if paths is None:
+                return {Media(path) for path in connection.execute(query).scalars()}
+            some = query.where(queue.among(Responses.c.payload))
+            return {Media(row["payload"]) for row in queue.rows_among(connection, some, paths)}
 
     def prompts_by_id(self, ids: Iterable[str]) -> dict[str, Prompt]:
         """Prompts by id, without those that were erased."""

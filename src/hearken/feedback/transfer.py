@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from hearken.errors import UserError
 from hearken.feedback.examples import (
+    MEDIA,
     Comparison,
     Demonstration,
     Document,
@@ -30,6 +31,7 @@ from hearken.feedback.formats import ReadReport, canonical, iter_examples, write
 from hearken.feedback.formats.files import is_hub_name, read_rows, sources, write_rows
 from hearken.feedback.formats.layouts import LAYOUTS, find_layout
 from hearken.feedback.formats.values import Row
+from hearken.feedback.media import Media, MediaFolder
 from hearken.feedback.names import check_name
 from hearken.feedback.pairs import UNNAMED, best_and_worst, ranked_pairs
 from hearken.feedback.reading import OnBad
@@ -48,7 +50,6 @@ from hearken.feedback.records import (
     ThumbPayload,
     Tombstone,
     hash_id,
-    prompt_id,
 )
 from hearken.feedback.snapshot import inline_examples
 from hearken.feedback.splits import identity, labeler_of, side
@@ -114,6 +115,8 @@ def import_file(
     on_bad: OnBad = "error",
     encoding: str = "utf-8",
     max_unpacked: float = 0.0,
+    domain: str = "text",
+    files: MediaFolder | None = None,
 ) -> ImportReport:
     """Read a file, folder or Hub data set (see `formats.read_examples`), or a raw dump, into the feedback database.
 
@@ -134,12 +137,14 @@ def import_file(
         on_bad: stop at a row that is wrong, or leave it out and count it.
         encoding: of text files.
         max_unpacked: most GiB that a .gz or .zip file may unpack to; 0 for the limits of `files.Budget`.
+        domain: of its prompts; a raw dump brings its own.
+        files: where the files of its responses go, which stand in ``media/`` beside it.
 
     Raises:
         UserError: the file is wrong (where and why), or holds plain documents, which nobody judges.
     """
     if format == "raw" or (format == "auto" and _is_raw(path, max_unpacked)):
-        return _import_raw(store, path, max_unpacked)
+        return _import_raw(store, path, max_unpacked, files)
     report = ReadReport()
     prompts: dict[str, Prompt] = {}
     responses: dict[str, Response] = {}
@@ -158,7 +163,8 @@ def import_file(
                 f"{os.fspath(path)}: plain text is not feedback", "Give it to training as a file: hearken train --data"
             )
         metadata = example.metadata if isinstance(example, PromptOnly) else {}
-        prompt = Prompt(content=example.prompt, split=side(example.prompt, validation, seed), metadata=metadata)
+        split = side(example.prompt, validation, seed)
+        prompt = Prompt(content=example.prompt, domain=domain, split=split, metadata=metadata)
         keep_prompt(prompts, prompt, disputed)
         if isinstance(example, PromptOnly):
             continue
@@ -167,7 +173,7 @@ def import_file(
             if same in seen:
                 continue
             seen.add(same)
-        shown = _responses(example)
+        shown = _responses(example, prompt.id)
         responses |= {response.id: response for response in shown}
         column, name = labeler_of(example.metadata) or ("", labeler)
         judge = judges.setdefault(name, _imported(name))
@@ -186,8 +192,25 @@ def import_file(
             )
         )
     say_disputed(os.fspath(path), disputed)
+    _bring_files(path, files, responses.values())
     done = _store(store, report, judges.values(), prompts.values(), responses.values(), [], judgments)
     return replace(done, twice=twice, labelers=by_column)
+
+
+def _bring_files(path: str | os.PathLike[str], files: MediaFolder | None, responses: Iterable[Response]) -> None:
+    """Copy the files that responses are from beside a data file.
+
+    Raises:
+        UserError: one is neither there nor in the project.
+    """
+    media = [response.payload for response in responses if response.payload is not None]
+    if not media:
+        return
+    if files is None:
+        raise UserError(f"{os.fspath(path)}: its responses are files", "Import it into a project")
+    MediaFolder.beside(path).copy_to(files, media)
+    if missing := next((one for one in media if files.find(one) is None), None):
+        raise UserError(f"{os.fspath(path)}: {missing.path} is not beside it", "Copy the folder media with the file")
 
 
 def _imported(name: str) -> Labeler:
@@ -218,15 +241,18 @@ def say_disputed(where: str, disputed: Counter[str]) -> None:
         warnings.warn(f"{where}: {count} rows repeat a prompt with another '{key}'; the first is kept", stacklevel=3)
 
 
-def _responses(example: Comparison | Rating | Thumb | Demonstration) -> list[Response]:
+def _responses(example: Comparison | Rating | Thumb | Demonstration, prompt: str) -> list[Response]:
     if isinstance(example, Demonstration):
         return []
     texts = example.responses if isinstance(example, Comparison) else (example.response,)
     # Equal texts in one comparison are told apart by their sample number.
     numbers = [texts[:place].count(text) for place, text in enumerate(texts)]
-    prompt = prompt_id(example.prompt)
     said = [spoken(example, text) for text in texts]
     calls = [(message,) if message.more else None for message in said]
+    if MEDIA in example.metadata:
+        return [
+            Response(prompt_id=prompt, payload=Media(path), sample=n) for path, n in zip(texts, numbers, strict=True)
+        ]
     return [
         Response(prompt_id=prompt, text=text, messages=turns, sample=n)
         for text, turns, n in zip(texts, calls, numbers, strict=True)
@@ -292,6 +318,7 @@ def export(
     overwrite: bool = False,
     weights: Mapping[str, float] | None = None,
     labelers: bool = False,
+    files: MediaFolder | None = None,
 ) -> ExportReport:
     """Write the judgments in force to a file.
 
@@ -311,10 +338,13 @@ def export(
         overwrite: replace a file that exists.
         weights: by labeler, multiplied onto the judgments' own; a raw dump has none.
         labelers: with a column ``labeler``, the name of who judged, where no column of an imported row names them.
+        files: the project's; those that responses are go to ``media/`` beside the file.
 
     Raises:
         UserError: nothing to export, an unknown layout, or a file that exists or cannot be written.
     """
+    if files is not None:
+        files.copy_to(MediaFolder(Path(out).absolute().parent), store.media())
     if layout == "raw":
         if not Path(out).name.endswith((".jsonl", ".jsonl.gz")):
             raise UserError(f"{out}: a raw dump is JSONL", "Give a name that ends in .jsonl or .jsonl.gz")
@@ -431,7 +461,9 @@ def _is_header(row: Row | UserError) -> bool:
     return isinstance(row, dict) and row.get("type") == "hearken" and "version" in row
 
 
-def _import_raw(store: FeedbackStore, path: str | os.PathLike[str], max_unpacked: float) -> ImportReport:
+def _import_raw(
+    store: FeedbackStore, path: str | os.PathLike[str], max_unpacked: float, files: MediaFolder | None
+) -> ImportReport:
     """Restore a raw dump. Tombstones are not restored: what they stand for is not in the dump."""
     report = ReadReport(files=1, layouts={"raw"})
     found: dict[type[Record], list[Any]] = {kind: [] for kind in _RECORDS.values()}
@@ -454,6 +486,7 @@ def _import_raw(store: FeedbackStore, path: str | os.PathLike[str], max_unpacked
             field_name = ".".join(map(str, first["loc"])) or "record"
             raise UserError(f"{where}: {field_name}: {first['msg']}", "Mend the line") from None
         found[type(record)].append(record)
+    _bring_files(path, files, found[Response])
     report.examples = len(found[Judgment])
     versions = {guideline.version: store.add_guideline(guideline.text).version for guideline in found[Guideline]}
     judgments: list[Judgment] = sorted(found[Judgment], key=lambda judgment: judgment.seq or 0)

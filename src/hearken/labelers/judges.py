@@ -168,11 +168,12 @@ class LocalJudge:
     """
 
     def __init__(self, name: str, device: str = "auto") -> None:
-        from hearken.domains.text.sampling import open_frozen
+        from hearken.domains.base import find_domain
         from hearken.training.options import TextOptions
 
         self._name = name
-        self.policy = open_frozen(name, TextOptions(long_prompts="truncate"), device=device)
+        options = TextOptions(long_prompts="truncate")
+        self.policy = find_domain("text").language_model(name, text=options, device=device)
         self._lock = threading.Lock()
 
     @property
@@ -191,15 +192,16 @@ class LocalJudge:
 
     def ask(self, dialogue: Sequence[Message], max_tokens: int) -> Reply:
         """The model's most likely reply."""
-        from hearken.domains.text.sampling import sample
         from hearken.rollout.sampler import SamplingParameters
 
         room = self.policy.encoder.max_length // 2
         how = SamplingParameters(max_new_tokens=min(max_tokens, room), temperature=0.0)
+        encoder, said = self.policy.encoder, tuple(dialogue)
+        asked = encoder.prompt(said) or []
         with self._lock:
-            ((one,),) = sample(self.policy, [tuple(dialogue)], 1, how, 0)
-        asked = self.policy.encoder.prompt(tuple(dialogue)) or []
-        return Reply(one.text, prompt_tokens=len(asked), completion_tokens=len(one.tokens))
+            (one,) = self.policy.sampler().sample([asked or [encoder.eos]], 1, how, [0])
+        text = encoder.decode(one.tokens, said)
+        return Reply(text, prompt_tokens=len(asked), completion_tokens=len(one.tokens))
 
     def choose(self, dialogue: Sequence[Message], options: Sequence[str]) -> Reply:
         """The likeliest option, with the log-probabilities of all."""

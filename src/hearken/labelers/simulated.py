@@ -13,7 +13,7 @@ from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import LabelerKind
 from hearken.labelers.protocol import Ranking, ranks_with_ties
 
-Utility = Callable[[str, str, str], float]
+Utility = Callable[[str, Any, str], float]
 """(prompt, response, group) -> what the response is worth to the group."""
 
 
@@ -27,6 +27,11 @@ def prompt_text(prompt: Content) -> str:
 def dialogue_text(prompt: Content) -> str:
     """The prompt as a world that judges dialogues knows it: all that was said, with an empty line between turns."""
     return prompt if isinstance(prompt, str) else "\n\n".join(message.content for message in prompt)
+
+
+def as_it_is(content: str) -> str:
+    """A text."""
+    return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class SimulatedLabeler:
         length: log-odds per word.
         quirk: standard deviation of its own taste, in units of utility.
         reads: how it reads a prompt, for the utility.
+        opens: what it reads of a response's content: the text, or what a file holds (see `domains.base`).
     """
 
     name: str
@@ -77,6 +83,7 @@ class SimulatedLabeler:
     length: float = 0.04
     quirk: float = 0.2
     reads: Callable[[Content], str] = prompt_text
+    opens: Callable[[str], Any] = as_it_is
 
     @property
     def id(self) -> str:
@@ -96,8 +103,8 @@ class SimulatedLabeler:
     def score(self, prompt: Content, response: str) -> float:
         """What it thinks of a response before noise and place, in log-odds."""
         own = random.Random(f"{self.name}:{content_key(prompt)}:{response}").gauss()
-        worth = self.utility(self.reads(prompt), response, self.group) + self.quirk * own
-        return self.sharpness * worth + self.length * len(response.split())
+        worth = self.utility(self.reads(prompt), self.opens(response), self.group) + self.quirk * own
+        return self.sharpness * worth + self.length * (len(response.split()) if self.length else 0)
 
     def judge(self, prompt: Content, responses: Sequence[str], seed: int) -> Ranking:
         """Rank the responses, shown in a random order; the same seed, prompt and responses give the same ranking.
@@ -170,11 +177,12 @@ def make_panel(
     length: float = 0.04,
     quirk: float = 0.2,
     reads: Callable[[Content], str] = prompt_text,
+    opens: Callable[[str], Any] = as_it_is,
 ) -> Panel:
     """A panel with ``per_group`` labelers of each group, who differ a little in how sharp and how biased they are.
 
     Args:
-        utility: the world's, e.g. ``TaleWorld.utility``.
+        utility: the world's (`worlds.world.World`).
         groups: its groups.
         per_group: labelers of each group.
         seed: decides how each labeler differs: sharpness, side and length bias within a factor of .6 to 1.4.
@@ -184,6 +192,7 @@ def make_panel(
         length: mean.
         quirk: the same for all.
         reads: the same for all; `dialogue_text` for worlds that judge whole dialogues.
+        opens: the same for all.
     """
     rng = random.Random(f"panel:{seed}")
     return Panel(
@@ -198,6 +207,7 @@ def make_panel(
                 length=length * rng.uniform(0.6, 1.4),
                 quirk=quirk,
                 reads=reads,
+                opens=opens,
             )
             for group in groups
             for number in range(1, per_group + 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
 
+from hearken.domains.base import Scorer
 from hearken.errors import UserError
+from hearken.feedback.examples import Content
 from hearken.feedback.pairs import opinions
 from hearken.feedback.records import Response
 from hearken.feedback.selection import Array, disagreement
@@ -63,11 +65,11 @@ def low_score(means: Array) -> Array:
     return np.exp((means.mean() - means) / spread) if spread > 0 else np.ones_like(means)
 
 
-def score_all(models: Sequence[str], prompts: Sequence[str], answers: Sequence[Sequence[Response]]) -> list[Array]:
-    """(E, K) scores of each prompt's K responses by E reward models, loaded one after the other."""
-    from hearken.evaluation.measure import Judge
-
-    texts = [[r.text for r in some] for some in answers]
+def score_all(
+    scorers: Iterable[Scorer], prompts: Sequence[Content], answers: Sequence[Sequence[Response]]
+) -> list[Array]:
+    """(E, K) scores of each prompt's K responses by E reward models, opened one after the other."""
+    contents = [[r.content for r in some] for some in answers]
     finished = [[r.finish_reason != "length" for r in some] for some in answers]
-    by_model = [Judge(model)(prompts, texts, finished) for model in models]
+    by_model = [scorer(prompts, contents, finished) for scorer in scorers]
     return [np.array([scores[i] for scores in by_model]) for i in range(len(prompts))]

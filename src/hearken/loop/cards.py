@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hearken.algorithms.stage import Inputs, makes_reward, reward_stage, run_stage
+from hearken.algorithms.stage import Inputs, find_stage, makes_reward, run_stage, stage_of
+from hearken.domains.base import Details, Domain, domain_of, find_domain
 from hearken.errors import UserError
-from hearken.evaluation.card import Table, correctness, make_card, measure_shift, pair_labelers, would_help
+from hearken.evaluation.card import correctness, make_card, measure_shift, pair_labelers, would_help
 from hearken.evaluation.numbers import duration
 from hearken.evaluation.people import Discovered, Strangers, discover, strangers
 from hearken.evaluation.reward_card import Learnt, RewardCard, Shift
-from hearken.feedback.examples import Comparison, Content, Document, answers, content_key
+from hearken.feedback.examples import Comparison, Content, Document, content_key
 from hearken.feedback.formats import read_as, write_examples
-from hearken.feedback.pairs import decided, words
+from hearken.feedback.media import MediaFolder
+from hearken.feedback.pairs import decided
 from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.records import hash_id
 from hearken.feedback.splits import check_leakage, labeler_value, split_by_labeler
@@ -27,7 +29,6 @@ from hearken.statistics.intervals import clustered_wilson
 from hearken.training.artifact import MANIFEST, Artifact
 
 if TYPE_CHECKING:
-    from hearken.evaluation.measure import Judge
     from hearken.feedback.store import FeedbackStore
     from hearken.loop.project import Project
 
@@ -72,40 +73,38 @@ def evaluate_reward(
     Raises:
         UserError: nothing is held out, or a prompt stands in the training data too.
     """
-    from hearken.evaluation.measure import Judge
-
     reward = Path(reward)
+    domain, files = domain_of_reward(reward), MediaFolder.beside(reward)
     rows = [row for row in _among(reward, _held_out(reward, data, reading or ReadingOptions())) if row.weight > 0]
-    judge = Judge(str(reward))
-    shift = _shift(reward, judge, now) if now else None
-    again = _Again(reward) if learning_curve or larger or held_out_labelers else None
+    judge = domain.scorer(str(reward), files)
+    details = domain.details(str(reward), judge)
+    shift = _shift(reward, details, now) if now else None
+    again = _Again(reward, domain) if learning_curve or larger or held_out_labelers else None
     if again is not None:
         announce(again.cost(learning_curve or bool(larger), larger, held_out_labelers))
     learning, says = again.learning(rows, judge, larger) if again and (learning_curve or larger) else ([], "")
     card = make_card(
-        reward.name, rows, judge, others=[Judge(str(o)) for o in others],
-        heads=[] if others else _heads(reward, judge, rows), shift=shift, learning=learning,
-        learning_says=says, own=_own(rows, judge) if judge.scorer.by else None,
+        reward.name, rows, judge, others=[domain.scorer(str(o), files) for o in others],
+        heads=[] if others else details.heads(rows), shift=shift, learning=learning,
+        learning_says=says, own=details.own(rows),
         strangers=again.strangers(rows, judge) if again and held_out_labelers else None,
-        discovered=_discovered(reward, rows, judge),
+        discovered=_discovered(reward, rows, details),
     )  # fmt: skip
     card.save(reward)
     return card
 
 
 def _held_out(reward: Path, data: Sequence[Any], reading: ReadingOptions) -> list[Comparison]:
-    from hearken.domains.text.rewarding import held_out_from, trained_on
-
-    made = (reward / MANIFEST).is_file()
+    domain, made = domain_of_reward(reward), (reward / MANIFEST).is_file()
     if not data:
         if not made:
             raise UserError(f"{reward} does not say what it was trained on", "Give held-out comparisons: --data FILE")
-        rows = held_out_from(str(reward))
+        rows = domain.held_out_from(str(reward))
     else:
         rows = [r for d in data for r in ([d] if isinstance(d, Comparison) else read_as(d, reading)[0])]
         if made:
             try:
-                training = trained_on(str(reward))
+                training = domain.trained_on(str(reward))
             except UserError:
                 training = []  # elsewhere by now: what it was trained on cannot be looked at
             check_leakage(training, rows, strict=True)
@@ -119,26 +118,24 @@ def _held_out(reward: Path, data: Sequence[Any], reading: ReadingOptions) -> lis
 
 def _among(reward: Path, rows: list[Comparison]) -> list[Comparison]:
     """Held-out rows weighted to the population that the reward model was fitted to, if one was named."""
-    from hearken.domains.text.rewarding import trained_on
-
     manifest = Artifact.load(reward).manifest if (reward / MANIFEST).is_file() else {"options": {}}
     options = manifest["options"]
     if not (population := options.get("population")):
         return rows
     by_labeler = manifest["data"]["labeler_weights"]
     if options.get("labeler_weights"):  # those hold the labelers' reliability as well
-        by_labeler = reweight(trained_on(str(reward)), population=population).by_labeler
+        by_labeler = reweight(domain_of_reward(reward).trained_on(str(reward)), population=population).by_labeler
     return [row for row in multiply(rows, by_labeler) if isinstance(row, Comparison)]
 
 
 def renew_shift(project: Project, reward: Path, policy: str) -> None:
     """Look on the card of a reward model, if it has one, at what the newest policy makes it score; once a policy."""
-    from hearken.evaluation.measure import Judge
-
     card, now = RewardCard.load(reward), {n: answers for n, answers in _scored_now(project).items() if n == policy}
     if card is None or not now or (card.shift is not None and card.shift.answers == _digest(now)):
         return
-    shift = _shift(reward, Judge(str(reward)), now)
+    domain = domain_of_reward(reward)
+    scorer = domain.scorer(str(reward), project.media)
+    shift = _shift(reward, domain.details(str(reward), scorer), now)
     if shift is not None:  # else what it was trained on is not here any more
         card.with_shift(shift).save(reward)
 
@@ -147,117 +144,56 @@ def _digest(now: Mapping[str, Answers]) -> str:
     return hash_id(*(text for answers in now.values() for _, text in answers))
 
 
-def _heads(reward: Path, judge: Judge, rows: Sequence[Comparison]) -> list[Table]:
-    """Scores of the rows' responses by heads fitted to bootstrap samples of the model's comparisons.
-
-    None where its data are gone, and for encoder-decoder models, whose head is no single layer.
-    """
-    from hearken.domains.text.rewarding import confidence_of
-    from hearken.evaluation.measure import TOKENS, in_rows
-    from hearken.rewards.confidence import last_layer, scored
-    from hearken.rewards.learned import LearnedReward
-
-    learned = LearnedReward(judge.scorer, TOKENS, "Reward model")
-    if not (reward / MANIFEST).is_file() or judge.scorer.head is not judge.scorer.output:
-        return []
-    try:
-        confidence = confidence_of(str(reward), learned)
-    except UserError:
-        return []
-    once = {pair: at for at, pair in enumerate(dict.fromkeys((row.prompt, row.responses) for row in rows))}
-    prompts, responses = zip(*once, strict=True)
-    features = last_layer(learned, judge.groups(prompts, responses))
-    scores = scored(judge.scorer, features)[:, None] + confidence.offsets(features)
-    tables = [in_rows(head.tolist(), responses) for head in scores.T]
-    return [[table[once[row.prompt, row.responses]] for row in rows] for table in tables]
-
-
-def _shift(reward: Path, judge: Any, now: Mapping[str, Answers]) -> Shift | None:
-    """How far what it scores now is from what it was trained on; None where that cannot be looked at any more."""
-    from hearken.domains.text.rewarding import confidence_of, trained_on
-    from hearken.evaluation.measure import TOKENS
-    from hearken.models.layout import Group
-    from hearken.rewards.confidence import last_layer
-    from hearken.rewards.learned import LearnedReward
-
+def _shift(reward: Path, details: Details, now: Mapping[str, Answers]) -> Shift | None:
+    """How far what it scores now is from what it was trained on; None where that cannot be looked at (any more)."""
     if not (reward / MANIFEST).is_file():
         return None
-    learned = LearnedReward(judge.scorer, TOKENS, "Reward model")
+    rng = np.random.default_rng(0)
     try:
-        confidence = confidence_of(str(reward), learned)
-        training = [(r.prompt, t) for r in trained_on(str(reward)) if isinstance(r, Comparison) for t in r.responses]
+        rows = domain_of_reward(reward).trained_on(str(reward))
+        training = [(r.prompt, t) for r in rows if isinstance(r, Comparison) for t in r.responses]
+        new = [answer for said in now.values() for answer in said]
+        before, after = (details.look([side[i] for i in rng.permutation(len(side))[:CUT]]) for side in (training, new))
     except UserError:
         return None
-    rng = np.random.default_rng(0)
-    new = [answer for said in now.values() for answer in said]
-    sides = [[side[i] for i in rng.permutation(len(side))[:CUT]] for side in (training, new)]
-    features, widths, lengths, scores = [], [], [], []
-    for side in sides:
-        groups = [g for prompt, text in side if (g := judge.encoder.group(prompt, [text])) is not None]
-        found = last_layer(learned, [Group(g.prompt, g.responses) for g in groups])
-        features.append(found.double().cpu().numpy())
-        widths.append(confidence.linear(found).cpu().numpy())
-        lengths.append(float(np.mean([words(text) for _, text in side])))
-        scores.append(float(np.mean(learned(groups).cpu().numpy())))
-    shift = measure_shift(*features, *widths, length=(lengths[0], lengths[1]), score=(scores[0], scores[1]))
+    if before is None or after is None:
+        return None
+    shift = measure_shift(
+        before.features, after.features, before.widths, after.widths, length=(before.length, after.length),
+        score=(before.score, after.score),
+    )  # fmt: skip
     return shift.but(of=list(now), answers=_digest(now))
 
 
-def _own(rows: Sequence[Comparison], judge: Any) -> list[list[float]]:
-    """Scores of the responses by the head of each row's labeler's group, or by all heads where it has none."""
-    scorer, found = judge.scorer, judge([r.prompt for r in rows], [answers(r) for r in rows])
-    for name in scorer.attributes:
-        mine = [i for i, row in enumerate(rows) if labeler_value(row, scorer.by) == name]
-        if mine:
-            scorer.weigh({name: 1.0})
-            for i, scores in zip(
-                mine, judge([rows[i].prompt for i in mine], [answers(rows[i]) for i in mine]), strict=True
-            ):
-                found[i] = scores
-    scorer.weigh(scorer.model.config.hearken_attribute_weights)
-    return found
-
-
-def _discovered(reward: Path, rows: Sequence[Comparison], judge: Any) -> Discovered | None:
+def _discovered(reward: Path, rows: Sequence[Comparison], details: Details) -> Discovered | None:
     """Groups among labelers, from all that they compared; None where they declared groups themselves."""
-    from hearken.domains.text.rewarding import compared, trained_on
-    from hearken.evaluation.measure import TOKENS
-    from hearken.rewards.confidence import last_layer
-    from hearken.rewards.learned import LearnedReward
-
     training: list[Any] = []
     if (reward / MANIFEST).is_file():
         with suppress(UserError):  # its data are gone: the held-out ones remain
-            training = trained_on(str(reward))
+            training = domain_of_reward(reward).trained_on(str(reward))
     known = [r for r in [*rows, *training] if isinstance(r, Comparison) and labeler_value(r, "labeler") is not None]
     if not known or any(labeler_value(r, "group") is not None for r in known):
         return None
-    known = [known[i] for i in sorted(np.random.default_rng(0).permutation(len(known))[:MOST])]
-    groups, pairs, labelers, prompts, at = [], [], [], [], 0
-    for row in known:
-        one, found, _ = compared([row], judge.encoder)
-        groups += one
-        pairs += [(at + better, at + worse) for better, worse, _ in found]
-        labelers += [labeler_value(row, "labeler") or ""] * len(found)
-        prompts += [content_key(row.prompt)] * len(found)
-        at += sum(len(g.responses) for g in one)
-    if not pairs:
-        return None
-    features = last_layer(LearnedReward(judge.scorer, TOKENS, "Reward model"), groups).double().cpu().numpy()
-    better, worse = (np.array(side) for side in zip(*pairs, strict=True))
-    return discover(features[better] - features[worse], labelers, prompts)
+    chosen = [known[i] for i in sorted(np.random.default_rng(0).permutation(len(known))[:MOST])]
+    told = details.told(chosen)
+    return discover(*told) if told is not None else None
+
+
+def domain_of_reward(reward: str | Path) -> Domain:
+    """The domain of a reward model: that of the stage that made it, else the one that knows its folder."""
+    if (Path(reward) / MANIFEST).is_file() and (stage := stage_of(Artifact.load(reward).kind)) is not None:
+        return find_domain(stage.domain)
+    return domain_of(str(reward))
 
 
 class _Again:
     """A reward model's training, once more on parts of its data."""
 
-    def __init__(self, reward: Path) -> None:
-        from hearken.domains.text.rewarding import trained_on
-
-        self.manifest = Artifact.load(reward).manifest
-        self.rows = [row for row in trained_on(str(reward)) if not isinstance(row, Document)]
+    def __init__(self, reward: Path, domain: Domain) -> None:
+        self.manifest, self.domain, self.files = Artifact.load(reward).manifest, domain, MediaFolder.beside(reward)
+        self.rows = [row for row in domain.trained_on(str(reward)) if not isinstance(row, Document)]
         self.folder = reward / "learning"
-        self.stage = reward_stage()
+        self.stage = find_stage(self.manifest["kind"], domain.name)
         # The data are cut here: what training would hold out was held out already.
         changed = {"validation": 0.0, "trackers": "none", "only": ""}
         self.options = self.stage.options.parse({**self.manifest["options"], **changed}, where=str(reward))
@@ -273,8 +209,6 @@ class _Again:
 
     def fit(self, name: str, model: str, some: Sequence[Any]) -> Any:
         """The judge fitted to some of the rows, or what an earlier call left."""
-        from hearken.evaluation.measure import Judge
-
         data, out = self.folder / f"{name}.parquet", self.folder / name
         if not data.exists():
             self.folder.mkdir(exist_ok=True)
@@ -282,7 +216,7 @@ class _Again:
         if not (out / MANIFEST).is_file():
             references = tuple(self.manifest["inputs"].get("references") or ())
             run_stage(self.stage, Inputs(model=model, data=(str(data),), references=references), self.options, out)
-        return Judge(str(out))
+        return self.domain.scorer(str(out), self.files)
 
     def learning(self, rows: Sequence[Comparison], judge: Any, larger: str) -> tuple[list[Learnt], str]:
         """Fits on growing shares of the labels, and one with more weights, all measured on the same held-out pairs."""
@@ -298,7 +232,11 @@ class _Again:
             points.append((len(self.rows), self.fit("larger", larger, self.rows)))
         right = [(labels, *correctness(rows, fitted)) for labels, fitted in points]
         learnt = [
-            Learnt(labels=labels, accuracy=clustered_wilson(hits, of), parameters=_parameters(fitted))
+            Learnt(
+                labels=labels,
+                accuracy=clustered_wilson(hits, of),
+                parameters=self.domain.details("", fitted).parameters,
+            )
             for (labels, hits, of), (_, fitted) in zip(right, points, strict=True)
         ]
         bigger = right.pop()[1] if larger else None
@@ -315,10 +253,6 @@ class _Again:
         out = {str(labeler_value(row, "labeler")) for row in split.validation}
         (without, prompts), (whole, _) = correctness(rows, fitted), correctness(rows, judge)
         return strangers(pair_labelers(rows), without, whole, prompts, out)
-
-
-def _parameters(judge: Any) -> int:
-    return sum(p.numel() for p in judge.scorer.parameters())
 
 
 # --- in a project ----------------------------------------------------------------------------------------------------

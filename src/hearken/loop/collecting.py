@@ -21,7 +21,7 @@ from hearken.feedback.store import FeedbackStore
 from hearken.labelers.kinds import KINDS, Who
 from hearken.loop.acquisition import disputed, low_score, pair_disagreement, score_all
 from hearken.loop.asking import ask
-from hearken.loop.project import SampleConfig, as_items, as_responses
+from hearken.loop.project import Project, SampleConfig, as_items, as_responses
 from hearken.loop.rounds_options import Selection
 from hearken.loop.step_cache import write_lines
 from hearken.progress import progress
@@ -72,8 +72,8 @@ def samples(loop: Loop, number: int) -> Artifact:
 
     def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with loop.project.store() as store:
-            chosen = _train_items(store, number, policy, options, list(read.values()))
-            held = _held_out_items(store, number, policy, options)
+            chosen = _train_items(loop.project, store, number, policy, options, list(read.values()))
+            held = _held_out_items(loop.project, store, number, policy, options)
         items = _share_out(loop, [*chosen, *held], number)
         write_lines(out / ITEMS, [item.model_dump(mode="json") for item in items])
         data = {"hash": hash_files((str(out / ITEMS),)), "items": len(items), "held_out": len(held)}
@@ -86,22 +86,20 @@ def samples(loop: Loop, number: int) -> Artifact:
 
 
 def _answers(
-    store: FeedbackStore, prompts: Sequence[Prompt], number: int, policy: str, options: SamplesOptions
+    project: Project, store: FeedbackStore, prompts: Sequence[Prompt], number: int, policy: str, options: SamplesOptions
 ) -> dict[str, list[Response]]:
     """``k`` responses of the policy to each prompt, in order, by prompt id; those that are stored stay."""
-    from hearken.domains.text.sampling import open_frozen, sample
-
-    how, k, label = options.parameters, options.k, Path(policy).name
+    domain, how, k, label = project.domain, project.how, options.k, Path(policy).name
     found: dict[str, list[Response]] = {}
     for response in store.responses(policy=label, round=number):
         if not response.metadata:  # those of an online policy's own training say at which step
             found.setdefault(response.prompt_id, []).append(response)
     todo = {p.content: p for p in prompts if len(found.get(p.id, ())) < k}
     if todo:
-        opened = open_frozen(policy, reserve=how.max_new_tokens)
+        facts = {content: prompt.metadata for content, prompt in todo.items()}
         with progress("Sampling responses", len(todo), "prompt") as bar:
-            for part in sample(opened, list(todo), k, how, options.seed):
-                responses = as_responses(part, todo, label, how, number)
+            for part in domain.sample(policy, list(todo), k, how, options.seed, project.media, facts=facts):
+                responses = as_responses(domain, part, todo, label, how, number)
                 store.add_responses(responses)
                 for i in range(0, len(responses), k):
                     found[responses[i].prompt_id] = responses[i : i + k]
@@ -110,13 +108,13 @@ def _answers(
 
 
 def _train_items(
-    store: FeedbackStore, number: int, policy: str, options: SamplesOptions, rewards: Sequence[str]
+    project: Project, store: FeedbackStore, number: int, policy: str, options: SamplesOptions, rewards: Sequence[str]
 ) -> list[QueueItem]:
     """Items on training prompts, those first that were never asked about; a rule leaves a part to chance.
 
     That part is drawn before the rule's, and from all training prompts: figures from it are then of all of them.
     """
-    prompts = {p.id: p for p in store.prompts(split="train", domain="text")}
+    prompts = {p.id: p for p in store.prompts(split="train", domain=project.domain.name)}
     if not prompts:
         raise UserError("no training prompts in the database", "Bring some in: hearken import prompts.jsonl")
     every, by_rule = sorted(prompts), options.select != "uniform"
@@ -144,13 +142,13 @@ def _train_items(
             size = math.ceil((wanted - first) * options.candidates)
             pool = [eligible[i] for i in rng.permutation(len(eligible))[:size]]
             chance = len(pool) / len(eligible)
-            answers = _answers(store, [prompts[p] for p in pool], number, policy, options)
-            pool = [p for p in pool if len({r.text for r in answers[p]}) > 1]
+            answers = _answers(project, store, [prompts[p] for p in pool], number, policy, options)
+            pool = [p for p in pool if len({r.content for r in answers[p]}) > 1]
             scored = [prompts[p] for p in pool], [answers[p] for p in pool]
-            worth = _weights(options.select, rewards, *scored) if pool else np.array([])
+            worth = _weights(project, options.select, rewards, *scored) if pool else np.array([])
         for choice in by_weight(worth, wanted - first, rng, options.select):
             chosen[pool[choice.index]] = (choice.selection, choice.propensity * chance)
-    answers = _answers(store, [prompts[p] for p in chosen], number, policy, options)
+    answers = _answers(project, store, [prompts[p] for p in chosen], number, policy, options)
     items = []
     for prompt, (selection, propensity) in chosen.items():
         more = {"selection": selection, "propensity": propensity}
@@ -159,23 +157,30 @@ def _train_items(
 
 
 def _weights(
-    rule: SelectionPolicy, rewards: Sequence[str], prompts: Sequence[Prompt], answers: Sequence[Sequence[Response]]
+    project: Project,
+    rule: SelectionPolicy,
+    rewards: Sequence[str],
+    prompts: Sequence[Prompt],
+    answers: Sequence[Sequence[Response]],
 ) -> Any:
-    scores = score_all(rewards, [p.content for p in prompts], answers)  # type: ignore[misc]
+    scorers = (project.domain.scorer(reward, project.media) for reward in rewards)
+    scores = score_all(scorers, [p.content for p in prompts], answers)
     if rule == "disagreement":
         return pair_disagreement(scores)
     return low_score(np.array([float(s[0].mean()) for s in scores]))
 
 
-def _held_out_items(store: FeedbackStore, number: int, policy: str, options: SamplesOptions) -> list[QueueItem]:
+def _held_out_items(
+    project: Project, store: FeedbackStore, number: int, policy: str, options: SamplesOptions
+) -> list[QueueItem]:
     """Items on the same uniformly drawn held-out prompts in every round."""
-    prompts = sorted(store.prompts(split="validation", domain="text"), key=lambda p: p.id)
+    prompts = sorted(store.prompts(split="validation", domain=project.domain.name), key=lambda p: p.id)
     if not prompts:
         raise UserError("no held-out prompts in the database", "Import prompts with a validation split")
     project_seed = options.seed - number  # the same prompts in every round
     order = np.random.default_rng(project_seed).permutation(len(prompts))[: options.held_out]
     chosen = [prompts[i] for i in order]
-    answers = _answers(store, chosen, number, policy, options)
+    answers = _answers(project, store, chosen, number, policy, options)
     share = len(chosen) / len(prompts)
     return [i for p in chosen for i in as_items(answers[p.id], options.k, number, options.overlap, propensity=share)]
 

@@ -20,7 +20,6 @@ from hearken.labelers.kinds import JudgeName, Score, Who
 from hearken.loop.asking import ask
 from hearken.loop.measured import joined, keep_apart, known_before
 from hearken.loop.project import Project
-from hearken.worlds.world import open_world
 
 PAIRS = 200
 """Held-out comparisons on which the change of likelihood is measured."""
@@ -76,10 +75,9 @@ def conditions(
 ) -> Conditions:  # fmt: skip
     """The project's world, its way of sampling, and ``reward`` or its reward model in use."""
     return Conditions(
-        prompts=prompts, sampling=project.config.sample.parameters, seed=seed,
-        reward=reward or (project.reward() if project.rewards() else None),
-        world=open_world(project.config.world, project.config.seed) if project.config.world else None,
-        facts=facts or {},
+        prompts=prompts, sampling=project.how, seed=seed,
+        reward=reward or (project.reward() if project.rewards() else None), world=project.world(), facts=facts or {},
+        domain=project.domain, media=project.media,
     )  # fmt: skip
 
 
@@ -108,7 +106,6 @@ def judge(
 
 def _likelihoods(project: Project, found: EvaluationResult) -> EvaluationResult:
     """With how the likelihood of held-out responses changed, of policies that direct methods made."""
-    from hearken.evaluation.drift import likelihood_change
     from hearken.loop.cards import judged_rows
 
     direct = {name: a for name, a in project.finished().items() if raises_likelihood(a.kind)}
@@ -121,7 +118,9 @@ def _likelihoods(project: Project, found: EvaluationResult) -> EvaluationResult:
     for name, artifact in made.items():
         inputs = artifact.manifest["inputs"]
         if rows:
-            better, worse = likelihood_change(str(artifact.path), inputs.get("ref") or inputs["model"], rows[:PAIRS])
+            better, worse = project.domain.likelihood_change(
+                str(artifact.path), inputs.get("ref") or inputs["model"], rows[:PAIRS]
+            )
             policies[name] = policies[name].but(likelihood=Likelihood(preferred=better, other=worse))
     return found.but(policies=policies)
 
@@ -145,7 +144,7 @@ def _with_earlier(project: Project, found: EvaluationResult) -> EvaluationResult
 def _facts(project: Project) -> dict[Content, dict[str, Any]]:
     """What is known of the project's prompts besides, for rules and functions."""
     with project.store() as store:
-        return {p.content: p.metadata for p in store.prompts(split="validation", domain="text")}
+        return {p.content: p.metadata for p in store.prompts(split="validation", domain=project.domain.name)}
 
 
 def _named(project: Project, name: str) -> str:
@@ -156,4 +155,6 @@ def _named(project: Project, name: str) -> str:
 def _bring_in(project: Project, prompts: Sequence[Content]) -> None:
     """People judge what is in the database."""
     with project.store() as store:
-        store.add_prompts(Prompt(content=content, split="validation") for content in prompts)
+        store.add_prompts(
+            Prompt(content=content, domain=project.domain.name, split="validation") for content in prompts
+        )

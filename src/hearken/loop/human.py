@@ -8,7 +8,6 @@ the simulated labelers.
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,8 +19,6 @@ from hearken.feedback.store import FeedbackStore
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import Project
 from hearken.training.artifact import write_json
-from hearken.worlds.tales.flaws import change_name, repeat_sentence, shuffle_words
-from hearken.worlds.tales.world import TaleWorld
 
 Seat = Callable[[Project, Goal], AbstractContextManager[None]]
 """Opens the labelling page for the person at this machine, for as long as the context lasts."""
@@ -35,11 +32,6 @@ WARM_UP_FIRST = 1.0
 PATIENCE = 6.0
 """Seconds for which the page is kept up at the end, for an open one to say so; they look every four."""
 
-_TALES = """Choose the tale that **you** would rather read. There is no right answer: your taste is to be learned.
-
-Some tales will be broken: words that make no sense, a name that changes, a story that goes nowhere. You decide how much
-that matters."""
-
 CONSENT = (
     "Your judgments stay on this machine, in the project folder. They train a small model, and the report shows what "
     "it learned of your taste."
@@ -47,20 +39,6 @@ CONSENT = (
 
 TRIES = 25
 """To take back what the page holds."""
-STEPS = {
-    "Tale world": "Tales are being written for the model to learn from.",
-    "Language model": "A small language model is learning to read.",
-    "Supervised fine-tuning": "The model is learning to tell tales.",
-    "Sampling": "The model is telling its first tales.",
-    "Your judgments": "",
-    "Judgments": "Simulated labelers judge what you left.",
-    "Reward model": "A reward model is learning your taste.",
-    "PPO-ptx": "The model is learning to tell tales that you like.",
-    "PPO without ptx": "It learns a second time, without its old texts, for comparison.",
-    "Evaluation": "Old and new tales are compared.",
-    "Card of the reward model": "What was learnt of your taste is looked at closely.",
-}
-"""What the person reads while a step runs."""
 
 
 @dataclass(frozen=True)
@@ -75,35 +53,6 @@ class Setting:
     """What the person reads while each step runs."""
     pairs: Sequence[tuple[Prompt, tuple[str, str]]] = ()
     """What can be judged before the model has answered."""
-
-
-def tales(world: TaleWorld, prompts: Sequence[str]) -> Setting:
-    """The tale world: pairs of its own tales for ``prompts`` can be judged at once."""
-    return Setting(
-        "Which tale do you like best?", _TALES, practice(world), STEPS,
-        [(Prompt(content=p, domain="tales"), (world.tale(p, 1), world.tale(p, 2))) for p in prompts],
-    )  # fmt: skip
-
-
-def practice(world: TaleWorld) -> list[dict[str, Any]]:
-    """Three items that show a newcomer how judging works: a whole tale and one with a flaw that nobody misses."""
-    rng = random.Random(f"practice:{world.seed}")
-    items: list[dict[str, Any]] = []
-    for flaw, best, why in (
-        (shuffle_words, 0, "The second one is a heap of words. A tale should make sense."),
-        (
-            change_name,
-            1,
-            "In the first one a name changes halfway. Small slips count where you notice them.",
-        ),
-        (repeat_sentence, 0, "The second one says the same sentence twice. From now on only your own taste counts."),
-    ):
-        prompt = world.prompts(len(items) + 1, "heldout")[-1]
-        whole = world.tale(prompt, 100)
-        broken = flaw(whole, rng)
-        responses = [whole, broken] if best == 0 else [broken, whole]
-        items.append({"prompt": prompt, "responses": responses, "best": best, "explanation": why})
-    return items
 
 
 def prepare(project: Project, setting: Setting) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from hearken.errors import UserError
 from hearken.feedback import privacy
 from hearken.feedback.examples import content_key
 from hearken.feedback.formats import read_examples
+from hearken.feedback.media import Media, MediaFolder
 from hearken.feedback.records import utc_now
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.project import Project
@@ -20,7 +22,7 @@ Target = Literal["prompt", "response", "judgment", "labeler"]
 
 
 def backup(project: Project, out: Path | None = None) -> Path:
-    """Copy the feedback database to a new file, while others work with it.
+    """Copy the feedback database to a new file, while others work with it, and media to a folder of its name.
 
     Args:
         project: whose database.
@@ -33,7 +35,14 @@ def backup(project: Project, out: Path | None = None) -> Path:
         if out is None:
             out = project.path / "backups" / f"feedback-{utc_now():%Y%m%d-%H%M%S}.db"
             out.parent.mkdir(privacy.FOLDER, exist_ok=True)
-        return store.backup(out)
+        made = store.backup(out)
+        project.media.copy_to(_media_of(made), store.media())
+        return made
+
+
+def _media_of(backup: Path) -> MediaFolder:
+    """Where the files of a backup are."""
+    return MediaFolder(backup.with_name(f"{backup.name}.files"))
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ def restore(project: Project, source: Path) -> Restored:
                 raise UserError(f"{source} is damaged: {problems[0]}", "Restore an older backup")
             again = _erase_again(target, copy)
             judgments = copy.last_seq()
+            _media_of(source).copy_to(project.media, copy.media())
             copy.backup(checked)
     finally:
         for leftover in (partial, *(partial.with_name(partial.name + end) for end in ("-wal", "-shm"))):
@@ -142,7 +152,9 @@ def erase(
     """
     with project.store() if store is None else nullcontext(store) as opened:
         gone, prompt = judgments_of(opened, target, target_id)
+        files = files_of(opened, target, target_id)
         rows = opened.erase(target, target_id, reason)
+        forget(opened, project.media, files)
         opened.access.note(actor, "erased", target_id, what=target, reason=reason)
     snapshots = [path for path in sorted((project.path / "snapshots").glob("*.parquet")) if _holds(path, gone, prompt)]
     return Erased(
@@ -151,6 +163,23 @@ def erase(
         [str(path.relative_to(project.path)) for path in snapshots],
         project.made.learned_from({path.resolve() for path in snapshots}),
     )
+
+
+def files_of(store: FeedbackStore, target: Target, target_id: str) -> list[Media]:
+    """The files of the responses that fall with the target."""
+    with suppress(UserError):  # erased before
+        if target == "response":
+            found = [store.response(target_id)]
+        else:
+            found = list(store.responses(prompt_id=target_id)) if target == "prompt" else []
+        return [one.payload for one in found if one.payload is not None]
+    return []
+
+
+def forget(store: FeedbackStore, files: MediaFolder, some: Collection[Media]) -> int:
+    """Delete files of responses that were erased, but for those that another response is too. How many there were."""
+    still = store.media(media.path for media in some)
+    return files.delete(media for media in some if media not in still)
 
 
 def judgments_of(store: FeedbackStore, target: Target, target_id: str) -> tuple[set[str], str | None]:

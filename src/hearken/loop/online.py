@@ -18,24 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
+from hearken.algorithms.refitted import RefittedReward
 from hearken.algorithms.sampled import Setup
 from hearken.algorithms.stage import Inputs, reward_stage, run_stage
 from hearken.algorithms.watch import Judge
-from hearken.domains.text.loading import TextPolicy
-from hearken.domains.text.rewarding import Known, open_reward, plain
-from hearken.domains.text.sampling import Sampled, as_sampled
 from hearken.errors import UserError
-from hearken.feedback.examples import Content, content_key
+from hearken.feedback.examples import content_key
 from hearken.feedback.records import Prompt, QueueItem, Response
 from hearken.labelers.kinds import Who
 from hearken.loop.asking import ask, wait_for
 from hearken.loop.project import as_responses
 from hearken.loop.rounds_options import OnlineOptions
 from hearken.loop.watching import train_watched
-from hearken.models.layout import Group
-from hearken.rewards.learned import Reward
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import MANIFEST, Artifact, read_record, request_of
 from hearken.training.run import Callback
@@ -49,19 +44,6 @@ def due(step: int, steps: int, labels: int) -> int:
     return round(labels * (1 - (1 - step / steps) ** 2))
 
 
-class Current:
-    """The reward model of the moment; remembers the batch that it scored last."""
-
-    def __init__(self, reward: Reward) -> None:
-        self.reward = reward
-        self.groups: Sequence[Group] = ()
-
-    def __call__(self, groups: Sequence[Group]) -> Tensor:
-        """(R,) scores of all responses."""
-        self.groups = groups
-        return self.reward(groups)
-
-
 @dataclass
 class Refits(Callback):
     """Asks for labels after each step, and refits the reward on them; what it knows of them is in the checkpoint."""
@@ -70,14 +52,11 @@ class Refits(Callback):
 
     loop: Loop
     number: int
-    policy: TextPolicy
-    current: Current
+    current: RefittedReward
     options: Any
     parents: dict[str, str]
     policy_name: str
     how: SamplingParameters
-    contents: dict[tuple[int, ...], Content]
-    """Prompts by their tokens."""
     made: int = 0
     """Reward models refitted so far."""
     asked: int = 0
@@ -95,15 +74,11 @@ class Refits(Callback):
         for number in range(1, self.made + 1):
             self.parents[f"refit {number}"] = str(self.path(number))
         if self.made:
-            self._use(self.path(self.made))
+            self.current.use(str(self.path(self.made)))
 
     def path(self, number: int) -> Path:
         """Where a refitted reward model is."""
         return Path(self.loop.refit_path(self.number, number))
-
-    def _use(self, path: Path) -> None:
-        known: Known = {ids: (plain(content), {}) for ids, content in self.contents.items()}
-        self.current.reward = open_reward(str(path), self.policy, known, self.options)
 
     def after(self, step: int) -> None:
         """Ask for what is due, wait for the labelers, and refit where there are enough new labels."""
@@ -125,20 +100,16 @@ class Refits(Callback):
         items: dict[Who, list[QueueItem]] = {w: [] for w in who}
         overlap = project.config.sample.overlap
         with project.store() as store:
-            for at, group in enumerate(self.current.groups):
+            for at, distinct in enumerate(self.current.scored()):
                 if wanted <= 0:
                     break
-                content = self.contents[tuple(group.prompt)]
-                distinct: dict[str, Sampled] = {}
-                for tokens in group.responses:
-                    drawn = as_sampled(self.policy.encoder, content, list(tokens), self.options.seed, len(distinct))
-                    distinct.setdefault(drawn.text, drawn)
                 if len(distinct) < 2:
                     continue
-                prompt = Prompt(content=content)
+                content = distinct[0].prompt
+                prompt = Prompt(content=content, domain=project.domain.name)
                 store.add_prompts([prompt])
                 shown = as_responses(
-                    list(distinct.values()), {content: prompt}, self.policy_name, self.how, self.number, step=step
+                    project.domain, distinct, {content: prompt}, self.policy_name, self.how, self.number, step=step
                 )
                 mine = _pick(who, shares, f"{self.number} {step} {at}")
                 items[mine].append(
@@ -208,7 +179,7 @@ class Refits(Callback):
                 run_stage(stage, inputs, options, out)
         self.made += 1
         self.parents[f"refit {self.made}"] = str(out)
-        self._use(out)
+        self.current.use(str(out))
 
 
 @dataclass(frozen=True)
@@ -241,10 +212,8 @@ def train_online(
         )
 
     def refits(setup: Setup) -> list[Callback]:
-        current = Current(setup.reward)
-        setup.reward = current
-        contents = {tuple(ids): content for ids, content in zip(setup.prompts.ids, setup.prompts.contents, strict=True)}
+        current = RefittedReward(setup, options)
         how = SamplingParameters(**{key: getattr(options, key) for key in SamplingParameters.model_fields})
-        return [Refits(loop, number, setup.policy, current, options, inputs.parents, out.name, how, contents)]
+        return [Refits(loop, number, current, options, inputs.parents, out.name, how)]
 
     return train_watched(loop, inputs, options, out, judge, refits)

@@ -12,19 +12,23 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import Field
 
-from hearken.algorithms.stage import Inputs, Stage, find_stage, reward_stage, run_stage, stage_of
+from hearken.algorithms.stage import Inputs, Stage, find_stage, makes_reward, run_stage, stage_of
 from hearken.config import Options, read_yaml
+from hearken.domains.base import Domain, Drawn, domain_of, find_domain
+from hearken.domains.best_of import BestOf, Width, best_of_name, check_choice
 from hearken.errors import UserError
 from hearken.feedback import privacy
 from hearken.feedback.database import has_password
 from hearken.feedback.examples import Content, Document, PromptOnly
 from hearken.feedback.formats import read_as
+from hearken.feedback.media import MediaFolder
 from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.records import Judgment, Prompt, QueueItem, Response, hash_id
 from hearken.feedback.records import Labeler as LabelerRecord
@@ -38,13 +42,14 @@ from hearken.loop.rounds_options import AIOptions, LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import Artifact, write_json
-from hearken.worlds.world import open_world
+from hearken.worlds.world import World, check_world, open_world
 
 if TYPE_CHECKING:
-    from hearken.domains.text.sampling import Width
     from hearken.labelers.ai import AILabeler
 
 CONFIG = "hearken.yaml"
+NO_TEXT = {"length": 0.0}
+"""How simulated labelers lean where responses have no words: not to the longer ones."""
 MAX_TOKENS = 512
 """Of an AI labeler's reasoning, critique or revision."""
 
@@ -56,6 +61,8 @@ class SampleConfig(SamplingParameters):
     """Responses per prompt."""
     overlap: int = Field(1, ge=1)
     """Labelers who judge the same responses."""
+    more: dict[str, Any] = {}
+    """Options of sampling that the project's domain has beside those of all."""
 
     @property
     def parameters(self) -> SamplingParameters:
@@ -70,8 +77,10 @@ class ProjectConfig(Options):
     """The policy to begin with: a folder or a Hub name."""
     prompts: str = ""
     """File, folder or Hub name of the prompts."""
-    world: Literal["", "tales", "notes"] = ""
-    """A built-in world that knows the true reward; empty for real use."""
+    domain: str = ""
+    """What responses are (`domains.base`); empty: told from the model."""
+    world: str = ""
+    """A world that knows the true reward, such as the built-in ones, tales and notes; empty for real use."""
     database: str = "feedback.db"
     """File in the project folder, or a PostgreSQL URL."""
     seed: int = 0
@@ -100,21 +109,30 @@ class Project:
                 f"{self.path} is not a project (no {CONFIG})", "Make one with: hearken init DIR --model M --prompts F"
             )
         self.config = ProjectConfig.parse(read_yaml(self.path / CONFIG), where=CONFIG)
+        if self.config.world:
+            check_world(self.config.world)
         if has_password(self.config.database):
             privacy.private(self.path / CONFIG)
 
     @classmethod
     def init(
-        cls, path: Path | str, *, model: str, prompts: str, seed: int = 0, reading: ReadingOptions | None = None
-    ) -> Project:
+        cls, path: Path | str, *, model: str, prompts: str, seed: int = 0, reading: ReadingOptions | None = None,
+        domain: str = "",
+    ) -> Project:  # fmt: skip
         """Make a project folder and bring the prompts into its database, read as ``reading`` says."""
-        config = ProjectConfig(model=_absolute(model), prompts=_absolute(prompts), seed=seed)
+        kind = find_domain(domain) if domain else domain_of(model)
+        config = ProjectConfig(
+            model=_absolute(model),
+            prompts=_absolute(prompts),
+            seed=seed,
+            domain="" if kind.name == "text" else kind.name,
+        )
         found: dict[str, Prompt] = {}
         disputed: Counter[str] = Counter()
         for row in read_as(prompts, reading or ReadingOptions())[0]:
             if not isinstance(row, Document):
                 split = side(row.prompt, config.validation, seed)
-                prompt = Prompt(content=row.prompt, split=split, metadata=row.metadata)
+                prompt = Prompt(content=row.prompt, domain=kind.name, split=split, metadata=row.metadata)
                 if isinstance(row, PromptOnly):
                     keep_prompt(found, prompt, disputed)
                 else:
@@ -142,6 +160,39 @@ class Project:
         """The feedback database."""
         url = self.config.database
         return FeedbackStore(url if "://" in url else self.path / url)
+
+    @cached_property
+    def domain(self) -> Domain:
+        """What responses are here."""
+        return find_domain(self.config.domain) if self.config.domain else domain_of(self.config.model)
+
+    def stage(self, name: str) -> Stage:
+        """A stage of this project's domain.
+
+        Raises:
+            UserError: the domain has none of that name.
+        """
+        return find_stage(name, self.domain.name)
+
+    @property
+    def media(self) -> MediaFolder:
+        """The files that responses are."""
+        return MediaFolder(self.path)
+
+    @property
+    def how(self) -> SamplingParameters:
+        """How responses are drawn, with what the domain has beside the options of all."""
+        sample = self.config.sample
+        given = sample.parameters.model_dump() | sample.more
+        return self.domain.sampling.parse(given, where=f"{CONFIG}: sample.more")
+
+    def world(self) -> World | None:
+        """The world that knows the true reward here, if there is one."""
+        return open_world(self.config.world, self.config.seed) if self.config.world else None
+
+    def read(self, content: str) -> Any:
+        """What worlds and simulated labelers read of a response (see `Domain.read`)."""
+        return self.domain.read(content, self.media)
 
     # Artifacts
 
@@ -193,7 +244,7 @@ class Project:
         """Run a stage into the artifact ``name``, or return it if it is finished."""
         if (done := self.artifact(name)) is not None:
             return done
-        found = find_stage(stage)
+        found = self.stage(stage)
         given, values = self.section(found)
         options = found.options.parse(values | overrides, where=f"{CONFIG}: stages.{stage}")
         return run_stage(found, inputs.joined(**given), options, self.artifacts / name)
@@ -219,7 +270,7 @@ class Project:
         Raises:
             UserError: the project holds nothing yet for one of the others.
         """
-        found = find_stage(stage)
+        found = self.stage(stage)
         given, values = self.section(found)
         kind = self._first_kind("train", found.reads)
         model = self.config.model if found.first else self.first_policy()
@@ -275,32 +326,27 @@ class Project:
         Raises:
             UserError: pessimism, and nothing to choose; or no reward model to choose by.
         """
-        from hearken.domains.text.sampling import best_of as best
-        from hearken.domains.text.sampling import best_of_name, check_choice, open_frozen, sample
-
         check_choice(best_of, pessimism)
-        how = self.config.sample.parameters
+        domain, how = self.domain, self.how
         k, seed, name = k or self.config.sample.k, self.config.seed if seed is None else seed, self.policy(policy)
         label = Path(name).name + (f"-{best_of_name(best_of, pessimism, width)}" if best_of > 1 else "")
-        judge = (reward or self.reward()) if best_of > 1 else ""
+        choice = BestOf(best_of, reward or self.reward(), pessimism, width) if best_of > 1 else None
         with self.store() as store:
-            wanted = list(store.prompts(split=split, domain="text"))[:prompts]
+            wanted = list(store.prompts(split=split, domain=domain.name))[:prompts]
             have: dict[str, int] = {}
             for response in store.responses(policy=label, round=round):
                 have[response.prompt_id] = have.get(response.prompt_id, 0) + 1
             todo = {p.content: p for p in wanted if have.get(p.id, 0) < k}
             if todo:
-                opened = open_frozen(name, reserve=how.max_new_tokens)
+                known = {"facts": {content: p.metadata for content, p in todo.items()}}
                 with progress("Sampling responses", len(wanted), "prompt") as bar:
                     bar.advance(len(wanted) - len(todo))
-                    if best_of > 1:
-                        facts = [p.metadata for p in todo.values()]
-                        doubt: dict[str, Any] = {"pessimism": pessimism, "width": width}
-                        parts = best(opened, list(todo), k, best_of, how, seed, judge, facts, **doubt)
+                    if choice is not None:
+                        parts = domain.best_of(name, list(todo), k, how, seed, self.media, choice, **known)
                     else:
-                        parts = sample(opened, list(todo), k, how, seed)
+                        parts = domain.sample(name, list(todo), k, how, seed, self.media, **known)
                     for part in parts:
-                        responses = as_responses(part, todo, label, how, round)
+                        responses = as_responses(domain, part, todo, label, how, round)
                         store.add_responses(responses)
                         store.enqueue(as_items(responses, k, round, self.config.sample.overlap))
                         bar.advance(len(part) // k)
@@ -351,6 +397,9 @@ class Project:
         from hearken.labelers.constitution import load_constitution
         from hearken.labelers.judges import CHOICE_TOKENS
 
+        if "ai" not in self.domain.offers:
+            what = f"AI labelers read text, and this project is of the domain {self.domain.name}"
+            raise UserError(what, "Ask people")
         load_constitution(ai.constitution)  # a wrong name is said before anything is counted
         out = MAX_TOKENS if ai.reasoning else CHOICE_TOKENS
         seed = self.config.seed if seed is None else seed
@@ -393,7 +442,7 @@ class Project:
         claims = claim_some(store, labeler_id, 8, only)
         answers = []
         for claim in claims:
-            ranking = labeler.judge(claim.prompt.content, [r.text for r in claim.responses], seed)
+            ranking = labeler.judge(claim.prompt.content, [r.content for r in claim.responses], seed)
             answers.append(
                 Judgment(
                     id=hash_id("simulated", claim.item.id, labeler_id), prompt_id=claim.prompt.id,
@@ -409,9 +458,10 @@ class Project:
     def panel(self) -> Panel:
         """The simulated labelers of this project's world."""
         world = open_world(self.config.world, self.config.seed)
-        # Whoever reads short messages has no weakness for long ones.
-        leaning: dict[str, Any] = {"length": 0.0, "side": 0.4} if self.config.world == "notes" else {}
-        return make_panel(world.utility, world.groups, seed=self.config.seed, reads=dialogue_text, **leaning)
+        leanings: dict[str, Any] = {**({} if self.domain.viewer == "text" else NO_TEXT), **world.leanings}
+        return make_panel(
+            world.utility, world.groups, seed=self.config.seed, reads=dialogue_text, opens=self.read, **leanings
+        )
 
     def snapshot(
         self, split: str, *, kinds: Sequence[str] = ("comparison",), as_of: int | None = None,
@@ -451,7 +501,8 @@ class Project:
     @property
     def _asks_who(self) -> bool:
         """Whether the reward's options ask what labelers say about themselves; else no data set holds it."""
-        return any(self.config.stages.get(reward_stage().name, {}).get(key) for key in ("by", "only", "population"))
+        sections = [values for name, values in self.config.stages.items() if makes_reward(name)]
+        return any(values.get(key) for values in sections for key in ("by", "only", "population"))
 
     def first_policy(self) -> str:
         """What the newest policy is compared with: the first fine-tuned one, else the configured model."""
@@ -461,7 +512,7 @@ class Project:
     def held_out(self, count: int | None = None) -> list[Content]:
         """Prompts that training never saw."""
         with self.store() as store:
-            found = [p.content for p in store.prompts(split="validation", domain="text")][:count]
+            found = [p.content for p in store.prompts(split="validation", domain=self.domain.name)][:count]
         if not found:
             raise UserError("no held-out prompts in the database", "Import prompts with a validation split")
         return found
@@ -500,31 +551,26 @@ def _after_last(store: FeedbackStore, turns: list[tuple[Any, str]]) -> list[tupl
 
 
 def as_responses(
-    part: Sequence[Any], prompts: dict[Content, Prompt], policy: str, how: SamplingParameters, round: int | None,
-    **more: Any,
+    domain: Domain, part: Sequence[Drawn], prompts: dict[Content, Prompt], policy: str, how: SamplingParameters,
+    round: int | None, **more: Any,
 ) -> list[Response]:  # fmt: skip
     """Samples as the database keeps them, with ``more`` metadata."""
     return [
-        Response(
-            prompt_id=prompts[s.prompt].id, text=s.text, token_ids=tuple(s.tokens), finish_reason=s.finish_reason,
-            policy=policy, round=round, sampling=how.model_dump(), seed=s.seed, sample=s.number,
-            metadata=more | ({"tokenizer": s.tokenizer} if s.tokenizer else {}),
-        )
-        for s in part
-    ]  # fmt: skip
+        domain.response(one, prompts[one.prompt].id, how, policy=policy, round=round, metadata=more) for one in part
+    ]
 
 
 def as_items(responses: Sequence[Response], k: int, round: int | None, overlap: int, **more: Any) -> list[QueueItem]:
-    """A queue item for every ``k`` responses to a prompt; distinct texts only are worth a comparison."""
+    """A queue item for every ``k`` responses to a prompt; distinct ones only are worth a comparison."""
     items = []
     for i in range(0, len(responses), k):
-        texts: dict[str, str] = {}
+        distinct: dict[str, str] = {}
         for response in responses[i : i + k]:
-            texts.setdefault(response.text, response.id)
-        if len(texts) > 1:
+            distinct.setdefault(response.content, response.id)
+        if len(distinct) > 1:
             items.append(
                 QueueItem(
-                    prompt_id=responses[i].prompt_id, response_ids=tuple(texts.values()), round=round, slots=overlap,
+                    prompt_id=responses[i].prompt_id, response_ids=tuple(distinct.values()), round=round, slots=overlap,
                     **{"propensity": 1.0} | more,
                 )
             )  # fmt: skip

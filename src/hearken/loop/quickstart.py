@@ -19,7 +19,7 @@ from hearken.feedback.examples import Comparison, Demonstration, Document, Examp
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.pairs import decided, hits
 from hearken.feedback.records import Prompt
-from hearken.loop import human, taste
+from hearken.loop import human, quickstart_tales, taste
 from hearken.loop.cards import project_card
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
@@ -55,12 +55,12 @@ def quickstart(
     if seat is None or human.record(project) is not None:
         return _run(project, world, plan, fast, None)
     first = world.prompts(plan.judged + plan.warm_up)[plan.judged :]
-    with human.seated(project, human.tales(world, first), plan.needed, seat) as goal:
+    with human.seated(project, quickstart_tales.setting(world, first), plan.needed, seat) as goal:
         return _run(project, world, plan, fast, goal)
 
 
 def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal | None) -> dict[str, Any]:
-    step = steps(project, goal, human.STEPS)
+    step = steps(project, goal, quickstart_tales.STEPS)
     with step("Tale world") if not _data_complete(project) else nullcontext():
         data = _write_data(project, world, plan)
     with step("Language model"):
@@ -107,7 +107,7 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
             project.train("ppo", "r01-ppo-without-ptx", start, **plan.ppo)
     with step("Evaluation"):
         found = _evaluate(project, plan, data)
-        yours = taste.summary(project, taste.tales(world)) if plan.needed else {}
+        yours = taste.summary(project, quickstart_tales.view(world)) if plan.needed else {}
     with step("Card of the reward model"):
         if not (reward.path / CARD).exists():
             project_card(project)
@@ -185,8 +185,8 @@ def _write_data(project: Project, world: TaleWorld, plan: Plan) -> dict[str, str
 
 def _evaluate(project: Project, plan: Plan, data: dict[str, str]) -> EvaluationResult:
     """Figures by the gold reward, kept in evaluation.json; made once."""
+    from hearken.domains.text.measuring import text_perplexity
     from hearken.evaluation.answers import assess
-    from hearken.evaluation.measure import text_perplexity
     from hearken.loop.evaluating import conditions
 
     saved = project.path / FILE

@@ -88,7 +88,7 @@ def setting(world: NoteWorld) -> human.Setting:
 
 def view(world: NoteWorld, base: str) -> taste.View:
     """What can be told apart in messages."""
-    from hearken.evaluation.measure import label_of
+    from hearken.domains.best_of import label_of
 
     return taste.View(
         TRAITS, lambda request, text: {name: float(getattr(traits(request, text), name)) for name in TRAITS},
@@ -207,8 +207,9 @@ def _write_data(project: Project, world: NoteWorld, plan: NotesPlan) -> str:
 
 def _evaluate(project: Project, plan: NotesPlan, base: str, policy: Path) -> EvaluationResult:
     """Figures by the independent judge, and beside them by the reward model and by the labelers' own taste."""
+    from hearken.domains.best_of import label_of
+    from hearken.domains.text.measuring import text_perplexity
     from hearken.evaluation.answers import assess
-    from hearken.evaluation.measure import label_of, text_perplexity
     from hearken.evaluation.reader import Reader, reader_win_rates
     from hearken.feedback.examples import content_key
     from hearken.loop.evaluating import conditions

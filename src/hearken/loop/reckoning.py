@@ -21,7 +21,7 @@ from hearken.evaluation.reward_card import Probe, RewardCard
 from hearken.feedback.analysis import Book, agreement_with_people
 from hearken.feedback.analysis.agreement import PeopleAgreement
 from hearken.feedback.analysis.labelers import diagnostics
-from hearken.feedback.examples import Comparison, answers
+from hearken.feedback.examples import MEDIA, Comparison, answers
 from hearken.feedback.formats import read_examples
 from hearken.feedback.pairs import Pair, decided, margins_of, words
 from hearken.report import contents as page
@@ -176,9 +176,9 @@ def held_out(project: Project, artifact: Artifact) -> HeldOut:
         return HeldOut()
 
     def make() -> list[list[float]]:
-        from hearken.evaluation.measure import Judge
-
-        return Judge(str(artifact.path))([r.prompt for r in rows], [answers(r) for r in rows])
+        return project.domain.scorer(str(artifact.path), project.media)(
+            [r.prompt for r in rows], [answers(r) for r in rows]
+        )
 
     return HeldOut(rows, remembered(project, f"held-out-scores-{artifact.path.name}", artifact, make))
 
@@ -221,9 +221,12 @@ def reward_model(artifact: Artifact, held_out: HeldOut, ceiling: float | None) -
         "trained_on": artifact.manifest["data"].get("judgments"),
         "held_out": metrics.get("validation_pairs"),
         "reference_mean": metrics.get("reference_mean"),
-        "lengths": [words(text) for row in held_out.rows for text in row.responses],
-        "scores": [score for scores in held_out.scores for score in scores],
     }
+    if not any(MEDIA in row.metadata for row in held_out.rows):  # a file has no words
+        known |= {
+            "lengths": [words(text) for row in held_out.rows for text in row.responses],
+            "scores": [score for scores in held_out.scores for score in scores],
+        }
     if pairs := held_out.pairs:
         known |= {
             "accuracy": accuracy(pairs, held_out.margins, held_out.weights), "held_out": len(pairs),

@@ -5,22 +5,24 @@ Whatever a project has not got yet (judgments, a reward model, an evaluation) is
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hearken.algorithms.stage import makes_reward, raises_likelihood, stage_of
 from hearken.errors import UserError
-from hearken.evaluation.drift import likelihood_change
 from hearken.evaluation.groups import found_groups, labeler_groups
 from hearken.evaluation.results import EvaluationResult, Likelihood, PolicyResult, Standing, content_of
 from hearken.evaluation.reward_card import RewardCard
 from hearken.evaluation.round_record import RoundRecord, read_round
+from hearken.feedback.media import Media, shown_type
 from hearken.labelers.judges import spent
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
@@ -32,12 +34,12 @@ from hearken.report import contents as page
 from hearken.report.page import render
 from hearken.statistics.intervals import Interval
 from hearken.training.artifact import Artifact, round_in
-from hearken.worlds.world import open_world
 
 SHOWN = 8  # pairs of responses side by side
+LARGEST_INLINE = 400_000
+"""Bytes of a file that is put into the page."""
 LOSSES = 2  # of those on which the policy lost most
 
-_WORLDS = {"tales": "the tale world", "notes": "the world of short messages"}
 _JUDGES = {
     "judge": "independent judge", "labelers": "labelers' taste", "reward": "reward model",
     "understood": "better understood", "complete": "more complete", "easy": "easier to read",
@@ -87,8 +89,8 @@ def compose(project: Project) -> page.Report:
         prompts=prompts or None,
         judge=str(found.judge) if found.judge else "",
         steps=steps,
-        pairs=[_pair(found, ours, i) for i in range(min(SHOWN, prompts))] if answered else [],
-        losses=[_pair(found, ours, i) for i in _worst(found, ours)] if answered else [],
+        pairs=[_pair(project, found, ours, i) for i in range(min(SHOWN, prompts))] if answered else [],
+        losses=[_pair(project, found, ours, i) for i in _worst(found, ours)] if answered else [],
         warnings=_about_the_judge(project),
         policies=policies,
         leaderboard=[_standing(row) for row in found.leaderboard],
@@ -114,8 +116,8 @@ def _about_the_judge(project: Project) -> list[str]:
 
 
 def _subtitle(project: Project, artifacts: Mapping[str, Artifact], *, evaluated: bool) -> str:
-    if project.config.world:
-        about = f"RLHF on {_WORLDS[project.config.world]}"
+    if (world := project.world()) is not None:
+        about = f"RLHF on {world.title}"
     else:
         prompts = f" on {Path(project.config.prompts).name}" if project.config.prompts else ""
         about = f"RLHF of {Path(project.config.model).name}{prompts}"
@@ -149,6 +151,7 @@ def _policy(project: Project, found: EvaluationResult, name: str, artifacts: Map
         self_bleu=figures.self_bleu,
         entropy=figures.entropy,
         ended=figures.eos_share,
+        figures={found.titles.get(key, key): figure for key, figure in figures.figures.items()},
         tasks={task: scores.rate for task, scores in figures.tasks.items() if scores.rate is not None},
         length_change=figures.length_drift if name != found.baseline else None,
         phrases=list(figures.phrases),
@@ -167,7 +170,7 @@ def _likelihood(project: Project, artifact: Artifact | None) -> Likelihood | Non
         return None
 
     def make() -> dict[str, Interval]:
-        better, worse = likelihood_change(str(artifact.path), str(reference), rows)
+        better, worse = project.domain.likelihood_change(str(artifact.path), str(reference), rows)
         return {"preferred": better, "other": worse}
 
     try:
@@ -184,15 +187,27 @@ def _standing(row: Standing) -> page.Standing:
     )  # fmt: skip
 
 
-def _pair(found: EvaluationResult, ours: str, i: int) -> page.Pair:
+def _pair(project: Project, found: EvaluationResult, ours: str, i: int) -> page.Pair:
     def answer(name: str) -> page.Answer:
         policy = found.policies[name]
         return page.Answer(
-            text=policy.responses[i], proxy=policy.scores[i] if policy.scores else None,
+            **_shown(project, policy.responses[i]), proxy=policy.scores[i] if policy.scores else None,
             gold=policy.golds[i] if policy.golds else None, parses=policy.parses[i] if policy.parses else None,
         )  # fmt: skip
 
     return page.Pair(prompt=found.prompts[i], before=answer(found.baseline), after=answer(ours))
+
+
+def _shown(project: Project, content: str) -> dict[str, Any]:
+    """A response as the page shows it: a text; of a file, what a person is shown of it, within the page."""
+    viewer = project.domain.viewer
+    if viewer == "text":
+        return {"text": content}
+    path, address = project.domain.shown(Media(content), project.media), ""
+    with suppress(UserError):  # nothing shows it
+        if path is not None and path.stat().st_size <= LARGEST_INLINE:
+            address = f"data:{shown_type(path)};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return {"text": "" if address else content, "viewer": viewer, "media": address}
 
 
 def _worst(found: EvaluationResult, ours: str) -> list[int]:
@@ -327,13 +342,14 @@ def _training(project: Project, artifacts: Mapping[str, Artifact]) -> list[page.
 
 
 def _gold_by_step(project: Project, rollouts: Path) -> dict[str, float]:
-    world = open_world(project.config.world, project.config.seed)
+    world = project.world()
+    assert world is not None
     values: dict[str, list[float]] = {}
     with rollouts.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             values.setdefault(str(row["step"]), []).append(
-                world.gold(dialogue_text(content_of(row["prompt"])), row["completion"])
+                world.gold(dialogue_text(content_of(row["prompt"])), project.read(row["completion"]))
             )
     return {step: sum(v) / len(v) for step, v in values.items()}
 

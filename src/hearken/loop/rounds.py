@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearken.algorithms.stage import Inputs, Stage, find_stage, reward_stage, stages
+from hearken.algorithms.stage import Inputs, Stage, reward_stage, stages
 from hearken.config import Options
 from hearken.errors import UserError
 from hearken.evaluation.results import FILE, plain, write_evaluation
@@ -108,7 +108,7 @@ class Loop:
         return {"rounds": rounds, "policy": Path(policy).name, "waiting_for": missing, "figures": figures}
 
     def _check(self) -> None:
-        config, stage = self.config, find_stage(self.config.improve)
+        config, stage = self.config, self.project.stage(self.config.improve)
         check_labelers(self.project, list(config.labelers))
         if config.judge == "simulated":
             check_labelers(self.project, ["simulated"])
@@ -134,7 +134,7 @@ class Loop:
         if config.ptx and not stage.takes("ptx"):
             raise UserError(f"loop.ptx: train {stage.name} does not read it", "Leave it out")
         if config.online.labels and not stage.refitted:
-            able = " or ".join(one.name for one in stages() if one.refitted)
+            able = " or ".join(one.name for one in stages() if one.refitted and one.domain == self.project.domain.name)
             raise UserError(
                 f"loop.online: labels can arrive while {able} trains", f"Set loop.improve to {able}, not {stage.name}"
             )
@@ -142,7 +142,7 @@ class Loop:
     def _check_watch(self, stage: Stage) -> None:
         judge = self.config.watch.judge
         if not stage.watched:
-            able = " or ".join(one.name for one in stages() if one.watched)
+            able = " or ".join(one.name for one in stages() if one.watched and one.domain == self.project.domain.name)
             raise UserError(f"loop.watch: train {stage.name} asks nobody on its way", f"Improve by {able}")
         if judge == "gold" and not self.project.config.world:
             raise UserError("loop.watch.judge: gold is known in a built-in world only", "Set it to people or ai")
@@ -185,7 +185,7 @@ class Loop:
     @property
     def needs_reward(self) -> bool:
         """Whether anything here reads a reward model."""
-        stage, config = find_stage(self.config.improve), self.config
+        stage, config = self.project.stage(self.config.improve), self.config
         judged_by_it = config.judge == "reward" or (config.judge == "auto" and not self.project.config.world)
         return stage.needs("reward") or config.select in ("disagreement", "low-score") or judged_by_it
 
@@ -235,7 +235,7 @@ class Loop:
             role="ensemble" if member else "reward",
         )  # fmt: skip
         seed, out = project.config.seed + 1000 * member, Path(self.reward_path(number, member))
-        return self.once.train(reward_stage().name, out, inputs, number, ready, seed=seed)
+        return self.once.train(reward_stage(project.domain.name).name, out, inputs, number, ready, seed=seed)
 
     def card(self, number: int) -> None:
         """Measure the round's reward model on held-out judgments, and refuse to go on where its card fails.
@@ -245,7 +245,7 @@ class Loop:
         """
         path, config = Path(self.reward_path(number)), self.config
         self._measure(path)
-        stage, values = find_stage(config.improve), self.project.config.stages.get(config.improve, {})
+        stage, values = self.project.stage(config.improve), self.project.config.stages.get(config.improve, {})
         improved = (Path(self.policy(number)) / MANIFEST).is_file()
         if not stage.needs("reward") or improved or config.trust_reward or values.get("trust_reward"):
             return
@@ -285,7 +285,7 @@ class Loop:
     def improve(self, number: int, judgments: Artifact) -> Artifact:
         """Improve the first policy, or the last round's, by the round's reward model (or by its judgments)."""
         config, project = self.config, self.project
-        stage = find_stage(config.improve)
+        stage = project.stage(config.improve)
         as_of = judgments.manifest["data"]["as_of"]
         start = self.policy(number - 1 if config.policy_start == "last" else 0)
         given: dict[str, Any] = {"model": start}

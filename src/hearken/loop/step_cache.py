@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hearken.algorithms.stage import Inputs, find_stage, run_stage
+from hearken.algorithms.stage import Inputs, run_stage
 from hearken.config import Options
 from hearken.errors import UserError
 from hearken.loop.project import Project
@@ -53,7 +53,7 @@ class Once:
         by: Callable[[Inputs, Any], Artifact] | None = None, **overrides: Any,
     ) -> Artifact:  # fmt: skip
         """A stage's artifact, or the one that is there; ``ready`` makes what it reads, ``by`` may stand in for it."""
-        found = find_stage(stage)
+        found = self.project.stage(stage)
         given, values = self.project.section(found)
         inputs = replace(inputs.joined(**given), round=number)
         options = found.options.parse(values | overrides, where=f"hearken.yaml: stages.{stage}")

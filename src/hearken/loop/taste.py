@@ -11,29 +11,19 @@ from typing import Any
 
 from hearken.evaluation.results import read_evaluation
 from hearken.feedback.examples import Content, content_key
-from hearken.feedback.pairs import opinions, words
+from hearken.feedback.pairs import opinions
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import human
 from hearken.loop.project import Project
 from hearken.report.contents import Liking, OwnTaste
 from hearken.statistics.intervals import Interval, clustered_wilson
 from hearken.training.artifact import write_json
-from hearken.worlds.tales import gold
-from hearken.worlds.tales.grammar import ENDINGS, FEATURES
-from hearken.worlds.tales.world import TaleWorld
 
 FILE = "taste.json"
 """In ``runs/``."""
 
 FEW = 5
 """A trait on which fewer of the person's pairs differ is left out."""
-
-NAMES = {
-    "whole": "makes sense", "kindness": "kindness", "speech": "talking", "danger": "danger", "discovery": "discovery",
-    "vivid": "vivid pictures", "dull": "nothing happens", "plain": "plain ending", "warm": "warm ending",
-    "surprise": "surprising ending", "longer": "length",
-}  # fmt: skip
-"""The traits of a tale, in words."""
 
 Pair = tuple[Content, str, str]
 """Prompt, the response that was preferred, the other one."""
@@ -53,24 +43,11 @@ class View:
     """Before and after."""
 
 
-def tales(world: TaleWorld) -> View:
-    """What can be told apart in tales."""
-    return View(NAMES, traits, world.gold, ("r00-sft", "r01-ppo"))
-
-
-def traits(prompt: str, text: str) -> dict[str, float]:
-    """How much a tale has of each of `NAMES`."""
-    parse = gold.parse(prompt, text)
-    found = {"whole": parse.share, "longer": float(words(text))}
-    found |= {feature: float(parse.features[feature]) for feature in FEATURES}
-    return found | {ending: float(parse.ending == ending) for ending in ENDINGS}
-
-
 def preferred(project: Project) -> tuple[list[Pair], list[Pair]]:
     """The pairs that people ordered, without ties: on training prompts, and on held-out ones."""
     with project.store() as store:
         prompts = {prompt.id: prompt for prompt in store.prompts()}
-        texts = {response.id: response.text for response in store.responses()}
+        texts = {response.id: response.content for response in store.responses()}
         found: tuple[list[Pair], list[Pair]] = ([], [])
         for pair in opinions(human.given(store)):
             if pair.verdict:
@@ -94,12 +71,10 @@ def share(pairs: Sequence[Pair], of: Callable[[Pair], float]) -> tuple[Interval 
 
 def measure(project: Project, view: View) -> OwnTaste:
     """The person's taste, what the reward model makes of it, and what became of the answers."""
-    from hearken.evaluation.measure import Judge
-
     reward = project.artifact("r01-reward")
     given = human.record(project)
     assert reward is not None and given is not None
-    judge = Judge(str(reward.path))
+    judge = project.domain.scorer(str(reward.path), project.media)
     training, held_out = preferred(project)
     scored = _Scored(judge, [*training, *held_out])
     agreement, count = share(held_out, scored.lead)

@@ -51,12 +51,12 @@ def watcher(loop: Loop, name: str, reference: str) -> Judge | None:
 
 def by_gold(project: Project) -> Judge:
     """The world's true reward decides."""
-    world = open_world(project.config.world, project.config.seed)
+    world, read = open_world(project.config.world, project.config.seed), project.read
 
     def judge(step: int, answered: Sequence[Answered]) -> Verdicts:
         prompts = [dialogue_text(one.content) for one in answered]
-        mine = [world.gold(prompt, one.mine) for prompt, one in zip(prompts, answered, strict=True)]
-        theirs = [world.gold(prompt, one.theirs) for prompt, one in zip(prompts, answered, strict=True)]
+        mine = [world.gold(prompt, read(one.mine)) for prompt, one in zip(prompts, answered, strict=True)]
+        theirs = [world.gold(prompt, read(one.theirs)) for prompt, one in zip(prompts, answered, strict=True)]
         return Verdicts(outcomes(mine, theirs).tolist())
 
     return judge
@@ -75,19 +75,19 @@ def asked(loop: Loop, who: Who, name: str, reference: str, step: int, answered: 
     pairs: list[tuple[str, str] | None] = []
     items: list[QueueItem] = []
     with project.store() as store:
-        prompts = _known(store, answered)
+        prompts = _known(store, project.domain.name, answered)
         for one in answered:
             if one.mine == one.theirs:
                 pairs.append(None)
                 continue
             prompt = prompts[content_key(one.content)]
             mine, theirs = (
-                # The same text has the same id whenever it is shown, so that no pair is asked about twice.
+                # The same response has the same id whenever it is shown, so that no pair is asked about twice.
                 Response(
-                    id=hash_id("watch", prompt.id, text), prompt_id=prompt.id, text=text, policy=policy,
-                    metadata={"evaluation": True, "step": step},
+                    id=hash_id("watch", prompt.id, said), prompt_id=prompt.id, **project.domain.fields(said),
+                    policy=policy, metadata={"evaluation": True, "step": step},
                 )
-                for text, policy in ((one.mine, name), (one.theirs, reference))
+                for said, policy in ((one.mine, name), (one.theirs, reference))
             )  # fmt: skip
             store.add_responses([mine, theirs])
             pairs.append((mine.id, theirs.id))
@@ -108,10 +108,14 @@ def asked(loop: Loop, who: Who, name: str, reference: str, step: int, answered: 
     return Verdicts([sum(some) / len(some) for some in found if some], heard)
 
 
-def _known(store: FeedbackStore, answered: Sequence[Answered]) -> dict[str, Prompt]:
+def _known(store: FeedbackStore, domain: str, answered: Sequence[Answered]) -> dict[str, Prompt]:
     """The database's prompts, with those of files of prompts that are not there yet, held out."""
-    known = {content_key(p.content): p for p in store.prompts(domain="text")}
-    new = [Prompt(content=a.content, split="validation") for a in answered if content_key(a.content) not in known]
+    known = {content_key(p.content): p for p in store.prompts(domain=domain)}
+    new = [
+        Prompt(content=a.content, domain=domain, split="validation")
+        for a in answered
+        if content_key(a.content) not in known
+    ]
     store.add_prompts(new)
     return known | {content_key(p.content): p for p in new}
 

@@ -16,6 +16,7 @@ from hearken.evaluation.results import Phrase, Spread
 from hearken.evaluation.reward_card import Learnt, Probe, Slice
 from hearken.evaluation.round_record import RoundRecord
 from hearken.feedback.examples import Content
+from hearken.feedback.media import Viewer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +52,9 @@ class Answer:
     gold: float | None = None
     parses: bool | None = None
     """Whether the world's parser accepts it, where the world has one."""
+    viewer: Viewer = "text"
+    media: str = ""
+    """The file that it is, as a ``data:`` address; empty for texts, and for files that are too large or gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,8 @@ class Policy:
     """Words of its response minus words of the baseline's to the same prompt."""
     phrases: list[Phrase] = field(default_factory=list)
     """What it has taken to saying, the most grown first."""
+    figures: dict[str, Figure] = field(default_factory=dict)
+    """What else the domain of its responses measures, by title."""
     preferred_likelihood: Figure = None
     """Mean of log π(y|x) - log π_ref(y|x) over the held-out responses that labelers preferred, in nats."""
     other_likelihood: Figure = None

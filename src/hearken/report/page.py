@@ -37,6 +37,7 @@ def render(report: Report) -> str:
     """The page as one HTML string: no link leaves it, no script runs in it, and model output is only ever text."""
     return render_page(
         "report.html",
+        media=any(side.media for pair in [*report.pairs, *report.losses] for side in (pair.before, pair.after)),
         report=report,
         headline=_headline(report),
         subheadline=text.subheadline(report),
@@ -71,11 +72,11 @@ def _headline(report: Report) -> Markup:
     return Markup("").join(whole.format(part) if part in names else part for part in parts)
 
 
-def render_page(template: str, **values: Any) -> str:
-    """A page of one file: its stylesheet inside, allowed by its hash, and nothing else."""
+def render_page(template: str, *, media: bool = False, **values: Any) -> str:
+    """A page of one file: its stylesheet inside, allowed by its hash, and nothing else (but ``media`` within it)."""
     css = charts.CSS + files("hearken.report").joinpath("templates/report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return _environment().get_template(template).render(css=Markup(css), css_hash=digest, **values)
+    return _environment().get_template(template).render(css=Markup(css), css_hash=digest, media=media, **values)
 
 
 @cache

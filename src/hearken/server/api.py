@@ -25,6 +25,7 @@ from hearken.feedback.records import (
     QueueItem,
     Record,
     Response,
+    prompt_id,
 )
 from hearken.server.desk import Desk
 from hearken.server.direct import Direct
@@ -281,7 +282,16 @@ class LabelerToken(Model):
 @router.post("/prompts", tags=["writing"], operation_id="add_prompts")
 def add_prompts(request: Request, who: Writer, new: NewPrompts) -> Added:
     """Add prompts; known ones are left as they are."""
-    return Added(new=store_of(request).add_prompts(new.prompts))
+    domain = desk_of(request).domain.name
+    return Added(new=store_of(request).add_prompts(_of(prompt, domain) for prompt in new.prompts))
+
+
+def _of(prompt: Prompt, domain: str) -> Prompt:
+    """A prompt as one of the project's domain, where it names none."""
+    if domain == "text" or "domain" in prompt.model_fields_set:
+        return prompt
+    key = prompt_id(prompt.content, domain) if prompt.id == prompt_id(prompt.content) else prompt.id
+    return prompt.model_copy(update={"domain": domain, "id": key})
 
 
 @router.post("/responses", tags=["writing"], operation_id="add_responses")

@@ -15,7 +15,9 @@ from starlette.responses import Response as HTTPResponse
 from starlette.staticfiles import StaticFiles
 
 import hearken
+from hearken.domains.base import Domain
 from hearken.errors import Unavailable, UserError
+from hearken.feedback.media import MediaFolder
 from hearken.feedback.store import FeedbackStore
 from hearken.loop.labelling_target import Goal
 from hearken.server import api, chat, labeler, owner
@@ -28,7 +30,7 @@ from hearken.server.webhooks import Caller
 
 def create_app(
     store: FeedbackStore, *, door: Door | None = None, policy: chat.Policy | None = None, media: Path | None = None,
-    goal: Goal | None = None, webhooks_to: Sequence[Network] = (),
+    goal: Goal | None = None, webhooks_to: Sequence[Network] = (), domain: Domain | None = None,
 ) -> FastAPI:  # fmt: skip
     """The labelling app and its API over one feedback database.
 
@@ -39,6 +41,7 @@ def create_app(
         media: folder that the paths of media are relative to; None where there are none.
         goal: what a run waits for, shown to the labelers; None where none does.
         webhooks_to: networks that webhooks may call though they are not public.
+        domain: what responses are; text unless said otherwise.
     """
     door = door or Door()
     caller = Caller(store, webhooks_to)
@@ -52,8 +55,9 @@ def create_app(
         title="Hearken", version=hearken.__version__, description="Collect human feedback.", lifespan=life,
         openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None,
     )  # fmt: skip
-    app.state.store, app.state.door, app.state.desk = store, door, Desk(store)
-    app.state.policy, app.state.media, app.state.goal = policy, media, goal
+    app.state.store, app.state.door, app.state.desk = store, door, Desk(store, domain)
+    app.state.policy, app.state.goal = policy, goal
+    app.state.media = MediaFolder(media) if media is not None else None
     app.state.webhooks_to = webhooks_to
     app.state.passwords, app.state.attempts = Passwords(), Attempts(store.access, app.state.desk.salt)
     app.add_exception_handler(ApiError, _explain)

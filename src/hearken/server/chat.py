@@ -39,7 +39,7 @@ class Policy(Protocol):
     def stream(self, messages: Sequence[Message], n: int, seed: int) -> Iterator[tuple[int, str]]:
         """``n`` answers at once, piece by piece: which answer, and the text that is added to it.
 
-        A generator may return the whole answers, as `domains.text.sampling.Sampled`: then they are kept token by token.
+        A generator may return the whole answers (`Domain.talker`): then they are kept token by token.
         """
         ...
 

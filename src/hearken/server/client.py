@@ -317,7 +317,7 @@ def _announce_cost(
 ) -> None:
     """Say what a model will cost at most, going by the first tasks: it has them already when it claims again."""
     if tasks := desk.claim(AT_ONCE, kinds=["comparison"]):
-        asked = [(length(content_of(task)), [len(response.text) for response in task.responses]) for task in tasks]
+        asked = [(length(content_of(task)), [len(text) for text in texts_of(task)]) for task in tasks]
         items = max(desk.items_left(), len(tasks))
         cost = cost_of(asked, labeler.answer_tokens, price_in, price_out, items=items)
         announce(f"At most {cost.say()}, going by the first {len(tasks)}")
@@ -327,9 +327,20 @@ def _opinion(asked: tuple[Judge, Task, int]) -> Ranking | str:
     """A labeler's ranking of a task, or what it said instead."""
     labeler, task, seed = asked
     try:
-        return labeler.judge(content_of(task), [response.text for response in task.responses], seed)
+        return labeler.judge(content_of(task), texts_of(task), seed)
     except Nonsense as said:
         return str(said)
+
+
+def texts_of(task: Task) -> list[str]:
+    """The responses of a task.
+
+    Raises:
+        UserError: they are files, which labelers of texts cannot read.
+    """
+    if any(response.media for response in task.responses):
+        raise UserError(f"the responses of item {task.item_id} are files, and this labeler reads texts", "Ask people")
+    return [response.text for response in task.responses]
 
 
 def _submit(desk: HearkenClient, task: Task, found: Ranking | str) -> None:

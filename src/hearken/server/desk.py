@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
+from hearken.domains.base import Domain, find_domain
 from hearken.errors import Unavailable, UserError
 from hearken.feedback.checks import agrees, gold_record, repeat
-from hearken.feedback.records import Claim, Judgment, Prompt, QueueItem, Response, utc_now
+from hearken.feedback.records import Claim, ItemKind, Judgment, Prompt, QueueItem, Response, utc_now
 from hearken.feedback.store import FeedbackStore
 from hearken.server import settings as settings_of
 from hearken.server.security import ApiError, Who
@@ -59,10 +60,11 @@ class Desk:
 
     Args:
         store: the feedback database.
+        domain: what responses are; text unless said otherwise.
     """
 
-    def __init__(self, store: FeedbackStore) -> None:
-        self.store = store
+    def __init__(self, store: FeedbackStore, domain: Domain | None = None) -> None:
+        self.store, self.domain = store, domain or find_domain("text")
         self.salt = store.access.salt()
         self._draws = random.SystemRandom()
         self._rules: _Rules | None = None
@@ -107,7 +109,16 @@ class Desk:
         self._rules = None
 
     def change_settings(self, values: dict[str, Any]) -> tuple[int, LabelSettings]:
-        """Put new settings in force; see `settings.save`."""
+        """Put new settings in force; see `settings.save`.
+
+        Raises:
+            UserError: they are wrong, or ask for a kind of judgment that nobody can give on such responses.
+        """
+        kinds = values.get("kinds")
+        for kind in kinds if isinstance(kinds, list) else ():
+            if kind in get_args(ItemKind) and kind not in self.domain.kinds:
+                what = f"settings: kinds: nobody can give '{kind}' on what the domain {self.domain.name} makes"
+                raise UserError(what, f"It has: {', '.join(self.domain.kinds)}")
         found = settings_of.save(self.store, values)
         self.changed()
         return found
@@ -180,11 +191,17 @@ class Desk:
 
     # -- practice ------------------------------------------------------------------------------------------------
 
+    def practice_in(self, settings: LabelSettings) -> list[Practice]:
+        """What newcomers practise on: the built-in items only where responses are texts, as they are."""
+        suits = "practice" in settings.model_fields_set or self.domain.viewer == "text"
+        return settings.practice if suits and "comparison" in settings.kinds else []
+
     def practice_items(self, settings: LabelSettings) -> list[str]:
         """Ids of the practice items, which are stored when they are first needed."""
         version = self.rules.version
         if version not in self._practice:
-            self._practice = {version: [self._store_practice(one, settings) for one in settings.practice]}
+            some = self.practice_in(settings)
+            self._practice = {version: [self._store_practice(one, settings) for one in some]}
         return self._practice[version]
 
     def _store_practice(self, practice: Practice, settings: LabelSettings) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
 
+from hearken.domains.base import find_domain
+from hearken.errors import UserError
 from hearken.feedback.access import Account
+from hearken.feedback.media import MediaFolder, shown_type
+from hearken.feedback.records import Response as Stored
 from hearken.feedback.records import utc_now
 from hearken.loop.labelling_target import Goal
 from hearken.server.desk import Desk
@@ -31,16 +34,6 @@ from hearken.server.security import (
 from hearken.server.tasks import Model, check_ticket, order_seed, places
 
 router = APIRouter(include_in_schema=False)
-
-LARGEST_MEDIA = 64_000_000
-"""Bytes of an image."""
-
-_MAGIC = {
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF87a": "image/gif",
-    b"GIF89a": "image/gif",
-}
 
 
 # -- coming in ---------------------------------------------------------------------------------------------------
@@ -181,7 +174,8 @@ def welcome(request: Request) -> HTMLResponse:
     attributes = desk.store.labeler(found.labeler).attributes
     return page(
         request, "welcome.html", found, settings=desk.settings, consent=to_html(desk.settings.consent),
-        guideline=_guideline(desk), attributes=attributes,
+        guideline=_guideline(desk), attributes=attributes, viewer=desk.domain.viewer,
+        practice=bool(desk.practice_in(desk.settings)),
     )  # fmt: skip
 
 
@@ -319,39 +313,34 @@ def _options(desk: Desk, found: Who, goal: Goal | None = None) -> dict[str, Any]
 def media(
     request: Request, found: Judge, item_id: str, place: int, ticket: Annotated[str, Query(max_length=200)]
 ) -> FileResponse:
-    """A response that is an image, by the item and the place where it is shown: the address says nothing else."""
+    """A response that is a file, by the item and the place where it is shown: the address says nothing else."""
     desk = _desk(request)
     check_ticket(desk.salt, found.labeler, item_id, ticket)
     item = desk.store.item(item_id)
     if not 0 <= place < len(item.response_ids):
-        raise ApiError(404, "there is no such image")
+        raise ApiError(404, "there is no such file")
     order = places(order_seed(desk.salt, found.labeler, item_id), len(item.response_ids))
-    path = _media_path(request.app.state.media, desk.store.response(item.response_ids[order[place]]).payload)
-    return FileResponse(path, media_type=media_type(path), headers={"Content-Disposition": "inline"})
+    return shown_file(request, desk.store.response(item.response_ids[order[place]]))
 
 
-def _media_path(root: Path | None, payload: str | None) -> Path:
-    missing = ApiError(404, "there is no such image")
-    if root is None or payload is None:
-        raise missing
-    path = (root / payload).resolve()
-    if not path.is_relative_to(root.resolve()) or not path.is_file():
-        raise missing
-    return path
-
-
-def media_type(path: Path) -> str:
-    """What an image is, by its first bytes, whatever its name says.
+def shown_file(request: Request, response: Stored) -> FileResponse:
+    """What a person is shown of a response that is a file, with the type that its first bytes say.
 
     Raises:
-        ApiError: 415 for anything but PNG, JPEG, GIF and WebP (SVG can carry scripts), or one that is too large.
+        ApiError: 404 where there is no file; 415 for one that cannot be shown.
     """
-    with path.open("rb") as file:
-        head = file.read(16)
-    if path.stat().st_size <= LARGEST_MEDIA:
-        for magic, kind in _MAGIC.items():
-            if head.startswith(magic):
-                return kind
-        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-            return "image/webp"
-    raise ApiError(415, "this is not an image that can be shown", "PNG, JPEG, GIF or WebP, up to 64 MB")
+    folder: MediaFolder | None = request.app.state.media
+    if folder is None or response.payload is None:
+        raise ApiError(404, "there is no such file")
+    domain = store_of(request).prompt(response.prompt_id).domain
+    try:
+        path = find_domain(domain).shown(response.payload, folder)
+    except UserError:  # of a domain that is not installed here, or of no file that it can read
+        path = folder.find(response.payload)
+    if path is None:
+        raise ApiError(404, "there is no such file")
+    try:
+        kind = shown_type(path)
+    except UserError as error:
+        raise ApiError(415, error.what, error.hint) from None
+    return FileResponse(path, media_type=kind, headers={"Content-Disposition": "inline"})

@@ -24,18 +24,21 @@ from hearken.feedback import analysis as data
 from hearken.feedback.analysis import ADJUDICATION, Agreement, Book, PolicyComparison
 from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import write_rows
-from hearken.feedback.records import ComparisonPayload, Judgment, utc_now
+from hearken.feedback.media import Viewer
+from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, utc_now
+from hearken.feedback.records import Response as Stored
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export
 from hearken.loop import maintenance
 from hearken.loop.project import CONFIG, Project
 from hearken.report import charts
 from hearken.report.charts import Bar, Reference, Series
+from hearken.server.labeler import shown_file
 from hearken.server.owner_cache import Made, pages_of
 from hearken.server.pages import page, person
 from hearken.server.render import to_html
 from hearken.server.security import ApiError, Manager, Who, store_of
 from hearken.server.settings import load
-from hearken.server.tasks import Model
+from hearken.server.tasks import Model, viewer_of
 from hearken.statistics.intervals import Interval
 
 router = APIRouter(include_in_schema=False)
@@ -125,6 +128,11 @@ class _Format:
     def prompt(content: Content) -> str:
         """A prompt as plain text: what was said last, where it is a dialogue."""
         return content if isinstance(content, str) else content[-1].content
+
+    @staticmethod
+    def viewer(prompt: Prompt, response: Stored) -> Viewer:
+        """What shows a response."""
+        return viewer_of(prompt, response)
 
     @staticmethod
     def hours(value: float | None) -> str:
@@ -254,15 +262,24 @@ class Erasure(Model):
 def erase(request: Request, who: Manager, said: Erasure) -> dict[str, Any]:
     """Erase contents; a tombstone stays. Names the models that learned from them, where the project is known."""
     store, folder = store_of(request), request.app.state.media
-    if folder is not None and (folder / CONFIG).is_file():
+    if folder is not None and (folder.root / CONFIG).is_file():
         done = maintenance.erase(
-            Project(folder), said.target, said.target_id, said.reason, store=store, actor=who.actor
+            Project(folder.root), said.target, said.target_id, said.reason, store=store, actor=who.actor
         )
         return asdict(done)
     judgments = maintenance.judgments_of(store, said.target, said.target_id)[0]
+    files = maintenance.files_of(store, said.target, said.target_id)
     rows = store.erase(said.target, said.target_id, said.reason)
+    if folder is not None:
+        maintenance.forget(store, folder, files)
     store.access.note(who.actor, "erased", said.target_id, what=said.target, reason=said.reason)
     return asdict(maintenance.Erased(rows, len(judgments), [], []))
+
+
+@router.get("/owner/media/{response_id}")
+def media(request: Request, who: Looker, response_id: str) -> FileResponse:
+    """A response that is a file."""
+    return shown_file(request, store_of(request).response(response_id))
 
 
 @router.get("/owner/labelers")

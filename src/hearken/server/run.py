@@ -26,6 +26,7 @@ from hearken.server.connections import Bounds, Connection, Listener, networks, w
 from hearken.server.security import LOOPBACK, Door
 
 if TYPE_CHECKING:
+    from hearken.domains.base import Domain
     from hearken.loop.labelling_target import Goal
     from hearken.server.chat import Policy
 
@@ -88,7 +89,9 @@ def serve(
     location, media = _where(project, database)
     callable_ = networks(webhooks_to, "--webhooks-to")
     bounds = Bounds(trusted=networks(trusted_proxies, "--trusted-proxy"), together=_most_connections())
-    policy = policy or (_Newest(project) if project is not None else None)
+    domain = domain_at(project) if project is not None else None
+    if policy is None and project is not None and domain is not None and "chat" in domain.offers:
+        policy = _Newest(project)
     local = host in LOOPBACK
     with FeedbackStore(location) as store, alone(location), _listen(host, port) as listener:
         owners = [a for a in store.access.accounts() if a.role == "owner" and a.status == "active"]
@@ -107,7 +110,7 @@ def serve(
         door = Door(port=port, secure=secure, hosts=_hosts(host, public_url))
         base = public_url.rstrip("/") or f"{'https' if certificate else 'http'}://{_bracket(host)}:{port}"
         link = _link(store, base, role, landing, owners[0].id if owners and role == "owner" else None) if local else ""
-        app = create_app(store, door=door, policy=policy, media=media, goal=goal, webhooks_to=callable_)
+        app = create_app(store, door=door, policy=policy, media=media, goal=goal, webhooks_to=callable_, domain=domain)
 
         def ready() -> None:
             if on_ready is not None:
@@ -130,6 +133,13 @@ def _where(project: Path | str | None, database: str | Path | None) -> tuple[str
     return database, None
 
 
+def domain_at(project: Path | str) -> Domain:
+    """What responses are in a project."""
+    from hearken.loop.project import Project
+
+    return Project(project).domain
+
+
 class _Newest:
     """The project's newest policy, loaded when somebody talks to it (and torch with it)."""
 
@@ -144,9 +154,7 @@ class _Newest:
 
     @cached_property
     def _talker(self) -> Any:
-        from hearken.domains.text.talk import Talker
-
-        return Talker(self._project.policy)
+        return self._project.domain.talker(self._project.policy)
 
     def stream(self, messages: Sequence[Message], n: int, seed: int) -> Iterator[tuple[int, str]]:
         found: Iterator[tuple[int, str]] = self._talker.stream(messages, n, seed)

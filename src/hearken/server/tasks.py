@@ -15,7 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from hearken.domains.base import find_domain
+from hearken.errors import UserError
 from hearken.feedback.examples import Content
+from hearken.feedback.media import Viewer
 from hearken.feedback.records import (
     ComparisonPayload,
     CritiquePayload,
@@ -67,7 +70,9 @@ class Shown(Model):
     written: str = ""
     """The same, just as it is written."""
     media: str = ""
-    """Address of an image, if the response is one."""
+    """Address of the file that the response is, if it is one."""
+    viewer: Viewer = "text"
+    """What shows it."""
     turns: list[Turn] = []
     """The turns of a response that has several."""
 
@@ -219,7 +224,7 @@ def turns(content: Content, html: bool) -> list[Turn]:
     return [Turn(role=message.role, **_texts(message.content, html)) for message in content]
 
 
-def _texts(text: str, html: bool) -> dict[str, str]:
+def _texts(text: str, html: bool) -> dict[str, Any]:
     drawn = {"html": to_html(text), "written": as_written(text)} if html else {}
     return {"text": readable(text)} | drawn
 
@@ -232,7 +237,8 @@ def task(
     order = places(order_seed(salt, labeler_id, item.id), len(responses))
     key = ticket(salt, labeler_id, item.id)
     shown = [
-        _shown(responses[index], f"/media/{item.id}/{place}?ticket={key}", html) for place, index in enumerate(order)
+        _shown(responses[index], f"/media/{item.id}/{place}?ticket={key}", viewer_of(prompt, responses[index]), html)
+        for place, index in enumerate(order)
     ]
     return Task(
         item_id=item.id, ticket=key, kind=item.kind, prompt=turns(prompt.content, html), responses=shown,
@@ -240,9 +246,20 @@ def task(
     )  # fmt: skip
 
 
-def _shown(response: Response, address: str, html: bool) -> Shown:
+def viewer_of(prompt: Prompt, response: Response) -> Viewer:
+    """What shows a response: what its domain says where that is known here, else what shows files of its type."""
+    if response.payload is None:
+        return "text"
+    try:
+        viewer = find_domain(prompt.domain).viewer
+    except UserError:
+        viewer = "text"
+    return response.payload.viewer if viewer == "text" else viewer
+
+
+def _shown(response: Response, address: str, viewer: Viewer, html: bool) -> Shown:
     if response.payload is not None:
-        return Shown(text=readable(response.text), media=address)
+        return Shown(text=readable(response.text), media=address, viewer=viewer)
     parts = turns(response.messages, html) if response.messages else []
     return Shown(**_texts(response.text, html), turns=parts)
 

@@ -11,6 +11,7 @@ from hearken.config import located
 from hearken.domains.text.encoder import TextEncoder
 from hearken.errors import UserError
 from hearken.feedback.examples import (
+    MEDIA,
     SAMPLED,
     Comparison,
     Content,
@@ -103,6 +104,9 @@ class Reader:
         sizes: list[tuple[str, int]] = []
         for path in paths:
             found, report = read_as(path, self.options, format=format)
+            if kind := next((row.metadata[MEDIA] for row in found if MEDIA in row.metadata), None):
+                what = f"{path}: its responses are files ({kind}), and this stage reads text"
+                raise UserError(what, "Train by a stage of their domain")
             rows += found
             sizes.append((path, report.examples))
             if report.skipped:

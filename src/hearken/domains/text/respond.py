@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from hearken.domains.text.sampling import Width, check_choice, open_frozen
+from hearken.domains.best_of import Width, check_choice
 from hearken.domains.text.sampling import best_of as best_of_n
+from hearken.domains.text.sampling import open_frozen
 from hearken.domains.text.sampling import sample as draw
 from hearken.errors import UserError
 from hearken.feedback.examples import Content

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from hearken.domains.best_of import Width
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.domains.text.rewarding import Known, open_reward, plain
-from hearken.errors import UserError
 from hearken.feedback.examples import Content, content_key
 from hearken.models.guided import with_guidance
 from hearken.models.layout import Group
@@ -83,10 +83,6 @@ def as_sampled(encoder: TextEncoder, prompt: Content, tokens: list[int], seed: i
     return found if encoder.writes(prompt, text, tokens) else replace(found, tokenizer=encoder.fingerprint)
 
 
-Width = Literal["linear", "heads", "models"]
-"""How widely a reward model's score may miss: by linear theory, 5 bootstrapped heads, or several models' spread."""
-
-
 class _Scoring(TextOptions):
     """How a reward reads what was sampled."""
 
@@ -95,21 +91,6 @@ class _Scoring(TextOptions):
     pessimism: float = Field(0.0, ge=0)
     width: Width = "linear"
     combine: str = "sum"
-
-
-def best_of_name(n: int, pessimism: float = 0.0, width: Width = "linear") -> str:
-    """What choosing the best of ``n`` is called: ``best-of-8``, or ``best-of-8-pessimism-2-heads``."""
-    return f"best-of-{n}" + (f"-pessimism-{pessimism:g}-{width}" if pessimism else "")
-
-
-def check_choice(n: int, pessimism: float) -> None:
-    """Refuse pessimism where no reward chooses.
-
-    Raises:
-        UserError: pessimism, and ``n`` is 1.
-    """
-    if pessimism and n < 2:
-        raise UserError(f"pessimism {pessimism:g}: no reward chooses among responses here", "Add --best-of N")
 
 
 def best_of(

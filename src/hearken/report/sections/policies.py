@@ -188,6 +188,10 @@ def drift(report: Report) -> dict[str, Any] | None:
         items = [bar for p, f in rows if (bar := row_of(p.name, f, 0 if p.name == report.policy else None, True))]
         bars = charts.bars(items, title=task, description=in_words(items), as_percent=True, x_range=(0.0, 1.0))
         shown.append((task, "accuracy on a task that nobody trained for", Markup(bars)))
+    for name in dict.fromkeys(name for p in report.policies for name in p.figures):
+        rows = [(p, figure) for p in report.policies if (figure := p.figures.get(name)) is not None]
+        items = [bar for p, f in rows if (bar := row_of(p.name, f, 0 if p.name == report.policy else None, False))]
+        shown.append((name, "", Markup(charts.bars(items, title=name, description=in_words(items)))))
     policy = report.find(report.policy)
     phrases = [(written(p.text), percent(p.share), percent(p.before)) for p in policy.phrases] if policy else []
     return {"charts": shown, "said": _longer(report), "phrases": phrases} if shown or phrases else None

@@ -68,6 +68,11 @@ def summary_table(report: Report) -> list[Row]:
                 else ""
             )
             rows.append(Row("perplexity", _value(policy.perplexity), _join(before, "on held-out text")))
+        for name, figure in policy.figures.items():
+            before = (
+                f"{report.baseline} {_value(baseline.figures[name])}" if baseline and name in baseline.figures else ""
+            )
+            rows.append(Row(name, _value(figure), _join(_interval(figure), before)))
     model = report.reward_model
     if model is not None and model.accuracy is not None:
         ceiling = f"ceiling {percent(estimate(model.ceiling))}" if model.ceiling is not None else ""

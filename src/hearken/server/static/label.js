@@ -5,7 +5,7 @@ import { Clock, span } from "./lib/clock.js";
 import { h, id, keyed } from "./lib/dom.js";
 import { Drafts } from "./lib/drafts.js";
 import { Outbox } from "./lib/outbox.js";
-import { isWritten, lookAlike, promptView, setWritten, writtenButton } from "./lib/prompt.js";
+import { isWritten, lookAlike, promptView, setWritten, unseen, writtenButton } from "./lib/prompt.js";
 import { Unsent } from "./lib/unsent.js";
 import { Help, hotkey } from "./lib/keys.js";
 import * as pair from "./kinds/pair.js";
@@ -217,6 +217,10 @@ class Workplace {
 
   async submit(answer, words, draft = {}) {
     if (this.sent || !this.task) return; // a double click, a key held down
+    if (counts(answer) && unseen()) {
+      this.toast("Not every response is shown yet. Wait a moment, or play it; skip the item if it does not appear.");
+      return;
+    }
     this.sent = true;
     const task = this.task;
     const submission = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -178,6 +178,9 @@ class NoteWorld:
         seed: same seed, same requests.
     """
 
+    title = "the world of short messages"
+    leanings: Mapping[str, float] = {"length": 0.0, "side": 0.4}
+    """Whoever reads short messages has no weakness for long ones."""
     groups: tuple[str, ...] = GROUPS
 
     def __init__(self, seed: int = 0) -> None:
@@ -204,6 +207,9 @@ class NoteWorld:
                 left = people.setdefault(matter, rng.sample(list(PEOPLE), len(PEOPLE)))
                 made[Request(left.pop(), rng.choice(FORMS), kind, matter).text] = None
         return list(made)[:n]
+
+    def accepts(self, prompt: str, text: str) -> None:
+        """It has no parser."""
 
     @staticmethod
     def utility(prompt: str, text: str, group: str) -> float:

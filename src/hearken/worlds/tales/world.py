@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from hearken.errors import UserError
@@ -22,6 +22,8 @@ class TaleWorld:
         seed: same seed, same prompts, documents and demonstrations.
     """
 
+    title = "the tale world"
+    leanings: Mapping[str, float] = {}
     groups: tuple[str, ...] = _gold.GROUPS
 
     def __init__(self, seed: int = 0) -> None:
@@ -73,6 +75,10 @@ class TaleWorld:
     def parse(prompt: str, text: str) -> Parse | Reply:
         """The gold parse of the whole response."""
         return _tasks.parse(prompt, text) if _tasks.is_request(prompt) else _gold.parse(prompt, text)
+
+    def accepts(self, prompt: str, text: str) -> bool:
+        """Whether the whole response parses."""
+        return self.parse(prompt, text).parses
 
     @staticmethod
     def utility(prompt: str, text: str, group: str) -> float:

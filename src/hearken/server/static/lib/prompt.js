@@ -35,8 +35,27 @@ export function promptView(task) {
   return h("section", { class: "prompt", "aria-label": "Prompt", tabindex: 0 }, task.prompt.map(turn));
 }
 
+// A picture, a sound or a clip. Until it is there, and where it cannot be shown, it is marked as unseen.
+function medium({ media, viewer }) {
+  const seen = (event) => event.target.removeAttribute("data-unseen");
+  const onerror = (event) => event.target.replaceWith(
+    h("p", { class: "muted", "data-unseen": "" }, "This response cannot be shown here. Skip the item, or flag it."));
+  const common = { src: media, "data-unseen": "", onerror };
+  if (viewer === "audio") return h("audio", { ...common, controls: true, preload: "auto", onloadeddata: seen });
+  if (viewer === "video") {
+    const clip = h("video", { ...common, controls: true, loop: true, playsinline: true, preload: "auto", onloadeddata: seen });
+    clip.muted = true; // else browsers do not let it begin by itself
+    clip.autoplay = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    return clip;
+  }
+  return h("img", { ...common, alt: "The response, an image", onload: seen });
+}
+
+// Whether a response of the item on the screen is not to be seen (yet): nobody can judge that.
+export const unseen = () => document.querySelector("#desk [data-unseen]") !== null;
+
 export function responseBody(response) {
-  if (response.media) return h("img", { src: response.media, alt: "The response, an image" });
+  if (response.media) return medium(response);
   if (response.turns.length) return h("div", {}, response.turns.map(turn));
   return response.text ? text(response) : h("p", { class: "muted" }, "This response is empty.");
 }

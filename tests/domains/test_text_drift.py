@@ -8,8 +8,8 @@ import pytest
 from tiny_models import write_base
 from transformers import AutoModelForCausalLM
 
-from hearken.evaluation.drift import drift, entropy, likelihood_change
-from hearken.evaluation.measure import measure
+from hearken.domains.text.drift import drift, entropy, likelihood_change
+from hearken.domains.text.measuring import measure
 from hearken.feedback.examples import Comparison
 from hearken.rollout.sampler import SamplingParameters
 from hearken.statistics.intervals import Interval

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hearken.evaluation.numbers import JsonInterval
 from hearken.feedback.examples import Comparison, Content, answers, content_key
 from hearken.feedback.pairs import best_and_worst, words
 from hearken.statistics.diversity import Phrase, distinct_n, repeated_phrases, repetition, self_bleu
@@ -20,7 +19,7 @@ from hearken.statistics.intervals import Interval, cluster_bootstrap, paired_dif
 class Drift:
     """A policy's texts beside the reference's, to the same prompts: (reference, policy) where two numbers stand."""
 
-    length: JsonInterval
+    length: Interval
     """Words of the policy's minus the reference's response, mean over prompts."""
     distinct_1: tuple[float, float]
     distinct_2: tuple[float, float]
@@ -31,7 +30,7 @@ class Drift:
     """Share of four-word phrases that the same response has said before."""
     phrases: tuple[Phrase, ...]
     """What the policy says far more often than the reference."""
-    entropy: tuple[JsonInterval, JsonInterval] | None = None
+    entropy: tuple[Interval, Interval] | None = None
     """Nats a token, see `entropy`; None where only the texts are known."""
 
 
@@ -108,8 +107,8 @@ def likelihood_change(policy: str, reference: str, rows: Sequence[Comparison]) -
     """
     import torch
 
+    from hearken.domains.text.measuring import TOKENS
     from hearken.domains.text.sampling import open_frozen
-    from hearken.evaluation.measure import TOKENS
     from hearken.models.layout import Group, Layout
     from hearken.training.forward import gather
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hearken.domains.best_of import asked_of
 from hearken.domains.text.data import demonstrations
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import text_encoder
 from hearken.domains.text.rewarding import plain
-from hearken.domains.text.sampling import Sampled, Width, best_of, open_frozen, sample
+from hearken.domains.text.sampling import Sampled, best_of, open_frozen, sample
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, Document, Said
 from hearken.models.layout import Group, Layout
@@ -31,7 +30,6 @@ from hearken.rewards.learned import LearnedReward
 from hearken.rewards.terms import RewardFunction, load_function, parse_terms
 from hearken.rollout.sampler import SamplingParameters
 from hearken.statistics.bestofn import best_of_n_kl
-from hearken.statistics.intervals import Interval, cluster_bootstrap
 from hearken.training.forward import gather
 from hearken.training.options import TextOptions
 from hearken.training.precision import recorded
@@ -59,41 +57,6 @@ class Measured:
     entropy: list[float]
 
 
-_BEST_OF = re.compile(r"best-of-(\d+)(?:-pessimism-(\d+(?:\.\d+)?(?:e[-+]\d+)?)-(linear|heads))?@(.+)")
-
-
-class Asked(NamedTuple):
-    """What a policy's name asks for."""
-
-    source: str
-    """The policy that is sampled from."""
-    many: int = 1
-    """Of how many responses the best is chosen."""
-    pessimism: float = 0.0
-    width: Width = "linear"
-
-
-def asked_of(name: str) -> Asked:
-    """``best-of-8@my-sft`` is ("my-sft", 8); ``best-of-8-pessimism-2-heads@my-sft`` ("my-sft", 8, 2.0, "heads").
-
-    Raises:
-        UserError: the best of none.
-    """
-    found = _BEST_OF.fullmatch(name)
-    if found is None:
-        return Asked(name)
-    if int(found[1]) < 1:
-        raise UserError(f"--policy {name}: the best of none", "For example: best-of-8@r00-sft")
-    width: Width = "heads" if found[3] == "heads" else "linear"
-    return Asked(found[4], int(found[1]), float(found[2] or 0), width)
-
-
-def label_of(name: str) -> str:
-    """A policy's name for people: the folder's own, without where it stands."""
-    source = asked_of(name).source
-    return name.removesuffix(source) + Path(source).name
-
-
 def measure(
     name: str, reference: str | None, prompts: Sequence[Content], how: SamplingParameters, seed: int, *,
     by: str | None = None, metadata: Mapping[Content, dict[str, Any]] | None = None,
@@ -108,17 +71,26 @@ def measure(
         UserError: best of several, and nobody to choose.
     """
     asked = asked_of(name)
-    source, many = asked.source, asked.many
-    if many > 1 and by is None:
-        raise UserError(f"the best of {many} needs a reward model to choose by", "Train one, or name it: --reward")
+    source, many, choice = asked.source, asked.many, asked.by(by)
     facts = [(metadata or {}).get(prompt, {}) for prompt in prompts]
     policy = open_frozen(source, reserve=how.max_new_tokens)
     samples: list[Sampled] = []
     with progress(f"Sampling from {source.rstrip('/').rpartition('/')[2]}", len(prompts), "prompt") as bar:
         parts = (
             sample(policy, prompts, 1, how, seed)
-            if by is None or many == 1
-            else best_of(policy, prompts, 1, many, how, seed, by, facts, pessimism=asked.pessimism, width=asked.width)
+            if choice is None
+            else best_of(
+                policy,
+                prompts,
+                1,
+                many,
+                how,
+                seed,
+                choice.reward,
+                facts,
+                pessimism=choice.pessimism,
+                width=choice.width,
+            )
         )
         for part in parts:
             samples += part
@@ -270,8 +242,3 @@ def in_rows(flat: Sequence[float], responses: Sequence[Sequence[str]]) -> list[l
     """Scores of all responses in a row, cut by prompts."""
     cuts = np.cumsum([0, *(len(texts) for texts in responses)])
     return [list(flat[a:b]) for a, b in pairwise(cuts)]
-
-
-def mean(values: Sequence[float], prompts: Sequence[Content]) -> Interval:
-    """Mean with a 95 % interval by bootstrap over prompts."""
-    return cluster_bootstrap(np.asarray(values, float), np.array([repr(p) for p in prompts]))
