@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from hearken.algorithms import stage as stages
 from hearken.cli.main import app
 from hearken.domains import base
 from hearken.errors import UserError
+from hearken.evaluation.request import EvaluationRequest, evaluate_models
 from hearken.evaluation.results import read_evaluation
 from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.formats import read_examples
 from hearken.feedback.media import Media, MediaFolder
 from hearken.feedback.records import ComparisonPayload
 from hearken.loop.project import Project
+from hearken.rollout.sampler import SamplingParameters
 from hearken.server.desk import Desk
 from hearken.server.run import Address, serve
 from hearken.worlds import world
@@ -265,6 +268,47 @@ def test_a_program_registers_one(package: Path, tmp_path: Path, monkeypatch: pyt
             find("nothing")
     with pytest.raises(UserError, match="of the domain other"):
         stages.find_stage("melody-climb", "other")
+
+
+def test_a_stage_may_have_the_name_of_another_domains(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from melody_options import ClimbConfig  # type: ignore[import-not-found]
+
+    class Config(ClimbConfig):
+        """Of melodies."""
+
+        stage = "dpo"
+
+    monkeypatch.setattr(stages, "_registered", {})
+    inputs = (stages.MODEL, stages.DATA, stages.REWARD)
+    stages.register(stages.Stage("Prefer some melodies", Config, "melody_climb", inputs, domain="melody"))
+    assert [stages.find_stage("dpo", domain).domain for domain in ("", "melody")] == ["text", "melody"]
+    assert "Prefer some melodies" not in hearken("train", "dpo", "--help")
+    assert "Prefer some melodies" in hearken("train", "dpo", "--model", project.config.model, "--help")
+    monkeypatch.chdir(project.path)
+    assert "Prefer some melodies" in hearken("train", "dpo", "--help")
+    assert "Prefer some melodies" not in hearken("train", "dpo", "--model", "org/model", "--help")
+
+
+def test_models_without_a_project_are_compared_too(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEARKEN_CACHE", str(tmp_path / "cache"))
+    other = tmp_path / "higher"
+    other.mkdir()
+    (other / "melody.json").write_text("[14, 14, 14]")
+    (tmp_path / "reward.json").write_text("[1, 1, 1]")
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time.")
+    request = EvaluationRequest(
+        policies=[str(other)], against=project.config.model, data=[str(tmp_path / "prompts.jsonl")],
+        reward=str(tmp_path),
+    )  # fmt: skip
+    found = evaluate_models(request, SamplingParameters())
+    assert found.domain == "melody" and found.judge is not None and found.judge.kind == "reward"
+    rate = found.policies["higher"].win_rate
+    assert rate is not None and rate.estimate > 0.9
+    with pytest.raises(UserError, match="is no language model"):
+        evaluate_models(replace(request, perplexity=[str(text)]), SamplingParameters())
 
 
 def test_a_text_stage_reads_no_files(project: Project, tmp_path: Path) -> None:

@@ -144,8 +144,8 @@ class Domain(ABC):
     """The kinds of judgment that people can be asked for."""
     figures: Mapping[str, str] = {}
     """The figures of `measure` and `compare` that evaluations and reports show, and their titles."""
-    offers: frozenset[Literal["chat", "ai", "language model"]] = frozenset()
-    """What else it can: people may talk to the policy, AI labelers read its responses, policies are language models."""
+    offers: frozenset[Literal["chat", "ai"]] = frozenset()
+    """What else it can: people may talk to its policies, AI labelers read its responses."""
 
     # -- policies ----------------------------------------------------------------------------------------------------
 

@@ -135,9 +135,11 @@ def evaluate_models(request: EvaluationRequest, sampling: SamplingParameters, se
         return capability(named, request.texts(), request.tasks)
     every, seeds = request.named(base, policies)
     rows = request.rows()
+    domain = domain_of(asked_of(base).source)
+    how = domain.sampling.parse(sampling.model_dump(), where=f"sampling {base}")
     under = Conditions(
-        prompts=list(rows)[: request.prompts], sampling=sampling, seed=seed if request.seed is None else request.seed,
-        reward=request.reward, facts=rows, domain=domain_of(asked_of(base).source),
+        prompts=list(rows)[: request.prompts], sampling=how, seed=seed if request.seed is None else request.seed,
+        reward=request.reward, facts=rows, domain=domain,
     )  # fmt: skip
     return compare(every, under, judge, seeds=seeds, perplexity=request.texts(), tasks=request.tasks)
 

@@ -26,7 +26,7 @@ class Text(Domain):
 
     name = "text"
     kinds = ("comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag")
-    offers = frozenset({"chat", "ai", "language model"})
+    offers = frozenset({"chat", "ai"})
 
     def recognises(self, model: str) -> bool:
         """Whether it is a folder of transformers or an adapter's, or a GGUF file."""
