@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
@@ -25,7 +25,7 @@ from hearken.feedback.analysis import ADJUDICATION, Agreement, Book, PolicyCompa
 from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import write_rows
 from hearken.feedback.media import Viewer
-from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, utc_now
+from hearken.feedback.records import ComparisonPayload, ItemKind, Judgment, Prompt, utc_now
 from hearken.feedback.records import Response as Stored
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export
 from hearken.loop import maintenance
@@ -519,7 +519,16 @@ def settings_page(request: Request, who: Owner) -> HTMLResponse:
     }
     for name, target in settings.population.items():
         shares.setdefault(name, {}).update(target)
-    return _show(request, who, "settings", "Settings", version=version, settings=settings, shares=shares)
+    return _show(
+        request,
+        who,
+        "settings",
+        "Settings",
+        version=version,
+        settings=settings,
+        shares=shares,
+        kinds=get_args(ItemKind),
+    )
 
 
 @router.get("/owner/audit")
