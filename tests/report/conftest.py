@@ -399,7 +399,10 @@ def hostile_report() -> Report:
         warnings=[HOSTILE],
         alarms=[HOSTILE],
         losses=[Pair(prompt=HOSTILE, before=bad, after=bad)],
-        leaderboard=[Standing(name=HOSTILE, strength=0.5), Standing(name="SFT", strength=-0.5)],
+        leaderboard=[
+            Standing(policy=HOSTILE, strength=Interval(0.5, 0.4, 0.6)),
+            Standing(policy="SFT", strength=Interval(-0.5, -0.6, -0.4)),
+        ],
         tastes=[Taste(name=HOSTILE, accuracy=0.6, win_rate=0.4), Taste(name="b", accuracy=0.7)],
         reward_model=replace(
             whole.reward_model,

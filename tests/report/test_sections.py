@@ -34,8 +34,8 @@ def test_a_leaderboard_is_ordered_and_a_single_policy_has_none(report: Report) -
     ranked = replace(
         report,
         leaderboard=[
-            Standing(name="SFT", strength=Interval(-0.9, -1.1, -0.7)),
-            Standing(name="PPO", strength=Interval(0.9, 0.7, 1.1)),
+            Standing(policy="SFT", strength=Interval(-0.9, -1.1, -0.7)),
+            Standing(policy="PPO", strength=Interval(0.9, 0.7, 1.1)),
         ],
     )
     found = better(ranked)
@@ -232,8 +232,12 @@ def test_seeds_are_compared_with_their_spread() -> None:
 
 def test_a_leaderboard_says_who_cannot_be_told_apart() -> None:
     rows = [
-        Standing(name="a", strength=Interval(0.5, 0.3, 0.7), beats_baseline=Interval(0.7, 0.6, 0.8), level_with=["b"]),
-        Standing(name="b", strength=Interval(0.4, 0.2, 0.6), at_equal_length=Interval(0.1, 0.0, 0.2), games=80),
+        Standing(
+            policy="a", strength=Interval(0.5, 0.3, 0.7), beats_baseline=Interval(0.7, 0.6, 0.8), level_with=("b",)
+        ),
+        Standing(
+            policy="b", strength=Interval(0.4, 0.2, 0.6), strength_at_equal_length=Interval(0.1, 0.0, 0.2), wins=80
+        ),
     ]
     html = render(Report(title="t", baseline="sft", leaderboard=rows))
     assert "Beats sft" in html and "At equal length" in html and "Level with" in html

@@ -18,7 +18,7 @@ from hearken.errors import UserError
 from hearken.evaluation.compare import Calibration, calibration
 from hearken.evaluation.numbers import percent, with_interval
 from hearken.evaluation.people import Discovered, Strangers, found_name
-from hearken.evaluation.reward_card import Ensemble, Learnt, Probe, RewardCard, Shift, Slice
+from hearken.evaluation.reward_card import Ensemble, Probe, RewardCard, Shift, Slice
 from hearken.feedback.examples import MEDIA, Comparison, Said, answers, content_key
 from hearken.feedback.pairs import Pair, decided, hits, margins_of, words
 from hearken.feedback.splits import labeler_value
@@ -43,8 +43,6 @@ def make_card(
     others: Sequence[Scores] = (),
     heads: Sequence[Table] = (),
     shift: Shift | None = None,
-    learning: Sequence[Learnt] = (),
-    learning_says: str = "",
     own: Sequence[Sequence[float]] | None = None,
     strangers: Strangers | None = None,
     discovered: Discovered | None = None,
@@ -63,8 +61,6 @@ def make_card(
         heads: where there are none, scores of the rows' responses by the model's own heads, each fitted to a
             bootstrap sample of its comparisons.
         shift: see `measure_shift`.
-        learning: see `learning_says`, points of a learning curve.
-        learning_says: what they answer.
         own: scores of the rows' responses by the heads of their labelers' groups, where the model has such.
         strangers: see `people.strangers`.
         discovered: see `people.discover`.
@@ -117,8 +113,8 @@ def make_card(
         remarks=remarks, agreement=agreement,
         ceiling=ceiling, calibration=calibrated(pairs, margins), slices=slices, probes=probes, uniform=uniform,
         selected=selected, lengths=[flat[i][0] for i in sample], scores=[round(flat[i][1], 4) for i in sample],
-        ensemble=_ensemble(rows, pairs, scored, others, heads), shift=shift, learning=list(learning),
-        learning_says=learning_says, strangers=strangers, discovered=discovered,
+        ensemble=_ensemble(rows, pairs, scored, others, heads), shift=shift, learning=[],
+        strangers=strangers, discovered=discovered,
     )  # fmt: skip
 
 

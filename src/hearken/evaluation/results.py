@@ -214,6 +214,11 @@ class Standing(Record):
     level_with: tuple[str, ...] = ()
     """Those that it cannot be told apart from."""
 
+    @property
+    def comparisons(self) -> int | None:
+        """How many it took part in; None where nobody counted."""
+        return round(self.wins + self.ties + self.losses) or None
+
 
 class GroupOfJudges(Record):
     """A group among the labelers who judged."""

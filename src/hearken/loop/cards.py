@@ -85,11 +85,11 @@ def evaluate_reward(
     learning, says = again.learning(rows, judge, larger) if again and (learning_curve or larger) else ([], "")
     card = make_card(
         reward.name, rows, judge, others=[domain.scorer(str(o), files) for o in others],
-        heads=[] if others else details.heads(rows), shift=shift, learning=learning,
-        learning_says=says, own=details.own(rows),
+        heads=[] if others else details.heads(rows), shift=shift, own=details.own(rows),
         strangers=again.strangers(rows, judge) if again and held_out_labelers else None,
         discovered=_discovered(reward, rows, details),
     )  # fmt: skip
+    card = card.but(learning=learning, learning_says=says)
     card.save(reward)
     return card
 

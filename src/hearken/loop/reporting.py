@@ -19,7 +19,7 @@ from typing import Any
 from hearken.algorithms.stage import makes_reward, raises_likelihood, stage_of
 from hearken.errors import UserError
 from hearken.evaluation.groups import found_groups, labeler_groups
-from hearken.evaluation.results import EvaluationResult, Likelihood, PolicyResult, Standing, content_of
+from hearken.evaluation.results import EvaluationResult, Likelihood, PolicyResult, content_of
 from hearken.evaluation.reward_card import RewardCard
 from hearken.evaluation.round_record import RoundRecord, read_round
 from hearken.feedback.media import Media, shown_type
@@ -93,7 +93,7 @@ def compose(project: Project) -> page.Report:
         losses=[_pair(project, found, ours, i) for i in _worst(found, ours)] if answered else [],
         warnings=_about_the_judge(project),
         policies=policies,
-        leaderboard=[_standing(row) for row in found.leaderboard],
+        leaderboard=list(found.leaderboard),
         seeds=list(found.seeds),
         audit=auditing.load(project.path),
         rounds=_rounds(every, rewards, {p.name: found.policies[p.name] for p in policies}, counted),
@@ -177,14 +177,6 @@ def _likelihood(project: Project, artifact: Artifact | None) -> Likelihood | Non
         return Likelihood(**reckoning.remembered(project, f"likelihood-{artifact.path.name}", artifact, make))
     except UserError:
         return None  # a model behind it is not there any more
-
-
-def _standing(row: Standing) -> page.Standing:
-    return page.Standing(
-        name=row.policy, strength=row.strength, games=round(row.wins + row.ties + row.losses) or None,
-        at_equal_length=row.strength_at_equal_length, beats_baseline=row.beats_baseline,
-        level_with=list(row.level_with),
-    )  # fmt: skip
 
 
 def _pair(project: Project, found: EvaluationResult, ours: str, i: int) -> page.Pair:

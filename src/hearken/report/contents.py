@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hearken.evaluation.compare import Calibration
 from hearken.evaluation.numbers import JsonInterval
-from hearken.evaluation.results import Phrase, Spread
+from hearken.evaluation.results import Phrase, Spread, Standing
 from hearken.evaluation.reward_card import Learnt, Probe, Slice
 from hearken.evaluation.round_record import RoundRecord
 from hearken.feedback.examples import Content
@@ -149,22 +149,6 @@ class RewardModel:
     """Accuracy on comparisons that were drawn uniformly."""
     selected: Figure = None
     """Accuracy on comparisons that a rule selected."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """One row of the leaderboard: a policy's Bradley-Terry strength, in log-odds against the average."""
-
-    name: str
-    strength: Figure
-    games: int | None = None
-    """Comparisons it took part in."""
-    at_equal_length: Figure = None
-    """Its strength where every response had the same length."""
-    beats_baseline: Figure = None
-    """Chance that it beats the baseline, half of that of a tie included."""
-    level_with: list[str] = field(default_factory=list)
-    """Those that it cannot be told apart from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from hearken.feedback.analysis.book import BREAK_SECONDS, KINDS, Book, Floats, Ints, microseconds, moment
 from hearken.feedback.queue import FILLS_NO_SLOT
+from hearken.feedback.records import Progress
 from hearken.feedback.store import FeedbackStore
 from hearken.statistics.intervals import Interval
 
@@ -49,16 +50,9 @@ class Forecast:
     """Of what is left, in the budget's unit; None without a rate."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressPage:
+class ProgressPage(Progress):
     """The page "progress"."""
 
-    items: int
-    items_done: int
-    slots: int
-    slots_filled: int
-    leased: int
-    judgments: dict[str, int]
     median_seconds: float | None
     skips: int
     flags: int

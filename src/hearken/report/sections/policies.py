@@ -60,7 +60,7 @@ def _judges(report: Report) -> Chart | None:
 
 def _leaderboard(report: Report) -> Chart | None:
     rows = sorted(report.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
-    items = [bar for s in rows if (bar := row_of(s.name, s.strength, 0 if s.name == report.policy else None))]
+    items = [bar for s in rows if (bar := row_of(s.policy, s.strength, 0 if s.policy == report.policy else None))]
     if len(items) < 2:
         return None
     chart = charts.bars(items, title="Leaderboard", description=in_words(items), dots=True)
@@ -71,7 +71,7 @@ def _board(report: Report) -> dict[str, Any] | None:
     """The leaderboard as a table, where it says more than its chart."""
     rows = sorted(report.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
     columns: list[tuple[str, str, bool]] = [
-        ("Strength", "strength", False), ("At equal length", "at_equal_length", False),
+        ("Strength", "strength", False), ("At equal length", "strength_at_equal_length", False),
         (f"Beats {report.baseline}", "beats_baseline", True),
     ]  # fmt: skip
     columns = [c for c in columns if any(getattr(s, c[1]) is not None for s in rows)]
@@ -81,7 +81,7 @@ def _board(report: Report) -> dict[str, Any] | None:
         "columns": [title for title, _, _ in columns],
         "level": any(s.level_with for s in rows),
         "rows": [
-            (s.name, s.games, [with_interval(getattr(s, field), share) for _, field, share in columns],
+            (s.policy, s.comparisons, [with_interval(getattr(s, field), share) for _, field, share in columns],
              ", ".join(s.level_with))
             for s in rows
         ],
