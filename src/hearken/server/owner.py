@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
@@ -25,13 +25,14 @@ from hearken.feedback.analysis import ADJUDICATION, Agreement, Book, PolicyCompa
 from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import write_rows
 from hearken.feedback.media import Viewer
-from hearken.feedback.records import ComparisonPayload, ItemKind, Judgment, Prompt, utc_now
+from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, utc_now
 from hearken.feedback.records import Response as Stored
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export
 from hearken.loop import maintenance
 from hearken.loop.project import CONFIG, Project
 from hearken.report import charts
 from hearken.report.charts import Bar, Reference, Series
+from hearken.server.api import desk_of
 from hearken.server.labeler import shown_file
 from hearken.server.owner_cache import Made, pages_of
 from hearken.server.pages import page, person
@@ -527,7 +528,7 @@ def settings_page(request: Request, who: Owner) -> HTMLResponse:
         version=version,
         settings=settings,
         shares=shares,
-        kinds=get_args(ItemKind),
+        kinds=desk_of(request).domain.kinds,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from hearken.domains.base import Details, Domain, Drawn, Facts, Measured, Scorer, mean
 from hearken.domains.best_of import BestOf, best_of_name
 from hearken.feedback.examples import Comparison, Content, Example
 from hearken.feedback.media import MediaFolder
+from hearken.feedback.records import ItemKind
 from hearken.models import names
 from hearken.models.gguf import gguf_file
 from hearken.rewards.terms import parse_terms
@@ -25,7 +26,7 @@ class Text(Domain):
     """The first domain."""
 
     name = "text"
-    kinds = ("comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag")
+    kinds = get_args(ItemKind)
     offers = frozenset({"chat", "ai"})
 
     def recognises(self, model: str) -> bool:
