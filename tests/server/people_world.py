@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fastapi.testclient import TestClient
 from hearken.feedback.access import Account
 from hearken.feedback.records import Labeler, Prompt, QueueItem, Response
 from hearken.feedback.store import FeedbackStore
-from hearken.server.run import Address, serve
+from hearken.server.run import Address, Invitation, Network, serve
 from hearken.server.security import Door
 
 HERE = "http://127.0.0.1:8765"
@@ -132,8 +133,11 @@ class Running:
 
 
 @contextmanager
-def running(path: Path, prepare: Callable[[FeedbackStore], Any], **more: Any) -> Iterator[Running]:
-    """A server in a thread, over a database that ``prepare`` fills."""
+def running(
+    path: Path, prepare: Callable[[FeedbackStore], Any], *, landing: str = "", role: Any = "labeler",
+    policy: Any = None, **network: Any,
+) -> Iterator[Running]:  # fmt: skip
+    """A server in a thread, over a database that ``prepare`` fills; ``network`` as of `run.Network`, on a free port."""
     stop, ready, found = threading.Event(), threading.Event(), []
 
     def on_ready(address: Address) -> None:
@@ -142,8 +146,10 @@ def running(path: Path, prepare: Callable[[FeedbackStore], Any], **more: Any) ->
 
     with FeedbackStore(path) as store:
         prepare(store)
-        settings = {"database": path, "port": 0, "role": "labeler", "until": stop.is_set, "on_ready": on_ready} | more
-        thread = threading.Thread(target=lambda: serve(**settings), daemon=True)
+        where = Network(**({"port": 0} | network))
+        settings: dict[str, Any] = {"invitation": Invitation(role, landing), "policy": policy, "until": stop.is_set}
+        work = partial(serve, database=path, network=where, on_ready=on_ready, **settings)
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
         assert ready.wait(180)
         yield Running(path, found[0].url, found[0].link, store)

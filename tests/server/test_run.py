@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from hearken.labelers.constitution import load_constitution
 from hearken.labelers.judges import Reply
 from hearken.labelers.protocol import Ranking
 from hearken.server.client import HearkenClient, label_over_http
-from hearken.server.run import serve
+from hearken.server.run import Network, serve
 
 COMMAND = [
     sys.executable,
@@ -138,15 +139,16 @@ def test_other_interfaces_need_accounts_and_a_secure_way(tmp_path: Path) -> None
     location = tmp_path / "feedback.db"
     with FeedbackStore(location) as store:
         with pytest.raises(UserError, match="no owner with a password") as error:
-            serve(database=location, host="0.0.0.0", port=0, until=lambda: True)
+            serve(database=location, network=Network("0.0.0.0", 0), until=lambda: True)
         assert "choose a password" in error.value.hint
         store.access.add_account(Account(name="Olga", role="owner", login="olga", password="hash"))
     with pytest.raises(UserError, match="in the clear"):
-        serve(database=location, host="0.0.0.0", port=0, until=lambda: True)
+        serve(database=location, network=Network("0.0.0.0", 0), until=lambda: True)
     heard: list[Any] = []
     with ThreadPoolExecutor(1) as pool:  # not in this thread: another test's browser may have an event loop there
-        how = {"host": "0.0.0.0", "port": 0, "public_url": "https://label.example.org/", "on_ready": heard.append}
-        pool.submit(serve, database=location, until=lambda: bool(heard), **how).result()
+        network = Network("0.0.0.0", 0, "https://label.example.org/")
+        until = partial(bool, heard)
+        pool.submit(serve, database=location, network=network, on_ready=heard.append, until=until).result()
     assert heard[0].url == "https://label.example.org" and heard[0].link == ""
 
 
@@ -154,7 +156,7 @@ def test_a_taken_port_and_a_missing_database_are_said_in_one_line(run_server: An
     running = run_server(lambda store: None)
     other = tmp_path / "other.db"
     with pytest.raises(UserError, match=r"cannot listen on 127\.0\.0\.1, port") as error:
-        serve(database=other, port=int(running.url.rsplit(":", 1)[1]))
+        serve(database=other, network=Network(port=int(running.url.rsplit(":", 1)[1])))
     assert "--port" in error.value.hint
     with pytest.raises(UserError, match="nothing to serve"):
         serve()
@@ -165,7 +167,9 @@ def test_a_taken_port_and_a_missing_database_are_said_in_one_line(run_server: An
 def test_it_stops_when_it_is_told(tmp_path: Path) -> None:
     stop, ready = threading.Event(), threading.Event()
     options: dict[str, Any] = {"until": stop.is_set, "on_ready": lambda _: ready.set()}
-    thread = threading.Thread(target=lambda: serve(database=tmp_path / "feedback.db", port=0, **options))
+    thread = threading.Thread(
+        target=lambda: serve(database=tmp_path / "feedback.db", network=Network(port=0), **options)
+    )
     thread.start()
     assert ready.wait(120)
     stop.set()

@@ -67,7 +67,7 @@ def serve(
     choose a password under your name, and start again with --host and a certificate or the address of a proxy. Stop
     with Ctrl-C.
     """
-    from hearken.server.run import Address
+    from hearken.server.run import Address, Invitation, Network
     from hearken.server.run import serve as run
 
     if (certificate is None) != (key is None):
@@ -98,7 +98,8 @@ def serve(
 
     run(
         None if database is not None and not (project / "hearken.yaml").is_file() else project,
-        database=database, host=host, port=port, public_url=public_url, certificate=files,
-        trusted_proxies=trusted_proxy or (), webhooks_to=webhooks_to or (),
-        open_browser=open_ and sys.stdout.isatty() and not as_json, on_ready=ready,
+        database=database,
+        network=Network(host, port, public_url, files, trusted_proxy or (), webhooks_to or ()),
+        invitation=Invitation(open_browser=open_ and sys.stdout.isatty() and not as_json),
+        on_ready=ready,
     )  # fmt: skip

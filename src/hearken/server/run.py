@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from hearken.errors import UserError
-from hearken.feedback.access import Role
+from hearken.feedback.access import Account, Role
 from hearken.feedback.database import parse_url
 from hearken.feedback.examples import Message
 from hearken.feedback.privacy import private
@@ -43,20 +44,92 @@ class Address:
     """A link that lets one person in, once, for a quarter of an hour; empty where nobody shall get one."""
 
 
+@dataclass(frozen=True)
+class Network:
+    """Where a server listens, and whom it trusts.
+
+    Args:
+        host: interface to listen on. Any but this machine's own needs accounts with passwords.
+        port: port; 0 takes a free one.
+        public_url: how people reach it, behind a proxy: ``https://label.example.org``.
+        certificate: files of the TLS certificate and its key.
+        trusted_proxies: addresses and ranges of the proxies whose word about where a request comes from
+            (``X-Forwarded-For``) is believed; nobody else's is.
+        webhooks_to: addresses and ranges that webhooks may call though they are not public.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    public_url: str = ""
+    certificate: tuple[Path, Path] | None = None
+    trusted_proxies: Sequence[str] = ()
+    webhooks_to: Sequence[str] = ()
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return self.host in LOOPBACK
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is reached by HTTPS."""
+        return self.certificate is not None or self.public_url.startswith("https://")
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names by which it may be called; empty where any will do."""
+        public = urlsplit(self.public_url).hostname
+        if self.local or public:
+            return LOOPBACK | {self.host} | ({public} if public else set())
+        return frozenset()
+
+    def url(self, port: int) -> str:
+        """Its address, once it has a port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url.rstrip("/") or f"{'https' if self.certificate else 'http'}://{host}:{port}"
+
+    def check(self, owners: Sequence[Account]) -> None:
+        """Refuse to be reached from other machines without a password or without encryption.
+
+        Raises:
+            UserError: no owner has a password, or there is neither a certificate nor an HTTPS proxy.
+        """
+        if self.local:
+            return
+        if not any(owner.password for owner in owners):
+            raise UserError(
+                f"{self.host} can be reached from other machines, and this project has no owner with a password",
+                "Run 'hearken serve' here first, open the link, and choose a password under 'Account'",
+            )
+        if not self.secure:
+            raise UserError(
+                f"{self.host} can be reached from other machines, and passwords would travel in the clear",
+                "Name a certificate (--certificate, --key), or the HTTPS address of your proxy (--public-url)",
+            )
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """The link that is given out at the start.
+
+    Args:
+        role: whose: the owner's, or a labeler's (for the person at this machine).
+        landing: where it leads, e.g. ``/label``; by default to where that person works.
+        open_browser: open it.
+    """
+
+    role: Role = "owner"
+    landing: str = ""
+    open_browser: bool = False
+
+
 def serve(
     project: Path | str | None = None,
     *,
     database: str | Path | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8765,
-    public_url: str = "",
-    certificate: tuple[Path, Path] | None = None,
-    trusted_proxies: Sequence[str] = (),
-    webhooks_to: Sequence[str] = (),
-    role: Role = "owner",
-    landing: str = "",
+    network: Network = Network(),
+    invitation: Invitation = Invitation(),
     policy: Policy | None = None,
-    open_browser: bool = False,
     on_ready: Callable[[Address], None] | None = None,
     until: Callable[[], bool] | None = None,
     goal: Goal | None = None,
@@ -66,17 +139,9 @@ def serve(
     Args:
         project: the project folder: its database, and where media lie.
         database: another database than the project's: a path or URL.
-        host: interface to listen on. Any but this machine's own needs accounts with passwords.
-        port: port; 0 takes a free one.
-        public_url: how people reach it, behind a proxy: ``https://label.example.org``.
-        certificate: files of the TLS certificate and its key.
-        trusted_proxies: addresses and ranges of the proxies whose word about where a request comes from
-            (``X-Forwarded-For``) is believed; nobody else's is.
-        webhooks_to: addresses and ranges that webhooks may call though they are not public.
-        role: whose link is given out: the owner's, or a labeler's (for the person at this machine).
-        landing: where that link leads, e.g. ``/label``; by default to where that person works.
+        network: where to listen.
+        invitation: what link to give out.
         policy: whom labelers may talk to, see `app.create_app`; by default the project's newest policy, when needed.
-        open_browser: open the link.
         on_ready: called with the address once the server listens.
         until: asked a few times a second whether to stop.
         goal: what a run waits for, shown to the labelers.
@@ -87,38 +152,26 @@ def serve(
     from hearken.server.app import create_app
 
     location, media = _where(project, database)
-    callable_ = networks(webhooks_to, "--webhooks-to")
-    bounds = Bounds(trusted=networks(trusted_proxies, "--trusted-proxy"), together=_most_connections())
+    callable_ = networks(network.webhooks_to, "--webhooks-to")
+    bounds = Bounds(trusted=networks(network.trusted_proxies, "--trusted-proxy"), together=_most_connections())
     domain = domain_at(project) if project is not None else None
     if policy is None and project is not None and domain is not None and "chat" in domain.offers:
         policy = _Newest(project)
-    local = host in LOOPBACK
-    with FeedbackStore(location) as store, alone(location), _listen(host, port) as listener:
+    with FeedbackStore(location) as store, alone(location), _listen(network.host, network.port) as listener:
         owners = [a for a in store.access.accounts() if a.role == "owner" and a.status == "active"]
-        if not local and not any(owner.password for owner in owners):
-            raise UserError(
-                f"{host} can be reached from other machines, and this project has no owner with a password",
-                "Run 'hearken serve' here first, open the link, and choose a password under 'Account'",
-            )
+        network.check(owners)
         port = listener.getsockname()[1]
-        secure = certificate is not None or public_url.startswith("https://")
-        if not local and not secure:
-            raise UserError(
-                f"{host} can be reached from other machines, and passwords would travel in the clear",
-                "Name a certificate (--certificate, --key), or the HTTPS address of your proxy (--public-url)",
-            )
-        door = Door(port=port, secure=secure, hosts=_hosts(host, public_url))
-        base = public_url.rstrip("/") or f"{'https' if certificate else 'http'}://{_bracket(host)}:{port}"
-        link = _link(store, base, role, landing, owners[0].id if owners and role == "owner" else None) if local else ""
+        door = Door(port=port, secure=network.secure, hosts=network.hosts)
+        address = Address(url := network.url(port), _link(store, url, invitation, owners) if network.local else "")
         app = create_app(store, door=door, policy=policy, media=media, goal=goal, webhooks_to=callable_, domain=domain)
 
         def ready() -> None:
             if on_ready is not None:
-                on_ready(Address(base, link))
-            if open_browser and link:
-                _open(link)
+                on_ready(address)
+            if invitation.open_browser and address.link:
+                _open(address.link)
 
-        _run(app, listener, certificate, bounds, ready, until)
+        _run(app, listener, network.certificate, bounds, ready, until)
 
 
 def _where(project: Path | str | None, database: str | Path | None) -> tuple[str | Path, Path | None]:
@@ -161,15 +214,6 @@ class _Newest:
         return found
 
 
-def _hosts(host: str, public_url: str) -> frozenset[str]:
-    from urllib.parse import urlsplit
-
-    public = urlsplit(public_url).hostname
-    if host in LOOPBACK or public:
-        return LOOPBACK | {host} | ({public} if public else set())
-    return frozenset()
-
-
 def _most_connections() -> int:
     """As many as leave half of this process's open files for the database, the pages and the pictures."""
     try:
@@ -180,13 +224,10 @@ def _most_connections() -> int:
     return Bounds.together if files == resource.RLIM_INFINITY else min(Bounds.together, max(files // 2, 16))
 
 
-def _bracket(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _link(store: FeedbackStore, base: str, role: Role, landing: str, account: str | None) -> str:
-    secret, _ = store.access.invite(role, account_id=account, note="You", days=LINK_MINUTES / 1440)
-    return f"{base}/enter{'?to=' + landing.strip('/') if landing else ''}#{secret}"
+def _link(store: FeedbackStore, url: str, invitation: Invitation, owners: Sequence[Account]) -> str:
+    account = owners[0].id if owners and invitation.role == "owner" else None
+    secret, _ = store.access.invite(invitation.role, account_id=account, note="You", days=LINK_MINUTES / 1440)
+    return f"{url}/enter{'?to=' + invitation.landing.strip('/') if invitation.landing else ''}#{secret}"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hearken.loop.labelling_target import Goal
-from hearken.server.run import Address, serve
+from hearken.server.run import Address, Invitation, Network, serve
 
 
 @contextmanager
@@ -37,8 +37,8 @@ def seat(
     def work() -> None:
         try:
             serve(
-                project, port=0, landing="/label", open_browser=open_browser, on_ready=ready, until=stop.is_set,
-                goal=goal,
+                project, network=Network(port=0), invitation=Invitation(landing="/label", open_browser=open_browser),
+                on_ready=ready, until=stop.is_set, goal=goal,
             )  # fmt: skip
         except BaseException as error:
             problems.append(error)
