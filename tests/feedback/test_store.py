@@ -287,7 +287,6 @@ def test_filters(store: FeedbackStore, fill: Any) -> None:
     assert list(store.judgments(prompt_id=prompts[1].id)) == [b]
     assert list(store.judgments(item_id=items[0].id)) == [a, c]
     assert list(store.judgments(round=2, checks=None)) == [g]
-    assert list(store.judgments(policy="ppo", checks=None)) == [g]
     assert list(store.judgments(since=2)) == [c]
 
 

@@ -13,7 +13,6 @@ from hearken.objectives.preference import (
     bradley_terry,
     kwise,
     ordered_pairs,
-    pairwise_accuracy,
     plackett_luce,
     rating_regression,
     thumb_bce,
@@ -241,18 +240,6 @@ def test_maximum_likelihood_agrees_with_choix() -> None:
 
 
 # -- accuracy, ratings, thumbs ----------------------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(rankings)
-def test_pairwise_accuracy_against_plain_python(ranking: Ranking) -> None:
-    correct = total = 0.0
-    for (score_a, rank_a), (score_b, rank_b) in itertools.permutations(ranking, 2):
-        if 0 <= rank_a < rank_b:
-            total += 1
-            correct += 1.0 if score_a > score_b else 0.5 if score_a == score_b else 0.0
-    counts = pairwise_accuracy(*tensors(ranking))
-    assert (counts.correct.item(), counts.total.item()) == (correct, total)
 
 
 def test_ordered_pairs() -> None:

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,9 @@ def inline_examples(
     as_of: int | None = None,
     *,
     round: int | None = None,
-    provenance: bool = True,
-    names: Mapping[str, str] | None = None,
+    provenance: bool | Mapping[str, str] = True,
     attributes: bool = False,
-    weights: Mapping[str, float] | None = None,
-    round_weights: Mapping[int, float] | None = None,
+    weigh: Callable[[Judgment], float] = lambda judgment: 1.0,
     evaluations: bool = True,
 ) -> Iterator[Example]:
     """The judgments in force as self-contained examples, in the order they were given.
@@ -93,11 +91,10 @@ def inline_examples(
         split: only prompts of this split.
         as_of: only what was in force when this judgment was the newest. Prompts themselves have no such number.
         round: only judgments of this round.
-        provenance: put the ids of the labeler, judgment and item into the metadata.
-        names: of labelers by id, to put there where nothing in the metadata names who judged.
+        provenance: put the ids of the labeler, judgment and item into the metadata; or names of labelers, by id, of
+            which that of who judged is put there where nothing names them.
         attributes: put what labelers said about themselves there too.
-        weights: by labeler, multiplied onto the judgments' own; a labeler who is not named keeps theirs.
-        round_weights: by round, multiplied on too; a judgment without a round counts as of round 0.
+        weigh: multiplied onto each judgment's own weight.
         evaluations: with judgments that were asked for to compare policies.
 
     Raises:
@@ -138,9 +135,9 @@ def inline_examples(
             if judgment.prompt_id not in contents or not texts.keys() >= set(judgment.response_ids):
                 continue  # erased since the judgment was read
             metadata = dict(judgment.metadata)
-            if provenance:
+            if provenance is True:
                 metadata |= {"labeler": judgment.labeler_id, "judgment": judgment.id, "item": judgment.item_id}
-            if (name := (names or {}).get(judgment.labeler_id)) and labeler_of(metadata) is None:
+            elif provenance and (name := provenance.get(judgment.labeler_id)) and labeler_of(metadata) is None:
                 metadata["labeler"] = name
             if unfinished := sorted({cut[shown] for shown in judgment.response_ids if shown in cut}):
                 metadata[CUT] = unfinished
@@ -152,8 +149,7 @@ def inline_examples(
                 metadata[MEDIA] = ", ".join(kinds_of_file)
             if attributes:
                 metadata["attributes"] = labelers.get(judgment.labeler_id, {})
-            weight = judgment.weight * (weights or {}).get(judgment.labeler_id, 1.0)
-            weight *= (round_weights or {}).get(judgment.round or 0, 1.0)
+            weight = judgment.weight * weigh(judgment)
             common = {"prompt": contents[judgment.prompt_id], "weight": weight, "metadata": metadata}
             for example in _inline(judgment, texts, common):
                 if canonical.kind_name(example) in kinds:
@@ -184,7 +180,7 @@ def snapshot(
         out: the file to write, ``*.parquet``.
         round: only judgments of this round.
         attributes: put what labelers said about themselves into the metadata.
-        round_weights: see `inline_examples`.
+        round_weights: multiplied onto the judgments' own; one without a round counts as of round 0.
 
     Raises:
         UserError: the query finds nothing, or ``out`` holds something else.
@@ -192,10 +188,13 @@ def snapshot(
     if Path(out).suffix != ".parquet":
         raise UserError(f"{out}: a snapshot is a Parquet file", "Give a name that ends in .parquet")
     as_of = store.last_seq() if as_of is None else as_of
-    found = inline_examples(
-        store, kinds, split, as_of, round=round, attributes=attributes, round_weights=round_weights, evaluations=False
-    )
-    examples = list(found)
+    by_round = round_weights or {}
+    examples = list(
+        inline_examples(
+            store, kinds, split, as_of, round=round, attributes=attributes, evaluations=False,
+            weigh=lambda judgment: by_round.get(judgment.round or 0, 1.0),
+        )
+    )  # fmt: skip
     if not examples:
         where = f"the split '{split}' of {store.name}" if split else store.name
         raise UserError(f"no {' or '.join(sorted(kinds))} in {where} as of judgment {as_of}", "Label or import some")

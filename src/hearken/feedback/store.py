@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypedDict, TypeVar, Unpack
 
 from pydantic import ValidationError
 from sqlalchemy import (
@@ -103,6 +103,33 @@ class QueueState(NamedTuple):
     """Leases in force now."""
     open_slots: int
     """Of items that are not done."""
+
+
+class JudgmentFilter(TypedDict, total=False):
+    """Which judgments `FeedbackStore.judgments` gives."""
+
+    as_of: int | None
+    """Those that were in force when judgment number ``as_of`` was the newest; later ones change nothing, only erasure
+    does. None means now."""
+    since: int
+    """Only numbers above this one."""
+    kinds: Collection[str]
+    """Only these kinds; empty means all (skips and flags too)."""
+    split: str | None
+    """Only judgments on prompts of this split."""
+    round: int | None
+    """Only of this round."""
+    labeler_id: str | None
+    """Only this labeler's."""
+    prompt_id: str | None
+    """Only on this prompt."""
+    item_id: str | None
+    """Only on this queue item."""
+    checks: bool | None
+    """Answers to gold and repeated items, which measure the labeler: False leaves them out (the default), True gives
+    only them, None all."""
+    history: bool
+    """Give superseded judgments and withdrawals too."""
 
 
 class FeedbackStore:
@@ -532,54 +559,21 @@ class FeedbackStore:
         with self._database.read() as connection:
             return connection.scalar(select(func.coalesce(func.max(Judgments.c.seq), 0))) or 0
 
-    def judgments(
-        self,
-        *,
-        as_of: int | None = None,
-        since: int = 0,
-        kinds: Collection[str] = (),
-        split: str | None = None,
-        round: int | None = None,
-        policy: str | None = None,
-        labeler_id: str | None = None,
-        prompt_id: str | None = None,
-        item_id: str | None = None,
-        checks: bool | None = False,
-        history: bool = False,
-    ) -> Iterator[Judgment]:
-        """Judgments in force, in the order they were stored.
-
-        Args:
-            as_of: those that were in force when judgment number ``as_of`` was the newest; later ones change nothing,
-                only erasure does. None means now.
-            since: only numbers above this one.
-            kinds: only these kinds; empty means all (skips and flags too).
-            split: only judgments on prompts of this split.
-            round: only of this round.
-            policy: only those that speak about a response of this policy (artifact name).
-            labeler_id: only this labeler's.
-            prompt_id: only on this prompt.
-            item_id: only on this queue item.
-            checks: answers to gold and repeated items, which measure the labeler: False leaves them out, True gives
-                only them, None all.
-            history: give superseded judgments and withdrawals too.
-        """
-        where = [Judgments.c.erased == 0, Judgments.c.seq > since]
-        where += self._in_force(as_of, history)
-        where += [Judgments.c.kind.in_(kinds)] if kinds else []
-        equal = {"round": round, "labeler_id": labeler_id, "prompt_id": prompt_id, "item_id": item_id}
-        where += [Judgments.c[name] == value for name, value in equal.items() if value is not None]
+    def judgments(self, **which: Unpack[JudgmentFilter]) -> Iterator[Judgment]:
+        """Judgments in force, in the order they were stored: those of a `JudgmentFilter`."""
+        equal = ("round", "labeler_id", "prompt_id", "item_id")
+        where = [Judgments.c.erased == 0, Judgments.c.seq > which.get("since", 0)]
+        where += self._in_force(which.get("as_of"), which.get("history", False))
+        where += [Judgments.c.kind.in_(kinds)] if (kinds := which.get("kinds")) else []
+        where += [Judgments.c[name] == value for name in equal if (value := which.get(name)) is not None]
         query = select(Judgments)
-        if split is not None:
+        if (split := which.get("split")) is not None:
             query = query.join(Prompts, Prompts.c.id == Judgments.c.prompt_id).where(Prompts.c.split == split)
-        if checks is not None:
+        if (checks := which.get("checks", False)) is not None:
             is_check = and_(Items.c.id == Judgments.c.item_id, queue.is_check())
             where.append(exists().where(is_check) if checks else ~exists().where(is_check))
-        of_policy = None if policy is None else {response.id for response in self.responses(policy=policy)}
         for row in self._pages(query.where(*where), Judgments.c.seq):
-            judgment = from_row(Judgment, row)
-            if of_policy is None or not of_policy.isdisjoint(judgment.response_ids):
-                yield judgment
+            yield from_row(Judgment, row)
 
     @staticmethod
     def _in_force(as_of: int | None, history: bool) -> list[Any]:

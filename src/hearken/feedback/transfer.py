@@ -359,8 +359,11 @@ def export(
     names = {one.id: one.name for one in store.labelers() if one.id != UNNAMED} if labelers else {}
 
     def found(kinds: Sequence[str]) -> Iterator[Example]:
-        own = layout == "snapshot"
-        return inline_examples(store, kinds, split, as_of, provenance=own, names=names, weights=weights)
+        by_labeler = weights or {}
+        return inline_examples(
+            store, kinds, split, as_of, provenance=layout == "snapshot" or names,
+            weigh=lambda judgment: by_labeler.get(judgment.labeler_id, 1.0),
+        )  # fmt: skip
 
     examples = found(kinds)
     if layout in ("pairs", "implicit", "hh"):

@@ -13,6 +13,7 @@ from hearken.feedback.examples import Content, content_key
 from hearken.feedback.records import LabelerKind
 from hearken.labelers.protocol import Ranking, ranks_with_ties
 
+SHARPNESS = 2.0
 Utility = Callable[[str, Any, str], float]
 """(prompt, response, group) -> what the response is worth to the group."""
 
@@ -77,7 +78,7 @@ class SimulatedLabeler:
     name: str
     group: str
     utility: Utility
-    sharpness: float = 2.0
+    sharpness: float = SHARPNESS
     tie: float = 0.4
     side: float = 0.8
     length: float = 0.04
@@ -171,11 +172,8 @@ def make_panel(
     per_group: int = 4,
     seed: int = 0,
     *,
-    sharpness: float = 2.0,
-    tie: float = 0.4,
     side: float = 0.8,
     length: float = 0.04,
-    quirk: float = 0.2,
     reads: Callable[[Content], str] = prompt_text,
     opens: Callable[[str], Any] = as_it_is,
 ) -> Panel:
@@ -186,11 +184,8 @@ def make_panel(
         groups: its groups.
         per_group: labelers of each group.
         seed: decides how each labeler differs: sharpness, side and length bias within a factor of .6 to 1.4.
-        sharpness: see `SimulatedLabeler`, as are the rest; these are the means.
-        tie: the same for all.
-        side: mean.
-        length: mean.
-        quirk: the same for all.
+        side: see `SimulatedLabeler`; the mean.
+        length: the same holds.
         reads: the same for all; `dialogue_text` for worlds that judge whole dialogues.
         opens: the same for all.
     """
@@ -201,11 +196,9 @@ def make_panel(
                 name=f"{group}-{number}",
                 group=group,
                 utility=utility,
-                sharpness=sharpness * rng.uniform(0.6, 1.4),
-                tie=tie,
+                sharpness=SHARPNESS * rng.uniform(0.6, 1.4),
                 side=side * rng.uniform(0.6, 1.4),
                 length=length * rng.uniform(0.6, 1.4),
-                quirk=quirk,
                 reads=reads,
                 opens=opens,
             )

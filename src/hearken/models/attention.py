@@ -176,18 +176,18 @@ class KVCache:
 
 
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None,
-    scaling: float | None = None, dropout: float = 0.0, layout: Layout | None = None, cache: KVCache | None = None,
-    sliding_window: int | None = None, softcap: float | None = None, s_aux: Tensor | None = None, **_: Any,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, *,
+    layout: Layout | None = None, cache: KVCache | None = None, **more: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    how = (scaling, softcap, s_aux)
+    """What transformers calls; ``more`` is what the model says of its attention."""
+    how = [more.get(name) for name in ("sliding_window", "scaling", "softcap", "s_aux")]
     if cache is not None:
         layer: int = module.layer_idx  # type: ignore[assignment]
         feed = cache.prefill if cache.layout is not None else cache.step
-        return feed(layer, query, key, value, sliding_window, *how), None
+        return feed(layer, query, key, value, *how), None
     if layout is None:
         raise Unreached("the model does not hand keyword arguments on to its attention")
-    return _packed(query, key, value, layout, sliding_window, *how)[None], None
+    return _packed(query, key, value, layout, *how)[None], None
 
 
 AttentionInterface.register(NAME, _attention)

@@ -2,7 +2,7 @@
 
 Every pairwise loss here is a function of a *lead*, the difference of two responses' scores. What differs is the score:
 
-    log-ratio      log π(y|x) - log π_ref(y|x)     DPO, cDPO, robust DPO, IPO, hinge (`log_ratios`)
+    log-ratio      log π(y|x) - log π_ref(y|x)     DPO, cDPO, robust DPO, IPO, hinge
     its mean       the same per token              IPO as its authors told TRL to read it
     log-mean       log π(y|x) / |y|                SimPO
     log-odds       log p/(1-p), p = e^(log-mean)   ORPO (`log_odds`)
@@ -28,14 +28,6 @@ def sequence_logprobs(logprobs: Tensor, mask: Tensor, *, average: bool = False) 
     mask = mask.bool()
     total = torch.where(mask, logprobs, torch.zeros_like(logprobs)).sum(-1)
     return total / mask.sum(-1).clamp(min=1) if average else total
-
-
-def log_ratios(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, average: bool = False) -> Tensor:
-    """Log π(y|x) - log π_ref(y|x), summed over tokens or their mean: (R, T) each to (R,).
-
-    β times the sum is DPO's implicit reward, up to a constant of the prompt.
-    """
-    return sequence_logprobs(logprobs - ref_logprobs, mask, average=average)
 
 
 def log_odds(mean_logprobs: Tensor) -> Tensor:
@@ -221,26 +213,3 @@ def kto_reference_point(mismatched: Tensor, mean: Callable[[Tensor], Tensor] = T
     if mismatched.shape[0] < 2:
         raise ValueError("KTO's reference point needs a batch of two or more")
     return mean(mismatched.detach()).clamp(min=0)
-
-
-# -- closed forms ---------------------------------------------------------------------------------------------------
-
-
-def psi_optimum(
-    preferences: Tensor, behaviour: Tensor, ref_logprobs: Tensor, psi: Callable[[Tensor], Tensor], tau: float
-) -> Tensor:
-    """The policy that ΨPO wants: π ∝ π_ref·exp(E_{y'~μ}[Ψ(p*(y ≻ y'))]/τ) (Azar et al. 2023, section 4).
-
-    With Ψ = logit and Bradley-Terry preferences it is RLHF's and DPO's optimum, with Ψ the identity IPO's.
-
-    Args:
-        preferences: (Y, Y), [i, j] = p*(y_i ≻ y_j); ½ on the diagonal.
-        behaviour: (Y,) μ, probabilities.
-        ref_logprobs: (Y,).
-        psi: increasing on [0, 1].
-        tau: strength of the regularisation.
-
-    Returns:
-        (Y,) log-probabilities.
-    """
-    return torch.log_softmax(ref_logprobs + (psi(preferences) * behaviour).sum(-1) / tau, -1)

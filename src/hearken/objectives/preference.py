@@ -5,20 +5,11 @@ Ranks are (B, K) integers: 0 is best, equal numbers are ties, and -1 marks a res
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
-
-
-class PairCounts(NamedTuple):
-    """How many pairs a model orders as the labeler did; sum both over batches before dividing."""
-
-    correct: Tensor
-    """(), pairs ordered rightly; equal scores count half."""
-    total: Tensor
-    """(), strictly ordered pairs."""
 
 
 def bradley_terry(
@@ -152,14 +143,6 @@ def plackett_luce(
     weight = weight + torch.diag_embed(~inside).to(scores.dtype)
     against = torch.logsumexp(scores.unsqueeze(-2) + weight.log(), dim=-1)
     return torch.where(ranked, against - scores, torch.zeros_like(scores)).sum(-1)
-
-
-def pairwise_accuracy(scores: Tensor, ranks: Tensor) -> PairCounts:
-    """Strictly ordered pairs, (B, K) scores against (B, K) ranks, that the scores order the same way."""
-    better = ordered_pairs(ranks)
-    lead = scores.unsqueeze(-1) - scores.unsqueeze(-2)
-    correct = (better & (lead > 0)).sum() + 0.5 * (better & (lead == 0)).sum()
-    return PairCounts(correct, better.sum())
 
 
 def rating_regression(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:

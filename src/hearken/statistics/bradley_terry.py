@@ -127,7 +127,6 @@ class Leaderboard:
     """In the order of ``fitted``."""
     fitted: NDArray[np.float64]
     """(1 + B, P + 1) β of each name and log ν: the estimate first, then the resamples."""
-    confidence: float
 
     def difference(self, a: str, b: str) -> Interval:
         """β of ``a`` minus β of ``b``, in log-odds."""
@@ -145,7 +144,7 @@ class Leaderboard:
     def _interval(self, values: NDArray[np.float64]) -> Interval:
         if len(values) == 1:
             return Interval(float(values[0]), math.nan, math.nan)
-        return percentile(values[1:], float(values[0]), self.confidence)
+        return percentile(values[1:], float(values[0]))
 
 
 def leaderboard(
@@ -158,7 +157,6 @@ def leaderboard(
     n: int = 1000,
     seed: int = 0,
     ridge: float = 0.01,
-    confidence: float = 0.95,
 ) -> Leaderboard:
     """Who is better, from comparisons of pairs: Davidson's model, with intervals by bootstrap over prompts.
 
@@ -175,7 +173,6 @@ def leaderboard(
         n: resamples.
         seed: of the resampling.
         ridge: see `fit_davidson`; as small as it is, it only matters where someone never loses or groups never meet.
-        confidence: of the intervals.
 
     Raises:
         ValueError: no comparisons, lengths that differ, or a name compared with itself only.
@@ -212,7 +209,7 @@ def leaderboard(
         )
     kept = np.delete(fits, len(names), axis=1) if covariate is not None else fits
     kept[:, :-1] -= kept[:, :-1].mean(1, keepdims=True)
-    board = Leaderboard((), None, names, kept, confidence)
+    board = Leaderboard((), None, names, kept)
     table = outcome_table(y) * base[:, None]
     tally = np.zeros((len(names), 3))
     for place in range(3):
@@ -231,7 +228,7 @@ def leaderboard(
         for place, i in enumerate(order, 1)
     )
     effect = board._interval(fits[:, len(names)]) if covariate is not None else None
-    return Leaderboard(standings, effect, names, kept, confidence)
+    return Leaderboard(standings, effect, names, kept)
 
 
 def _holds_zero(difference: Interval) -> bool:

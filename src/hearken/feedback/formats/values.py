@@ -84,10 +84,6 @@ def dialogue(text: str) -> list[dict[str, Any]] | None:
     return None
 
 
-def _is_turn(turn: Any) -> bool:
-    return isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys())
-
-
 # --- single values ---------------------------------------------------------------------------------------------------
 
 
