@@ -16,7 +16,7 @@ from common import arguments, run, table
 from pessimism import page
 
 from hearken.labelers.simulated import make_panel
-from hearken.report.charts import Series, line_chart
+from hearken.report.charts import Axis, Series, line_chart
 from hearken.statistics.audit import audit, audits_needed
 from hearken.statistics.linear_reward import fit_pairs
 from hearken.worlds.tales.tasks import Task, confident, parse, trusting
@@ -88,7 +88,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     plots = [
         (f"Preferred and true, {name} of confident untruths missed", line_chart(
             [Series(k, [p["kl"] for p in path], [p[k] for p in path]) for k in ("preferred", "right")],
-            title=f"Preferred and true, missed {name}", x_label="KL, nats", y_percent=True))
+            title=f"Preferred and true, missed {name}", x=Axis("KL, nats"), y=Axis(percent=True)))
         for name, path in found.items()
     ]  # fmt: skip
     page(settings.out.with_suffix(".html"), "Confident and wrong", plots)

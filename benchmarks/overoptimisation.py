@@ -28,7 +28,7 @@ from hearken.feedback.formats import read_examples, write_examples
 from hearken.loop.project import Project
 from hearken.loop.quickstart import FAST, Plan, quickstart
 from hearken.loop.tiny_model import TinyModelSize
-from hearken.report.charts import Point, Series, frontier, line_chart
+from hearken.report.charts import Axis, Point, Series, frontier, line_chart
 from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.divergence import find_divergence
 from hearken.statistics.intervals import cluster_bootstrap
@@ -228,12 +228,12 @@ def figures(
     names = [n for n in curves if n not in ("n", "sqrt_kl")]
     plots = [
         (f"Best of n: {what}", line_chart([Series(n, curves["sqrt_kl"], curves[n][what]) for n in names],
-                                          title=f"Best of n, {what}", x_label="√KL, √nats", y_label=what))
+                                          title=f"Best of n, {what}", x=Axis("√KL, √nats"), y=Axis(what)))
         for what in ("gold", "proxy")
     ]  # fmt: skip
     plots += [
         (f"PPO: {what}", line_chart([Series(n, found["sqrt_kl"], found[what]) for n, found in ppo.items()],
-                                    title=f"PPO, {what}", x_label="√KL reached, √nats", y_label=what))
+                                    title=f"PPO, {what}", x=Axis("√KL reached, √nats"), y=Axis(what)))
         for what in ("gold", "proxy")
     ]  # fmt: skip
     for labels in dict.fromkeys(found["labels"] for found in direct):

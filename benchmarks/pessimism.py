@@ -19,7 +19,7 @@ from theory.duels import Arms, duel, growth, optimistic, recall_problem, uniform
 from theory.overoptimisation import expected_best_of_n, fit_gao, gaussian, student_2
 from theory.rankings import fit_rankings
 
-from hearken.report.charts import CSS, Reference, Series, line_chart
+from hearken.report.charts import CSS, Axis, Reference, Series, line_chart
 from hearken.statistics.bestofn import best_of_n_kl
 from hearken.statistics.linear_reward import LinearFit, fit_pairs
 
@@ -191,23 +191,23 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     plots = [
         ("Value lost offline, by caution c", line_chart(
             [Series(f"c = {c}", x_log, [lost[str(n)]["lost"][c] for n in ns]) for c in ("0.0", "1.0", "2.0", "16.0")],
-            title="Value lost offline", x_label="log10 of comparisons", y_label="value lost")),
+            title="Value lost offline", x=Axis("log10 of comparisons"), y=Axis("value lost"))),
         ("Error of θ offline, in Σ's norm", line_chart(
             [Series("θ̂", x_log, [float(np.log10(e)) for e in errors]),
              Series("1/√n", x_log, [level - x / 2 for x in x_log])],
-            title="Error of θ offline", x_label="log10 of comparisons", y_label="log10 of ‖θ̂ - θ‖")),
+            title="Error of θ offline", x=Axis("log10 of comparisons"), y=Axis("log10 of ‖θ̂ - θ‖"))),
         ("Rankings of K against their pairs one by one", line_chart(
             [error(f"K = {k}{also}", k, likelihood) for k in SIZES
              for also, likelihood in (("", "plackett_luce"), (", pairs", "split"))],
-            title="Rankings against their pairs", x_label="log10 of rankings", y_label="error of θ times √n")),
+            title="Rankings against their pairs", x=Axis("log10 of rankings"), y=Axis("error of θ times √n"))),
         ("Regret of duels", line_chart(
-            [curve("optimistic"), curve("uniform")], title="Regret of duels", x_label="comparisons", y_label="regret")),
+            [curve("optimistic"), curve("uniform")], title="Regret of duels", x=Axis("comparisons"), y=Axis("regret"))),
         ("Preferences over trajectories", line_chart(
             [curve("with memory"), curve("without memory")], title="Regret with and without memory",
-            x_label="comparisons", y_label="regret")),
+            x=Axis("comparisons"), y=Axis("regret"))),
         ("Gold of the best of n, by error of the proxy", line_chart(
             [Series(name, best["sqrt_kl"], best[name]["gold"]) for name in ("Student t(2)", "Gaussian")],
-            title="Gold of the best of n", x_label="√KL, √nats", y_label="gold",
+            title="Gold of the best of n", x=Axis("√KL, √nats"), y=Axis("gold"),
             marks=[Reference(best["sqrt_kl"][4], "n = 16")])),
     ]  # fmt: skip
     page(settings.out.with_suffix(".html"), "Pessimism and optimism", plots)

@@ -22,7 +22,7 @@ from hearken.algorithms.stage import find_stage
 from hearken.domains.text.measuring import Judge
 from hearken.feedback.examples import Comparison, PromptOnly, Rating
 from hearken.feedback.formats import write_examples
-from hearken.report.charts import CSS, Series, line_chart
+from hearken.report.charts import CSS, Axis, Series, line_chart
 from hearken.statistics.intervals import Interval
 
 ONLINE = COMMON | {
@@ -169,7 +169,7 @@ def plot(found: dict[str, list[dict[str, Any]]]) -> str:
         xs, ys = [0.0, *(kl for kl, _ in at)], [0.0, *(gain for _, gain in at)]
         lines.append(Series(method, xs, ys, style=FAMILIES[method]))
     chart = line_chart(
-        lines, title="Reward and KL of every method", x_label="KL, nats a response", y_label="gold gain over SFT",
+        lines, title="Reward and KL of every method", x=Axis("KL, nats a response"), y=Axis("gold gain over SFT"),
         description="The gold judge's gain over the SFT policy against the KL divergence from it, for each method.",
         width=720, height=420,
     )  # fmt: skip

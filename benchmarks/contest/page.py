@@ -11,7 +11,7 @@ from typing import Any
 
 from common import markdown
 
-from hearken.report.charts import CSS, Reference, Series, line_chart
+from hearken.report.charts import CSS, Axis, Reference, Series, line_chart
 
 AXES = {
     "tokens": ("microbatch, real tokens", "SFT, hidden 256"),
@@ -110,7 +110,7 @@ def chart(axis: str, points: Sequence[dict[str, float]]) -> str:
     mark = Reference(math.log2(limit["x"]), f"{limit['x']:g}: {limit['share']:.0%} of the matmul rate")
     svg = line_chart(
         [Series("Hearken", [math.log2(p["x"]) for p in points], [p["per_second"] for p in points])],
-        title=what, x_label=f"log2 of {label}", y_label="tokens/s", marks=[mark],
+        title=what, x=Axis(f"log2 of {label}"), y=Axis("tokens/s"), marks=[mark],
         description=f"{what}: tokens a second against {label}, marked where nine tenths of the best share are reached.",
     )  # fmt: skip
     start, rest = svg.split(">", 1)

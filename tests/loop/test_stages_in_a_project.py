@@ -14,6 +14,7 @@ from tiny_models import write_base
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from hearken.algorithms.stage import find_stage, run_stage
+from hearken.domains.best_of import BestOf
 from hearken.domains.text.measuring import Judge as Scores
 from hearken.errors import UserError
 from hearken.feedback.records import (
@@ -180,13 +181,13 @@ def test_several_attributes(project: Project) -> None:
     assert contrary.metrics["score"] != pytest.approx(ppo.metrics["score"], abs=1e-3)
     best = train(project, "rft", other, **SAMPLED, samples=2)
     assert changed(project, best)
-    drawn = project.sample(2, prompts=3, split="train", best_of=3, reward=f"{reward.path}#honest")
+    drawn = project.sample(2, prompts=3, split="train", best_of=BestOf(3, f"{reward.path}#honest"))
     assert drawn["policy"] == f"{best.path.name}-best-of-3" and drawn["responses"] == 6
     with project.store() as store:
         stored = list(store.responses(policy=drawn["policy"]))
     assert len(stored) == 6 and {r.sample for r in stored} == {0, 1}
     with pytest.raises(UserError, match="nothing that compares two responses"):
-        project.sample(2, prompts=3, split="train", best_of=3, reward=f"{reward.path}#honest", pessimism=1.0)
+        project.sample(2, prompts=3, split="train", best_of=BestOf(3, f"{reward.path}#honest", 1.0))
     with pytest.raises(UserError, match=r"no attribute 'kind'. Its attributes: helpful, honest"):
         train(project, "rft", {"reward": f"{reward.path}#kind"}, **SAMPLED, samples=2)
 

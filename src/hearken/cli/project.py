@@ -71,12 +71,12 @@ def sample(
 ) -> None:
     """Responses of a policy into the feedback database, queued for judgment."""
     with clean_stdout():
+        from hearken.domains.best_of import BestOf, check_choice
         from hearken.loop.project import Project
 
-        done = Project(project).sample(
-            k, prompts=prompts, policy=policy, seed=seed, best_of=best_of, reward=reward, pessimism=pessimism,
-            width=width,
-        )  # fmt: skip
+        check_choice(best_of, pessimism)
+        choice = BestOf(best_of, reward or "", pessimism, width) if best_of > 1 else None
+        done = Project(project).sample(k, prompts=prompts, policy=policy, seed=seed, best_of=choice)
     emit(done, as_json, "Sampled")
 
 

@@ -31,6 +31,11 @@ class BestOf:
     pessimism: float = 0.0
     width: Width = "linear"
 
+    @property
+    def name(self) -> str:
+        """Before ``@`` in the policy's name."""
+        return best_of_name(self.n, self.pessimism, self.width)
+
 
 class Asked(NamedTuple):
     """What a policy's name asks for."""

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from pydantic import Field
 from hearken.algorithms.stage import Inputs, Stage, find_stage, makes_reward, run_stage, stage_of
 from hearken.config import Options, read_yaml
 from hearken.domains.base import Domain, Drawn, domain_of, find_domain
-from hearken.domains.best_of import BestOf, Width, best_of_name, check_choice
+from hearken.domains.best_of import BestOf
 from hearken.errors import UserError
 from hearken.feedback import privacy
 from hearken.feedback.database import has_password
@@ -315,22 +315,20 @@ class Project:
 
     def sample(
         self, k: int | None = None, *, prompts: int | None = None, policy: str | None = None, seed: int | None = None,
-        split: str | None = None, round: int = 1, best_of: int = 1, reward: str | None = None,
-        pessimism: float = 0.0, width: Width = "linear",
+        split: str | None = None, round: int = 1, best_of: BestOf | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Responses of a policy into the database, queued for judgment. Prompts that have theirs are left alone.
 
-        With ``best_of`` each is the best of so many by ``reward``, by default the one in use, less ``pessimism`` times
-        the ``width`` of its confidence; they are kept as those of a policy of its own, NAME-best-of-N.
+        With ``best_of`` each is the best of so many by its reward, where it names none by the one in use; they are kept
+        as those of a policy of its own, NAME-best-of-N.
 
         Raises:
-            UserError: pessimism, and nothing to choose; or no reward model to choose by.
+            UserError: no reward model to choose by.
         """
-        check_choice(best_of, pessimism)
         domain, how = self.domain, self.how
         k, seed, name = k or self.config.sample.k, self.config.seed if seed is None else seed, self.policy(policy)
-        label = Path(name).name + (f"-{best_of_name(best_of, pessimism, width)}" if best_of > 1 else "")
-        choice = BestOf(best_of, reward or self.reward(), pessimism, width) if best_of > 1 else None
+        choice = best_of and replace(best_of, reward=best_of.reward or self.reward())
+        label = Path(name).name + (f"-{choice.name}" if choice else "")
         with self.store() as store:
             wanted = list(store.prompts(split=split, domain=domain.name))[:prompts]
             have: dict[str, int] = {}

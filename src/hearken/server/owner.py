@@ -169,8 +169,8 @@ def progress(request: Request, who: Looker) -> HTMLResponse:
         [Series("judgments", range(1 - len(found.hourly), 1), [count for _, count in found.hourly])],
         title="Judgments an hour",
         description=f"{found.today} judgments in the last 24 hours",
-        x_label="hours ago",
-        y_label="judgments an hour",
+        x=charts.Axis("hours ago"),
+        y=charts.Axis("judgments an hour"),
         height=220,
         width=560,
     )  # fmt: skip
@@ -415,7 +415,7 @@ def leaderboard(
                 for row in found.rows
             ],
             title="Elo, live", description="Elo ratings after each part of the judgments, newest at the right",
-            x_label="parts of the judgments, the newest at 0", y_label="Elo", height=220,
+            x=charts.Axis("parts of the judgments, the newest at 0"), y=charts.Axis("Elo"), height=220,
         )  # fmt: skip
     return _show(
         request, who, "leaderboard", "Leaderboard", made, found=found, strengths=strengths, ticker=ticker,

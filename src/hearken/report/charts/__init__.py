@@ -6,15 +6,15 @@ two stand side by side on a desk and one stays readable on a phone.
 """
 
 from hearken.report.charts.bars import Bar, bars, histogram
-from hearken.report.charts.drawing import SERIES_STYLES, Reference, clean, text_width, tick_labels, ticks
+from hearken.report.charts.drawing import SERIES_STYLES, Axis, Reference, clean, text_width, tick_labels, ticks
 from hearken.report.charts.graphs import Node, graph
 from hearken.report.charts.lines import Series, line_chart, sparkline
 from hearken.report.charts.points import Point, Reliability, calibration_plot, frontier, scatter
 
 __all__ = [
-    "CSS", "SERIES_STYLES", "Bar", "Node", "Point", "Reference", "Reliability", "Series", "bars", "calibration_plot",
-    "clean", "frontier", "graph", "histogram", "line_chart", "scatter", "sparkline", "text_width", "tick_labels",
-    "ticks",
+    "CSS", "SERIES_STYLES", "Axis", "Bar", "Node", "Point", "Reference", "Reliability", "Series", "bars",
+    "calibration_plot", "clean", "frontier", "graph", "histogram", "line_chart", "scatter", "sparkline", "text_width",
+    "tick_labels", "ticks",
 ]  # fmt: skip
 
 CSS = """

@@ -25,6 +25,23 @@ class Reference:
     label: str
 
 
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How an axis of a chart reads."""
+
+    label: str = ""
+    """Under the x axis, right; above the y axis, left, where it should be short."""
+    percent: bool = False
+    """Shares 0..1, shown as per cent."""
+    whole: bool = False
+    """Counted (rounds): only whole numbers are marked."""
+    range: tuple[float, float] | None = None
+    """By default what the data need."""
+
+
+PLAIN = Axis()
+
+
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round numbers (1, 2, 2.5 or 5 times a power of ten) inside ``low``..``high``, about ``wanted`` of them."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from hearken.report.charts.drawing import (
     GAP,
+    PLAIN,
     SERIES_STYLES,
+    Axis,
     Frame,
     Reference,
     apart,
@@ -48,11 +50,8 @@ def line_chart(
     *,
     title: str,
     description: str = "",
-    x_label: str = "",
-    y_label: str = "",
-    y_range: tuple[float, float] | None = None,
-    x_whole: bool = False,
-    y_percent: bool = False,
+    x: Axis = PLAIN,
+    y: Axis = PLAIN,
     marks: Sequence[Reference] = (),
     levels: Sequence[Reference] = (),
     width: float = 420,
@@ -64,11 +63,8 @@ def line_chart(
         series: the lines; their x need not agree.
         title: read aloud and shown on hover; the visible caption is the page's.
         description: what the chart shows, in a sentence, for who cannot see it.
-        x_label: under the axis, right.
-        y_label: above the axis, left; short.
-        y_range: the y axis; by default what the data need.
-        x_whole: x are counted (rounds), so only whole numbers are marked.
-        y_percent: y are shares 0..1, shown as per cent.
+        x: the axis below.
+        y: the axis on the left.
         marks: vertical lines at an x.
         levels: horizontal lines at a y.
         width: of the view box, px.
@@ -78,70 +74,72 @@ def line_chart(
         One ``<svg>`` element.
     """
     drawn = [(s, runs_of(s.x, s.y)) for s in series]
-    xs = [x for _, runs in drawn for run in runs for x, _ in run]
+    xs = [at for _, runs in drawn for run in runs for at, _ in run]
     if not xs:
         return no_data(title, description, width, height)
-    ys: list[float | None] = [y for _, runs in drawn for run in runs for _, y in run]
+    ys: list[float | None] = [value for _, runs in drawn for run in runs for _, value in run]
     for s in series:
         ys += [*(s.low or ()), *(s.high or ())]
     ys += [level.value for level in levels]
     named = [(i, s, runs) for i, (s, runs) in enumerate(drawn) if runs and s.name and not s.faint]
     labels = [s.name for _, s, _ in named] if len(named) > 1 else []
     frame = Frame(
-        x=(min(xs), max(xs)) if max(xs) > min(xs) else span(xs),
-        y=y_range or span(ys),
+        x=x.range or ((min(xs), max(xs)) if max(xs) > min(xs) else span(xs)),
+        y=y.range or span(ys),
         width=width,
         height=height,
         right=min(max((text_width(t) for t in labels), default=0.0) + 14.0, width * 0.42),
-        top=22.0 if y_label or marks else 10.0,
-        x_whole=x_whole,
-        y_percent=y_percent,
-        x_label=x_label,
-        y_label=y_label,
+        top=22.0 if y.label or marks else 10.0,
+        x_whole=x.whole,
+        y_percent=y.percent,
+        x_label=x.label,
+        y_label=y.label,
     )
     body = frame.axes()
     edge = width - frame.right
     for level in levels:
-        y = frame.py(level.value)
-        body += [rule(frame.left, y, edge, y, "mark"), write(edge - 2, y - 5, level.label, "end")]
+        across = frame.py(level.value)
+        body += [rule(frame.left, across, edge, across, "mark"), write(edge - 2, across - 5, level.label, "end")]
     for row, mark in enumerate(marks):
-        x = frame.px(mark.value)
-        flip = x + text_width(mark.label) > edge
+        at = frame.px(mark.value)
+        flip = at + text_width(mark.label) > edge
         body += [
-            rule(x, frame.top - 4, x, frame.bottom, "mark"),
-            write(x + (-5 if flip else 5), frame.top + 6 + row * GAP, mark.label, "end strong" if flip else "strong"),
+            rule(at, frame.top - 4, at, frame.bottom, "mark"),
+            write(at + (-5 if flip else 5), frame.top + 6 + row * GAP, mark.label, "end strong" if flip else "strong"),
         ]
     for i, (s, runs) in enumerate(drawn):
         style = (i if s.style is None else s.style) % SERIES_STYLES
         if s.whiskers:
             bounds = zip(s.x, s.low or (), s.high or (), strict=False)
-            ranges = [(frame.px(x), frame.py(a), frame.py(b)) for x, a, b in bounds if a is not None and b is not None]
-            body += [rule(x, a, x, b, "whisker soft") for x, a, b in ranges]
+            ranges = [
+                (frame.px(at), frame.py(a), frame.py(b)) for at, a, b in bounds if a is not None and b is not None
+            ]
+            body += [rule(at, a, at, b, "whisker soft") for at, a, b in ranges]
         elif s.low is not None and s.high is not None:
             low, high = runs_of(s.x, s.low), runs_of(s.x, s.high)
             for down, up in zip(low, high, strict=False):
-                outline = [(frame.px(x), frame.py(y)) for x, y in [*down, *reversed(up)]]
+                outline = [(frame.px(at), frame.py(value)) for at, value in [*down, *reversed(up)]]
                 body.append(f'<path d="{track(outline)}Z" class="band paint s{style}"/>')
         count = sum(len(run) for run in runs)
         every = max(1, count // 6)
         seen = 0
         for run in runs:
-            points = [(frame.px(x), frame.py(y)) for x, y in run]
+            points = [(frame.px(at), frame.py(value)) for at, value in run]
             faint = " faint" if s.faint else ""
             if len(points) > 1:
                 body.append(f'<path d="{track(points)}" class="line stroke s{style}{faint}"/>')
             if s.faint:
                 continue
-            for (x, y), (px, py) in zip(run, points, strict=True):
+            for (at, value), (px, py) in zip(run, points, strict=True):
                 if count <= 12 or s.whiskers or (len(named) > 1 and seen % every == every // 2):
-                    tip = f"{s.name} at {tick_labels([x])[0]}: {value_text(y, y_percent)}"
+                    tip = f"{s.name} at {tick_labels([at])[0]}: {value_text(value, y.percent)}"
                     body.append(marker(px, py, style, tip, 3))
                 seen += 1
     if labels:
         ends = [frame.py(runs[-1][-1][1]) for _, _, runs in named]
-        for (i, s, _), y in zip(named, apart(ends, frame.top + 4, frame.bottom - 2), strict=True):
+        for (i, s, _), end in zip(named, apart(ends, frame.top + 4, frame.bottom - 2), strict=True):
             style = (i if s.style is None else s.style) % SERIES_STYLES
-            body.append(write(edge + 7, y + 4, shortened(s.name, frame.right - 8), f"label paint s{style}"))
+            body.append(write(edge + 7, end + 4, shortened(s.name, frame.right - 8), f"label paint s{style}"))
     return svg(width, height, title, description, body)
 
 

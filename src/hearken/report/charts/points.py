@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from hearken.report.charts.drawing import (
     Frame,
-    Reference,
     finite,
     marker,
     no_data,
@@ -24,6 +23,9 @@ from hearken.report.charts.drawing import (
     write,
 )
 from hearken.report.charts.lines import Series
+
+SHOWN = 600
+"""Points of a scatter plot; of more, so many are picked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,10 @@ def scatter(
     description: str = "",
     x_label: str = "",
     y_label: str = "",
-    trend: bool = True,
-    limit: int = 600,
     width: float = 420,
     height: float = 240,
 ) -> str:
-    """Points, at most ``limit`` of them (evenly picked), with the least-squares line of all and their correlation."""
+    """Points, at most `SHOWN` of them (evenly picked), with the least-squares line of all and their correlation."""
     pairs = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
     if not pairs:
         return no_data(title, description, width, height)
@@ -76,7 +76,7 @@ def scatter(
         y_label=y_label,
     )
     body = frame.axes()
-    every = max(1, math.ceil(len(pairs) / limit))
+    every = max(1, math.ceil(len(pairs) / SHOWN))
     body += [
         f'<circle cx="{tenth(frame.px(a))}" cy="{tenth(frame.py(b))}" r="2.5" class="dot paint s0"/>'
         for a, b in pairs[::every]
@@ -85,7 +85,7 @@ def scatter(
     mean_x, mean_y = sum(a for a, _ in pairs) / n, sum(b for _, b in pairs) / n
     spread_x = math.sqrt(sum((a - mean_x) ** 2 for a, _ in pairs))
     spread_y = math.sqrt(sum((b - mean_y) ** 2 for _, b in pairs))
-    if trend and spread_x * spread_y > 0:
+    if spread_x * spread_y > 0:
         correlation = sum((a - mean_x) * (b - mean_y) for a, b in pairs) / (spread_x * spread_y)
         slope = correlation * spread_y / spread_x
         ends = []
@@ -107,7 +107,6 @@ def frontier(
     x_label: str = "",
     y_label: str = "",
     y_percent: bool = False,
-    levels: Sequence[Reference] = (),
     width: float = 720,
     height: float = 340,
 ) -> str:
@@ -121,7 +120,6 @@ def frontier(
         x_label: under the axis, right.
         y_label: above the axis, left.
         y_percent: y are shares 0..1.
-        levels: horizontal lines at a y.
         width: of the view box, px.
         height: of the view box, px.
 
@@ -134,7 +132,7 @@ def frontier(
     drawn = [(t, runs_of(t.x, t.y)) for t in trails]
     xs = [p.x for p in points] + [x for _, runs in drawn for run in runs for x, _ in run]
     ys: list[float | None] = [v for p in points for v in (p.y, p.low, p.high)]
-    ys += [y for _, runs in drawn for run in runs for _, y in run] + [level.value for level in levels]
+    ys += [y for _, runs in drawn for run in runs for _, y in run]
     low, high = span(xs)
     frame = Frame(
         x=(min(0.0, low) if min(xs) < 0 else 0.0, high),
@@ -148,10 +146,6 @@ def frontier(
     )
     body = frame.axes()
     taken: list[tuple[float, float, float, float]] = []
-    for level in levels:
-        y, edge = frame.py(level.value), width - frame.right
-        body += [rule(frame.left, y, edge, y, "mark"), write(edge - 2, y - 5, level.label, "end")]
-        taken.append((edge - text_width(level.label), y - 16, edge, y))
     for trail, runs in drawn:
         for run in runs:
             path = track([(frame.px(x), frame.py(y)) for x, y in run])

@@ -103,6 +103,8 @@ def _watched(run: Training) -> dict[str, Any] | None:
         marks.append(charts.Reference(at[found.peak], f"fooled after step {found.peak:,.0f}"))
     bounds = [wilson(win * run.judged_on, run.judged_on) for win in wins] if run.judged_on else []
     said = text.fooled(run, known) or run.says
+    lowest = min(0.4, *(b.low for b in bounds), *wins)
+    highest = max(0.6, *(b.high for b in bounds), *wins)
     chart = charts.line_chart(
         [
             charts.Series(
@@ -114,10 +116,8 @@ def _watched(run: Training) -> dict[str, Any] | None:
             f"step {step:,.0f}: proxy {number(x)}, wins {percent(win)}"
             for step, x, win in zip(steps, proxy, wins, strict=True)
         ),
-        x_label="proxy reward of the same answers",
-        y_label="win rate",
-        y_percent=True,
-        y_range=(min(0.4, *(b.low for b in bounds), *wins), max(0.6, *(b.high for b in bounds), *wins)),
+        x=charts.Axis("proxy reward of the same answers"),
+        y=charts.Axis("win rate", percent=True, range=(lowest, highest)),
         levels=[charts.Reference(0.5, "no difference")],
         marks=marks,
         width=440,
@@ -167,8 +167,8 @@ def _parting(run: Training, over_kl: bool) -> dict[str, Any] | None:
         [charts.Series("proxy", x, change[0], style=1), charts.Series(keys[0], x, change[1], style=0)],
         title=f"Proxy and {truth}, {run.name}",
         description=said,
-        x_label="√KL reached, √nats" if over_kl else "step",
-        y_label="change since the start" + ("" if alike else ", share of own range"),
+        x=charts.Axis("√KL reached, √nats" if over_kl else "step"),
+        y=charts.Axis("change since the start" + ("" if alike else ", share of own range")),
         marks=[charts.Reference(peak, f"{keys[0]} at its best")] if found.fooled else [],
         width=440,
         height=260,

@@ -148,9 +148,8 @@ def _rounds(report: Report) -> dict[str, Any] | None:
             ],
             title="Round by round",
             description="; ".join(f"round {n} {with_interval(f, as_percent)}" for n, f in known) + ".",
-            x_label="round",
-            x_whole=True,
-            y_percent=as_percent,
+            x=charts.Axis("round", whole=True),
+            y=charts.Axis(percent=as_percent),
             levels=[charts.Reference(0.5, "no difference")] if as_percent else [],
             height=200,
         )  # fmt: skip

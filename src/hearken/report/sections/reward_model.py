@@ -124,8 +124,8 @@ def _learning(model: RewardModel) -> Chart | None:
         lines,
         title="Learning curve",
         description="Held-out accuracy over the number of labels.",
-        x_label="labels",
-        y_percent=True,
+        x=charts.Axis("labels"),
+        y=charts.Axis(percent=True),
         height=300,
     )
     return "Learning curve", "still rising: more labels help; a larger model above a smaller: size helps", Markup(chart)

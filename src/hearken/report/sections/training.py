@@ -109,7 +109,7 @@ def run_curves(run: Training) -> dict[str, Any]:
             lines,
             title=f"{curve.title}, {run.name}",
             description=f"From {first} to {last}.",
-            y_percent=curve.percent,
+            y=charts.Axis(percent=curve.percent),
             width=300,
             height=150,
         )
