@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 
-@contextmanager
-def open_chromium() -> Iterator[Any]:
-    """A browser without a window; the test is skipped where there is none."""
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser without a window, for a file of tests: there can be one at a time. Skipped where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api")
     path = os.environ.get("HEARKEN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:

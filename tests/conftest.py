@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from browser import chromium  # noqa: F401  # fixture
 from postgres import location, postgres_location, postgres_server, stoppable_postgres  # noqa: F401  # fixtures
 
 # One thread per test process: sums in a fixed order, no fight for cores under pytest-xdist. Before torch loads.

@@ -15,7 +15,6 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 import yaml
-from browser import open_chromium
 from typer.testing import CliRunner
 
 from hearken.algorithms import stage as stages
@@ -146,11 +145,11 @@ def test_a_domain_goes_through_every_command(project: Project) -> None:
     assert "melody-climb" in hearken("trace", "r02-melody-climb", *where)
 
 
-def test_people_hear_it_and_nobody_else(project: Project) -> None:
+def test_people_hear_it_and_nobody_else(project: Project, chromium: Any) -> None:
     hearken("sample", "-C", project.path)
     expect = pytest.importorskip("playwright.sync_api").expect
-    with served(project) as address, open_chromium() as chromium:
-        page = chromium.new_page()
+    with served(project) as address:
+        page = chromium.new_context().new_page()
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
@@ -187,12 +186,12 @@ def test_people_hear_it_and_nobody_else(project: Project) -> None:
         assert page.evaluate("fetch('/api/v1/own').then(one => one.json())")["items_left"] == waiting
 
 
-def test_the_owner_hears_what_was_judged(project: Project) -> None:
+def test_the_owner_hears_what_was_judged(project: Project, chromium: Any) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
     hearken("sample", "-C", project.path)
     project.label()
-    with served(project, "owner") as address, open_chromium() as chromium:
-        page = chromium.new_page()
+    with served(project, "owner") as address:
+        page = chromium.new_context().new_page()
         page.goto(address.link)
         page.wait_for_url("**/owner")
         page.goto(f"{address.url}/owner/responses")

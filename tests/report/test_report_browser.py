@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import open_chromium
 
 from hearken.report.contents import Report
 from hearken.report.page import render
@@ -15,21 +13,15 @@ from hearken.report.page import render
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_chromium() as opened:
-        yield opened
-
-
 @pytest.mark.parametrize(("width", "scheme", "which"), [(1280, "light", "report"), (390, "dark", "hostile")])
 def test_it_fits_is_accessible_and_prints(
-    browser: Any, request: pytest.FixtureRequest, tmp_path: Path, width: int, scheme: str, which: str
+    chromium: Any, request: pytest.FixtureRequest, tmp_path: Path, width: int, scheme: str, which: str
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     report: Report = request.getfixturevalue(which)
     file = tmp_path / "report.html"
     file.write_text(render(report), "utf-8")
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     wrong: list[str] = []
     asked: list[str] = []
     page.on("console", lambda said: wrong.append(said.text))

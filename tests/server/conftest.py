@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
-from browser import open_chromium
 from people_world import Running, Site, fill, running
 
 from hearken.feedback.store import FeedbackStore
@@ -49,12 +47,6 @@ def site(store: FeedbackStore, tmp_path: Path) -> Site:
 
 
 # -- a real browser on a real server -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    with open_chromium() as opened:
-        yield opened
 
 
 @pytest.fixture
