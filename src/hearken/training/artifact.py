@@ -225,7 +225,7 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
     saved = out / "run" / "request.json"
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file", "Name a folder")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(out.iterdir()) and not _barely_claimed(out):
         if overwrite and (saved.exists() or (out / MANIFEST).exists()):
             shutil.rmtree(out)
         elif (out / MANIFEST).exists():
@@ -259,6 +259,11 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
         write_record(saved, request | {"files": files})
     except OSError as error:
         raise UserError(f"cannot write to --out {out} ({error.strerror})", "Name a folder you can write to") from None
+
+
+def _barely_claimed(out: Path) -> bool:
+    """Whether whoever claimed it was killed before the request was written whole."""
+    return {p.relative_to(out).as_posix() for p in out.rglob("*")} <= {"run", "run/request.json.partial"}
 
 
 def _make_writable(folder: Path, out: Path) -> None:
