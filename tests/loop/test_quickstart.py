@@ -1,4 +1,4 @@
-"""The whole loop: `quickstart --fast`, interrupted at every step, against one that ran through."""
+"""The whole loop: `quickstart --fast`, interrupted twice (nightly: at every step), against one that ran through."""
 
 from __future__ import annotations
 
@@ -79,9 +79,12 @@ MOMENTS = (
 )
 
 
-def test_killed_at_every_step_it_ends_the_same(whole: tuple[Path, dict], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "moments", [MOMENTS[3:6:2], pytest.param(MOMENTS, marks=pytest.mark.nightly)], ids=["labels and policy", "every"]
+)
+def test_killed_it_ends_the_same(whole: tuple[Path, dict], tmp_path: Path, moments: tuple[str, ...]) -> None:
     folder = tmp_path / "tales"
-    for moment in MOMENTS:
+    for moment in moments:
         process = start(folder)
         deadline = time.monotonic() + 120
         while not (folder / moment).exists() and process.poll() is None and time.monotonic() < deadline:

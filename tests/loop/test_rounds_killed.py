@@ -1,4 +1,7 @@
-"""`hearken loop` killed at every step ends as one that ran through."""
+"""`hearken loop` with real training, killed at some moments (nightly: at every step), ends as one that ran through.
+
+`test_bookkeeping` kills it before each file that it puts in place, with stages that need no torch.
+"""
 
 from __future__ import annotations
 
@@ -74,23 +77,31 @@ def kill_at(project: Path, moments: tuple[str, ...]) -> None:
         process.communicate()
 
 
-def test_killed_at_every_step_it_ends_the_same(tales: Callable[..., Project], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "moments", [MOMENTS[5:7], pytest.param(MOMENTS, marks=pytest.mark.nightly)], ids=["policy", "every"]
+)
+def test_killed_it_ends_the_same(tales: Callable[..., Project], tmp_path: Path, moments: tuple[str, ...]) -> None:
     stages = {"ppo": STAGES["ppo"] | {"episodes": 16}}
     project = tales(stages=stages).path
     other = tmp_path / "other"
     shutil.copytree(project, other)
-    kill_at(other, MOMENTS)
+    kill_at(other, moments)
     assert finish(other) == finish(project)
     with Project(other).store() as store:
         assert store.verify() == []
 
 
-def test_killed_while_labels_arrive_it_ends_the_same(tales: Callable[..., Project], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "moments", [ONLINE[2:4], pytest.param(ONLINE, marks=pytest.mark.nightly)], ids=["refit", "every"]
+)
+def test_killed_while_labels_arrive_it_ends_the_same(
+    tales: Callable[..., Project], tmp_path: Path, moments: tuple[str, ...]
+) -> None:
     stages = {"ppo": STAGES["ppo"] | {"samples": 2, "episodes": 40, "batch": 8}}
     project = tales(rounds=1, online={"labels": 12, "refit_every": 4}, stages=stages).path
     other = tmp_path / "other"
     shutil.copytree(project, other)
-    kill_at(other, ONLINE)
+    kill_at(other, moments)
     assert finish(other) == finish(project)
     refits = [sorted(p.name for p in (one / "artifacts").glob("r01-refit-*")) for one in (project, other)]
     assert len(refits[0]) >= 2 and refits[0] == refits[1]
