@@ -121,7 +121,7 @@ def test_all_that_a_run_does_is_counted(world, stage: str, data: str, parts: set
     assert all(seconds > 0 for seconds in found["seconds_of"].values())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_dry_run_says_what_a_run_takes(tmp_path: Path) -> None:
     """Each in a process of its own. Of memory alone: seconds hang on what else the machine does."""
     more = ["--out", str(tmp_path / "f.json"), "--work", str(tmp_path / "w"), "--fast", "--precision", "fp32"]
