@@ -24,9 +24,10 @@ from hearken.statistics.intervals import cluster_bootstrap
 LARGEST = 9
 SIZE = TinyModelSize(vocabulary=320, hidden=64, layers=2, heads=4, context=32)
 COMMON = {"trackers": "none", "precision": "fp32"}
-SFT = COMMON | {"epochs": 150.0, "lr": 3e-3, "batch": 60, "validation": 0.0}
+SFT = COMMON | {"epochs": 150.0, "lr": 3e-3, "batch_size": 60, "validation": 0.0}
 ONLINE = COMMON | {
-    "episodes": 32_000, "batch": 400, "samples": 8, "lr": 5e-4, "max_new_tokens": 6, "missing_eos": 0.0, "beta": 0.0,
+    "episodes": 32_000, "batch_size": 400, "num_generations": 8, "lr": 5e-4, "max_new_tokens": 6,
+    "missing_eos": 0.0, "beta": 0.0,
     "save_rollouts": False,
 }  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {

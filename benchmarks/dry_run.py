@@ -28,12 +28,12 @@ from hearken.errors import UserError
 START = "from hearken.cli.main import main; main()"
 WITHIN = 0.3
 STAGES: dict[str, list[str]] = {
-    "sft": ["batch=8"],
-    "dpo": ["batch=4"],
-    "reward": ["batch=4"],
-    "rloo": ["batch=16", "episodes=64", "max_new_tokens=32", "missing_eos=null"],
-    "grpo": ["batch=16", "episodes=64", "max_new_tokens=32", "missing_eos=null"],
-    "ppo": ["batch=16", "episodes=32", "max_new_tokens=32", "missing_eos=null"],
+    "sft": ["batch_size=8"],
+    "dpo": ["batch_size=4"],
+    "reward": ["batch_size=4"],
+    "rloo": ["batch_size=16", "episodes=64", "max_new_tokens=32", "missing_eos=null"],
+    "grpo": ["batch_size=16", "episodes=64", "max_new_tokens=32", "missing_eos=null"],
+    "ppo": ["batch_size=16", "episodes=32", "max_new_tokens=32", "missing_eos=null"],
 }
 
 

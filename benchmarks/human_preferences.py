@@ -37,11 +37,12 @@ FOLDS = 5
 SET_ASIDE = 200
 SIZE = TinyModelSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=1024)
 PRETRAINING = {
-    "epochs": 3.0, "lr": 3e-3, "batch": 8, "max_length": 256, "warmup": 0.05, "weight_decay": 0.1, "beta2": 0.99,
+    "epochs": 3.0, "lr": 3e-3, "batch_size": 8, "max_length": 256, "warmup": 0.05, "weight_decay": 0.1, "beta2": 0.99,
     "trackers": "none", "precision": "fp32",
 }  # fmt: skip
 FITTING: dict[str, Any] = {
-    "epochs": 1.0, "lr": 1e-3, "batch": 16, "pooling": "mean", "warmup": 0.1, "weight_decay": 0.1, "max_length": 384,
+    "epochs": 1.0, "lr": 1e-3, "batch_size": 16, "pooling": "mean", "warmup": 0.1, "weight_decay": 0.1,
+    "max_length": 384,
     "tokens": 1024,
     "long_prompts": "truncate", "trackers": "none", "precision": "fp32",
 }  # fmt: skip

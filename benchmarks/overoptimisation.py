@@ -190,7 +190,7 @@ def direct_points(
     passes = dict(zip(fewest_and_most(rewards), ((1.0,), ()) if settings.fast else EPOCHS, strict=True))
     for labels, stage, epochs in [(n, s, e) for n, some in passes.items() for s, e in product(DIRECT, some)]:
         out = settings.work / f"{stage}-{slug(labels)}-{epochs:g}"
-        options = DIRECT[stage] | QUIET | {"epochs": epochs, "batch": 16, "seed": settings.seed, "validation": 0.0}
+        options = DIRECT[stage] | QUIET | {"epochs": epochs, "batch_size": 16, "seed": settings.seed, "validation": 0.0}
         train(stage, out, options, model=sft, data=rewards[labels]["data"])
         seen = measure(str(out), str(sft), prompts, how, settings.seed + 1)
         gold = cluster_bootstrap([world.gold(str(p), t) for p, t in zip(prompts, seen.texts, strict=True)])

@@ -27,14 +27,15 @@ from hearken.statistics.intervals import cluster_bootstrap
 NODES, LONGEST, WALKS, EDGE = 21, 10, 1000, 0.1
 SIZE = TinyModelSize(vocabulary=320, hidden=64, layers=3, heads=4, context=32)
 COMMON = {"trackers": "none", "precision": "fp32"}
-SFT = COMMON | {"epochs": 20.0, "lr": 2e-3, "batch": 50, "validation": 0.0}
+SFT = COMMON | {"epochs": 20.0, "lr": 2e-3, "batch_size": 50, "validation": 0.0}
 ONLINE = COMMON | {
-    "episodes": 12_000, "batch": 200, "lr": 5e-4, "samples": 10, "max_new_tokens": 2 * LONGEST, "missing_eos": 0.0,
+    "episodes": 12_000, "batch_size": 200, "lr": 5e-4, "num_generations": 10, "max_new_tokens": 2 * LONGEST,
+    "missing_eos": 0.0,
     "save_rollouts": False, "beta": 0.02,
 }  # fmt: skip
 PPO = ONLINE | {"value_lr": 2e-3, "epochs": 2, "minibatches": 2, "vf_coef": 0.5}
 RLOO = ONLINE
-ILQL = COMMON | {"epochs": 60.0, "lr": 1e-3, "batch": 50, "gamma": 0.99, "tau": 0.8, "polyak": 0.01, "beta": 30.0}
+ILQL = COMMON | {"epochs": 60.0, "lr": 1e-3, "batch_size": 50, "gamma": 0.99, "tau": 0.8, "polyak": 0.01, "beta": 30.0}
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
     if settings.fast:
         rows = [row for row in rows if sum(map(len, row.responses)) < 1500][:24]
     language_model = settings.model or pretrain(comparisons()[0], settings)
-    fitting = fitting_of(settings) | {"batch": BATCH}
+    fitting = fitting_of(settings) | {"batch_size": BATCH}
     probed = Probed(language_model, rows, fitting) if fitting.get("head_only") else None
     trees = [str(row.metadata["message_tree_id"]) for row in rows]
     folds = folds_by_prompt(trees, 2 if settings.fast else FOLDS, settings.seed)

@@ -104,7 +104,7 @@ def arm(
     home = work / f"seed-{seed}-{name.replace(', ', '-').replace(' ', '-')}"
     share = rounds if options.get("policy_start") == "last" else 1
     ppo = dict(plan.ppo)
-    ppo["episodes"] = max(ppo["episodes"] // share // ppo["batch"], 1) * ppo["batch"]
+    ppo["episodes"] = max(ppo["episodes"] // share // ppo["batch_size"], 1) * ppo["batch_size"]
     config = ProjectConfig.parse({
         "model": str(base), "world": "tales", "seed": seed,
         "sample": SampleConfig(

@@ -39,17 +39,18 @@ PROMPT_WORDS = 8
 NEW_TOKENS = 32
 SIZE = TinyModelSize(vocabulary=2048, hidden=128, layers=4, heads=4, context=128)
 COMMON = {"trackers": "none", "precision": "fp32", "warmup": 0.05}
-PRETRAINING = COMMON | {"epochs": 1.0, "lr": 3e-3, "batch": 8, "weight_decay": 0.1, "beta2": 0.99}
+PRETRAINING = COMMON | {"epochs": 1.0, "lr": 3e-3, "batch_size": 8, "weight_decay": 0.1, "beta2": 0.99}
 PROXY = COMMON | {
-    "epochs": 3.0, "lr": 5e-4, "batch": 16, "weight_decay": 0.1, "pooling": "mean", "long_prompts": "truncate",
+    "epochs": 3.0, "lr": 5e-4, "batch_size": 16, "weight_decay": 0.1, "pooling": "mean", "long_prompts": "truncate",
 }  # fmt: skip
 PPO = COMMON | {
-    "lr": 3e-4, "value_lr": 1e-3, "episodes": 10240, "batch": 256, "samples": 4, "epochs": 1, "minibatches": 2,
+    "lr": 3e-4, "value_lr": 1e-3, "episodes": 10240, "batch_size": 256, "num_generations": 4, "epochs": 1,
+    "minibatches": 2,
     "beta": 0.15, "max_new_tokens": NEW_TOKENS, "missing_eos": None, "save_rollouts": False,
 }  # fmt: skip
 # With a pretraining term on the reviews, and where hardly anything holds it back.
 PTX: dict[str, Any] = {"beta": 0.1, "lr": 4e-4, "ptx_coef": 0.3, "ptx_batch": 16}
-LOOSE: dict[str, Any] = {"beta": 0.02, "lr": 5e-4, "batch": 128, "schedule": "constant"}
+LOOSE: dict[str, Any] = {"beta": 0.02, "lr": 5e-4, "batch_size": 128, "schedule": "constant"}
 COOLER = 0.7
 
 Gold = Callable[[Sequence[str]], np.ndarray]

@@ -26,7 +26,7 @@ from hearken.report.charts import CSS, Axis, Series, line_chart
 from hearken.statistics.intervals import Interval
 
 ONLINE = COMMON | {
-    "episodes": 2560, "batch": 256, "samples": 4, "max_new_tokens": NEW_TOKENS, "missing_eos": None,
+    "episodes": 2560, "batch_size": 256, "num_generations": 4, "max_new_tokens": NEW_TOKENS, "missing_eos": None,
     "save_rollouts": False, "lr": 5e-4,
 }  # fmt: skip
 CRITIC = ONLINE | {"value_lr": 1e-3}
@@ -41,10 +41,10 @@ METHODS: dict[str, tuple[dict[str, Any], str, Sequence[float]]] = {
     "grpo": (ONLINE, "beta", BETAS),
     "dr_grpo": (ONLINE | {"estimator": "dr_grpo"}, "beta", BETAS),
     "reinforce": (ONLINE, "beta", BETAS),
-    "online_dpo": (ONLINE | {"samples": 2}, "beta", (0.5, 0.2, 0.05)),
+    "online_dpo": (ONLINE | {"num_generations": 2}, "beta", (0.5, 0.2, 0.05)),
     "rft": (ONLINE | {"lr": 1e-3}, "episodes", (640, 1280, 2560)),
-    "dpo": (COMMON | {"lr": 2e-4, "batch": 32, "epochs": 1.0, "validation": 0.0}, "beta", (0.5, 0.2, 0.05)),
-    "ilql": (COMMON | {"lr": 5e-4, "batch": 64, "epochs": 2.0, "polyak": 0.005}, "beta", (0.5, 1.0, 2.0)),
+    "dpo": (COMMON | {"lr": 2e-4, "batch_size": 32, "epochs": 1.0, "validation": 0.0}, "beta", (0.5, 0.2, 0.05)),
+    "ilql": (COMMON | {"lr": 5e-4, "batch_size": 64, "epochs": 2.0, "polyak": 0.005}, "beta", (0.5, 1.0, 2.0)),
     BEST_OF: ({}, "n", (4, 16, 64)),
 }
 """Of each method: options, what holds it back, and the values of that."""
@@ -91,7 +91,7 @@ def main(settings: argparse.Namespace) -> dict[str, Any]:
             else:
                 options = given | {knob: value, "seed": settings.seed}
                 if settings.fast and "episodes" in options:
-                    options |= {"episodes": 64, "batch": 32}
+                    options |= {"episodes": 64, "batch_size": 32}
                 more = {} if method in OFFLINE else {"reward": task.proxy}
                 rows, out = data[OFFLINE.get(method, "prompts")], work / f"{method}-{knob}-{value}"
                 made = train(STAGES.get(method, method), out, options, model=base, data=rows, **more)

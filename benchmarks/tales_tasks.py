@@ -49,14 +49,14 @@ class Amounts(Options):
     sft: dict[str, Any] = QUICKSTART.sft | {"lr": 2e-3}
     reward: dict[str, Any] = QUICKSTART.reward
     ppo: dict[str, Any] = QUICKSTART.ppo | {
-        "beta": 0.1, "lr": 4e-4, "temperature": TEMPERATURE, "missing_eos": -2.0, "samples": 4,
+        "beta": 0.1, "lr": 4e-4, "temperature": TEMPERATURE, "missing_eos": -2.0, "num_generations": 4,
     }  # fmt: skip
     size: TinyModelSize = SIZE
 
 
 FAST = Amounts(
     documents=60, demonstrations=60, judged=16, heldout=12,
-    ppo=Amounts().ppo | {"batch": 16, "minibatches": 1, "episodes": 32},
+    ppo=Amounts().ppo | {"batch_size": 16, "minibatches": 1, "episodes": 32},
     size=SIZE.model_copy(update={"vocabulary": 1200, "hidden": 32, "heads": 2, "head_width": 16}),
 )  # fmt: skip
 

@@ -26,7 +26,7 @@ from hearken.worlds.tales.world import TaleWorld
 
 SIZE = TinyModelSize(hidden=96, layers=2, heads=4, context=192)
 MAJORITY, MINORITY = "hearth", "quest"
-HOW = {"lr": 2e-3, "epochs": 4, "batch": 16, "schedule": "cosine", "validation": 0.0, "trackers": "none"}
+HOW = {"lr": 2e-3, "epochs": 4, "batch_size": 16, "schedule": "cosine", "validation": 0.0, "trackers": "none"}
 
 
 def main(settings: argparse.Namespace) -> dict[str, Any]:

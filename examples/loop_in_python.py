@@ -41,7 +41,7 @@ size = hearken.TinyModelSize(vocabulary=1200, context=192)
 if SMALL:
     size = hearken.TinyModelSize(vocabulary=400, hidden=32, layers=2, heads=2)
 untrained = hearken.make_tiny_model(texts, home / "untrained", size)
-pretraining = hearken.SFTConfig(lr=3e-3, batch=16, warmup=0.05, beta2=0.98, max_length=160)
+pretraining = hearken.SFTConfig(lr=3e-3, batch_size=16, warmup=0.05, beta2=0.98, max_length=160)
 base = hearken.train(pretraining, model=untrained, data=home / "corpus.jsonl", out=home / "base", overwrite=True)
 print("pretraining:", base.metrics)
 
@@ -75,7 +75,7 @@ hearken.write_examples(judged, home / "rankings.jsonl", "rankings", overwrite=Tr
 
 # %%
 reward = hearken.train(
-    hearken.RewardConfig(lr=5e-4, batch=16, epochs=2, warmup=0.05), model=sft.path, data=home / "rankings.jsonl",
+    hearken.RewardConfig(lr=5e-4, batch_size=16, epochs=2, warmup=0.05), model=sft.path, data=home / "rankings.jsonl",
     references=home / "demonstrations.jsonl", out=home / "reward", overwrite=True,
 )  # fmt: skip
 print("reward model:", reward.metrics)
@@ -85,7 +85,7 @@ print("reward model:", reward.metrics)
 
 # %%
 config = hearken.PPOConfig(
-    lr=3e-4, schedule="constant", episodes=32 if SMALL else 2880, batch=16 if SMALL else 96,
+    lr=3e-4, schedule="constant", episodes=32 if SMALL else 2880, batch_size=16 if SMALL else 96,
     minibatches=1 if SMALL else 3, epochs=2, max_new_tokens=new_tokens, missing_eos=-4.0, ptx_coef=0.5, ptx_batch=8,
 )  # fmt: skip
 ppo = hearken.train(

@@ -102,3 +102,29 @@ def test_the_word_none_is_none_where_an_option_may_be() -> None:
     assert Loose.parse(values).missing is None
     with pytest.raises(UserError):
         Loose.parse({"missing": "nothing"})
+
+
+class Sampling(Options):
+    """Has two options under new names, one of which has new values."""
+
+    batch_size: int = 8
+    early_stop: str = ""
+
+
+class Own(Options):
+    """Of somebody else, who has an option of a former name."""
+
+    batch: int = 8
+    batch_size: int = 4
+
+
+def test_former_names_work_and_say_so() -> None:
+    with pytest.warns(FutureWarning, match="the option batch is now batch_size"):
+        assert Sampling.parse({"batch": 3}).batch_size == 3
+    with pytest.warns(FutureWarning, match="the option stop_when is now early_stop"):
+        assert Sampling(stop_when="fooled").early_stop == "overoptimization"  # type: ignore[call-arg]
+    assert Sampling.current({"batch": 3, "batch_size": 4}) == {"batch_size": 4}
+    assert Sampling.current({"batch_size": 4, "batch": 3}) == {"batch_size": 3}, "the later counts"
+    assert Own.current({"batch": 3, "samples": 1}) == {"batch": 3, "samples": 1}
+    with pytest.raises(UserError, match="unknown key 'samples'"):
+        Sampling.parse({"samples": 2})

@@ -18,7 +18,7 @@ from hearken.loop.tiny_model import TinyModelSize, make_tiny_model
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SHARED = Path(os.environ.get("HEARKEN_SHARED_DATA") or ROOT.parent / "shared" / "data")
-SMALL = {"max_length": 64, "batch": 4, "lora": 0, "device": "cpu", "trackers": "none", "precision": "fp32"}
+SMALL = {"max_length": 64, "batch_size": 4, "lora": 0, "device": "cpu", "trackers": "none", "precision": "fp32"}
 ONLINE = {"episodes": 8, "max_new_tokens": 4}
 WORDS = ("the cat sat", "a dog ran", "it rained", "we sang", "they slept", "no one came", "she left", "he stayed")
 

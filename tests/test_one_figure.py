@@ -206,7 +206,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with quiet():
         train(
             "reward", model=write_base(folder / "base"), data=write_rows(folder / "pairs.jsonl", rewards),
-            out=world.project.artifacts / "r01-reward", lr=3e-3, epochs=2, batch=8, validation=0.25, trackers="none",
+            out=world.project.artifacts / "r01-reward", lr=3e-3, epochs=2, batch_size=8, validation=0.25,
+            trackers="none",
             precision="fp32",
         )  # fmt: skip
     manifest = world.project.artifacts / "r01-reward" / "manifest.json"

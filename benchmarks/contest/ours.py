@@ -118,22 +118,22 @@ def stage(kind: str, task: Task, clock: Clock, **more: Any) -> None:
 
 def sft(task: Task, clock: Clock) -> None:
     """One epoch over prompt/completion rows, the loss on completions."""
-    stage("sft", task, clock, batch=task.batch, validation=0.0)
+    stage("sft", task, clock, batch_size=task.batch, validation=0.0)
 
 
 def reward(task: Task, clock: Clock) -> None:
     """One epoch over rankings of K responses, each one element of the batch."""
-    stage("reward", task, clock, batch=task.batch, validation=0.0, normalise="none")
+    stage("reward", task, clock, batch_size=task.batch, validation=0.0, normalise="none")
 
 
 def dpo(task: Task, clock: Clock) -> None:
     """One epoch over pairs; the reference in every step, or from the cache on disk."""
-    stage("dpo", task, clock, batch=task.batch, validation=0.0, beta=BETA, cache_reference=task.cached)
+    stage("dpo", task, clock, batch_size=task.batch, validation=0.0, beta=BETA, cache_reference=task.cached)
 
 
 def kto(task: Task, clock: Clock) -> None:
     """One epoch over responses with a thumb, as many up as down."""
-    stage("kto", task, clock, batch=task.batch, validation=0.0, beta=BETA, cache_reference=task.cached)
+    stage("kto", task, clock, batch_size=task.batch, validation=0.0, beta=BETA, cache_reference=task.cached)
 
 
 def watch_learning(clock: Clock) -> None:
@@ -156,7 +156,7 @@ def critic_free(task: Task, clock: Clock) -> None:
     watch_learning(clock)
     clock.wrap(algorithm, "roll_out", "scoring")
     stage(
-        task.kind, task, clock, reward=task.reward, batch=task.batch, samples=task.samples, beta=KL,
+        task.kind, task, clock, reward=task.reward, batch_size=task.batch, num_generations=task.samples, beta=KL,
         episodes=task.batch * (task.steps + 1), max_new_tokens=task.new_tokens, missing_eos=None,
     )  # fmt: skip
 
@@ -170,7 +170,7 @@ def ppo(task: Task, clock: Clock) -> None:
     clock.wrap(LearnedReward, "__call__", "scoring")
     clock.wrap(algorithm, "gather", "scoring")
     stage(
-        "ppo", task, clock, reward=task.reward, batch=task.batch, samples=task.samples, epochs=task.passes,
+        "ppo", task, clock, reward=task.reward, batch_size=task.batch, num_generations=task.samples, epochs=task.passes,
         episodes=task.batch * (task.steps + 1), max_new_tokens=task.new_tokens, missing_eos=None, minibatches=1,
     )  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -12,6 +14,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from hearken.errors import UserError
+
+FORMER = {"batch": "batch_size", "samples": "num_generations", "stop_when": "early_stop"}
+"""Names that options had: they go on working, and say so."""
+_FORMER_VALUES = {("early_stop", "fooled"): "overoptimization"}
 
 
 class Options(BaseModel):
@@ -36,6 +42,10 @@ class Options(BaseModel):
         """Refuse unknown keys; read the word none as the command line and YAML files have it, where it may stand."""
         if not isinstance(values, dict):
             return values
+        for key in values.keys() & FORMER.keys() - cls.model_fields.keys():
+            if FORMER[key] in cls.model_fields:
+                warnings.warn(f"the option {key} is now {FORMER[key]}", FutureWarning, stacklevel=2)
+        values = cls.current(values)
         for key in values:
             if key not in cls.model_fields:
                 near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.4)
@@ -45,6 +55,16 @@ class Options(BaseModel):
             name: None if str(value).lower() == "none" and _may_be_none(cls.model_fields.get(name)) else value
             for name, value in values.items()
         }
+
+    @classmethod
+    def current(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Options under the names they have now; where one is given under both, the later counts."""
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            new = FORMER.get(key, key)
+            name = new if key not in cls.model_fields and new in cls.model_fields else key
+            found[name] = _FORMER_VALUES.get((name, value), value) if isinstance(value, str) else value
+        return found
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "options") -> Self:

@@ -57,10 +57,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     with quiet():
         sft = train(
             "sft", model=base, data=write_rows(folder / "short.jsonl", short), out=folder / "sft", lr=1e-2, epochs=12,
-            batch=12, validation=0, trackers="none", precision="fp32",
+            batch_size=12, validation=0, trackers="none", precision="fp32",
         )  # fmt: skip
         reward = train(
-            "reward", model=base, data=pairs, out=folder / "reward", lr=3e-3, epochs=4, batch=8, trackers="none",
+            "reward", model=base, data=pairs, out=folder / "reward", lr=3e-3, epochs=4, batch_size=8, trackers="none",
             precision="fp32", references=demonstrations,
         )  # fmt: skip
     return World(

@@ -52,7 +52,7 @@ CASES: dict[str, tuple[str, Callable[[Any, Path], dict[str, Any]], str]] = {
     "beyond the context": ("sft", lambda w, t: {"max_length": 500}, "exceeds the model's context of 96"),
     "no room": ("ppo", lambda w, t: {"max_new_tokens": 96}, "leave no room for a prompt"),
     "unknown option": ("ppo", lambda w, t: {"kl_tagret": 6}, "unknown key 'kl_tagret'. Did you mean 'kl_target'"),
-    "batch": ("ppo", lambda w, t: {"batch": 9, "samples": 2}, "batch 9 is not a multiple"),
+    "batch_size": ("ppo", lambda w, t: {"batch_size": 9, "num_generations": 2}, "batch 9 is not a multiple"),
     "no file": ("sft", lambda w, t: {"data": t / "no.jsonl"}, "no.jsonl"),
     "empty file": ("sft", lambda w, t: {"data": raw(t, "")}, "empty"),
     "not JSON": ("sft", lambda w, t: {"data": raw(t, '{"prompt": "a", "completion": "b"}\n{"pro\n')}, r"raw.jsonl.*2"),
@@ -109,7 +109,13 @@ def given(world, stage: str) -> dict[str, Any]:
         "reward": {"model": world.base, "data": world.pairs},
         "dpo": {"model": world.base, "validation": 0},
         "kto": {"model": world.base, "validation": 0},
-        "ppo": {"model": world.sft, "data": world.prompts, "reward": world.reward, "batch": 4, "max_new_tokens": 8},
+        "ppo": {
+            "model": world.sft,
+            "data": world.prompts,
+            "reward": world.reward,
+            "batch_size": 4,
+            "max_new_tokens": 8,
+        },
     }[stage]
 
 
@@ -143,7 +149,7 @@ def test_long_prompts_can_be_dropped_or_cut(world, tmp_path: Path, way: str) -> 
 
 
 def test_out_folders(world, tmp_path: Path) -> None:
-    words = given(world, "sft") | {"trackers": "none", "batch": 24}
+    words = given(world, "sft") | {"trackers": "none", "batch_size": 24}
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("x")

@@ -50,10 +50,10 @@ def test_ipo_asks_for_what_a_policy_can_give(values: dict[str, Any], length: int
 @pytest.mark.parametrize(
     ("stage", "values", "said"),
     [
-        ("sft", {"batch": 64}, "batch=64 is more than the 40 rows"),
+        ("sft", {"batch_size": 64}, "batch_size=64 is more than the 40 rows"),
         ("sft", {}, None),
-        ("dpo", {"warmup": 0.1, "batch": 20}, "warmup=0.1 of 2 steps is none"),
-        ("dpo", {"warmup": 0.1, "batch": 2}, None),
+        ("dpo", {"warmup": 0.1, "batch_size": 20}, "warmup=0.1 of 2 steps is none"),
+        ("dpo", {"warmup": 0.1, "batch_size": 2}, None),
         ("dpo", {"epsilon": 0.2}, "epsilon does nothing with loss=dpo: cdpo and robust read it"),
         ("dpo", {"loss": "cdpo", "epsilon": 0.2}, None),
         ("simpo", {"log_ratio": "sum"}, "log_ratio does nothing with loss=simpo"),
@@ -72,19 +72,23 @@ def test_recorded(stage: str, values: dict[str, Any], said: str | None) -> None:
 @pytest.mark.parametrize(
     ("stage", "values", "said"),
     [
-        ("ppo", {"episodes": 100, "batch": 128}, "batch=128 is more than episodes=100"),
-        ("ppo", {"episodes": 100, "batch": 32}, "the last 4 are not sampled"),
-        ("ppo", {"episodes": 96, "batch": 32}, None),
-        ("rloo", {"episodes": 512, "batch": 512}, "a batch asks 128 prompts, and there are 40"),
-        ("ppo", {"episodes": 96, "batch": 32, "kl_target": 6.0}, "beta can change by 0.2% at most"),
-        ("ppo", {"episodes": 96, "batch": 32, "kl_target": 6.0, "kl_horizon": 50}, None),
-        ("ppo", {"episodes": 96, "batch": 32, "kl_target": 6.0, "kl_horizon": 50, "beta": 0}, "stays zero"),
-        ("ppo", {"episodes": 96, "batch": 32, "kl_target": 300.0, "kl_horizon": 50}, "2.3 for each of its at most 128"),
-        ("ppo", {"episodes": 96, "batch": 32, "ptx_coef": 2.0}, "ptx_coef does nothing without --ptx"),
-        ("nlpo", {"episodes": 96, "batch": 32}, "refresh=5: in 3 iterations"),
-        ("rft", {"episodes": 96, "batch": 32, "percentile": 0.5}, "percentile does nothing with select=best"),
-        ("online_dpo", {"episodes": 64, "batch": 32, "loss": "ipo", "log_ratio": "mean"}, "640 in a response"),
-        ("online_dpo", {"episodes": 64, "batch": 32, "loss": "ipo"}, None),
+        ("ppo", {"episodes": 100, "batch_size": 128}, "batch_size=128 is more than episodes=100"),
+        ("ppo", {"episodes": 100, "batch_size": 32}, "the last 4 are not sampled"),
+        ("ppo", {"episodes": 96, "batch_size": 32}, None),
+        ("rloo", {"episodes": 512, "batch_size": 512}, "a batch asks 128 prompts, and there are 40"),
+        ("ppo", {"episodes": 96, "batch_size": 32, "kl_target": 6.0}, "beta can change by 0.2% at most"),
+        ("ppo", {"episodes": 96, "batch_size": 32, "kl_target": 6.0, "kl_horizon": 50}, None),
+        ("ppo", {"episodes": 96, "batch_size": 32, "kl_target": 6.0, "kl_horizon": 50, "beta": 0}, "stays zero"),
+        (
+            "ppo",
+            {"episodes": 96, "batch_size": 32, "kl_target": 300.0, "kl_horizon": 50},
+            "2.3 for each of its at most 128",
+        ),
+        ("ppo", {"episodes": 96, "batch_size": 32, "ptx_coef": 2.0}, "ptx_coef does nothing without --ptx"),
+        ("nlpo", {"episodes": 96, "batch_size": 32}, "refresh=5: in 3 iterations"),
+        ("rft", {"episodes": 96, "batch_size": 32, "percentile": 0.5}, "percentile does nothing with select=best"),
+        ("online_dpo", {"episodes": 64, "batch_size": 32, "loss": "ipo", "log_ratio": "mean"}, "640 in a response"),
+        ("online_dpo", {"episodes": 64, "batch_size": 32, "loss": "ipo"}, None),
     ],
 )
 def test_sampled(stage: str, values: dict[str, Any], said: str | None) -> None:
@@ -116,7 +120,7 @@ ENDED, CUT = Sample(0, [5], [0.0], "stop"), Sample(0, [5], [0.0], "length")
 
 
 def test_what_is_no_signal() -> None:
-    options = parsed("rloo", samples=2)
+    options = parsed("rloo", num_generations=2)
 
     def said(samples: list[Sample], scores: list[float], grouped: bool = True) -> str:
         return "; ".join(without_signal(samples, torch.tensor(scores), options, grouped=grouped))
@@ -129,10 +133,10 @@ def test_what_is_no_signal() -> None:
     assert not said([ENDED] * 4, [1.0, 1.0, 0.0, 0.0], grouped=False)
 
 
-SAMPLED: dict[str, Any] = QUIET | {"episodes": 4, "batch": 4, "max_new_tokens": 2}
+SAMPLED: dict[str, Any] = QUIET | {"episodes": 4, "batch_size": 4, "max_new_tokens": 2}
 KINDS = {
-    "rloo": {"samples": 2}, "grpo": {"samples": 2}, "reinforce": {},
-    "online_dpo": {"samples": 2}, "rft": {"samples": 2},
+    "rloo": {"num_generations": 2}, "grpo": {"num_generations": 2}, "reinforce": {},
+    "online_dpo": {"num_generations": 2}, "rft": {"num_generations": 2},
     "ppo": {"epochs": 1}, "a2c": {}, "trpo": {"value_steps": 1}, "nlpo": {"epochs": 1},
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ from hearken.models.scorers import TokenScorer
 from hearken.objectives import direct
 
 SMALL: dict[str, Any] = {
-    "lr": 3e-3, "epochs": 4, "batch": 8, "trackers": "none", "precision": "fp32", "checkpoint_seconds": 1e9,
+    "lr": 3e-3, "epochs": 4, "batch_size": 8, "trackers": "none", "precision": "fp32", "checkpoint_seconds": 1e9,
 }  # fmt: skip
 LOSSES = ["dpo", "cdpo", "robust", "ipo", "hinge", "simpo", "orpo"]
 

@@ -23,14 +23,14 @@ def dry(stage: str, inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
 
 def test_sft(world, tmp_path: Path) -> None:
     inputs = {"model": str(world.base), "data": (str(world.demonstrations),)}
-    found = dry("sft", inputs, batch=5, epochs=2, validation=0)
+    found = dry("sft", inputs, batch_size=5, epochs=2, validation=0)
     size = (world.base / "model.safetensors").stat().st_size
     assert found["memory"]["weights_of_policy"] == pytest.approx(size, rel=0.1)
     assert found["memory"]["adam"] == 2 * found["memory"]["gradients"] == 2 * found["memory"]["weights_of_policy"]
     assert sum(v for k, v in found["memory"].items() if k != "total") == found["memory"]["total"]
     assert found["parameters"] == {"trained": found["memory"]["weights_of_policy"] // 4, "frozen": 0}
     out = train(
-        "sft", model=world.base, data=world.demonstrations, out=tmp_path / "out", batch=5, epochs=2, validation=0,
+        "sft", model=world.base, data=world.demonstrations, out=tmp_path / "out", batch_size=5, epochs=2, validation=0,
         trackers="none",
     )  # fmt: skip
     assert found["steps"] == out.metrics["steps"] and found["rows"] == out.manifest["data"]["rows"] == 24
@@ -42,7 +42,7 @@ def test_sft(world, tmp_path: Path) -> None:
 
 
 def test_reward(world) -> None:
-    found = dry("reward", {"model": str(world.base), "data": (str(world.rankings),)}, batch=8, validation=0)
+    found = dry("reward", {"model": str(world.base), "data": (str(world.rankings),)}, batch_size=8, validation=0)
     assert found["steps"] == 3 and found["judgments"] == 24
     assert found["response_tokens"]["longest"] >= found["response_tokens"]["mean"] > 1
 
@@ -51,7 +51,7 @@ def test_ppo_with_and_without_adapters(world) -> None:
     inputs = {
         "model": str(world.sft), "data": (str(world.prompts),), "reward": str(world.reward), "ptx": (str(world.text),)
     }  # fmt: skip
-    small = {"batch": 8, "episodes": 80, "minibatches": 2, "max_new_tokens": 8}
+    small = {"batch_size": 8, "episodes": 80, "minibatches": 2, "max_new_tokens": 8}
     full, lora = dry("ppo", inputs, **small), dry("ppo", inputs, lora=2, **small)
     assert (full["prompts"], full["iterations"], full["steps"]) == (24, 10, 10 * 4 * 2)
     networks = [f"weights_of_{n}" for n in ("policy", "value", "reference", "reward")]
@@ -65,7 +65,7 @@ def test_ppo_with_and_without_adapters(world) -> None:
 
 
 def test_ilql(world) -> None:
-    found = dry("ilql", {"model": str(world.base), "data": (str(world.pairs),)}, batch=8, epochs=2)
+    found = dry("ilql", {"model": str(world.base), "data": (str(world.pairs),)}, batch_size=8, epochs=2)
     assert found["responses"] == 48 and found["steps"] == 2 * 6
     assert found["memory"]["weights_of_policy"] > (world.base / "model.safetensors").stat().st_size, "heads"
     assert found["parameters"]["frozen"] > 0, "the lagging heads"
@@ -74,7 +74,7 @@ def test_ilql(world) -> None:
 
 def test_what_samples_counts_the_networks_it_has(world) -> None:
     inputs = {"model": str(world.sft), "data": (str(world.prompts),), "reward": str(world.reward)}
-    small = {"batch": 8, "episodes": 80, "max_new_tokens": 8}
+    small = {"batch_size": 8, "episodes": 80, "max_new_tokens": 8}
     ppo, nlpo, rft = (dry(s, inputs, **small) for s in ("ppo", "nlpo", "rft"))
     assert nlpo["memory"]["weights_of_policy"] == 2 * ppo["memory"]["weights_of_policy"], "the mask policy"
     assert nlpo["memory"]["gradients"] == ppo["memory"]["gradients"]
@@ -116,7 +116,7 @@ def test_an_update_is_scaled_from_a_part() -> None:
     ("reward", "pairs", {"calibration", "evaluation"}),
 ])  # fmt: skip
 def test_all_that_a_run_does_is_counted(world, stage: str, data: str, parts: set[str]) -> None:
-    found = dry(stage, {"model": str(world.base), "data": (str(getattr(world, data)),)}, batch=4, validation=0.3)
+    found = dry(stage, {"model": str(world.base), "data": (str(getattr(world, data)),)}, batch_size=4, validation=0.3)
     assert set(found["seconds_of"]) == {"start", "training", "saving"} | parts
     assert all(seconds > 0 for seconds in found["seconds_of"].values())
 

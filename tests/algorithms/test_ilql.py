@@ -24,7 +24,7 @@ from hearken.models.loading import load_policy, load_tokenizer
 from hearken.models.scorers import TokenScorer
 from hearken.rollout.sampler import SamplingParameters
 
-SMALL: dict[str, Any] = {"trackers": "none", "precision": "fp32", "batch": 16, "checkpoint_seconds": 1e9}
+SMALL: dict[str, Any] = {"trackers": "none", "precision": "fp32", "batch_size": 16, "checkpoint_seconds": 1e9}
 
 
 def data(tmp_path: Path, good: int = 20, bad: int = 20) -> Path:

@@ -19,7 +19,7 @@ from hearken.errors import UserError
 from hearken.models.layout import Group
 
 SMALL: dict[str, Any] = {
-    "lr": 3e-3, "epochs": 6, "batch": 8, "trackers": "none", "precision": "fp32", "checkpoint_seconds": 1e9,
+    "lr": 3e-3, "epochs": 6, "batch_size": 8, "trackers": "none", "precision": "fp32", "checkpoint_seconds": 1e9,
     "validation": 0.2,
 }  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_an_odd_number_of_thumbs_has_no_batch_of_one(world, tmp_path: Path, monk
     seen: list[list[Group]] = []
     sums = kto.logprob_sums
     monkeypatch.setattr(kto, "logprob_sums", lambda scorer, of, *more: (seen.append(of), sums(scorer, of, *more))[1])
-    artifact = fit(world, tmp_path / "out", thumbs(tmp_path, up=5, down=4), batch=4, validation=0, epochs=3)
+    artifact = fit(world, tmp_path / "out", thumbs(tmp_path, up=5, down=4), batch_size=4, validation=0, epochs=3)
     assert len(seen) == artifact.metrics["steps"] == 7 and all(len(groups) == 4 for groups in seen)
     assert all(math.isfinite(row["z0"]) and math.isfinite(row["loss"]) for row in metrics(artifact.path))
 
@@ -132,7 +132,7 @@ def test_what_says_nothing_is_counted(world, tmp_path: Path) -> None:
     [
         (5, 0, {}, "every thumb is up.*hearken train sft"),
         (0, 5, {}, "every thumb is down"),
-        (5, 5, {"batch": 1}, "batch: Input should be greater than or equal to 2"),
+        (5, 5, {"batch_size": 1}, "batch: Input should be greater than or equal to 2"),
     ],
 )
 def test_mistakes(world, tmp_path: Path, up: int, down: int, more: dict[str, Any], message: str) -> None:

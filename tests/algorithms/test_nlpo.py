@@ -67,7 +67,7 @@ def test_the_sampler_keeps_to_the_mask_with_one_cache(world) -> None:
 
 
 def test_a_run(world, tmp_path: Path) -> None:
-    more = {"samples": 2, "batch": 8, "episodes": 24, "epochs": 2, "refresh": 2, "mask_top_p": 0.8}
+    more = {"num_generations": 2, "batch_size": 8, "episodes": 24, "epochs": 2, "refresh": 2, "mask_top_p": 0.8}
     artifact = improve(world, tmp_path / "out", "nlpo", **more)
     rows = metrics(artifact.path)
     assert artifact.kind == "nlpo" and len(rows) == 3
@@ -84,7 +84,7 @@ def test_the_mask_is_refreshed_on_time(world, tmp_path: Path, monkeypatch: pytes
     assert len(steps) == 2
     ready = nlpo.load(
         Inputs(model=str(world.sft), data=(str(world.prompts),), reward=str(world.reward)),
-        NLPOConfig(batch=8, max_new_tokens=8),
+        NLPOConfig(batch_size=8, max_new_tokens=8),
     )
     names = {n for n, p in ready.scorer.named_parameters() if p.requires_grad}
     assert names and not any("mask_model" in n for n in names)

@@ -61,7 +61,7 @@ def losses(folder: Path) -> list[float]:
 
 def test_it_trains_like_a_built_in_one(world, package: Path, tmp_path: Path) -> None:
     given = {"model": world.sft, "data": world.pairs, "teacher": world.sft, "lexicon": [world.text]}
-    done = train("exposure", out=tmp_path / "out", epochs=4, batch=24, strength=2.0, **given, **FAST)
+    done = train("exposure", out=tmp_path / "out", epochs=4, batch_size=24, strength=2.0, **given, **FAST)
     found = losses(done.path)
     assert done.kind == "exposure" and len(found) == 4 and found[-1] < found[0]
     manifest = done.manifest

@@ -23,7 +23,7 @@ from hearken.models.loading import load_policy
 from hearken.models.scorers import TokenScorer
 
 SMALL: dict[str, Any] = {
-    "batch": 16, "samples": 4, "episodes": 32, "max_new_tokens": 8, "lr": 3e-3, "trackers": "none",
+    "batch_size": 16, "num_generations": 4, "episodes": 32, "max_new_tokens": 8, "lr": 3e-3, "trackers": "none",
     "precision": "fp32", "checkpoint_seconds": 1e9,
 }  # fmt: skip
 WITH_ONE = {"reinforce", "a2c"}
@@ -56,7 +56,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("stage", ["rloo", "grpo", "reinforce", "a2c", "online_dpo", "rft"])
 def test_every_stage_runs(world, tmp_path: Path, stage: str) -> None:
-    more = {} if stage in ("a2c", "reinforce", "rloo", "grpo") else {"samples": 4}
+    more = {} if stage in ("a2c", "reinforce", "rloo", "grpo") else {"num_generations": 4}
     artifact = improve(world, tmp_path / "out", stage, **more)
     rows = metrics(artifact.path)
     assert artifact.kind == stage and len(rows) == 2
@@ -100,7 +100,7 @@ def test_a_simple_reward_is_learnt(world, tmp_path: Path, stage: str, module) ->
     name = module(
         "def fox(prompts, responses, metadata):\n    return [float('fox' in r) for r in responses]\n", f"fox_{stage}"
     )
-    more = {"batch": 64, "episodes": 64 * 16, "beta": 0.0, "lr": 1e-2, "missing_eos": None, "schedule": "constant"}
+    more = {"batch_size": 64, "episodes": 64 * 16, "beta": 0.0, "lr": 1e-2, "missing_eos": None, "schedule": "constant"}
     if stage == "online_dpo":
         more |= {"beta": 0.1, "lr": 3e-3}
     rows = metrics(improve(world, tmp_path / "out", stage, reward=f"{name}:fox", **more).path)
@@ -136,11 +136,11 @@ def test_held_out_data_is_refused_where_nobody_reads_it(world, tmp_path: Path) -
 
 def test_one_response_a_prompt(world, tmp_path: Path) -> None:
     for stage in ("rloo", "grpo"):
-        with pytest.raises(UserError, match=r"samples=1: every advantage would be 0.*hearken train reinforce"):
-            improve(world, tmp_path / stage, stage, samples=1)
-    improve(world, tmp_path / "reinforce", "reinforce", samples=1, episodes=16)
+        with pytest.raises(UserError, match=r"num_generations=1: every advantage would be 0.*hearken train reinforce"):
+            improve(world, tmp_path / stage, stage, num_generations=1)
+    improve(world, tmp_path / "reinforce", "reinforce", num_generations=1, episodes=16)
     with pytest.raises(UserError, match="samples: Input should be greater than or equal to 2"):
-        improve(world, tmp_path / "rft", "rft", samples=1)
+        improve(world, tmp_path / "rft", "rft", num_generations=1)
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ from hearken.rewards.learned import LearnedReward
 from hearken.rollout.sampler import Sample
 
 SMALL: dict[str, Any] = {
-    "batch": 8, "samples": 2, "minibatches": 2, "epochs": 2, "episodes": 16, "max_new_tokens": 8, "lr": 3e-3,
+    "batch_size": 8, "num_generations": 2, "minibatches": 2, "epochs": 2, "episodes": 16, "max_new_tokens": 8,
+    "lr": 3e-3,
     "trackers": "none", "precision": "fp32", "checkpoint_seconds": 1e9,
 }  # fmt: skip
 
@@ -76,7 +77,7 @@ def test_a_run_leaves_an_ordinary_model(world, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {"samples": 1, "minibatches": 1}])
+@pytest.mark.parametrize("more", [{}, {"num_generations": 1, "minibatches": 1}])
 def test_the_split_into_microbatches_changes_nothing(world, tmp_path: Path, more: dict[str, Any]) -> None:
     more = more | {"ptx": (str(world.text),), "ptx_batch": 4, "max_length": 40}
     one = weights(improve(world, tmp_path / "one", tokens=8192, **more).path)
@@ -119,7 +120,16 @@ def test_the_score_is_read_at_the_end_token(world, tmp_path: Path, monkeypatch: 
     base = shutil.copytree(world.sft, tmp_path / "base")
     tokenizer(pad_token=pad, eos_token="<eos>", bos_token="<bos>").save_pretrained(base)
     seen = spy(monkeypatch)
-    improve(world, tmp_path / "out", model=str(base), missing_eos=None, samples=8, batch=32, minibatches=1, episodes=32)
+    improve(
+        world,
+        tmp_path / "out",
+        model=str(base),
+        missing_eos=None,
+        num_generations=8,
+        batch_size=32,
+        minibatches=1,
+        episodes=32,
+    )
     model = AutoModelForSequenceClassification.from_pretrained(world.reward)
     eos = AutoTokenizer.from_pretrained(base).eos_token_id
     (rollout,) = seen
@@ -136,7 +146,7 @@ def test_the_score_is_read_at_the_end_token(world, tmp_path: Path, monkeypatch: 
 
 def test_a_response_without_end_scores_minus_one(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spy(monkeypatch)
-    improve(world, tmp_path / "out", missing_eos=-1.0, samples=8, batch=64, minibatches=1, episodes=64)
+    improve(world, tmp_path / "out", missing_eos=-1.0, num_generations=8, batch_size=64, minibatches=1, episodes=64)
     cut = torch.tensor([s.finish_reason == "length" for s in seen[0].samples])
     assert 0 < cut.sum() < len(cut)
     assert (seen[0].scores[cut] == -1).all() and (seen[0].scores[~cut] != -1).all()
@@ -159,7 +169,7 @@ def test_truncation_at_a_token() -> None:
 
 def test_truncated_responses_train(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spy(monkeypatch)
-    out = improve(world, tmp_path / "out", truncate_at="e", samples=4, batch=32, minibatches=1).path
+    out = improve(world, tmp_path / "out", truncate_at="e", num_generations=4, batch_size=32, minibatches=1).path
     tok = AutoTokenizer.from_pretrained(out)
     for s in seen[0].samples:
         assert not any("e" in tok.decode([t]) for t in s.tokens[:-1])
@@ -168,7 +178,7 @@ def test_truncated_responses_train(world, tmp_path: Path, monkeypatch: pytest.Mo
 def test_batch_is_honoured_with_few_prompts(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spy(monkeypatch)
     few = write_rows(tmp_path / "few.jsonl", [{"prompt": "tell"}, {"prompt": "the fox"}, {"prompt": "tell"}])
-    improve(world, tmp_path / "out", data=(str(few),), batch=8)
+    improve(world, tmp_path / "out", data=(str(few),), batch_size=8)
     assert all(len(rollout.samples) == 8 for rollout in seen)
     assert len({tuple(s.tokens) for s in seen[0].samples}) > 4, "a repeated prompt has draws of its own"
 

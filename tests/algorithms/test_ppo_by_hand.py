@@ -18,7 +18,8 @@ def test_one_iteration_by_hand(world, tmp_path: Path, monkeypatch: pytest.Monkey
     stream = [tok.bos_token_id, *tok(world.text.read_text())["input_ids"], tok.eos_token_id]
     pieces = [torch.tensor([stream[i : i + 96]]) for i in range(0, len(stream), 96)]
     out = improve(
-        world, tmp_path / "out", batch=16, episodes=16, samples=2, max_new_tokens=4, minibatches=1, epochs=3, lr=LR,
+        world, tmp_path / "out", batch_size=16, episodes=16, num_generations=2, max_new_tokens=4, minibatches=1,
+        epochs=3, lr=LR,
         value_lr=VLR, beta=BETA, gamma=GAMMA, lam=LAM, clip=CLIP, value_clip=VCLIP, vf_coef=VF, temperature=T,
         missing_eos=-0.5, schedule="linear", weight_decay=0.01, max_grad_norm=0.5, tokens=128,
         ptx=(str(world.text),), ptx_coef=PTX, ptx_batch=len(pieces),

@@ -56,7 +56,7 @@ def test_reference_is_the_policy_without_its_adapter(world, tmp_path: Path, monk
 
 def test_a_reference_that_is_the_start_costs_nothing(world) -> None:
     """A project always names it."""
-    options = {"lora": 2, "batch": 8, "max_new_tokens": 8}
+    options = {"lora": 2, "batch_size": 8, "max_new_tokens": 8}
     for ref, shared in ((None, True), (world.sft, True), (world.base, False)):
         inputs = Inputs(
             model=str(world.sft), data=(str(world.prompts),), reward=str(world.reward), ref=ref and str(ref)
@@ -151,7 +151,7 @@ def test_memory_is_that_of_two_networks_not_four(world) -> None:
 def test_other_stages_with_lora(world, tmp_path: Path, stage: str) -> None:
     data = world.demonstrations if stage == "sft" else world.pairs
     out = tmp_path / "out"
-    options = {"lr": 1e-2, "batch": 8, "epochs": 3, "trackers": "none", "precision": "fp32", "lora": 4}
+    options = {"lr": 1e-2, "batch_size": 8, "epochs": 3, "trackers": "none", "precision": "fp32", "lora": 4}
     train(stage, model=world.base, data=data, out=out, **options)
     losses = [row["loss"] for row in metrics(out)]
     assert losses[-1] < losses[0]
@@ -169,7 +169,7 @@ from hearken.algorithms.stage import train
 from hearken.progress import quiet
 base, reward, data, out, lora = sys.argv[1:]
 with quiet():
-    train("ppo", model=base, data=data, reward=reward, out=out, lora=int(lora), batch=4, episodes=4, epochs=1,
+    train("ppo", model=base, data=data, reward=reward, out=out, lora=int(lora), batch_size=4, episodes=4, epochs=1,
           max_new_tokens=4, trackers="none", precision="fp32", tokens=256)
 # Not ru_maxrss, which a child inherits from whoever started it.
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))

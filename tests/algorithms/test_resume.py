@@ -21,10 +21,11 @@ from hearken.errors import UserError
 
 COMMON: dict[str, Any] = {"trackers": "none", "precision": "fp32", "checkpoint_seconds": 0}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "ppo": {"batch": 8, "samples": 2, "minibatches": 2, "epochs": 2, "episodes": 40, "max_new_tokens": 6, "lr": 3e-3,
+    "ppo": {"batch_size": 8, "num_generations": 2, "minibatches": 2, "epochs": 2, "episodes": 40,
+            "max_new_tokens": 6, "lr": 3e-3,
             "kl_target": 0.01, "kl_horizon": 50},
-    "sft": {"batch": 4, "epochs": 2, "lr": 1e-3},
-    "reward": {"batch": 4, "epochs": 2, "lr": 1e-3},
+    "sft": {"batch_size": 4, "epochs": 2, "lr": 1e-3},
+    "reward": {"batch_size": 4, "epochs": 2, "lr": 1e-3},
 }  # fmt: skip
 
 

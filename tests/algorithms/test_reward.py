@@ -23,7 +23,7 @@ from hearken.models.loading import load_reward, new_reward
 from hearken.models.scorers import RewardScorer
 from hearken.rewards.learned import LearnedReward
 
-OFF: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch": 8}
+OFF: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch_size": 8}
 
 
 def transformers_score(folder: Path, prompt: str, response: str) -> float:

@@ -29,7 +29,7 @@ from hearken.rewards.confidence import Confidence, last_layer
 from hearken.rewards.learned import LearnedReward
 from hearken.training.options import TextOptions, TrainingOptions
 
-OFF: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch": 8}
+OFF: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch_size": 8}
 
 
 def two_tastes(path: Path, prompts: range, minority: int = 4) -> Path:

@@ -16,7 +16,7 @@ from hearken.algorithms.stage import Inputs, train
 from hearken.domains.text.data import Judged
 from hearken.models.layout import Group
 
-OFF: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch": 8, "epochs": 3}
+OFF: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch_size": 8, "epochs": 3}
 
 
 def pair(r: random.Random, number: int, labeler: str, right: bool) -> dict[str, str]:

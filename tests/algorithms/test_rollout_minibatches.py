@@ -45,7 +45,7 @@ def rollout(prompts: int = 5, n: int = 2) -> TokenRollout:
 
 
 def test_minibatches_hold_what_belongs_to_their_prompts() -> None:
-    whole, options = rollout(), RolloutOptions(epochs=2, minibatches=2, batch=10, samples=2, seed=5)
+    whole, options = rollout(), RolloutOptions(epochs=2, minibatches=2, batch_size=10, num_generations=2, seed=5)
     parts = list(whole.minibatches(4, options))
     assert len(parts) == 4 and [len(p.groups) for p in parts] == [3, 2, 3, 2]
     for epoch in (parts[:2], parts[2:]):
@@ -104,7 +104,7 @@ def test_any_sampler_may_be_put_in(world, tmp_path: Path, stage: str, module: An
     found = find_stage(stage)
     inputs = Inputs(str(world.sft), (str(world.prompts),), reward=str(world.reward))
     more = {"missing_eos": None, "trackers": "none", "precision": "fp32", "lr": 1e-3}
-    options = found.options.parse({"batch": 8, "episodes": 24, "samples": 2, "max_new_tokens": 4, **more})
+    options = found.options.parse({"batch_size": 8, "episodes": 24, "num_generations": 2, "max_new_tokens": 4, **more})
     setup = module.load(inputs, options)
     setup.sampler = given = Given()
     made = module.improve(setup, inputs, options, tmp_path / "out")

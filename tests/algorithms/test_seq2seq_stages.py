@@ -18,8 +18,8 @@ from hearken.domains.text.talk import Talker
 from hearken.errors import UserError
 from hearken.feedback.examples import Message
 
-FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch": 8}
-SAMPLED: dict[str, Any] = {"batch": 8, "episodes": 16, "max_new_tokens": 6, "missing_eos": None, "epochs": 1}
+FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 3e-3, "batch_size": 8}
+SAMPLED: dict[str, Any] = {"batch_size": 8, "episodes": 16, "max_new_tokens": 6, "missing_eos": None, "epochs": 1}
 
 
 def same(a: Path, b: Path) -> bool:
@@ -42,7 +42,7 @@ def test_every_stage_changes_the_policy(world, tmp_path: Path, kind: str, monkey
     for shared in (0, 2) if kind == "t5" else (0,):
         out = tmp_path / f"ppo-{shared}"
         ppo = train(
-            "ppo", model=sft.path, data=world.prompts, reward=reward.path, out=out, lora=shared, samples=2,
+            "ppo", model=sft.path, data=world.prompts, reward=reward.path, out=out, lora=shared, num_generations=2,
             **FAST | SAMPLED,
         )  # fmt: skip
         rows = [json.loads(line) for line in (out / "run/metrics.jsonl").read_text().splitlines()]
@@ -69,7 +69,11 @@ def test_the_others_change_it_too(world, tmp_path: Path, stage: str, module, mon
     more: dict[str, Any] = {"data": world.pairs, "epochs": 1}
     if find_stage(stage).needs("reward"):
         body = "def size(prompts, responses, metadata):\n    return [float(len(r)) for r in responses]\n"
-        more = SAMPLED | {"data": world.prompts, "reward": f"{module(body, f'size_{stage}')}:size", "samples": 2}
+        more = SAMPLED | {
+            "data": world.prompts,
+            "reward": f"{module(body, f'size_{stage}')}:size",
+            "num_generations": 2,
+        }
     artifact = train(stage, model=base, out=tmp_path / "out", **FAST | more)
     assert not same(base, artifact.path)
     (answers,) = sample(artifact.path, ["tell 1 the"], 2, max_new_tokens=5)

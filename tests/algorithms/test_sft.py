@@ -119,7 +119,7 @@ def test_the_loss_is_that_of_transformers(chat: Path, tmp_path: Path, all_turns:
     data = write_rows(tmp_path / "d.jsonl", rows)
     train_on = "all" if all_turns else "last"
     out = train(
-        "sft", model=chat, data=data, out=tmp_path / "out", batch=3, validation=0, train_on=train_on, **OFF
+        "sft", model=chat, data=data, out=tmp_path / "out", batch_size=3, validation=0, train_on=train_on, **OFF
     ).path
     groups = groups_of(chat, data, train_on=train_on)
     width = max(g.tokens for g in groups)
@@ -157,7 +157,7 @@ def test_plain_documents(world, tmp_path: Path) -> None:
 
 
 def test_it_learns_and_the_split_changes_nothing(world, tmp_path: Path) -> None:
-    options = OFF | {"lr": 1e-2, "epochs": 3, "batch": 12, "validation": 0.2}
+    options = OFF | {"lr": 1e-2, "epochs": 3, "batch_size": 12, "validation": 0.2}
     one = train("sft", model=world.base, data=world.demonstrations, out=tmp_path / "one", **options)
     many = train("sft", model=world.base, data=world.demonstrations, out=tmp_path / "many", tokens=64, **options)
     rows = metrics(one.path)
@@ -169,7 +169,7 @@ def test_it_learns_and_the_split_changes_nothing(world, tmp_path: Path) -> None:
 
 
 def test_bf16_works(world, tmp_path: Path) -> None:
-    options = {"lr": 1e-2, "epochs": 3, "batch": 12, "trackers": "none", "precision": "bf16"}
+    options = {"lr": 1e-2, "epochs": 3, "batch_size": 12, "trackers": "none", "precision": "bf16"}
     out = train("sft", model=world.base, data=world.demonstrations, out=tmp_path / "out", **options).path
     rows = metrics(out)
     assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]

@@ -60,7 +60,7 @@ def test_a_simple_reward_is_learnt_within_the_trust_region(world, tmp_path: Path
     name = module(
         "def fox(prompts, responses, metadata):\n    return [float('fox' in r) for r in responses]\n", "fox_trpo"
     )
-    more = {"batch": 64, "episodes": 64 * 12, "beta": 0.0, "missing_eos": None, "max_kl": 0.1, "damping": 0.01}
+    more = {"batch_size": 64, "episodes": 64 * 12, "beta": 0.0, "missing_eos": None, "max_kl": 0.1, "damping": 0.01}
     rows = metrics(improve(world, tmp_path / "out", "trpo", reward=f"{name}:fox", **more).path)
     first, last = (sum(r["score"] for r in part) / len(part) for part in (rows[:2], rows[-2:]))
     assert last > first + 0.3, (first, last)

@@ -25,7 +25,8 @@ from hearken.rewards.learned import LearnedReward
 from hearken.rollout.sampler import SamplingParameters
 
 SMALL = {
-    "episodes": 8, "batch": 8, "max_new_tokens": 4, "trackers": "none", "precision": "fp32", "epochs": 1, "lr": 1e-3,
+    "episodes": 8, "batch_size": 8, "max_new_tokens": 4, "trackers": "none", "precision": "fp32", "epochs": 1,
+    "lr": 1e-3,
 }  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def test_pessimism_computes_its_confidence_once(world, reward, tmp_path) -> None
     careful = train("ppo", **given, out=tmp_path / "careful", pessimism=2.0, **SMALL)
     assert (reward / "confidence.safetensors").is_file()
     assert careful.metrics["score"] < plain.metrics["score"]
-    heads = train("rloo", **given, out=tmp_path / "heads", pessimism=2.0, width="heads", samples=2, **SMALL)
+    heads = train("rloo", **given, out=tmp_path / "heads", pessimism=2.0, width="heads", num_generations=2, **SMALL)
     assert heads.metrics["steps"] == 1
 
 
@@ -109,7 +110,7 @@ def test_a_judge_compares_with_the_reference_keeps_the_best_policy_and_can_stop_
 
     given = {"model": world.sft, "data": world.prompts, "reward": world.reward}
     with pytest.raises(UserError, match="someone to ask"):
-        train("ppo", **given, out=tmp_path / "none", stop_when="fooled", **SMALL)
+        train("ppo", **given, out=tmp_path / "none", early_stop="overoptimization", **SMALL)
     with pytest.raises(UserError, match=r"hearken loop|project's rounds"):
         train("ppo", **given, out=tmp_path / "none", judge="people", **SMALL)
     options = SMALL | {"episodes": 48, "judge": "test_trust:shorter", "judge_every": 2}
@@ -129,7 +130,7 @@ def test_a_judge_compares_with_the_reference_keeps_the_best_policy_and_can_stop_
     monkeypatch.setattr(watch, "find_divergence", lambda steps, proxy, judged: Parted() if len(steps) > 2 else None)
     validation = tmp_path / "validation.jsonl"
     validation.write_text("".join(json.dumps({"prompt": f"tell {i} the"}) + "\n" for i in range(30, 36)), "utf-8")
-    more = options | {"stop_when": "fooled", "validation": validation}
+    more = options | {"early_stop": "overoptimization", "validation": validation}
     stopped = train("ppo", **given, out=tmp_path / "stopped", **more)
     assert stopped.metrics["steps"] == 4 and stopped.metrics["fooled"] is True
     assert "fooled after 2 iterations: from there on it rose by 0.5" in stopped.metrics["says"]
@@ -181,7 +182,7 @@ def test_a_reward_for_each_group_and_a_policy_for_the_worst_off(world, tmp_path)
         rows.append({"prompt": f"tell {i} the", "chosen": good, "rejected": bad, **facts})
     data = tmp_path / "pairs.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    options = {"lr": 3e-3, "epochs": 2, "batch": 8, "validation": 0.0, "trackers": "none", "precision": "fp32"}
+    options = {"lr": 3e-3, "epochs": 2, "batch_size": 8, "validation": 0.0, "trackers": "none", "precision": "fp32"}
     made = {
         g: train("reward", model=world.base, data=data, out=tmp_path / g, only=f"group={g}", **options) for g in "ab"
     }

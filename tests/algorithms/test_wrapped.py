@@ -19,7 +19,7 @@ from hearken.algorithms.stage import builtin, find_stage, train
 from hearken.models.scorers import Scorer, TokenScorer
 from hearken.training.run import Run
 
-FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 1e-3, "batch": 8}
+FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 1e-3, "batch_size": 8}
 SAMPLED: dict[str, Any] = {"episodes": 16, "max_new_tokens": 5, "missing_eos": None}
 
 
@@ -88,8 +88,8 @@ def request(world, tmp_path: Path, stage: str) -> dict[str, Any]:
         data = {"data": write_rows(tmp_path / "thumbs.jsonl", rows)}
     if found.needs("reward"):
         data |= SAMPLED | {"reward": world.reward}
-    if found.options.model_fields["batch"].default and "samples" in found.options.model_fields:
-        data["samples"] = 2
+    if found.options.model_fields["batch_size"].default and "num_generations" in found.options.model_fields:
+        data["num_generations"] = 2
     return data
 
 

@@ -18,7 +18,7 @@ from hearken.worlds.tales.world import TaleWorld
 
 Run = Callable[..., Result]
 PROMPTS = TaleWorld().prompts(20)
-QUICK = {"trackers": "none", "precision": "fp32", "batch": 4, "lr": 1e-3}
+QUICK = {"trackers": "none", "precision": "fp32", "batch_size": 4, "lr": 1e-3}
 
 
 @pytest.fixture

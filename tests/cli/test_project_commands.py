@@ -67,12 +67,12 @@ def test_sample_and_label(hearken: Run, project: Path, tmp_path: Path) -> None:
     assert told(hearken("export", "out.jsonl", "--as", "rankings", "-C", "p", "--json"))["rows"] == first["queued"]
 
 
-QUICK = ("--batch", 4, "--precision", "fp32", "--trackers", "none", "--json")
+QUICK = ("--batch-size", 4, "--precision", "fp32", "--trackers", "none", "--json")
 
 
 def test_a_named_reward_needs_no_reward_model(hearken: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    words = ("train", "rloo", "--episodes", 8, "--samples", 2, "--max-new-tokens", 4, *QUICK)
+    words = ("train", "rloo", "--episodes", 8, "--num-generations", 2, "--max-new-tokens", 4, *QUICK)
     refused = hearken(*words)
     assert refused.exit_code == 2 and "no reward model yet" in refused.stderr
     done = told(hearken(*words, "--reward", "rule:distinct"))

@@ -9,6 +9,7 @@ import yaml
 from typer.testing import Result
 
 from hearken.algorithms import stage as stages
+from hearken.config import FORMER
 
 Run = Callable[..., Result]
 BASE = ("train", "toy", "--model", "base", "--data", "a.jsonl")
@@ -156,3 +157,12 @@ def test_builtin_options_make_commands(hearken: Run) -> None:
         assert done.exit_code == 0, done.output
         for name, field in stage.options.model_fields.items():
             assert field.description, f"{stage.name}: {name} has no description"
+
+
+def test_former_flags_work_and_say_so(hearken: Run, toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMER, "rate", "lr")
+    with pytest.warns(FutureWarning, match="--rate is now --lr"):
+        done = hearken(*BASE, "-o", "rate=0.1", "--rate", "0.5", "--out", "out")
+    assert done.exit_code == 0, done.stderr
+    assert toy.calls[0][1].lr == 0.5
+    assert "--rate" not in hearken("train", "toy", "--help").stdout

@@ -99,7 +99,9 @@ def test_the_number_of_requests_is_said_first(judged, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     write_base(tmp_path / "base")
     write_rows(tmp_path / "prompts.jsonl", [{"prompt": f"tell {i} the"} for i in range(8)])
-    words = "train rloo --model base --data prompts.jsonl --out out --json --batch 8 --episodes 16 --samples 4"
+    words = (
+        "train rloo --model base --data prompts.jsonl --out out --json --batch-size 8 --episodes 16 --num-generations 4"
+    )
     words += " --max-new-tokens 6 --precision fp32 --trackers none --reward labeler:ai"
     with serve(prefers_short) as (url, seen):
         monkeypatch.setenv("HEARKEN_JUDGE_URL", url)
@@ -120,7 +122,7 @@ def test_online_dpo_by_a_labeler(judged, tmp_path: Path, monkeypatch: pytest.Mon
     with serve(prefers_short) as (url, seen), quiet():
         monkeypatch.setenv("HEARKEN_JUDGE_URL", url)
         artifact = train(
-            "online_dpo", model=base, data=data, reward="labeler:ai", out=tmp_path / "out", batch=8, episodes=16,
+            "online_dpo", model=base, data=data, reward="labeler:ai", out=tmp_path / "out", batch_size=8, episodes=16,
             max_new_tokens=6, missing_eos=None, lr=1e-3, trackers="none", precision="fp32",
         )  # fmt: skip
     assert len(seen) == 16 and artifact.metrics["score"] == pytest.approx(0.5)

@@ -9,8 +9,8 @@ import yaml
 from hearken.loop.project import Project
 
 QUICK = {"trackers": "none", "precision": "fp32"}
-PPO = QUICK | {"episodes": 8, "batch": 4, "max_new_tokens": 5, "epochs": 1, "lr": 1e-3, "checkpoint_seconds": 0}
-STAGES = {"reward": QUICK | {"batch": 8, "lr": 1e-3, "checkpoint_seconds": 0}, "ppo": PPO}
+PPO = QUICK | {"episodes": 8, "batch_size": 4, "max_new_tokens": 5, "epochs": 1, "lr": 1e-3, "checkpoint_seconds": 0}
+STAGES = {"reward": QUICK | {"batch_size": 8, "lr": 1e-3, "checkpoint_seconds": 0}, "ppo": PPO}
 LOOP = {"rounds": 2, "prompts": 6, "held_out": 4, "labelers": "simulated", "evaluate": 4, "poll_seconds": 0.05}
 LOOP |= {"trust_reward": True}  # what a model of random weights learns in a second passes no card
 

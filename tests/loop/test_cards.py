@@ -38,7 +38,7 @@ def made(tmp_path_factory) -> tuple[Path, list[dict[str, str]]]:
     with quiet():
         done = train(
             "reward", model=write_base(folder / "base"), data=write_rows(folder / "pairs.jsonl", pairs[:32]),
-            out=folder / "reward", lr=3e-3, epochs=6, batch=8, validation=0.25, trackers="none", precision="fp32",
+            out=folder / "reward", lr=3e-3, epochs=6, batch_size=8, validation=0.25, trackers="none", precision="fp32",
         )  # fmt: skip
     return done.path, pairs[32:]
 

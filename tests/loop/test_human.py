@@ -105,7 +105,7 @@ def tiny(plan: quickstart.Plan) -> quickstart.Plan:
     return plan.model_copy(
         update={
             "documents": 150, "heldout_documents": 8, "demonstrations": 160, "prompts": 30, "references": 16,
-            "heldout": 8, "ppo": {**plan.ppo, "batch": 8, "minibatches": 1, "episodes": 8, "max_new_tokens": 48},
+            "heldout": 8, "ppo": {**plan.ppo, "batch_size": 8, "minibatches": 1, "episodes": 8, "max_new_tokens": 48},
         }
     )  # fmt: skip
 

@@ -205,8 +205,8 @@ def test_earlier_rounds_can_weigh_less_and_models_can_go_on(tales: Tales) -> Non
     assert Path(policy.manifest["parents"]["model"]).name == "r01-ppo" == Path(policy.manifest["parents"]["ref"]).name
 
 
-ROLLED = QUICK | {"episodes": 8, "batch": 4, "samples": 2, "max_new_tokens": 5, "lr": 1e-3}
-TRAINED = QUICK | {"batch": 8, "lr": 1e-3}
+ROLLED = QUICK | {"episodes": 8, "batch_size": 4, "num_generations": 2, "max_new_tokens": 5, "lr": 1e-3}
+TRAINED = QUICK | {"batch_size": 8, "lr": 1e-3}
 
 
 @pytest.mark.slow
@@ -248,7 +248,7 @@ def test_what_cannot_work_is_said_first(tales: Tales) -> None:
         ({"labelers": "ai"}, "loop.ai.judge"),
         ({"select": "disagreement"}, "ensemble"),
         ({"labelers": {}}, "somebody"),
-        ({"stop_when": "fooled"}, "somebody to ask"),
+        ({"early_stop": "overoptimization"}, "somebody to ask"),
         ({"pessimism": 1.0, "width": "models"}, "ensemble"),
         ({"pessimism": 1.0, "width": "models", "ensemble": 2, "online": {"labels": 5}}, "models that stay"),
     ):
@@ -320,7 +320,7 @@ def test_one_loop_at_a_time(tales: Tales) -> None:
 
 @pytest.mark.slow
 def test_labels_arrive_while_the_policy_trains(tales: Tales) -> None:
-    stages = {"ppo": STAGES["ppo"] | {"samples": 2, "episodes": 24, "batch": 8}}
+    stages = {"ppo": STAGES["ppo"] | {"num_generations": 2, "episodes": 24, "batch_size": 8}}
     project = tales(rounds=1, online={"labels": 12, "refit_every": 4}, stages=stages)
     done = Loop(project).run()
     assert done["policy"] == "r01-ppo"

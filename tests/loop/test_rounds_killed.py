@@ -97,7 +97,7 @@ def test_killed_it_ends_the_same(tales: Callable[..., Project], tmp_path: Path, 
 def test_killed_while_labels_arrive_it_ends_the_same(
     tales: Callable[..., Project], tmp_path: Path, moments: tuple[str, ...]
 ) -> None:
-    stages = {"ppo": STAGES["ppo"] | {"samples": 2, "episodes": 40, "batch": 8}}
+    stages = {"ppo": STAGES["ppo"] | {"num_generations": 2, "episodes": 40, "batch_size": 8}}
     project = tales(rounds=1, online={"labels": 12, "refit_every": 4}, stages=stages).path
     other = tmp_path / "other"
     shutil.copytree(project, other)

@@ -36,7 +36,7 @@ from hearken.loop.rounds_options import AIOptions
 from hearken.models.loading import load_policy
 from hearken.progress import quiet
 
-FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 1e-3, "batch": 8, "epochs": 1}
+FAST: dict[str, Any] = {"trackers": "none", "precision": "fp32", "lr": 1e-3, "batch_size": 8, "epochs": 1}
 LEARN: dict[str, Any] = {"lr": 3e-3, "epochs": 4}
 SAMPLED: dict[str, Any] = {"episodes": 16, "max_new_tokens": 6, "missing_eos": None}
 
@@ -136,7 +136,7 @@ def test_thumbs(project: Project) -> None:
     assert artifact.manifest["data"]["thumbs_up"] == 16 and changed(project, artifact)
     reward = train(project, "reward", **LEARN)
     assert leads(reward) > 0, "binary cross-entropy"
-    assert changed(project, train(project, "rloo", **SAMPLED, samples=2))
+    assert changed(project, train(project, "rloo", **SAMPLED, num_generations=2))
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_rankings(project: Project, loss: str) -> None:
     )
     reward = train(project, "reward", loss=loss, **LEARN)
     assert reward.metrics["accuracy"] > 0.9 and leads(reward) > 0
-    assert changed(project, train(project, "rft", **SAMPLED, samples=2))
+    assert changed(project, train(project, "rft", **SAMPLED, num_generations=2))
     dpo = train(project, "dpo", epochs=4, rankings="pairs" if loss == "kwise" else loss)
     assert changed(project, dpo) and dpo.metrics["accuracy"] > 0.9
 
@@ -174,12 +174,12 @@ def test_several_attributes(project: Project) -> None:
     assert reward.manifest["data"]["attributes"] == {"helpful": 1.0, "honest": 0.25}
     assert AutoModelForSequenceClassification.from_pretrained(reward.path).config.num_labels == 2
     assert leads(reward) > 0, "helpfulness weighs more"
-    ppo = train(project, "ppo", **SAMPLED, samples=2)
+    ppo = train(project, "ppo", **SAMPLED, num_generations=2)
     assert changed(project, ppo)
     other = {"reward": f"{reward.path}#helpful*-1,{reward.path}#honest*0.5"}
-    contrary = train(project, "ppo", other, **SAMPLED, samples=2)
+    contrary = train(project, "ppo", other, **SAMPLED, num_generations=2)
     assert contrary.metrics["score"] != pytest.approx(ppo.metrics["score"], abs=1e-3)
-    best = train(project, "rft", other, **SAMPLED, samples=2)
+    best = train(project, "rft", other, **SAMPLED, num_generations=2)
     assert changed(project, best)
     drawn = project.sample(2, prompts=3, split="train", best_of=BestOf(3, f"{reward.path}#honest"))
     assert drawn["policy"] == f"{best.path.name}-best-of-3" and drawn["responses"] == 6
@@ -189,7 +189,7 @@ def test_several_attributes(project: Project) -> None:
     with pytest.raises(UserError, match="nothing that compares two responses"):
         project.sample(2, prompts=3, split="train", best_of=BestOf(3, f"{reward.path}#honest", 1.0))
     with pytest.raises(UserError, match=r"no attribute 'kind'. Its attributes: helpful, honest"):
-        train(project, "rft", {"reward": f"{reward.path}#kind"}, **SAMPLED, samples=2)
+        train(project, "rft", {"reward": f"{reward.path}#kind"}, **SAMPLED, num_generations=2)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_ratings_then_reinforcement(project: Project, stages: tuple[str, ...]) -
     reward = train(project, "reward")
     assert reward.manifest["data"]["judgments"] == 32
     for stage in stages:
-        artifact = train(project, stage, **SAMPLED, samples=2)
+        artifact = train(project, stage, **SAMPLED, num_generations=2)
         assert changed(project, artifact), stage
         assert artifact.manifest["parents"]["reward"] == str(reward.path)
 
@@ -221,7 +221,7 @@ def test_a_score_in_python(project: Project, tmp_path: Path, monkeypatch: pytest
         "def score(prompts, responses, metadata):\n    return [*map(len, responses)]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    artifact = train(project, "rloo", {"reward": "merriment:score"}, **SAMPLED, samples=2)
+    artifact = train(project, "rloo", {"reward": "merriment:score"}, **SAMPLED, num_generations=2)
     assert changed(project, artifact) and artifact.metrics["score"] > 0
     assert artifact.manifest["inputs"]["reward"] == "merriment:score"
 

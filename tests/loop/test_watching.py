@@ -64,7 +64,7 @@ def test_gold_watches_and_the_next_round_starts_from_the_best(tales: Tales, monk
     monkeypatch.setattr(watch, "find_divergence", lambda steps, proxy, wins: Parted() if len(steps) > 1 else None)
     lines: list[str] = []
     gold = {"judge": "gold", "every": 1, "prompts": 4}
-    project = tales(**WATCHED | {"rounds": 2}, watch=gold, stop_when="fooled", policy_start="last")
+    project = tales(**WATCHED | {"rounds": 2}, watch=gold, early_stop="overoptimization", policy_start="last")
     done = Loop(project, announce=lines.append).run()
     found = says(project)
     assert found["fooled"] and found["steps"] == 1 and found["judge_prompts"] == 4
@@ -82,7 +82,7 @@ def test_gold_watches_and_the_next_round_starts_from_the_best(tales: Tales, monk
 @pytest.mark.slow
 def test_labels_keep_coming_while_somebody_watches(tales: Tales) -> None:
     """The reward model is replaced on the way; the judge and the choice of the best checkpoint stay."""
-    stages = {"ppo": STAGES["ppo"] | {"episodes": 24, "batch": 8, "samples": 4}}
+    stages = {"ppo": STAGES["ppo"] | {"episodes": 24, "batch_size": 8, "num_generations": 4}}
     gold = {"judge": "gold", "every": 1, "prompts": 4}
     project = tales(**WATCHED, online={"labels": 12, "refit_every": 4}, stages=stages, watch=gold)
     done = Loop(project).run()

@@ -62,7 +62,13 @@ def test_a_stage_trained_from_it_leaves_plain_folders(tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf")
     rows = [{"prompt": f"the {w}", "chosen": "runs home", "rejected": "sleeps"} for w in ("fox", "bear", "owl", "hill")]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    more = {"data": tmp_path / "pairs.jsonl", "precision": "fp32", "batch": 2, "trackers": "none", "validation": 0.5}
+    more = {
+        "data": tmp_path / "pairs.jsonl",
+        "precision": "fp32",
+        "batch_size": 2,
+        "trackers": "none",
+        "validation": 0.5,
+    }
     policy = hearken.train("dpo", model=tmp_path / "tiny.gguf", out=tmp_path / "dpo", **more).path
     reward = hearken.train("reward", model=tmp_path / "tiny.gguf", out=tmp_path / "rm", **more).path
     for loader, folder in ((AutoModelForCausalLM, policy), (AutoModelForSequenceClassification, reward)):

@@ -33,7 +33,7 @@ from hearken.rollout.native import NativeSampler
 from hearken.rollout.sampler import SamplingParameters
 
 QUIET: dict[str, Any] = {"trackers": "none", "precision": "fp32"}
-SAMPLED = QUIET | {"episodes": 2, "batch": 2, "samples": 2, "max_new_tokens": 8}
+SAMPLED = QUIET | {"episodes": 2, "batch_size": 2, "num_generations": 2, "max_new_tokens": 8}
 END = "<|im_end|>"
 
 

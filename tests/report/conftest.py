@@ -196,7 +196,7 @@ def synthetic_report() -> Report:
                 count=3000,
                 unit="demonstrations",
                 seconds=31.0,
-                settings={"epochs": 1, "learning_rate": 0.0005, "batch": 32},
+                settings={"epochs": 1, "learning_rate": 0.0005, "batch_size": 32},
             ),
             Step(
                 name="Sampling",

@@ -19,7 +19,7 @@ class A2CConfig(PPOConfig):
     """One pass: a second would not be on-policy."""
     minibatches: Literal[1] = 1  # type: ignore[assignment]
     """One step a batch, for the same reason."""
-    batch: int = Field(128, ge=1)
+    batch_size: int = Field(128, ge=1)
     """Responses sampled per iteration; small, as each is used once."""
     lam: float = Field(1.0, ge=0, le=1)
     """GAE's lambda; 1 gives returns minus values."""

@@ -30,9 +30,9 @@ def of_recorded(options: Any, groups: Sequence[Group], strengths: bool = False) 
         strengths: whether any judgment says how much better a response is.
     """
     rows = len(groups)
-    if _given(options, "batch") and options.batch > rows:
-        yield f"batch={options.batch} is more than the {rows} rows there are: every step sees all of them"
-    steps = max(round(options.epochs * -(-rows // options.batch)), 1)
+    if _given(options, "batch_size") and options.batch_size > rows:
+        yield f"batch_size={options.batch_size} is more than the {rows} rows there are: every step sees all of them"
+    steps = max(round(options.epochs * -(-rows // options.batch_size)), 1)
     yield from _of_training(options, steps)
     if hasattr(options, "log_ratio"):
         yield from _of_pairs(options, groups, strengths)
@@ -45,15 +45,18 @@ def of_recorded(options: Any, groups: Sequence[Group], strengths: bool = False) 
 
 def of_sampled(options: Any, prompts: Sequence[Sequence[int]], ptx: bool = True) -> Iterator[str]:
     """Of a stage that samples from the policy it trains, to these prompts; ``ptx``: there is text for pretraining."""
-    iterations, batch = max(options.episodes // options.batch, 1), options.batch
+    iterations, batch = max(options.episodes // options.batch_size, 1), options.batch_size
     if batch > options.episodes:
-        yield f"batch={batch} is more than episodes={options.episodes}: {batch} responses are sampled, in one iteration"
+        yield (
+            f"batch_size={batch} is more than episodes={options.episodes}: {batch} responses are sampled, in one "
+            "iteration"
+        )
     elif left := options.episodes % batch:
-        yield f"episodes={options.episodes} is no multiple of batch={batch}: the last {left} are not sampled"
-    if (asked := batch // options.samples) > len(prompts):
+        yield f"episodes={options.episodes} is no multiple of batch_size={batch}: the last {left} are not sampled"
+    if (asked := batch // options.num_generations) > len(prompts):
         yield (
             f"a batch asks {asked} prompts, and there are {len(prompts)}: some are asked several times in it "
-            f"(batch={batch}, samples={options.samples})"
+            f"(batch_size={batch}, num_generations={options.num_generations})"
         )
     yield from _of_training(options, iterations * options.epochs * options.minibatches)
     if target := getattr(options, "kl_target", 0.0):

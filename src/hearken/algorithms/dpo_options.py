@@ -54,7 +54,7 @@ class DPOConfig(PairOptions, TrainingOptions, TextOptions):
     """Peak learning rate: ten times lower than in SFT, as likelihoods move fast."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the judgments."""
-    batch: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1)
     """Judgments per optimiser step: a ranking of K responses is one, its prompt computed once."""
     validation: float = Field(0.1, ge=0, lt=1)
     """Share of the prompts held out, where no --validation is given."""

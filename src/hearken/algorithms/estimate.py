@@ -95,7 +95,7 @@ def recorded(
     """
     scorer = next(iter(modules.values()))
     dry.settle(scorer, options)
-    order = Order(len(groups), options.batch, options.seed)
+    order = Order(len(groups), options.batch_size, options.seed)
     steps = max(round(options.epochs * order.steps_per_epoch), 1)
     tokens = round(tokens_of(groups) * options.epochs)
     trial = _trial(scorer, groups, order.rows(0), loss, options)
@@ -168,7 +168,7 @@ def sampled(dry: Dry, ready: Any, options: Any, *, again: bool) -> dict[str, Any
         return total + trained["value"](layout).sum() if "value" in trained else total
 
     trial = _trial(policy, groups, range(len(groups)), loss, options)
-    tokens = tokens_of(groups) * options.batch / max(sum(len(g.responses) for g in groups), 1)
+    tokens = tokens_of(groups) * options.batch_size / max(sum(len(g.responses) for g in groups), 1)
     forward = 0.0
     half = groups[: max(len(groups) // 2, 1)]
     for name, module in modules.items():
@@ -180,7 +180,7 @@ def sampled(dry: Dry, ready: Any, options: Any, *, again: bool) -> dict[str, Any
     each = trial.seconds / trial.tokens
     learning = options.epochs * (tokens * each + options.minibatches * update_seconds(trainable))
     if ptx := ready.ptx:
-        pieces = options.ptx_batch or options.batch // options.minibatches
+        pieces = options.ptx_batch or options.batch_size // options.minibatches
         share = 0.5 if "value" in trained else 1.0  # of the trial's two networks the policy alone
         learning += options.epochs * options.minibatches * pieces * share * each * tokens_of(ptx) / len(ptx)
     dry.seconds |= {
@@ -217,8 +217,8 @@ def _sample(policy: Any, ready: Any, options: Any) -> tuple[list[Group], float, 
     the limit, and their lengths are an upper bound.
     """
     sampler, every = ready.sampler, ready.prompts.ids
-    most, n = options.max_new_tokens, options.samples
-    count = max(min(options.batch, ROWS) // n, 1)
+    most, n = options.max_new_tokens, options.num_generations
+    count = max(min(options.batch_size, ROWS) // n, 1)
     prompts = [every[i % len(every)] for i in range(count)]
 
     def run(limit: int) -> tuple[Any, float]:
@@ -243,7 +243,7 @@ def _sample(policy: Any, ready: Any, options: Any) -> tuple[list[Group], float, 
         )
     ]
     held = _cache_bytes(policy, len(samples), most - limit)
-    return made, seconds * options.batch / len(samples), held
+    return made, seconds * options.batch_size / len(samples), held
 
 
 def tokens_of(groups: Sequence[Group]) -> int:

@@ -18,7 +18,7 @@ class ILQLConfig(TrainingOptions, TextOptions):
 
     epochs: float = Field(3.0, gt=0)
     """Passes over the data."""
-    batch: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1)
     """Responses per optimiser step."""
     lora_faster: ClassVar[float] = 3.0
     """The heads are trained at the same rate, all of their weights."""

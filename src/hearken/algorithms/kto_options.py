@@ -22,7 +22,7 @@ class KTOConfig(TrainingOptions, TextOptions):
     """Peak learning rate."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the thumbs."""
-    batch: int = Field(32, ge=2)
+    batch_size: int = Field(32, ge=2)
     """Thumbs per optimiser step; the reference point is a mean over the batch, so at least two."""
     validation: float = Field(0.1, ge=0, lt=1)
     """Share of the prompts held out, where no --validation is given."""

@@ -66,7 +66,7 @@ def improve(setup: Setup, inputs: Inputs, options: OnlineDPOConfig, out: Path) -
             drawn = draw(setup, step, run, options, grouped=True)
             reference, policy = (logprob_sums(one, drawn.groups, options.tokens) for one in (setup.reference, scorer))
             rollout = Referred(**vars(drawn), reference=reference, policy=policy)
-            telling = informative(rollout.scores.view(-1, options.samples)).nonzero()[:, 0].tolist()
+            telling = informative(rollout.scores.view(-1, options.num_generations)).nonzero()[:, 0].tolist()
             stats = []
             for update, batch in enumerate(rollout.take(telling).minibatches(step, options), step * options.updates):
                 stats.append(learn(setup, batch, run, options) | optimiser.step(update))
@@ -87,7 +87,7 @@ def learn(setup: Setup, batch: Referred, run: Run, options: OnlineDPOConfig) -> 
     figures, prompts = Figures(), distributed.total(len(batch.groups))
     for chosen in run.microbatches(batch.groups, setup.scorer):
         part = batch.take(chosen)
-        table = part.scores.view(len(chosen), options.samples)
+        table = part.scores.view(len(chosen), options.num_generations)
         judged = [Judged(g, "comparison", ranks(row)) for g, row in zip(part.groups, table, strict=True)]
         found = losses(setup.scorer, judged, part.reference, options)
         run.backward(found.loss.sum() / prompts)

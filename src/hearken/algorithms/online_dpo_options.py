@@ -20,9 +20,9 @@ class OnlineDPOConfig(PairOptions, RolloutOptions):
     """Peak learning rate."""
     beta: float = Field(0.1, gt=0)
     """Strength of the pull to the reference."""
-    samples: int = Field(2, ge=2)
+    num_generations: int = Field(2, ge=2)
     """Responses per prompt: a pair, or a ranking (Plackett-Luce)."""
-    batch: int = Field(128, ge=2)
+    batch_size: int = Field(128, ge=2)
     """Responses sampled per iteration."""
 
 

@@ -83,7 +83,7 @@ def advantage(rollout: TokenRollout, options: PolicyGradientOptions) -> list[int
         return list(range(len(rollout.groups)))
     if beta:
         scores = scores - beta * sequence_kl(rollout.old_logprobs, rollout.ref_logprobs, mask)
-    table = scores.view(len(rollout.groups), options.samples)
+    table = scores.view(len(rollout.groups), options.num_generations)
     estimator = {"rloo": group.rloo, "grpo": group.grpo, "dr_grpo": group.dr_grpo}[options.estimator]
     rollout.advantages = estimator(table).view(-1, 1) * mask
     return group.informative(table).nonzero()[:, 0].tolist()

@@ -30,7 +30,7 @@ class PolicyGradientOptions(RolloutOptions):
     """Advantages: leave-one-out mean (rloo), group mean and std (grpo), group mean (dr_grpo), batch (reinforce++)."""
     lr: float = Field(1e-6, gt=0)
     """Peak learning rate."""
-    samples: int = Field(4, ge=1)
+    num_generations: int = Field(4, ge=1)
     """Responses per prompt; the group estimators compare them with each other and refuse 1."""
     clip: float = Field(0.2, gt=0)
     """Bound of the probability ratio, for the updates after the first on a batch."""
@@ -55,10 +55,10 @@ class PolicyGradientOptions(RolloutOptions):
         Raises:
             UserError: it is one.
         """
-        if self.samples < 2 and self.estimator != "reinforce++":
+        if self.num_generations < 2 and self.estimator != "reinforce++":
             raise UserError(
-                f"{self.estimator} with samples=1: every advantage would be 0",
-                "Set samples to 2 or more, or train: hearken train reinforce",
+                f"{self.estimator} with num_generations=1: every advantage would be 0",
+                "Set num_generations to 2 or more, or train: hearken train reinforce",
             )
 
 
@@ -78,7 +78,7 @@ class GRPOConfig(PolicyGradientOptions):
 
     estimator: Estimator = "grpo"
     """grpo, or dr_grpo (Dr. GRPO) without its biases for length and for easy or hard prompts."""
-    samples: int = Field(8, ge=1)
+    num_generations: int = Field(8, ge=1)
     """Responses per prompt; the group estimators compare them with each other and refuse 1."""
 
 
@@ -89,7 +89,7 @@ class ReinforceConfig(PolicyGradientOptions):
 
     estimator: Estimator = "reinforce++"
     """See above."""
-    samples: int = Field(1, ge=1)
+    num_generations: int = Field(1, ge=1)
     """Responses per prompt."""
 
 

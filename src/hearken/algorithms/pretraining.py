@@ -18,7 +18,7 @@ class Pretraining:
 
     def __init__(self, text: Sequence[Group], options: PPOConfig) -> None:
         self.text, self.coefficient = text, options.ptx_coef
-        pieces = options.ptx_batch or options.batch // options.minibatches
+        pieces = options.ptx_batch or options.batch_size // options.minibatches
         self.order = Order(len(text), pieces, options.seed + 1) if text else None
 
     def learn(self, scorer: TokenScorer, update: int, run: Run) -> dict[str, float]:

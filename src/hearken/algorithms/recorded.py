@@ -76,7 +76,7 @@ class Setup(Generic[Row]):
 
     def order(self, options: Any) -> Order:
         """Which rows make up the batch of each step."""
-        return Order(len(self.data), min(options.batch, len(self.data)), options.seed)
+        return Order(len(self.data), min(options.batch_size, len(self.data)), options.seed)
 
 
 def set_up(

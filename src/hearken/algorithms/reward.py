@@ -83,7 +83,7 @@ def prior(scorer: RewardScorer, shrink: float) -> Tensor:
 def fit(setup: RewardSetup, options: RewardConfig, run: Run) -> dict[str, float]:
     """The loop: an element of a batch is a set of responses with all judgments on it."""
     scorer, data, elements = setup.scorer, setup.data, setup.elements
-    order = Order(len(elements), options.batch, options.seed)
+    order = Order(len(elements), options.batch_size, options.seed)
     total = order.steps(options.epochs)
     judged_in_all = distributed.total(sum(j.weight for j in data)) or 1.0
     if scorer.by:

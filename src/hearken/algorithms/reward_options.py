@@ -18,7 +18,7 @@ class RewardConfig(TrainingOptions, TextOptions):
 
     epochs: float = Field(1.0, gt=0)
     """Passes over the judgments (more than one overfits soon: InstructGPT section C.2)."""
-    batch: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1)
     """Prompts per optimiser step: a ranking of K responses is one element, not K(K-1)/2."""
     validation: float = Field(0.1, ge=0, lt=1)
     """Share of the prompts held out, where no --validation is given."""
@@ -34,7 +34,7 @@ class RewardConfig(TrainingOptions, TextOptions):
     """Read the score at the last response token (as AutoModelForSequenceClassification does), or average over all."""
     head_only: bool = False
     """Leave the network as it is and fit its head alone, to the optimum, on features computed once: one pass over the
-    data instead of training, and less to overfit with. Epochs, batch, lr and their like then have no part in it."""
+    data instead of training, and less to overfit with. Epochs, batch_size, lr and the like then have no part in it."""
     ridge: float = Field(0.0, ge=0)
     """With --head-only: ridge/2 |v|^2 is added to the mean loss, v in units of the features' standard deviations; 0
     takes the one of 0.03 to 10 with the lowest held-out loss in five folds of the training prompts."""

@@ -50,7 +50,7 @@ def improve(setup: Setup, inputs: Inputs, options: RFTConfig, out: Path) -> Arti
         run.choose_precision(scorer)
         for step in run.steps(options.iterations):
             rollout = draw(setup, step, run, options, grouped=True)
-            table = rollout.scores.view(-1, options.samples)
+            table = rollout.scores.view(-1, options.num_generations)
             kept = select(rollout.groups, table, percentile(step, options.iterations, options))
             stats = []
             for update, part in enumerate(minibatches(len(kept), step, options), step * options.updates):

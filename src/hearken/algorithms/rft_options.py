@@ -24,7 +24,7 @@ class RFTConfig(RolloutOptions):
     """Where it ends, rising evenly over the iterations."""
     lr: float = Field(1e-5, gt=0)
     """Peak learning rate."""
-    samples: int = Field(8, ge=2)
+    num_generations: int = Field(8, ge=2)
     """Responses per prompt to choose from."""
     beta: float = Field(0.0, ge=0, le=0)
     """Not used: what keeps the policy near its start is that it imitates itself."""

@@ -13,13 +13,13 @@ from hearken.training.options import TextOptions, TrainingOptions
 class RolloutOptions(TrainingOptions, TextOptions, TrustOptions):
     """Sampling, batches of responses, and the KL penalty."""
 
-    reported: ClassVar[tuple[str, ...]] = ("beta", "samples", "temperature")
+    reported: ClassVar[tuple[str, ...]] = ("beta", "num_generations", "temperature")
 
     episodes: int = Field(100_000, ge=1)
     """Responses sampled in the whole run."""
-    batch: int = Field(512, ge=1)
+    batch_size: int = Field(512, ge=1)
     """Responses sampled per iteration."""
-    samples: int = Field(1, ge=1)
+    num_generations: int = Field(1, ge=1)
     """Responses per prompt within a batch; the prompt is computed once for all of them."""
     minibatches: int = Field(1, ge=1)
     """Optimiser steps per pass over a batch."""
@@ -45,7 +45,7 @@ class RolloutOptions(TrainingOptions, TextOptions, TrustOptions):
     @property
     def iterations(self) -> int:
         """Batches of responses in the whole run."""
-        return max(self.episodes // self.batch, 1)
+        return max(self.episodes // self.batch_size, 1)
 
     @property
     def updates(self) -> int:

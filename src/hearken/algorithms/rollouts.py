@@ -172,18 +172,18 @@ def sampling(options: RolloutOptions) -> SamplingParameters:
 
 
 def draw(setup: Setup, step: int, run: Run, options: RolloutOptions, *, grouped: bool = False) -> Rollout:
-    """``options.samples`` responses to each of the step's prompts, scored.
+    """``options.num_generations`` responses to each of the step's prompts, scored.
 
     ``grouped``: only what differs between the responses to one prompt teaches anything.
     """
-    order = Order(len(setup.prompts.ids), options.batch // options.samples, options.seed)
+    order = Order(len(setup.prompts.ids), options.batch_size // options.num_generations, options.seed)
     chosen = setup.prompts.take(order.endless(step))  # across epochs, so that all batches have the same size
     seeds = np.random.SeedSequence([options.seed, step]).generate_state(len(chosen.ids)).tolist()
     setup.sampler.update_weights(setup.scorer, step)
-    samples = setup.sampler.sample(chosen.ids, options.samples, sampling(options), seeds)
+    samples = setup.sampler.sample(chosen.ids, options.num_generations, sampling(options), seeds)
     if options.truncate_at:
         samples = [truncate(s, setup, options.truncate_at) for s in samples]
-    n = options.samples
+    n = options.num_generations
     groups = [Group(p, [s.tokens for s in samples[i * n : (i + 1) * n]]) for i, p in enumerate(chosen.ids)]
     scores = rate(setup, groups, samples, options)
     for reason in without_signal(samples, scores, options, grouped=grouped) if step == 0 else ():
@@ -257,13 +257,13 @@ def without_signal(
             f"{cut} of the first {count} responses did not end within max_new_tokens={options.max_new_tokens}: each "
             f"was cut{scored}, whatever it said. Raise max_new_tokens; or keep the reward's score: -o missing_eos=none"
         )
-    table = scores.view(-1, options.samples)
+    table = scores.view(-1, options.num_generations)
     if count > 1 and (scores == scores[0]).all():
         yield f"all of the first {count} responses score {scores[0].item():g}: there is nothing to learn from that"
-    elif grouped and count > options.samples and (table == table[:, :1]).all():
+    elif grouped and count > options.num_generations and (table == table[:, :1]).all():
         yield (
-            f"the {options.samples} responses to each of the first {len(table)} prompts score alike: every advantage "
-            "is zero, and there is nothing to learn from that"
+            f"the {options.num_generations} responses to each of the first {len(table)} prompts score alike: every "
+            "advantage is zero, and there is nothing to learn from that"
         )
 
 

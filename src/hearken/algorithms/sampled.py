@@ -104,9 +104,9 @@ def check_batches(options: RolloutOptions) -> None:
     """
     if options.top_p < 1 or options.top_k:
         warnings.warn("top_p and top_k make the measured KL wrong: it is not that of the sampled policy", stacklevel=3)
-    whole = options.samples * options.minibatches
-    if options.batch % whole:
+    whole = options.num_generations * options.minibatches
+    if options.batch_size % whole:
         raise UserError(
-            f"batch {options.batch} is not a multiple of samples x minibatches ({whole})",
+            f"batch_size {options.batch_size} is not a multiple of num_generations x minibatches ({whole})",
             "Choose batch so that every minibatch holds whole prompts",
         )

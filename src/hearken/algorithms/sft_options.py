@@ -18,7 +18,7 @@ class SFTConfig(TrainingOptions, TextOptions):
 
     epochs: float = Field(1.0, gt=0)
     """Passes over the data (Stiennon 1; InstructGPT 16, choosing the checkpoint by the reward model)."""
-    batch: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1)
     """Responses (or pieces of plain text) per optimiser step."""
     validation: float = Field(0.05, ge=0, lt=1)
     """Share of the prompts held out, where no --validation is given."""

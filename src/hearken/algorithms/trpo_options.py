@@ -21,7 +21,7 @@ class TRPOConfig(CriticOptions):
     """One step of the policy on each batch."""
     minibatches: Literal[1] = 1  # type: ignore[assignment]
     """On the whole of it."""
-    batch: int = Field(128, ge=1)
+    batch_size: int = Field(128, ge=1)
     """Responses sampled per iteration."""
     max_kl: float = Field(0.01, gt=0)
     """Mean KL per token that a step may cost: the trust region."""

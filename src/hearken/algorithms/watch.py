@@ -126,7 +126,7 @@ class Watch(Callback):
     @property
     def stop(self) -> bool:
         """Whether the run is to end here."""
-        return self.options.stop_when == "fooled" and self.fooled
+        return self.options.early_stop == "overoptimization" and self.fooled
 
     def finish(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Give the policy its best weights back."""
@@ -251,16 +251,16 @@ def check(inputs: Inputs, options: Any, judge: Judge | None) -> None:
     Raises:
         UserError: any of these.
     """
-    if options.stop_when and not options.judge:
+    if options.early_stop and not options.judge:
         raise UserError(
-            f"stop_when={options.stop_when} needs someone to ask",
+            f"early_stop={options.early_stop} needs someone to ask",
             "Add --judge: another reward model or module:function",
         )
     if inputs.validation and not options.judge:
         raise UserError("--validation holds prompts for a judge, and there is none", "Add --judge, or leave it out")
-    if options.stop_when and (looks := looks_of(options) - 1) < FEWEST:
+    if options.early_stop and (looks := looks_of(options) - 1) < FEWEST:
         warnings.warn(
-            f"stop_when={options.stop_when} can stop nothing: {looks} looks, and {FEWEST} are needed to tell. "
+            f"early_stop={options.early_stop} can stop nothing: {looks} looks, and {FEWEST} are needed to tell. "
             "Lower judge_every",
             stacklevel=3,
         )

@@ -20,7 +20,7 @@ HELD_OUT = Input(
 class WatchOptions(Options):
     """Who compares the policy with its reference while it trains."""
 
-    reported: ClassVar[tuple[str, ...]] = ("judge", "stop_when")
+    reported: ClassVar[tuple[str, ...]] = ("judge", "early_stop")
 
     judge: str = ""
     """Who watches, and is never optimised: a reward model of other labels, or module:function (as for --reward)."""
@@ -28,5 +28,5 @@ class WatchOptions(Options):
     """Iterations between two looks; the policy that wins most against the reference is what is kept."""
     judge_prompts: int = Field(64, ge=1)
     """Held-out prompts answered at each look: of --validation, else set aside from --data (a fifth of it at most)."""
-    stop_when: Literal["", "fooled"] = ""
-    """fooled: end the run once the judge's win rate falls while the reward rises, beyond noise."""
+    early_stop: Literal["", "overoptimization"] = ""
+    """overoptimization: end the run once the judge's win rate falls while the reward rises, beyond noise."""

@@ -6,6 +6,7 @@ The model alone knows types, ranges and defaults: the command line hands its wor
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -15,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from hearken.algorithms.stage import Input, Inputs, Stage, estimate, run_stage
 from hearken.cli.console import JsonOption, clean_stdout, emit, figure, flatten
-from hearken.config import Options, assign, read_yaml
+from hearken.config import FORMER, Options, assign, read_yaml
 from hearken.errors import UserError
 from hearken.training.artifact import read_record
 
@@ -35,6 +36,7 @@ def make_command(stage: Stage) -> Any:
     inputs = [one.name for one in stage.inputs]
     # An input's name is its flag; an option of the same name is reached by -o and --config, as it is not a path.
     fields = {name: field for name, field in stage.options.model_fields.items() if name not in inputs}
+    former = {old: new for old, new in FORMER.items() if new in fields and old not in fields}
 
     def command(
         out: Path | None,
@@ -49,9 +51,12 @@ def make_command(stage: Stage) -> Any:
         written = read_yaml(config) if config else {}
         for words in override or []:
             assign(written, words)
-        for name in fields:
+        written = stage.options.current(written)
+        for name, now in [*former.items(), *((name, name) for name in fields)]:
             if given.get(name) is not None:
-                written[name] = _value(fields[name], given[name])
+                written[now] = _value(fields[now], given[name])
+            if given.get(name) is not None and name != now:
+                warnings.warn(f"--{_flag(name)} is now --{_flag(now)}", FutureWarning, stacklevel=2)
         for name in inputs:
             if given[name]:
                 written[name] = given[name]
@@ -74,6 +79,7 @@ def make_command(stage: Stage) -> Any:
         *map(_input_parameter, stage.inputs),
         *_COMMON,
         *sorted((_option_parameter(n, f, stage.options) for n, f in fields.items()), key=_own_first(stage.options)),
+        *(_parameter(n, Annotated[str | None, typer.Option(f"--{_flag(n)}", hidden=True)]) for n in former),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -122,7 +128,7 @@ def _run(stage: Stage, request: dict[str, Any], out: Path, *, dry_run: bool, ove
 
 def _asked(inputs: Inputs, options: Options) -> int:
     """Requests to a model that judges in place of a reward model; 0 where none does."""
-    if "labeler:" not in (inputs.reward or "") or not hasattr(options, "samples"):
+    if "labeler:" not in (inputs.reward or "") or not hasattr(options, "num_generations"):
         return 0
     from hearken.labelers.rewards import requests
 
@@ -182,10 +188,14 @@ def _input_parameter(one: Input) -> inspect.Parameter:
     return _parameter(one.name, Annotated[list[str] | None if one.many else str | None, option])
 
 
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def _option_parameter(name: str, field: FieldInfo, model: type[Options]) -> inspect.Parameter:
     switch = field.annotation is bool
     option = typer.Option(
-        f"--{'no-' if field.default is True else ''}{name.replace('_', '-')}",
+        f"--{'no-' if field.default is True else ''}{_flag(name)}",
         metavar=None if switch else _metavar(field),
         help=_help(field) + (_with_lora(field, model) if name == "lr" else ""),
         rich_help_panel=_panel(name, model),

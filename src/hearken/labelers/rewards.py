@@ -92,5 +92,5 @@ def requests(reward: str, options: Any) -> int:
         options: of the stage: ``episodes``, ``batch`` and ``samples``.
     """
     asked = sum(term.name == f"{__name__}:ai" for term in parse_terms(reward))
-    episodes = max(options.episodes // options.batch, 1) * options.batch
-    return asked * episodes * (options.samples - 1)
+    episodes = max(options.episodes // options.batch_size, 1) * options.batch_size
+    return asked * episodes * (options.num_generations - 1)

@@ -206,9 +206,10 @@ def train_online(
     Raises:
         UserError: one response a prompt leaves nothing to compare.
     """
-    if options.samples < 2:
+    if options.num_generations < 2:
         raise UserError(
-            "labels on the way need two responses to a prompt", f"Set stages.{options.stage}.samples to 2 or more"
+            "labels on the way need two responses to a prompt",
+            f"Set stages.{options.stage}.num_generations to 2 or more",
         )
 
     def refits(setup: Setup) -> list[Callback]:

@@ -39,18 +39,18 @@ class Plan(Options):
     size: TinyModelSize = TinyModelSize(
         vocabulary=2048, hidden=128, layers=2, heads=4, head_width=64, shared=2, context=192
     )
-    base: dict[str, Any] = {**_SMALL, "lr": 4e-3, "batch": 8, "weight_decay": 0.05}
+    base: dict[str, Any] = {**_SMALL, "lr": 4e-3, "batch_size": 8, "weight_decay": 0.05}
     sft: dict[str, Any] = {
         **_SMALL,
         "lr": 6e-3,
-        "batch": 8,
+        "batch_size": 8,
         "weight_decay": 0.05,
         "schedule": "linear",
         "validation": 0.02,
     }
-    reward: dict[str, Any] = {**_SMALL, "lr": 2e-3, "batch": 16, "epochs": 2, "warmup": 0.1}
+    reward: dict[str, Any] = {**_SMALL, "lr": 2e-3, "batch_size": 16, "epochs": 2, "warmup": 0.1}
     ppo: dict[str, Any] = {
-        "lr": 6e-4, "value_lr": 1e-3, "batch": 96, "minibatches": 4, "epochs": 1, "episodes": 1920, "beta": 0.15,
+        "lr": 6e-4, "value_lr": 1e-3, "batch_size": 96, "minibatches": 4, "epochs": 1, "episodes": 1920, "beta": 0.15,
         "max_new_tokens": 128, "temperature": 0.6, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.1,
         "missing_eos": -4.0, "schedule": "linear", "tokens": 8192,
     }  # fmt: skip
@@ -63,7 +63,7 @@ class Plan(Options):
 FAST = Plan(
     documents=800, heldout_documents=40, demonstrations=1200, prompts=120, judged=60, heldout_judged=24, heldout=24,
     size=TinyModelSize(vocabulary=1600, hidden=64, layers=2, heads=1, context=192),
-    ppo={**Plan().ppo, "batch": 24, "minibatches": 2, "episodes": 72},
+    ppo={**Plan().ppo, "batch_size": 24, "minibatches": 2, "episodes": 72},
 )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def in_person(plan: Plan) -> Plan:
     return plan.model_copy(
         update={
             "needed": needed, "warm_up": warm_up, "judged": needed, "heldout_judged": needed // 5, "overlap": 1,
-            "reward": {**plan.reward, "batch": 8, "epochs": 3},
+            "reward": {**plan.reward, "batch_size": 8, "epochs": 3},
         }
     )  # fmt: skip
 
@@ -101,13 +101,13 @@ class NotesPlan(Options):
     temperature: float = 0.7
     """Of all sampling."""
     sft: dict[str, Any] = {
-        "lora": 16, "lr": 5e-4, "epochs": 2, "batch": 16, "warmup": 0.1, "validation": 0.0,
+        "lora": 16, "lr": 5e-4, "epochs": 2, "batch_size": 16, "warmup": 0.1, "validation": 0.0,
     }  # fmt: skip
     reward: dict[str, Any] = {
-        "lora": 16, "lr": 1e-3, "epochs": 2, "batch": 8, "pooling": "mean", "warmup": 0.1, "eps": 1e-8,
+        "lora": 16, "lr": 1e-3, "epochs": 2, "batch_size": 8, "pooling": "mean", "warmup": 0.1, "eps": 1e-8,
     }  # fmt: skip
     rloo: dict[str, Any] = {
-        "lora": 16, "lr": 3e-4, "samples": 4, "batch": 64, "minibatches": 4, "episodes": 384, "beta": 0.1,
+        "lora": 16, "lr": 3e-4, "num_generations": 4, "batch_size": 64, "minibatches": 4, "episodes": 384, "beta": 0.1,
         "max_new_tokens": 48, "temperature": 0.7, "missing_eos": -3.0, "schedule": "linear", "warmup": 0.1,
         "eps": 1e-8,
     }  # fmt: skip
@@ -120,7 +120,7 @@ class NotesPlan(Options):
 NOTES_FAST = NotesPlan(
     judged=8, heldout_judged=4, prompts=12, heldout=8, documents=2, max_new_tokens=8,
     sft={**NotesPlan().sft, "lora": 2, "epochs": 1}, reward={**NotesPlan().reward, "lora": 2, "epochs": 1},
-    rloo={**NotesPlan().rloo, "lora": 2, "batch": 8, "minibatches": 2, "episodes": 16, "max_new_tokens": 8},
+    rloo={**NotesPlan().rloo, "lora": 2, "batch_size": 8, "minibatches": 2, "episodes": 16, "max_new_tokens": 8},
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def command(name: str, manifest: Mapping[str, Any], root: Path | None = None) ->
         for value in one.taken(inputs.get(one.name)) if one.many else filter(None, [inputs.get(one.name)]):
             words += [f"--{one.name}", relative(str(value), root)]
     usual = {key: field.get_default(call_default_factory=True) for key, field in stage.options.model_fields.items()}
-    for key, value in (manifest.get("options") or {}).items():
+    for key, value in stage.made_with(manifest).items():
         if key in usual and value != usual[key] and key != "stage":
             words += ["-o", f"{key}={_word(value)}"]
     return shlex.join([*words, "--out", f"artifacts/{name}" if root else name])

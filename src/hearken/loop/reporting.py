@@ -236,12 +236,13 @@ def _done(artifact: Artifact) -> str:
     stage = stage_of(artifact.kind)
     if stage is None:
         return _DONE.get(artifact.kind, artifact.kind)
-    return stage.says(artifact.manifest.get("options", {}), artifact.manifest.get("data", {}))
+    return stage.says(stage.made_with(artifact.manifest), artifact.manifest.get("data", {}))
 
 
 def _settings(artifact: Artifact) -> dict[str, Any]:
     """The options that a step is told with."""
-    options, stage = artifact.manifest.get("options", {}), stage_of(artifact.kind)
+    stage = stage_of(artifact.kind)
+    options = stage.made_with(artifact.manifest) if stage else artifact.manifest.get("options", {})
     names = stage.options.reports() if stage else _RECORDED
     usual = {name: field.default for name, field in stage.options.model_fields.items()} if stage else {}
     return {k: options[k] for k in names if options.get(k) or options.get(k, usual.get(k)) != usual.get(k)}
@@ -252,9 +253,11 @@ def _count(name: str, artifact: Artifact, counted: reckoning.Tally) -> tuple[int
     if artifact.kind in ("samples", "judgments"):
         found = counted.responses if artifact.kind == "samples" else counted.judgments
         return found.get(artifact.round or 0), "responses" if artifact.kind == "samples" else "judgments"
-    options, data, metrics = (artifact.manifest.get(k) or {} for k in ("options", "data", "metrics"))
-    if "episodes" in options and "batch" in options and "steps" in metrics:
-        return metrics["steps"] * options["batch"], "episodes"
+    data, metrics = (artifact.manifest.get(k) or {} for k in ("data", "metrics"))
+    stage = stage_of(artifact.kind)
+    options = stage.made_with(artifact.manifest) if stage else {}
+    if "episodes" in options and "batch_size" in options and "steps" in metrics:
+        return metrics["steps"] * options["batch_size"], "episodes"
     for key, unit in (("judgments", "judgments"), ("sequences", "sequences"), ("rows", "rows"), ("prompts", "prompts")):
         if data.get(key):
             return data[key], unit

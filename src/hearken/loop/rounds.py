@@ -363,7 +363,7 @@ class Loop:
         if watch.judge:
             found |= {
                 "judge": watch.judge, "judge_every": watch.every, "judge_prompts": watch.prompts,
-                "stop_when": config.stop_when,
+                "early_stop": config.early_stop,
             }  # fmt: skip
         return found
 

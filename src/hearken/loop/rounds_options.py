@@ -112,8 +112,8 @@ class LoopOptions(Options):
     """The width: of linear theory, of 5 bootstrapped heads, or the spread of the ensemble's models."""
     watch: WatchOptions = WatchOptions()
     """Who watches a policy while it trains; the one that won most is what the round leaves."""
-    stop_when: Literal["", "fooled"] = ""
-    """fooled: end a round's training once the watcher's win rate falls while the reward rises."""
+    early_stop: Literal["", "overoptimization"] = ""
+    """overoptimization: end a round's training once the watcher's win rate falls while the reward rises."""
 
     evaluate: int = Field(200, ge=1)
     """Held-out prompts on which policies are compared after each round."""
@@ -146,6 +146,6 @@ class LoopOptions(Options):
             raise ValueError("width: models needs an ensemble of 2 or more")
         if self.pessimism and self.width == "models" and self.online.labels:
             raise ValueError("width: models needs models that stay, and online.labels refits one: take linear or heads")
-        if self.stop_when and not self.watch.judge:
-            raise ValueError("stop_when: fooled needs somebody to ask: set loop.watch.judge")
+        if self.early_stop and not self.watch.judge:
+            raise ValueError("early_stop: overoptimization needs somebody to ask: set loop.watch.judge")
         return self

@@ -13,7 +13,7 @@ from hearken.feedback.reading import ReadingOptions
 class TrainingOptions(Options):
     """Optimiser, schedule, batching, precision, adapters and bookkeeping."""
 
-    reported: ClassVar[tuple[str, ...]] = ("lr", "batch", "epochs", "lora")
+    reported: ClassVar[tuple[str, ...]] = ("lr", "batch_size", "epochs", "lora")
     """Options that a report names (of all classes that an option's class inherits from)."""
 
     stage: ClassVar[str]
