@@ -69,26 +69,6 @@ def test_two_rounds_leave_their_steps_and_are_not_made_again(tales: Tales) -> No
     assert asked[0] & asked[1] == asked[0] & held_out and len(asked[0] & held_out) == 4
 
 
-@pytest.mark.slow
-def test_a_change_is_refused_unless_it_is_to_be_made_again(tales: Tales) -> None:
-    project = tales(rounds=1)
-    Loop(project).run()
-    before = made(project)
-    changed = change(project, policy_start="last", reference="last", evaluate=3)
-    with pytest.raises(UserError, match=r"r01-evaluation was made with other settings \(options\.prompts\)") as error:
-        Loop(changed).run()
-    assert "--redo" in error.value.hint and made(project) == before
-    project.config.stages["reward"]["lr"] = 2e-3
-    with pytest.raises(UserError, match=r"r01-reward .*options\.lr"):
-        Loop(project).run()
-    Loop(project, redo=True).run()
-    after = made(project)
-    assert {name for name in before if before[name] != after[name]} == {"r01-reward", "r01-ppo", "r01-evaluation"}
-    assert len(list((project.path / "replaced").iterdir())) == 3
-    with pytest.raises(UserError, match=r"r01-samples .*judgments depend on it"):
-        Loop(change(project, prompts=3), redo=True).run()
-
-
 def test_people_are_waited_for(tales: Tales) -> None:
     project = tales(rounds=1, labelers="people", enough=0.5)
     said: list[str] = []
