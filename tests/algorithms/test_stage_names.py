@@ -15,6 +15,7 @@ MEANT = {
     "cli/quickstart.py": "a recipe",
     "loop/quickstart.py": "a recipe",
     "loop/quickstart_notes.py": "a recipe",
+    "loop/quickstart_plans.py": "the recipes' options",
     "loop/rounds_options.py": "what a user writes, and its defaults",
 }
 """Where the names of stages may stand besides."""

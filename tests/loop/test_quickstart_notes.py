@@ -17,7 +17,8 @@ from hearken.evaluation.results import read_evaluation
 from hearken.loop import taste
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import Project
-from hearken.loop.quickstart_notes import NotesPlan, in_person, quickstart_notes
+from hearken.loop.quickstart_notes import quickstart_notes
+from hearken.loop.quickstart_plans import NotesPlan, notes_in_person
 from hearken.worlds.notes.world import NoteWorld, read_request
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,7 @@ def test_a_person_judges_what_the_model_wrote(model: Path, tmp_path: Path) -> No
 
 
 def test_a_person_is_asked_for_less_than_a_panel() -> None:
-    plan = in_person(NotesPlan())
+    plan = notes_in_person(NotesPlan())
     assert plan.needed == plan.judged == 48 < NotesPlan().judged and plan.overlap == 1
 
 
