@@ -52,7 +52,7 @@ CASES: dict[str, tuple[str, Callable[[Any, Path], dict[str, Any]], str]] = {
     "beyond the context": ("sft", lambda w, t: {"max_length": 500}, "exceeds the model's context of 96"),
     "no room": ("ppo", lambda w, t: {"max_new_tokens": 96}, "leave no room for a prompt"),
     "unknown option": ("ppo", lambda w, t: {"kl_tagret": 6}, "unknown key 'kl_tagret'. Did you mean 'kl_target'"),
-    "batch_size": ("ppo", lambda w, t: {"batch_size": 9, "num_generations": 2}, "batch 9 is not a multiple"),
+    "batch_size": ("ppo", lambda w, t: {"batch_size": 9, "num_generations": 2}, "batch_size 9 is not a multiple"),
     "no file": ("sft", lambda w, t: {"data": t / "no.jsonl"}, "no.jsonl"),
     "empty file": ("sft", lambda w, t: {"data": raw(t, "")}, "empty"),
     "not JSON": ("sft", lambda w, t: {"data": raw(t, '{"prompt": "a", "completion": "b"}\n{"pro\n')}, r"raw.jsonl.*2"),

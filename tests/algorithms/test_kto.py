@@ -132,7 +132,7 @@ def test_what_says_nothing_is_counted(world, tmp_path: Path) -> None:
     [
         (5, 0, {}, "every thumb is up.*hearken train sft"),
         (0, 5, {}, "every thumb is down"),
-        (5, 5, {"batch_size": 1}, "batch: Input should be greater than or equal to 2"),
+        (5, 5, {"batch_size": 1}, "batch_size: Input should be greater than or equal to 2"),
     ],
 )
 def test_mistakes(world, tmp_path: Path, up: int, down: int, more: dict[str, Any], message: str) -> None:

@@ -139,7 +139,7 @@ def test_one_response_a_prompt(world, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"num_generations=1: every advantage would be 0.*hearken train reinforce"):
             improve(world, tmp_path / stage, stage, num_generations=1)
     improve(world, tmp_path / "reinforce", "reinforce", num_generations=1, episodes=16)
-    with pytest.raises(UserError, match="samples: Input should be greater than or equal to 2"):
+    with pytest.raises(UserError, match="num_generations: Input should be greater than or equal to 2"):
         improve(world, tmp_path / "rft", "rft", num_generations=1)
 
 

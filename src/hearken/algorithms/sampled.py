@@ -108,5 +108,5 @@ def check_batches(options: RolloutOptions) -> None:
     if options.batch_size % whole:
         raise UserError(
             f"batch_size {options.batch_size} is not a multiple of num_generations x minibatches ({whole})",
-            "Choose batch so that every minibatch holds whole prompts",
+            "Choose batch_size so that every minibatch holds whole prompts",
         )
