@@ -16,8 +16,8 @@ from hearken.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 NAMES = [name for name in hearken.__all__ if name != "__version__"]
-DEEPER = {"docs/own-stage.md"}
-"""A method of one's own is written with what the package's own are written with."""
+DEEPER = {"docs/own-domain.md", "docs/own-stage.md"}
+"""What is of one's own is written with what the package's own are written with."""
 
 
 @pytest.mark.parametrize("name", NAMES)
