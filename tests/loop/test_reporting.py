@@ -298,7 +298,7 @@ def test_what_the_loop_and_the_card_leave_is_read(project: Project) -> None:
     assert names.index("r01-samples") < names.index("r01-judgments") < names.index("r01-reward")
     assert "Sampling" not in names, "the loop's own record stands for it"
     assert [(r.number, r.win_rate.estimate) for r in found.rounds] == [(1, 0.6), (2, 0.65)]  # type: ignore[union-attr]
-    assert found.leaderboard[0].games == 6
+    assert found.leaderboard[0].comparisons == 6
     assert found.recipe is not None and "hearken loop --rounds 1 -C p" in found.recipe.commands
     model = found.reward_model
     assert model is not None and model.passes is False and model.accuracy.estimate == 0.51  # type: ignore[union-attr]
