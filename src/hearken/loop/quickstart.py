@@ -6,27 +6,23 @@ Every step leaves something finished on disk and is skipped when it is there, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from hearken.algorithms.stage import Inputs
-from hearken.config import read_yaml
-from hearken.errors import UserError
-from hearken.evaluation.results import FILE, EvaluationResult, PolicyResult, read_evaluation, write_evaluation
-from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly
+from hearken.evaluation.results import EvaluationResult, PolicyResult
+from hearken.feedback.examples import Demonstration, Document, Example, PromptOnly
 from hearken.feedback.formats import read_examples, write_examples
-from hearken.feedback.pairs import decided, hits
 from hearken.feedback.records import Prompt
-from hearken.loop import human, quickstart_tales, taste
-from hearken.loop.cards import project_card
+from hearken.loop import human, quickstart_tales
 from hearken.loop.labelling_target import Goal
-from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
+from hearken.loop.project import Project, ProjectConfig, SampleConfig
 from hearken.loop.quickstart_plans import FAST, Plan, in_person
-from hearken.loop.reporting import write_report
+from hearken.loop.quickstart_steps import concluded, judged, open_project, steps
 from hearken.loop.tiny_model import make_tiny_model
-from hearken.rewards.trust import CARD
+from hearken.training.artifact import Artifact
 from hearken.worlds.tales.world import TaleWorld
 
 
@@ -80,17 +76,7 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
         )
     with step("Supervised fine-tuning"):
         sft = project.train("sft", "r00-sft", Inputs(model=str(base.path), data=(data["demonstrations"],)), **plan.sft)
-    with step("Sampling"):
-        for split, count in (("train", plan.judged), ("validation", plan.heldout_judged)):
-            project.sample(prompts=count, policy="r00-sft", split=split)
-    if goal is not None:
-        with step("Your judgments"):
-            human.ask(project, goal)
-    with step("Judgments"):
-        if plan.needed:
-            human.leave_the_rest(project)
-        else:
-            project.label("simulated")
+    judged(project, step, plan, "r00-sft", goal)
     with step("Reward model"):
         reward = project.train(
             "reward", "r01-reward",
@@ -105,30 +91,10 @@ def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal 
     if not fast:
         with step("PPO without ptx"):
             project.train("ppo", "r01-ppo-without-ptx", start, **plan.ppo)
-    with step("Evaluation"):
-        found = _evaluate(project, plan, data)
-        yours = taste.summary(project, quickstart_tales.view(world)) if plan.needed else {}
-    with step("Card of the reward model"):
-        if not (reward.path / CARD).exists():
-            project_card(project)
-    report, _ = write_report(project)
-    seconds = round(sum(project.step_seconds().values()), 1)
-    return {**found.summary, **yours, "seconds": seconds, "report": str(report)}
-
-
-def steps(
-    project: Project, goal: Goal | None, said: Mapping[str, str]
-) -> Callable[[str], AbstractContextManager[None]]:
-    """A step of the run: timed, and told in the words of ``said`` to the person who waits."""
-
-    @contextmanager
-    def step(name: str) -> Iterator[None]:
-        if goal is not None:
-            goal.say(said[name])
-        with project.timed(name):
-            yield
-
-    return step
+    return concluded(
+        project, step, reward, lambda: _compare(project, plan, data), lambda found: _summary(project, reward, found),
+        quickstart_tales.view(world) if plan.needed else None,
+    )  # fmt: skip
 
 
 def _with_ptx(inputs: Inputs, corpus: str) -> Inputs:
@@ -144,13 +110,7 @@ def _open(path: Path, plan: Plan, seed: int) -> Project:
         ),
         stages={"sft": plan.sft, "reward": plan.reward, "ppo": plan.ppo},
     )  # fmt: skip
-    if not (path / CONFIG).exists():
-        return Project.create(path, config)
-    if ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG) != config:
-        raise UserError(
-            f"{path} holds a project with other settings", "Use the same --seed, --fast and --human, or another folder"
-        )
-    return Project(path)
+    return open_project(path, config)
 
 
 def _data_complete(project: Project) -> bool:
@@ -183,15 +143,12 @@ def _write_data(project: Project, world: TaleWorld, plan: Plan) -> dict[str, str
     return {name: str(path) for name, path in files.items()}
 
 
-def _evaluate(project: Project, plan: Plan, data: dict[str, str]) -> EvaluationResult:
-    """Figures by the gold reward, kept in evaluation.json; made once."""
+def _compare(project: Project, plan: Plan, data: dict[str, str]) -> EvaluationResult:
+    """Figures by the gold reward."""
     from hearken.domains.text.measuring import text_perplexity
     from hearken.evaluation.answers import assess
     from hearken.loop.evaluating import conditions
 
-    saved = project.path / FILE
-    if saved.exists():
-        return read_evaluation(saved)
     names = [n for n in ("r00-sft", "r01-ppo", "r01-ppo-without-ptx") if project.artifact(n)]
     under = conditions(project, project.held_out(plan.heldout), project.config.seed + 1)
     found = assess([str(project.artifacts / n) for n in names], under)
@@ -200,14 +157,10 @@ def _evaluate(project: Project, plan: Plan, data: dict[str, str]) -> EvaluationR
     for name in ("r00-base", *names):
         perplexity = text_perplexity(str(project.artifacts / name), texts)
         policies[name] = policies.get(name, PolicyResult()).but(perplexity=perplexity)
-    found = found.but(policies=policies, ceiling=ceiling(project))
-    write_evaluation(saved, found.but(summary=_summary(project, found)))
-    return read_evaluation(saved)
+    return found.but(policies=policies)
 
 
-def _summary(project: Project, found: EvaluationResult) -> dict[str, Any]:
-    reward = project.artifact("r01-reward")
-    assert reward is not None
+def _summary(project: Project, reward: Artifact, found: EvaluationResult) -> dict[str, Any]:
     before, ours = found.policies["r00-sft"], found.policies["r01-ppo"]
     assert before.gold and before.parse_rate and ours.win_rate and ours.kl and ours.parse_rate and ours.gold
     named = {"base": "r00-base", "sft": "r00-sft", "ppo": "r01-ppo", "ppo_without_ptx": "r01-ppo-without-ptx"}
@@ -231,13 +184,4 @@ def _summary(project: Project, found: EvaluationResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def ceiling(project: Project) -> float:
-    """Accuracy of the exact vote probability on the held-out comparisons: what no reward model can beat on average."""
-    panel = project.panel()
-    rows = [r for r in read_examples(project.snapshot("validation")) if isinstance(r, Comparison)]
-    pairs = decided(rows)
-    margins = [panel.vote_probability(rows[p.judgment].prompt, p.a, p.b) - 0.5 for p in pairs]
-    return float(hits(pairs, margins).mean())
-
-
-__all__ = ["FAST", "Plan", "ceiling", "in_person", "quickstart", "steps"]
+__all__ = ["FAST", "Plan", "in_person", "quickstart"]

@@ -12,29 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from hearken.algorithms.stage import Inputs
-from hearken.config import read_yaml
 from hearken.errors import UserError
-from hearken.evaluation.results import (
-    FILE,
-    EvaluationResult,
-    JudgedBy,
-    PolicyResult,
-    read_evaluation,
-    write_evaluation,
-)
+from hearken.evaluation.results import EvaluationResult, JudgedBy
 from hearken.feedback.examples import Content, Message, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import Prompt
 from hearken.loop import human, taste
-from hearken.loop.cards import project_card
 from hearken.loop.labelling_target import Goal
-from hearken.loop.project import CONFIG, Project, ProjectConfig, SampleConfig
-from hearken.loop.quickstart import ceiling, steps
+from hearken.loop.project import Project, ProjectConfig, SampleConfig
 from hearken.loop.quickstart_plans import NOTES_FAST, NotesPlan, notes_in_person
-from hearken.loop.reporting import write_report
+from hearken.loop.quickstart_steps import concluded, judged, open_project, steps
 from hearken.models.loading import load_tokenizer
 from hearken.models.packaged import PACKAGED, installed, make_model
-from hearken.rewards.trust import CARD
+from hearken.training.artifact import Artifact
 from hearken.worlds.notes.world import NoteWorld, good_message, traits
 from hearken.worlds.tales.world import TaleWorld
 
@@ -130,17 +120,7 @@ def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None)
     base = project.config.model
     step = steps(project, goal, STEPS)
     prompts = _write_data(project, world, plan)
-    with step("Sampling"):
-        for split, count in (("train", plan.judged), ("validation", plan.heldout_judged)):
-            project.sample(prompts=count, policy=base, split=split)
-    if goal is not None:
-        with step("Your judgments"):
-            human.ask(project, goal)
-    with step("Judgments"):
-        if plan.needed:
-            human.leave_the_rest(project)
-        else:
-            project.label("simulated")
+    judged(project, step, plan, base, goal)
     train, held_out = ((project.snapshot(split),) for split in ("train", "validation"))
     with step("SFT"):
         imitator = str(project.train("sft", "r01-sft", Inputs(base, train), **plan.sft).path)
@@ -149,15 +129,10 @@ def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None)
     with step("RLOO"):
         inputs = Inputs(imitator, (prompts,), reward=str(reward.path), ref=imitator)
         policy = project.train("rloo", POLICY, inputs, **plan.rloo)
-    with step("Evaluation"):
-        found = _evaluate(project, plan, base, policy.path)
-        yours = taste.summary(project, view(world, base)) if plan.needed else {}
-    with step("Card of the reward model"):
-        if not (reward.path / CARD).exists():
-            project_card(project)
-    report, _ = write_report(project)
-    seconds = round(sum(project.step_seconds().values()), 1)
-    return {**found.summary, **yours, "seconds": seconds, "report": str(report)}
+    return concluded(
+        project, step, reward, lambda: _compare(project, plan, base, policy.path),
+        lambda found: _summary(project, reward, found), view(world, base) if plan.needed else None,
+    )  # fmt: skip
 
 
 def _open(path: Path, model: str, plan: NotesPlan, seed: int) -> Project:
@@ -174,12 +149,7 @@ def _open(path: Path, model: str, plan: NotesPlan, seed: int) -> Project:
         installed(PACKAGED[model])
     elif load_tokenizer(str(folder) if folder.exists() else model).chat_template is None:
         raise UserError(f"--model {model} has no chat template", "Name a chat model: it is asked for messages")
-    if not (path / CONFIG).exists():
-        project = Project.create(path, config)
-    elif ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG) != config:
-        raise UserError(f"{path} holds a project with other settings", "Use the same options, or another folder")
-    else:
-        project = Project(path)
+    project = open_project(path, config)
     if model in PACKAGED and not folder.exists():
         with project.timed("Model"):
             make_model(model, folder)
@@ -205,7 +175,7 @@ def _write_data(project: Project, world: NoteWorld, plan: NotesPlan) -> str:
     return str(file)
 
 
-def _evaluate(project: Project, plan: NotesPlan, base: str, policy: Path) -> EvaluationResult:
+def _compare(project: Project, plan: NotesPlan, base: str, policy: Path) -> EvaluationResult:
     """Figures by the independent judge, and beside them by the reward model and by the labelers' own taste."""
     from hearken.domains.best_of import label_of
     from hearken.domains.text.measuring import text_perplexity
@@ -215,9 +185,6 @@ def _evaluate(project: Project, plan: NotesPlan, base: str, policy: Path) -> Eva
     from hearken.loop.evaluating import conditions
     from hearken.statistics.winrate import outcomes, win_rate
 
-    saved = project.path / FILE
-    if saved.exists():
-        return read_evaluation(saved)
     prompts = project.held_out(plan.heldout)
     found = assess([base, str(policy)], conditions(project, prompts, project.config.seed + 1))
     before, after = (found.policies[name] for name in (found.baseline, policy.name))
@@ -233,17 +200,12 @@ def _evaluate(project: Project, plan: NotesPlan, base: str, policy: Path) -> Eva
         win_rate_by_judge={"judge": overall, "labelers": after.win_rate, "reward": by_reward},
         says=[one.says for one in read_after], perplexity=text_perplexity(str(policy), texts),
     )  # fmt: skip
-    found = found.but(
-        judge=JUDGE.but(name=label_of(base)), policies={found.baseline: before, policy.name: after},
-        ceiling=ceiling(project),
-    )  # fmt: skip
-    write_evaluation(saved, found.but(summary=_summary(project, found, before, after)))
-    return read_evaluation(saved)
+    return found.but(judge=JUDGE.but(name=label_of(base)), policies={found.baseline: before, policy.name: after})
 
 
-def _summary(project: Project, found: EvaluationResult, before: PolicyResult, after: PolicyResult) -> dict[str, Any]:
-    reward = project.artifact("r01-reward")
-    assert reward is not None and before.gold and before.length and before.eos_share
+def _summary(project: Project, reward: Artifact, found: EvaluationResult) -> dict[str, Any]:
+    before, after = found.policies[found.baseline], found.policies[POLICY]
+    assert before.gold and before.length and before.eos_share
     assert after.kl and after.gold and after.length and after.eos_share
     return {
         "seed": project.config.seed,
