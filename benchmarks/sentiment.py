@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from common import arguments, run, scratch, shared, table, train
 
+from hearken.domains.best_of import BestOf
 from hearken.domains.text.measuring import TOKENS, Judge
 from hearken.domains.text.sampling import best_of, open_frozen, sample
 from hearken.errors import UserError
@@ -233,7 +234,8 @@ def responses(
     if nucleus < 1:
         policy = replace(policy, scorer=MaskedScorer(policy.scorer.model, nucleus, path=policy.scorer.path))
     n, by = best or (1, path)
-    drawn = best_of(policy, prompts, 1, n, how, seed, str(by)) if best else sample(policy, prompts, 1, how, seed)
+    choice = BestOf(n, str(by))
+    drawn = best_of(policy, prompts, 1, choice, how, seed) if best else sample(policy, prompts, 1, how, seed)
     sampled = [s for part in drawn for s in part]
     groups = [Group(policy.encoder.prompt(p) or [], [s.tokens]) for p, s in zip(prompts, sampled, strict=True)]
 

@@ -12,7 +12,7 @@ import torch
 
 from hearken import sample
 from hearken.algorithms.stage import train
-from hearken.domains.best_of import best_of_name
+from hearken.domains.best_of import BestOf, best_of_name
 from hearken.domains.text.measuring import measure
 from hearken.domains.text.rewarding import confidence_of
 from hearken.domains.text.sampling import Sampled, best_of, open_frozen
@@ -66,7 +66,7 @@ def test_the_best_of_several_by_a_cautious_score(world, reward) -> None:
     prompts = [f"tell {i} the" for i in range(8)]
 
     def chosen(pessimism: float, width: str = "linear") -> list[Sampled]:
-        parts = best_of(policy, prompts, 1, 8, how, 0, str(reward), pessimism=pessimism, width=width)
+        parts = best_of(policy, prompts, 1, BestOf(8, str(reward), pessimism, width), how, 0)
         return [one for part in parts for one in part]
 
     learned = LearnedReward(RewardScorer(load_reward(str(reward))), 200)

@@ -59,10 +59,7 @@ class Text(Domain):
         from hearken.domains.text.sampling import best_of, open_frozen
 
         opened, known = open_frozen(policy, reserve=how.max_new_tokens), facts or {}
-        for part in best_of(
-            opened, prompts, k, choice.n, how, seed, choice.reward, [known.get(prompt, {}) for prompt in prompts],
-            pessimism=choice.pessimism, width=choice.width,
-        ):  # fmt: skip
+        for part in best_of(opened, prompts, k, choice, how, seed, [known.get(prompt, {}) for prompt in prompts]):
             yield [drawn(one) for one in part]
 
     def scorer(self, reward: str, files: MediaFolder, facts: Facts | None = None) -> Scorer:

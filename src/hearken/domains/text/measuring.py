@@ -79,18 +79,7 @@ def measure(
         parts = (
             sample(policy, prompts, 1, how, seed)
             if choice is None
-            else best_of(
-                policy,
-                prompts,
-                1,
-                many,
-                how,
-                seed,
-                choice.reward,
-                facts,
-                pessimism=choice.pessimism,
-                width=choice.width,
-            )
+            else best_of(policy, prompts, 1, choice, how, seed, facts)
         )
         for part in parts:
             samples += part

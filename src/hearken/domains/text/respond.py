@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from hearken.domains.best_of import Width, check_choice
+from hearken.domains.best_of import BestOf, Width, check_choice
 from hearken.domains.text.sampling import best_of as best_of_n
 from hearken.domains.text.sampling import open_frozen
 from hearken.domains.text.sampling import sample as draw
@@ -58,7 +58,7 @@ def sample(
     texts: list[str] = []
     with progress("Sampling responses", len(prompts) * n, "response") as bar:
         parts = (
-            best_of_n(policy, prompts, n, best_of, how, seed, str(reward), pessimism=pessimism, width=width)
+            best_of_n(policy, prompts, n, BestOf(best_of, str(reward), pessimism, width), how, seed)
             if best_of > 1
             else draw(policy, prompts, n, how, seed)
         )

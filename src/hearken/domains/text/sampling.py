@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from hearken.domains.best_of import Width
+from hearken.domains.best_of import BestOf, Width
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.loading import TextPolicy, text_encoder
 from hearken.domains.text.rewarding import Known, open_reward, plain
@@ -94,23 +94,19 @@ class _Scoring(TextOptions):
 
 
 def best_of(
-    policy: TextPolicy, prompts: Sequence[Content], k: int, n: int, how: SamplingParameters, seed: int, reward: str,
-    metadata: Sequence[dict[str, Any]] | None = None, *, pessimism: float = 0.0, width: Width = "linear",
-    rows: int = 128,
+    policy: TextPolicy, prompts: Sequence[Content], k: int, choice: BestOf, how: SamplingParameters, seed: int,
+    metadata: Sequence[dict[str, Any]] | None = None, *, rows: int = 128,
 ) -> Iterator[list[Sampled]]:  # fmt: skip
-    """As `sample`, but each of the ``k`` responses is the best by ``reward`` of ``n`` (Nakano et al. 2021).
+    """As `sample`, but each of the ``k`` responses is the best of several by a reward (Nakano et al. 2021).
 
     Args:
         policy: who is sampled from.
         prompts: texts or dialogues.
         k: responses to each prompt.
-        n: how many are drawn for each of them.
+        choice: of how many each is chosen, and by whom.
         how: temperature and the like.
         seed: see `sample`.
-        reward: as `--reward` takes it.
         metadata: of the prompts, for rewards in Python.
-        pessimism: so many widths of the reward model's confidence are taken off each score.
-        width: which.
         rows: how many are decoded at once.
 
     Raises:
@@ -119,8 +115,9 @@ def best_of(
     ids = {p: policy.encoder.prompt(p) or [policy.encoder.eos] for p in prompts}
     facts = metadata or [{} for _ in prompts]
     known: Known = {tuple(ids[p]): (plain(p), fact) for p, fact in zip(prompts, facts, strict=True)}
-    scoring = _Scoring.parse({"long_prompts": "truncate", "pessimism": pessimism, "width": width}, where="best of n")
-    score = open_reward(reward, policy, known, scoring)
+    doubt = {"pessimism": choice.pessimism, "width": choice.width}
+    scoring = _Scoring.parse({"long_prompts": "truncate"} | doubt, where="best of n")
+    score, n = open_reward(choice.reward, policy, known, scoring), choice.n
     for part in sample(policy, prompts, k * n, how, seed, rows=rows):
         every = [part[i : i + k * n] for i in range(0, len(part), k * n)]
         scores = score([Group(ids[some[0].prompt], [s.tokens for s in some]) for some in every])
