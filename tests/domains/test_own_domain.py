@@ -30,7 +30,7 @@ from hearken.feedback.records import ComparisonPayload
 from hearken.loop.project import Project
 from hearken.rollout.sampler import SamplingParameters
 from hearken.server.desk import Desk
-from hearken.server.run import Address, serve
+from hearken.server.run import Address, Invitation, Network, serve
 from hearken.worlds import world
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-domain.md").read_text("utf-8")
@@ -90,14 +90,15 @@ def hearken(*words: Any) -> str:
 
 
 @contextmanager
-def served(project: Project, role: str = "labeler") -> Iterator[Address]:
+def served(project: Project, role: Any = "labeler") -> Iterator[Address]:
     stop, ready, found = threading.Event(), threading.Event(), []
 
     def on_ready(address: Address) -> None:
         found.append(address)
         ready.set()
 
-    how: dict[str, Any] = {"port": 0, "role": role, "until": stop.is_set, "on_ready": on_ready}
+    how: dict[str, Any] = {"network": Network(port=0), "invitation": Invitation(role), "until": stop.is_set}
+    how["on_ready"] = on_ready
     thread = threading.Thread(target=lambda: serve(project.path, **how), daemon=True)
     thread.start()
     assert ready.wait(60)
