@@ -321,7 +321,7 @@ def test_bad_raw_dumps(db: FeedbackStore, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             import_file(db, write(tmp_path / "raw.jsonl", *rows))
     with pytest.raises(UserError, match="not a raw dump"):
-        import_file(db, write(tmp_path / "raw.jsonl", {"prompt": "p"}), "raw")
+        import_file(db, write(tmp_path / "raw.jsonl", {"prompt": "p"}), format="raw")
     with pytest.raises(UserError, match="a raw dump is JSONL"):
         export(db, tmp_path / "raw.csv", "raw")
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from pydantic import Field
 
 from hearken.config import Options
 
 OnBad = Literal["error", "skip"]
+
+
+class ReadingKeywords(TypedDict, total=False):
+    """`ReadingOptions` as the keywords of a call."""
+
+    format: str
+    on_bad: OnBad
+    encoding: str
+    max_unpacked: float
 
 
 class ReadingOptions(Options):
@@ -23,6 +32,8 @@ class ReadingOptions(Options):
     max_unpacked: float = Field(0.0, ge=0)
     """Most GiB that a .gz or .zip file may unpack to; 0: 16, and at most 250 times its own size."""
 
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> ReadingKeywords:
         """These options as keywords of `formats.read_examples`, `formats.iter_examples` and `transfer.import_file`."""
-        return {name: getattr(self, name) for name in ReadingOptions.model_fields}
+        return ReadingKeywords(
+            format=self.format, on_bad=self.on_bad, encoding=self.encoding, max_unpacked=self.max_unpacked
+        )

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from pydantic import ValidationError
 
@@ -34,7 +34,7 @@ from hearken.feedback.formats.values import Row
 from hearken.feedback.media import Media, MediaFolder
 from hearken.feedback.names import check_name
 from hearken.feedback.pairs import UNNAMED, best_and_worst, ranked_pairs
-from hearken.feedback.reading import OnBad
+from hearken.feedback.reading import ReadingKeywords
 from hearken.feedback.records import (
     ComparisonPayload,
     DemonstrationPayload,
@@ -107,16 +107,13 @@ class ExportReport:
 def import_file(
     store: FeedbackStore,
     path: str | os.PathLike[str],
-    format: str = "auto",
-    labeler: str = "import",
     *,
+    labeler: str = "import",
     validation: float = 0.0,
     seed: int = 0,
-    on_bad: OnBad = "error",
-    encoding: str = "utf-8",
-    max_unpacked: float = 0.0,
     domain: str = "text",
     files: MediaFolder | None = None,
+    **reading: Unpack[ReadingKeywords],
 ) -> ImportReport:
     """Read a file, folder or Hub data set (see `formats.read_examples`), or a raw dump, into the feedback database.
 
@@ -128,21 +125,19 @@ def import_file(
     Args:
         store: the feedback database.
         path: what to import.
-        format: a layout's name, "raw", or "auto".
         labeler: name of the labeler (of kind "import") to whom judgments are ascribed whose rows name none
             (`splits.labeler_of`); those of a name are one labeler, in whichever file it stands.
         validation: the share of new prompts that go to the split "validation" (`splits.side`); a raw dump brings its
             own splits.
         seed: of that split.
-        on_bad: stop at a row that is wrong, or leave it out and count it.
-        encoding: of text files.
-        max_unpacked: most GiB that a .gz or .zip file may unpack to; 0 for the limits of `files.Budget`.
         domain: of its prompts; a raw dump brings its own.
         files: where the files of its responses go, which stand in ``media/`` beside it.
+        reading: see `ReadingOptions`; ``format`` may be "raw", too.
 
     Raises:
         UserError: the file is wrong (where and why), or holds plain documents, which nobody judges.
     """
+    format, max_unpacked = reading.get("format", "auto"), reading.get("max_unpacked", 0.0)
     if format == "raw" or (format == "auto" and _is_raw(path, max_unpacked)):
         return _import_raw(store, path, max_unpacked, files)
     report = ReadReport()
@@ -155,9 +150,7 @@ def import_file(
     disputed: Counter[str] = Counter()
     seen: set[str] = set()
     twice = 0
-    for example in iter_examples(
-        path, format, on_bad=on_bad, report=report, encoding=encoding, max_unpacked=max_unpacked
-    ):
+    for example in iter_examples(path, report=report, **reading):
         if isinstance(example, Document):
             raise UserError(
                 f"{os.fspath(path)}: plain text is not feedback", "Give it to training as a file: hearken train --data"

@@ -95,7 +95,9 @@ def read_as(path: str, options: ReadingOptions, *, format: str | None = None) ->
         UserError: as `read_examples`.
     """
     report = ReadReport()
-    how = options.reading() | ({} if format is None else {"format": format})
+    how = options.reading()
+    if format is not None:
+        how["format"] = format
     rows = read_examples(path, report=report, **how)
     if report.unjudged:
         warnings.warn(f"{path}: {report.unjudged} of its {report.rows} rows hold no judgment", stacklevel=2)
