@@ -72,6 +72,7 @@ def test_ilql(world) -> None:
     assert found["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_what_samples_counts_the_networks_it_has(world) -> None:
     inputs = {"model": str(world.sft), "data": (str(world.prompts),), "reward": str(world.reward)}
     small = {"batch_size": 8, "episodes": 80, "max_new_tokens": 8}

@@ -66,6 +66,7 @@ def test_the_sampler_keeps_to_the_mask_with_one_cache(world) -> None:
     assert (stale != fresh).any()
 
 
+@pytest.mark.slow
 def test_a_run(world, tmp_path: Path) -> None:
     more = {"num_generations": 2, "batch_size": 8, "episodes": 24, "epochs": 2, "refresh": 2, "mask_top_p": 0.8}
     artifact = improve(world, tmp_path / "out", "nlpo", **more)
@@ -77,6 +78,7 @@ def test_a_run(world, tmp_path: Path) -> None:
     assert (lora.path / "adapter_config.json").exists()
 
 
+@pytest.mark.slow
 def test_the_mask_is_refreshed_on_time(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     monkeypatch.setattr(MaskedScorer, "refresh", lambda self: steps.append(1))

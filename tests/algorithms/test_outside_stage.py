@@ -123,6 +123,7 @@ def project_of(model: Path, folder: Path, stages: dict[str, Any], **loop: Any) -
     return project
 
 
+@pytest.mark.slow
 def test_the_loop_the_report_and_the_trace_know_it(package: Path, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", context=400)
     section = {"teacher": "teacher", "strength": 2.0, "epochs": 2, **FAST}

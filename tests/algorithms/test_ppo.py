@@ -88,6 +88,7 @@ def test_the_split_into_microbatches_changes_nothing(world, tmp_path: Path, more
         torch.testing.assert_close(many[name], weight, rtol=0, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(world, tmp_path: Path) -> None:
     a, b, c = (weights(improve(world, tmp_path / n, seed=s).path) for n, s in (("a", 1), ("b", 1), ("c", 2)))
     assert all(torch.equal(a[n], b[n]) for n in a) and not all(torch.equal(a[n], c[n]) for n in a)

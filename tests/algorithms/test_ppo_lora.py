@@ -29,6 +29,7 @@ def ready_for(world, **more) -> CriticSetup:
     return ppo.load(inputs, PPOConfig(**(SMALL | more)))
 
 
+@pytest.mark.slow
 def test_reference_is_the_policy_without_its_adapter(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spy(monkeypatch)
     kept: list[CriticSetup] = []
@@ -54,6 +55,7 @@ def test_reference_is_the_policy_without_its_adapter(world, tmp_path: Path, monk
         torch.testing.assert_close(again, rollout.ref_logprobs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_the_start_costs_nothing(world) -> None:
     """A project always names it."""
     options = {"lora": 2, "batch_size": 8, "max_new_tokens": 8}
@@ -106,6 +108,7 @@ def test_what_is_sampled_is_the_policys_whoever_computed_last(world) -> None:
     assert (mine - theirs).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 def test_the_folder_loads_and_can_be_continued(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = improve(world, tmp_path / "first", lora=4, lr=1e-2).path
     assert {p.name for p in first.glob("adapter*")} == {"adapter_config.json", "adapter_model.safetensors"}
@@ -147,6 +150,7 @@ def test_memory_is_that_of_two_networks_not_four(world) -> None:
     assert few < all_trained / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "reward"])
 def test_other_stages_with_lora(world, tmp_path: Path, stage: str) -> None:
     data = world.demonstrations if stage == "sft" else world.pairs

@@ -75,6 +75,7 @@ def test_the_head_at_the_start(tmp_path: Path) -> None:
     assert torch.equal(weight, again) and not torch.equal(weight, other)
 
 
+@pytest.mark.slow
 def test_reference_responses_score_zero(world, tmp_path: Path) -> None:
     out = train(
         "reward", model=world.base, data=world.pairs, out=tmp_path / "rm", references=world.demonstrations, **OFF

@@ -42,6 +42,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_rows(folder / "pairs.jsonl", rows), write_rows(folder / "gold.jsonl", gold)
 
 
+@pytest.mark.slow
 def test_a_labeler_who_errs_is_heard_less(files: tuple[Path, Path], world, tmp_path: Path) -> None:
     data, gold = files
     plain = train("reward", model=world.base, data=data, validation=gold, out=tmp_path / "plain", **OFF)

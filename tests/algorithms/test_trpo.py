@@ -68,6 +68,7 @@ def test_a_simple_reward_is_learnt_within_the_trust_region(world, tmp_path: Path
     assert all(r["gain"] > 0 for r in rows if r["step_fraction"] > 0) and any(r["step_fraction"] > 0 for r in rows)
 
 
+@pytest.mark.slow
 def test_lora_and_one_step_only(world, tmp_path: Path) -> None:
     artifact = improve(world, tmp_path / "out", "trpo", lora=2, max_kl=0.05)
     assert (artifact.path / "adapter_config.json").exists()
@@ -75,6 +76,7 @@ def test_lora_and_one_step_only(world, tmp_path: Path) -> None:
         improve(world, tmp_path / "no", "trpo", epochs=2)
 
 
+@pytest.mark.slow
 def test_beta_adapts_to_the_target(world, tmp_path: Path) -> None:
     more = {"episodes": 48, "kl_target": 0.01, "kl_horizon": 50, "max_kl": 0.1}
     rows = metrics(improve(world, tmp_path / "out", "trpo", **more).path)

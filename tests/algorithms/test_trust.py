@@ -60,6 +60,7 @@ def test_pessimism_computes_its_confidence_once(world, reward, tmp_path) -> None
     assert heads.metrics["steps"] == 1
 
 
+@pytest.mark.slow
 def test_the_best_of_several_by_a_cautious_score(world, reward) -> None:
     """Whoever doubts the reward chooses what it has seen more of: in Python and where policies are compared."""
     policy, how = open_frozen(str(world.sft), reserve=4), SamplingParameters(max_new_tokens=4)
@@ -103,6 +104,7 @@ def shorter(prompts, responses, metadata):
     return [-float(len(r)) for r in responses]
 
 
+@pytest.mark.slow
 def test_a_judge_compares_with_the_reference_keeps_the_best_policy_and_can_stop_the_run(
     world, tmp_path, monkeypatch
 ) -> None:
@@ -173,6 +175,7 @@ def test_who_scores_higher_wins() -> None:
     assert ByScore(lambda groups: next(scores))(0, answered).outcomes == [0.0, 0.5, 1.0]
 
 
+@pytest.mark.slow
 def test_a_reward_for_each_group_and_a_policy_for_the_worst_off(world, tmp_path) -> None:
     rows = []
     for i in range(16):

@@ -154,6 +154,7 @@ def test_the_name_of_a_special_token_is_words(name: str, template: str, data) ->
         assert same(name, text_of(tokenizer, [*group.prompt, *group.responses[0]]), want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bos", [True, False], ids=["bos", "no bos"])
 @pytest.mark.parametrize("name", LOSSLESS)
 @given(prompt=plain, response=plain.filter(bool))

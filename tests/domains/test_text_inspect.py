@@ -43,6 +43,7 @@ def shown(view: View) -> tuple[list[int], list[int]]:
     return prompt, [p.id for p in view.pieces if p.part != "prompt"]
 
 
+@pytest.mark.slow
 def test_inspect_shows_what_is_trained(model: Path, tmp_path: Path) -> None:
     pairs = write_rows(tmp_path / "pairs.jsonl", [{"prompt": TURNS, "chosen": GOOD, "rejected": BAD}])
     answer = {"role": "assistant", "content": BAD}

@@ -586,6 +586,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "match"), REFUSED)
 def test_what_would_be_lost_is_refused(tmp_path: Path, row: dict[str, Any], match: str) -> None:
     with pytest.raises(UserError, match=match) as error:

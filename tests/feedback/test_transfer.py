@@ -118,6 +118,7 @@ def test_every_layout_is_tried() -> None:
 text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     st.lists(

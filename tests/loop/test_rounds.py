@@ -69,6 +69,7 @@ def test_two_rounds_leave_their_steps_and_are_not_made_again(tales: Tales) -> No
     assert asked[0] & asked[1] == asked[0] & held_out and len(asked[0] & held_out) == 4
 
 
+@pytest.mark.slow
 def test_people_are_waited_for(tales: Tales) -> None:
     project = tales(rounds=1, labelers="people", enough=0.5)
     said: list[str] = []

@@ -157,6 +157,7 @@ def test_rankings(project: Project, loss: str) -> None:
     assert changed(project, dpo) and dpo.metrics["accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_strengths(project: Project) -> None:
     """How much better is in the margin of the reward model and of DPO: the lead grows with it."""
     judge(project, ranked)

@@ -136,6 +136,7 @@ def oracle(model: Any, ids: list[int], known: Tensor, start: int) -> Tensor:
     return torch.log_softmax(logits[:, known].float(), -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["packed", "padded", "full", "alone"])
 @pytest.mark.parametrize("name", ["llama", "gemma2", "t5", "bart"])
 def test_ids_that_the_tokenizer_does_not_know_have_no_probability(name: str, path: Any) -> None:

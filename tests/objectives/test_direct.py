@@ -237,6 +237,7 @@ def psi_optimum(
     return torch.log_softmax(ref_logprobs + (psi(preferences) * behaviour).sum(-1) / tau, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("psi", ["logit", "identity"])
 def test_psi_po(psi: str) -> None:
     """Ψ = logit is DPO, Ψ = identity is IPO."""
@@ -308,6 +309,7 @@ def test_ipo_where_a_response_never_wins(tau: float, third: float) -> None:
         assert minimise(pairs_loss(lambda h: dpo(h, tau), D3), 3, steps=3000, lr=0.2)[2] < 1e-3
 
 
+@pytest.mark.slow
 def test_two_actions_and_a_certain_preference() -> None:
     found = minimise(pairs_loss(lambda h: ipo(h, 0.5), [(0, 1)]), 2)
     assert found[0].item() == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-3)

@@ -166,6 +166,7 @@ FIELDS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 def test_what_a_section_shows_is_in_the_json(section: str, report: Report) -> None:
     data = json.loads(report.to_json())

@@ -9,6 +9,7 @@ ALL = ["rouge1", "rouge2", "rouge_l", "bleu", "chrf", "meteor"]
 REFERENCE = "the fox runs home over the hill"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_equal_is_best_and_unlike_is_worst(name: str) -> None:
     pytest.importorskip("rouge_score")

@@ -34,6 +34,7 @@ def test_logits_are_the_models_own(name: str) -> None:
             torch.testing.assert_close(lean.step(tokens), own.step(tokens), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["all-linear", "q_proj,down_proj"])
 @pytest.mark.parametrize("name", LEAN)
 def test_an_adapter_counts_where_it_is_on(name: str, targets: str) -> None:

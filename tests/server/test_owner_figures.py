@@ -291,6 +291,7 @@ def test_many_more_lives(tmp_path: Path, seed: int) -> None:
         check(Book.load(store, NOW), store)
 
 
+@pytest.mark.slow
 def test_on_postgresql(postgres_server: str) -> None:
     with empty_database(postgres_server) as location, FeedbackStore(location, clock=lambda: NOW) as store:
         life, book = Life(store, 5), Book(NOW)

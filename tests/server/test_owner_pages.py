@@ -195,6 +195,7 @@ def test_erasing_from_the_page_leaves_a_tombstone(tmp_path: Path) -> None:
         assert owner.post("/owner/erase", json={**said, "reason": ""}).status_code == 422
 
 
+@pytest.mark.slow
 def test_erasing_names_the_models_that_learned_from_it(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "project", ProjectConfig(model="m"))
     with project.store() as store:

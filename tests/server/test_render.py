@@ -214,6 +214,7 @@ PIECES = [
 TEXTS = st.one_of(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), st.text(max_size=60))
 
 
+@pytest.mark.slow
 @given(TEXTS)
 @settings(max_examples=600, deadline=None)
 def test_every_character_is_shown_in_its_place(text: str) -> None:
@@ -336,6 +337,7 @@ def test_joiners_that_do_their_work_are_left_alone() -> None:
     assert 'class="sign"' not in to_html("👨‍👩‍👧 ❤️ می‌خواهم क्‍ष 5️⃣")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["\\(" * 20_000, "$" * 50_000, "[" * 20_000, "`" * 1_000 + "a" * 100_000, "> " * 20_000, "| a " * 10_000]
 )

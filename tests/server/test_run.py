@@ -296,6 +296,7 @@ def test_what_a_model_says_comes_whole_through_the_api(run_server: Callable[...,
     assert said[1:] == [f"How far longer/stories agrees with people stands in {running.url}/owner/agreement"]
 
 
+@pytest.mark.slow
 def test_several_questions_are_asked_at_once(run_server: Callable[..., Running]) -> None:
     running = run_server(lambda store: (fill(store, prompts=2), no_checks(store)))
     with HearkenClient(running.url, running.store.access.add_token("some", ["write"])[0]) as client:
