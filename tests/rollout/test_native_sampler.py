@@ -193,4 +193,3 @@ def test_options_are_checked() -> None:
     for wrong in ({"temperature": -1}, {"top_p": 0}, {"max_new_tokens": 0}, {"topp": 1}):
         with pytest.raises(UserError):
             SamplingParameters.parse(wrong)
-    assert SamplingParameters(top_k=5).truncated and not SamplingParameters().truncated

@@ -26,11 +26,6 @@ class SamplingParameters(Options):
     top_k: int = Field(0, ge=0)
     """Only the k most likely tokens; 0 for all."""
 
-    @property
-    def truncated(self) -> bool:
-        """Whether some tokens can never be drawn: measured KL is then not that of the sampled policy."""
-        return self.top_p < 1 or self.top_k > 0 or self.temperature == 0
-
 
 class SamplingKeywords(TypedDict, total=False):
     """`SamplingParameters` as the keywords of a call."""
