@@ -42,3 +42,8 @@ def test_what_cannot_be_read_is_said() -> None:
         read_round(evaluation(version=9))
     with pytest.raises(UserError, match="r02-evaluation: win_rate"):
         read_round(evaluation(win_rate="high"))
+
+
+def test_the_documentation_names_every_field() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    assert [name for name in RoundRecord.model_fields if f"`{name}`" not in text] == []
