@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hearken.algorithms.stage import find_stage
 from hearken.config import Options
 from hearken.loop.tiny_model import TinyModelSize
 
 # What suits a model of half a million weights that learns from nothing: epsilon below its gradients, a short memory.
 _SMALL = {"warmup": 0.03, "beta2": 0.98, "eps": 1e-8, "tokens": 8192}
+
+
+def settled(stage: str, options: Mapping[str, Any]) -> Options:
+    """A stage's options by their names of today, whatever they were called when the project was made."""
+    return find_stage(stage).options.parse(dict(options), where=f"hearken.yaml: stages.{stage}")
 
 
 class Plan(Options):
@@ -57,7 +63,7 @@ class Plan(Options):
 
     def stands_in(self, stages: Mapping[str, Any]) -> bool:
         """Whether a project's stages train the policy by this plan."""
-        return bool(stages.get("ppo") == self.ppo)
+        return "ppo" in stages and settled("ppo", stages["ppo"]) == settled("ppo", self.ppo)
 
 
 FAST = Plan(
@@ -114,7 +120,7 @@ class NotesPlan(Options):
 
     def stands_in(self, stages: Mapping[str, Any]) -> bool:
         """Whether a project's stages train the policy by this plan."""
-        return bool(stages.get("rloo") == self.rloo)
+        return "rloo" in stages and settled("rloo", stages["rloo"]) == settled("rloo", self.rloo)
 
 
 NOTES_FAST = NotesPlan(

@@ -17,7 +17,7 @@ from hearken.loop import human, taste
 from hearken.loop.cards import project_card
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import CONFIG, Project, ProjectConfig
-from hearken.loop.quickstart_plans import NotesPlan, Plan
+from hearken.loop.quickstart_plans import NotesPlan, Plan, settled
 from hearken.loop.reporting import write_report
 from hearken.rewards.trust import CARD
 from hearken.training.artifact import Artifact
@@ -33,7 +33,13 @@ def open_project(path: Path, config: ProjectConfig) -> Project:
     """
     if not (path / CONFIG).exists():
         return Project.create(path, config)
-    if ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG) != config:
+    before = ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG)
+    alike = (
+        before.model_copy(update={"stages": config.stages}) == config and before.stages.keys() == config.stages.keys()
+    )
+    if not alike or any(
+        settled(name, before.stages[name]) != settled(name, config.stages[name]) for name in config.stages
+    ):
         raise UserError(
             f"{path} holds a project with other settings",
             "Use the same --model, --seed, --fast and --human, or another folder",
