@@ -128,3 +128,14 @@ def test_former_names_work_and_say_so() -> None:
     assert Own.current({"batch": 3, "samples": 1}) == {"batch": 3, "samples": 1}
     with pytest.raises(UserError, match="unknown key 'samples'"):
         Sampling.parse({"samples": 2})
+
+
+def test_what_a_file_of_before_holds_is_filled_up_with_defaults() -> None:
+    class Grown(Sampling):
+        seed: int
+        more: dict[str, Any] = {}
+        places: tuple[Path, ...] = (Path("a"),)
+
+    found = Grown.recorded({"batch": 3, "seed": 1, "gone": 2})
+    assert found == {"batch_size": 3, "early_stop": "", "seed": 1, "more": {}, "places": ["a"], "gone": 2}
+    assert "seed" not in Grown.recorded({}), "it has no default"

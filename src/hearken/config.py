@@ -11,7 +11,7 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_jsonable_python
 
 from hearken.errors import UserError
 
@@ -65,6 +65,16 @@ class Options(BaseModel):
             name = new if key not in cls.model_fields and new in cls.model_fields else key
             found[name] = _FORMER_VALUES.get((name, value), value) if isinstance(value, str) else value
         return found
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that a file holds, under the names of today; one that is younger than the file has its default.
+
+        A new option's default therefore has to do what was done before.
+        """
+        optional = {name: field for name, field in cls.model_fields.items() if not field.is_required()}
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in optional.items()}
+        return {**to_jsonable_python(defaults), **cls.current(values)}
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "options") -> Self:

@@ -74,7 +74,7 @@ class Once:
         if not saved.is_file():
             return None
         old, new = read_record(saved), request_of(kind, inputs, options)
-        old["options"] = options.current(old["options"])
+        old["options"] = options.recorded(old["options"])
         changed = [
             f"{part}.{key}"
             for part in ("inputs", "options")

@@ -234,7 +234,7 @@ def claim_folder(out: Path, kind: str, inputs: Any, options: Options, *, overwri
             raise UserError(f"--out {out} exists and is not an unfinished run", "Name a new or empty folder")
         else:
             old = read_record(saved)
-            old["options"] = options.current(old.get("options", {}))
+            old["options"] = options.recorded(old.get("options", {}))
             for path, digest in old.get("files", {}).items():
                 if hash_files((path,)) != digest:
                     what = "has changed" if Path(path).exists() else "is gone"
