@@ -123,6 +123,30 @@ def test_a_file_of_the_form_before_versions_is_brought_into_todays(tmp_path: Pat
     assert same(hearken.read_evaluation(str(tmp_path / "evaluation.json")), typed())
 
 
+def test_paths_within_the_project_are_stored_as_seen_from_it(tmp_path: Path) -> None:
+    root, hub = tmp_path / "p", "org/model"
+    policy, beside = str(root / "artifacts" / "r01-ppo"), str(tmp_path / "base")
+    result = EvaluationResult(artifacts={"a": policy, "b": f"best-of-8@{policy}", "c": hub, "d": beside})
+    for file in (root / "evaluation.json", root / "artifacts" / "r01-evaluation" / "evaluation.json"):
+        write_evaluation(file, result)
+        stored = json.loads(file.read_text())["artifacts"]
+        assert stored == {
+            "a": "./artifacts/r01-ppo", "b": "best-of-8@./artifacts/r01-ppo", "c": hub, "d": beside,
+        }  # fmt: skip
+        assert hearken.read_evaluation(file) == result
+    moved = root.rename(tmp_path / "q")
+    assert hearken.read_evaluation(moved).artifacts["b"] == f"best-of-8@{moved / 'artifacts' / 'r01-ppo'}"
+
+
+def test_a_file_with_paths_in_full_is_read_where_the_project_is(tmp_path: Path) -> None:
+    (tmp_path / "artifacts" / "r01-ppo").mkdir(parents=True)
+    file = tmp_path / "evaluation.json"
+    before = {"version": 1, "artifacts": {"a": "/gone/p/artifacts/r01-ppo", "b": "/gone/base", "c": "org/model"}}
+    file.write_text(json.dumps(before))
+    found = hearken.read_evaluation(file).artifacts
+    assert found == {"a": str(tmp_path / "artifacts" / "r01-ppo"), "b": "/gone/base", "c": "org/model"}
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "evaluation.json"
     write_evaluation(file, typed())

@@ -12,7 +12,7 @@ import pytest
 from hearken.algorithms.stage import Inputs
 from hearken.evaluation.results import read_evaluation
 from hearken.loop.artifacts import ArtifactStore
-from hearken.loop.project import Project
+from hearken.loop.project import Project, model_in
 from hearken.loop.publishing import model_card
 from hearken.loop.reporting import compose
 from hearken.loop.trace import as_json, trace
@@ -90,3 +90,18 @@ def test_a_project_of_before_opens_wherever_it_is(tmp_path: Path, place: str) ->
     assert found.policy == "r01-ppo" and found.reward_model is not None and found.reward_model.passes is not None
     assert found.recipe is not None and "/home/ann" not in "\n".join(found.recipe.by_step)
     assert read_evaluation(root).policies["r01-ppo"].win_rate is not None
+
+
+def test_a_model_of_the_project_goes_where_the_project_goes(tmp_path: Path) -> None:
+    root, other = tmp_path / "p", tmp_path / "q"
+    for folder in (root, other):
+        (folder / "smollm2").mkdir(parents=True)
+        (folder / "smollm2" / "config.json").write_text("{}")
+        (folder / "hearken.yaml").write_text("model: smollm2\n")
+    own = str(root / "smollm2")
+    assert model_in(root, "./smollm2") == model_in(root, "smollm2") == model_in(root, own) == own
+    assert model_in(root, "/gone/p/smollm2") == own, "of before, and moved since"
+    assert model_in(root, str(other / "smollm2")) == own, "of before, and copied since"
+    (other / "hearken.yaml").unlink()
+    assert model_in(root, str(other / "smollm2")) == str(other / "smollm2"), "no project's"
+    assert model_in(root, "org/model") == "org/model" and model_in(root, "/gone/model") == "/gone/model"

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PlainSerializer, ValidationError
 
+from hearken.config import located
 from hearken.domains.base import find_domain
 from hearken.errors import UserError
 from hearken.evaluation.numbers import JsonFloat, JsonInterval
 from hearken.feedback.examples import Content, Message
 from hearken.feedback.media import MediaFolder
-from hearken.training.artifact import write_json
+from hearken.training.artifact import found_from, project_of, seen_from, write_json
 
 FILE = "evaluation.json"
 """In a project's folder, and in the folder of each round's evaluation."""
@@ -258,7 +259,7 @@ class EvaluationResult(Record):
     reward: str | None = None
     """The reward model behind ``proxy``."""
     artifacts: Mapping[str, str] = {}
-    """Path or Hub name of each policy."""
+    """Path or Hub name of each policy; the file holds paths within the project as seen from there."""
     domain: str = "text"
     """What the responses are (`domains.base`)."""
     titles: Mapping[str, str] = {}
@@ -285,7 +286,9 @@ class EvaluationResult(Record):
 
 def write_evaluation(file: Path, result: EvaluationResult) -> None:
     """Write a result so that a reader sees the old file or the new one; what is not a finite number becomes null."""
-    write_json(file, json.loads(result.model_dump_json()))
+    root = _root(file)
+    stored = _with_paths(result, lambda path: seen_from(root, located(path)))
+    write_json(file, json.loads(stored.model_dump_json()))
 
 
 def read_evaluation(path: str | Path) -> EvaluationResult:
@@ -311,11 +314,28 @@ def read_evaluation(path: str | Path) -> EvaluationResult:
     if content.setdefault("version", 0) not in (0, VERSION):
         raise UserError(f"{file} was written by a newer Hearken", "Install that, or make it anew: hearken evaluate")
     try:
-        return EvaluationResult(**content) if content["version"] else _upgraded(file, content)
+        found = EvaluationResult(**content) if content["version"] else _upgraded(file, content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{file}: {where}: {first['msg']}", "Make it anew: hearken evaluate") from None
+    root = _root(file)
+    return _with_paths(found, lambda path: found_from(root, path))
+
+
+def _root(file: Path) -> Path:
+    """The project that the file stands in: in its folder, or in that of a round's evaluation."""
+    return project_of(file.parent) or file.parent.absolute()
+
+
+def _with_paths(result: EvaluationResult, place: Callable[[str], str]) -> EvaluationResult:
+    """A result whose ``artifacts``, PATH or ``best-of-8@PATH``, have the paths that ``place`` makes of them."""
+
+    def placed(policy: str) -> str:
+        head, at, path = policy.partition("@")
+        return head + at + place(path) if policy.startswith("best-of-") else place(policy)
+
+    return result.but(artifacts={name: placed(policy) for name, policy in result.artifacts.items()})
 
 
 # -- the form before versions -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ artifacts are not made again; unfinished ones are resumed.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -41,7 +42,7 @@ from hearken.loop.artifacts import ArtifactStore
 from hearken.loop.rounds_options import AIOptions, LoopOptions
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
-from hearken.training.artifact import Artifact, write_json
+from hearken.training.artifact import HERE, Artifact, write_json
 from hearken.worlds.world import World, check_world, open_world
 
 if TYPE_CHECKING:
@@ -93,6 +94,19 @@ class ProjectConfig(Options):
     """Options of the training stages, by name."""
     loop: LoopOptions = LoopOptions()
     """How rounds follow each other: see ``hearken loop``."""
+
+
+def model_in(root: Path, model: str) -> str:
+    """The ``model`` of a project's configuration: a folder as seen from ``root`` or in full, or a Hub name.
+
+    In projects of before, a folder of the project itself stood there in full: it is looked for where the project is.
+    """
+    if not os.path.isabs(model) and (model.startswith(HERE) or (root / model).exists()):
+        return os.path.abspath(root / model)
+    place = Path(model)
+    own = root / place.name
+    moved = not place.exists() or (place.parent / CONFIG).exists()  # or a copy of that project
+    return os.path.abspath(own) if place.is_absolute() and moved and (own / "config.json").exists() else model
 
 
 class Project:
@@ -164,7 +178,7 @@ class Project:
     @cached_property
     def domain(self) -> Domain:
         """What responses are here."""
-        return find_domain(self.config.domain) if self.config.domain else domain_of(self.config.model)
+        return find_domain(self.config.domain) if self.config.domain else domain_of(self.model)
 
     def stage(self, name: str) -> Stage:
         """A stage of this project's domain.
@@ -173,6 +187,11 @@ class Project:
             UserError: the domain has none of that name.
         """
         return find_stage(name, self.domain.name)
+
+    @property
+    def model(self) -> str:
+        """The policy to begin with, where it is now: a folder or a Hub name."""
+        return model_in(self.path, self.config.model)
 
     @property
     def media(self) -> MediaFolder:
@@ -224,7 +243,7 @@ class Project:
         if name is not None:
             return str(self.artifacts / name) if self.artifact(name) else name
         made = self.policies()
-        return str(made[-1].path) if made else self.config.model
+        return str(made[-1].path) if made else self.model
 
     def policies(self) -> list[Artifact]:
         """The policies that were trained here, the oldest first."""
@@ -273,7 +292,7 @@ class Project:
         found = self.stage(stage)
         given, values = self.section(found)
         kind = self._first_kind("train", found.reads)
-        model = self.config.model if found.first else self.first_policy()
+        model = self.model if found.first else self.first_policy()
 
         def wanted(name: str) -> bool:
             return found.takes(name) and name not in given and name not in named
@@ -505,7 +524,7 @@ class Project:
     def first_policy(self) -> str:
         """What the newest policy is compared with: the first fine-tuned one, else the configured model."""
         made = [a for a in self.finished().values() if (stage := stage_of(a.kind)) is not None and stage.first]
-        return str(made[-1].path) if made else self.config.model
+        return str(made[-1].path) if made else self.model
 
     def held_out(self, count: int | None = None) -> list[Content]:
         """Prompts that training never saw."""

@@ -24,7 +24,7 @@ from hearken.loop.quickstart_plans import NOTES_FAST, NotesPlan, notes_in_person
 from hearken.loop.quickstart_steps import concluded, judged, open_project, steps
 from hearken.models.loading import load_tokenizer
 from hearken.models.packaged import PACKAGED, installed, make_model
-from hearken.training.artifact import Artifact
+from hearken.training.artifact import Artifact, seen_from
 from hearken.worlds.notes.world import NoteWorld, good_message, traits
 from hearken.worlds.tales.world import TaleWorld
 
@@ -117,7 +117,7 @@ def quickstart_notes(
 
 
 def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None) -> dict[str, Any]:
-    base = project.config.model
+    base = project.model
     step = steps(project, goal, STEPS)
     prompts = _write_data(project, world, plan)
     judged(project, step, plan, base, goal)
@@ -139,7 +139,8 @@ def _open(path: Path, model: str, plan: NotesPlan, seed: int) -> Project:
     """A new project with its model, or the one that an interrupted run with the same settings left."""
     folder = path / model if model in PACKAGED else Path(model)
     config = ProjectConfig(
-        model=str(folder.absolute()) if model in PACKAGED or folder.exists() else model, world="notes", seed=seed,
+        model=seen_from(path.absolute(), str(folder.absolute())) if model in PACKAGED or folder.exists() else model,
+        world="notes", seed=seed,
         sample=SampleConfig(
             k=plan.k, overlap=plan.overlap, max_new_tokens=plan.max_new_tokens, temperature=plan.temperature
         ),

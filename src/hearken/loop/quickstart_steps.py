@@ -16,7 +16,7 @@ from hearken.feedback.pairs import decided, hits
 from hearken.loop import human, taste
 from hearken.loop.cards import project_card
 from hearken.loop.labelling_target import Goal
-from hearken.loop.project import CONFIG, Project, ProjectConfig
+from hearken.loop.project import CONFIG, Project, ProjectConfig, model_in
 from hearken.loop.quickstart_plans import NotesPlan, Plan, settled
 from hearken.loop.reporting import write_report
 from hearken.rewards.trust import CARD
@@ -34,9 +34,9 @@ def open_project(path: Path, config: ProjectConfig) -> Project:
     if not (path / CONFIG).exists():
         return Project.create(path, config)
     before = ProjectConfig.parse(read_yaml(path / CONFIG), CONFIG)
-    alike = (
-        before.model_copy(update={"stages": config.stages}) == config and before.stages.keys() == config.stages.keys()
-    )
+    same = {"stages": config.stages, "model": config.model}
+    alike = before.model_copy(update=same) == config and before.stages.keys() == config.stages.keys()
+    alike = alike and model_in(path, before.model) == model_in(path, config.model)
     if not alike or any(
         settled(name, before.stages[name]) != settled(name, config.stages[name]) for name in config.stages
     ):

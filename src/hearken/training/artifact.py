@@ -134,6 +134,26 @@ def round_in(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def seen_from(root: Path, path: str) -> str:
+    """A path as files of the project in ``root`` hold it: within the project as seen from there, others as they are."""
+    inside = os.path.isabs(path) and Path(path).is_relative_to(root)
+    return HERE + Path(path).relative_to(root).as_posix() if inside else path
+
+
+def found_from(root: Path, path: str) -> str:
+    """Where a path that a file of the project in ``root`` holds is now.
+
+    Before, paths were in full: one that is not there any more is looked for in the project.
+    """
+    if path.startswith(HERE):
+        return os.path.join(root, path.removeprefix(HERE))
+    parts = Path(path).parts
+    at = max((i for i, part in enumerate(parts) if part in PLACES), default=None)
+    if at is None or os.path.exists(path) or not root.joinpath(*parts[at:]).exists():
+        return path
+    return str(root.joinpath(*parts[at:]))
+
+
 def write_record(file: Path, content: Mapping[str, Any]) -> None:
     """Write ``request.json`` or ``manifest.json``: paths within the project as seen from there, others in full.
 
@@ -145,11 +165,9 @@ def write_record(file: Path, content: Mapping[str, Any]) -> None:
 
     def stored(path: str) -> str:
         nonlocal outside
-        if os.path.isabs(path):
-            if root is not None and Path(path).is_relative_to(root):
-                return HERE + Path(path).relative_to(root).as_posix()
-            outside = True
-        return path
+        seen = path if root is None else seen_from(root, path)
+        outside = outside or os.path.isabs(seen)
+        return seen
 
     record = {"version": VERSION, **_with_paths(content, stored)}
     write_json(file, record | ({"folder": os.path.abspath(folder)} if outside or root is None else {}))
@@ -170,19 +188,14 @@ def read_record(file: Path) -> dict[str, Any]:
 
     def place(path: str) -> str:
         if root is not None and path.startswith(HERE):
-            return os.path.join(root, path.removeprefix(HERE))
+            return found_from(root, path)
         if root is not None and home is not None and Path(path).is_relative_to(home):
             return str(root / Path(path).relative_to(home))
         if before and before != now and os.path.isabs(path):
             found = os.path.normpath(os.path.join(now, os.path.relpath(path, before)))
             if os.path.exists(found):
                 return found
-        if old and root is not None and not os.path.exists(path):
-            parts = Path(path).parts
-            at = max((i for i, part in enumerate(parts) if part in PLACES), default=None)
-            if at is not None and root.joinpath(*parts[at:]).exists():
-                return str(root.joinpath(*parts[at:]))
-        return path
+        return found_from(root, path) if old and root is not None else path
 
     content.setdefault("round", round_in(folder.name))
     return _with_paths(content, place)
