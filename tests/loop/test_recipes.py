@@ -7,21 +7,21 @@ import torch
 from safetensors.torch import save_file
 
 from hearken.loop.recipes import command, count_weights, relative
+from hearken.training.artifact import Artifact
 
 MANIFEST = {
-    "kind": "dpo",
     "inputs": {"model": "/home/me/p/artifacts/r00-sft", "data": ["/home/me/p/snapshots/a b.parquet"], "ref": None},
     "options": {"stage": "dpo", "beta": 0.3, "lora": 0, "lora_targets": ["q", "v"], "merge": True},
 }
 
 
 def test_a_command_has_what_was_changed_and_no_path_of_this_machine() -> None:
-    words = shlex.split(command("r01-dpo", MANIFEST, Path("/home/me/p")))
+    words = shlex.split(command(Artifact(Path("artifacts/r01-dpo"), "dpo", MANIFEST), Path("/home/me/p")))
     assert words[:5] == ["hearken", "train", "dpo", "--model", "artifacts/r00-sft"]
     assert "snapshots/a b.parquet" in words and "beta=0.3" in words and 'lora_targets=["q", "v"]' in words
     assert "lora=0" not in words and "/home" not in " ".join(words)
     assert words[-2:] == ["--out", "artifacts/r01-dpo"]
-    assert command("x", {"kind": "no such stage"}) == ""
+    assert command(Artifact(Path("x"), "no such stage", {})) == ""
 
 
 def test_what_stands_elsewhere_is_named_by_its_last_part() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hearken.report.contents import Answer, Made, Pair, Policy, Recipe, Report, Step, Training, lineage
+from hearken.report.contents import Answer, Made, Pair, Policy, Recipe, Report, Step, Training
 from hearken.report.page import render
 from hearken.report.sections.changes import difference
 from hearken.report.sections.training import CURVES
@@ -213,14 +213,3 @@ def test_every_documented_column_is_drawn() -> None:
     listed = text.partition("## Columns")[2].partition("A prefix")[0]
     columns = set(re.findall(r"`([a-z_0-9]+)`", listed)) - {"step"}
     assert columns == {curve.keys[0] for curve in CURVES}
-
-
-def test_lineage_reads_manifests() -> None:
-    made = lineage(
-        {
-            "r00-sft": {"kind": "sft", "parents": {}, "created": "now", "data": {"hash": "abc"}},
-            "r01-ppo": {"kind": "ppo", "parents": {"model": "artifacts/r00-sft/"}, "data": {}},
-        }
-    )
-    assert made[0] == Made(name="r00-sft", kind="sft", created="now", data_hash="abc")
-    assert made[1].parents == {"model": "r00-sft"}

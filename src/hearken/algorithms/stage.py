@@ -217,9 +217,9 @@ class Stage:
         options = {k: v for k, v in values.items() if k not in paths and (v is not None or k not in named)}
         return {k: named[k].taken(v) for k, v in paths.items() if v}, options
 
-    def made_with(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """The options in an artifact's manifest, under the names that they have now."""
-        return self.options.current(manifest.get("options") or {})
+    def made_with(self, artifact: Artifact) -> dict[str, Any]:
+        """The options that an artifact was made with, under the names that they have now."""
+        return self.options.current(artifact.options)
 
     def says(self, options: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         """What it did, for a report."""

@@ -300,7 +300,7 @@ class Domain(ABC):
         return self._rows(reward, "validation")
 
     def _rows(self, reward: str, role: str) -> list[Example]:
-        paths = Artifact.load(reward).manifest["inputs"][role]
+        paths = Artifact.load(reward).inputs[role]
         if gone := [path for path in paths if not Path(path).exists()]:
             raise UserError(f"{reward} was trained on {gone[0]}, which is not here", "Run this where its data are")
         return [row for path in paths for row in read_examples(path)]

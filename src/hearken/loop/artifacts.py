@@ -87,4 +87,4 @@ def _in_ensemble(artifact: Artifact, first: Artifact | None) -> bool:
         return artifact.role == "ensemble"
     if first is None or first == artifact:
         return False
-    return bool(artifact.manifest["inputs"]["data"] == first.manifest["inputs"]["data"])
+    return bool(artifact.inputs["data"] == first.inputs["data"])

@@ -118,12 +118,11 @@ def _held_out(reward: Path, data: Sequence[Any], reading: ReadingOptions) -> lis
 
 def _among(reward: Path, rows: list[Comparison]) -> list[Comparison]:
     """Held-out rows weighted to the population that the reward model was fitted to, if one was named."""
-    manifest = Artifact.load(reward).manifest if (reward / MANIFEST).is_file() else {"options": {}}
-    options = manifest["options"]
-    if not (population := options.get("population")):
+    made = Artifact.load(reward) if (reward / MANIFEST).is_file() else None
+    if made is None or not (population := made.options.get("population")):
         return rows
-    by_labeler = manifest["data"]["labeler_weights"]
-    if options.get("labeler_weights"):  # those hold the labelers' reliability as well
+    by_labeler = made.data["labeler_weights"]
+    if made.options.get("labeler_weights"):  # those hold the labelers' reliability as well
         by_labeler = reweight(domain_of_reward(reward).trained_on(str(reward)), population=population).by_labeler
     return [row for row in multiply(rows, by_labeler) if isinstance(row, Comparison)]
 
@@ -190,19 +189,19 @@ class _Again:
     """A reward model's training, once more on parts of its data."""
 
     def __init__(self, reward: Path, domain: Domain) -> None:
-        self.manifest, self.domain, self.files = Artifact.load(reward).manifest, domain, MediaFolder.beside(reward)
+        self.made, self.domain, self.files = Artifact.load(reward), domain, MediaFolder.beside(reward)
         self.rows = [row for row in domain.trained_on(str(reward)) if not isinstance(row, Document)]
         self.folder = reward / "learning"
-        self.stage = find_stage(self.manifest["kind"], domain.name)
+        self.stage = find_stage(self.made.kind, domain.name)
         # The data are cut here: what training would hold out was held out already.
         changed = {"validation": 0.0, "trackers": "none", "only": ""}
-        self.options = self.stage.options.parse({**self.manifest["options"], **changed}, where=str(reward))
+        self.options = self.stage.options.parse({**self.made.options, **changed}, where=str(reward))
 
     def cost(self, curve: bool, larger: str, labelers: bool) -> str:
         """A sentence: how many trainings, and about how long they take, from what the model itself took."""
         shares = (sum(SHARES) if curve else 0.0) + 0.75 * labelers
         count = len(SHARES) * curve + labelers + bool(larger)
-        seconds = float(self.manifest.get("seconds") or 0.0) * shares
+        seconds = (self.made.seconds or 0.0) * shares
         more = " and the time of the larger model" if larger else ""
         trainings = f"{count} more training{'s' if count > 1 else ''}"
         return f"The card takes {trainings}: about {duration(seconds)} here{more} (less where they were done before)."
@@ -214,7 +213,7 @@ class _Again:
             self.folder.mkdir(exist_ok=True)
             write_examples(list(some), data, "snapshot")
         if not (out / MANIFEST).is_file():
-            references = tuple(self.manifest["inputs"].get("references") or ())
+            references = tuple(self.made.inputs.get("references") or ())
             run_stage(self.stage, Inputs(model=model, data=(str(data),), references=references), self.options, out)
         return self.domain.scorer(str(out), self.files)
 
@@ -226,7 +225,7 @@ class _Again:
         for share in SHARES:
             kept = set(order[: max(round(share * len(order)), 1)])
             some = [r for r in self.rows if content_key(r.prompt) in kept]
-            points.append((len(some), self.fit(f"share-{share:g}", self.manifest["inputs"]["model"], some)))
+            points.append((len(some), self.fit(f"share-{share:g}", self.made.model, some)))
         points.append((len(self.rows), judge))
         if larger:
             points.append((len(self.rows), self.fit("larger", larger, self.rows)))
@@ -249,7 +248,7 @@ class _Again:
             UserError: the judgments name fewer than two labelers.
         """
         split = split_by_labeler(self.rows, LEFT_OUT)
-        fitted = self.fit("without-labelers", self.manifest["inputs"]["model"], split.train)
+        fitted = self.fit("without-labelers", self.made.model, split.train)
         out = {str(labeler_value(row, "labeler")) for row in split.validation}
         (without, prompts), (whole, _) = correctness(rows, fitted), correctness(rows, judge)
         return strangers(pair_labelers(rows), without, whole, prompts, out)
@@ -277,8 +276,8 @@ def project_card(
         rows = judged_rows(store, "validation")
     if not decided(rows):
         return None
-    data = made[name].manifest["data"]["hash"]
-    others = [a.path for other, a in made.items() if other != name and a.manifest["data"]["hash"] == data]
+    data = made[name].data_hash
+    others = [a.path for other, a in made.items() if other != name and a.data_hash == data]
     return evaluate_reward(
         made[name].path, rows, others=others, now=_scored_now(project), learning_curve=learning_curve, larger=larger,
         held_out_labelers=held_out_labelers, announce=announce,

@@ -225,7 +225,7 @@ def _more_was_said(loop: Loop, number: int, judgments: Artifact | None) -> bool:
     if judgments is None or (loop.project.artifacts / f"r{number + 1:02d}-samples").exists():
         return False
     with loop.project.store() as store:
-        more = store.last_seq() > judgments.manifest["data"]["as_of"]
+        more = store.last_seq() > judgments.as_of
     return more and bool(failing(Path(loop.reward_path(number))))
 
 

@@ -116,11 +116,8 @@ def _likelihoods(project: Project, found: EvaluationResult) -> EvaluationResult:
         rows = [r for r in judged_rows(store, "validation") if best_and_worst(r.ranks, r.share)]
     policies = dict(found.policies)
     for name, artifact in made.items():
-        inputs = artifact.manifest["inputs"]
         if rows:
-            better, worse = project.domain.likelihood_change(
-                str(artifact.path), inputs.get("ref") or inputs["model"], rows[:PAIRS]
-            )
+            better, worse = project.domain.likelihood_change(str(artifact.path), artifact.reference, rows[:PAIRS])
             policies[name] = policies[name].but(likelihood=Likelihood(preferred=better, other=worse))
     return found.but(policies=policies)
 

@@ -40,7 +40,7 @@ def known_before(project: Project) -> EvaluationResult:
         UserError: the file was damaged.
     """
     before = kept(project.path)
-    made = {name: str(artifact.manifest["created"]) for name, artifact in project.finished().items()}
+    made = {name: artifact.created for name, artifact in project.finished().items()}
     anew = {name for name, created in made.items() if before.created and created > before.created}
     return before.but(policies={n: p for n, p in before.policies.items() if n.rpartition("@")[2] not in anew})
 

@@ -141,7 +141,7 @@ def _section(title: str, body: str) -> str:
 def _hub_base(family: Mapping[str, Artifact]) -> str | None:
     """The Hub name of the model that the first ancestor was made from, where it is one."""
     first = next(iter(family.values()))
-    model = str((first.manifest.get("inputs") or {}).get("model") or "")
+    model = first.model
     return model if model.count("/") == 1 and not model.startswith((".", "/")) and not Path(model).exists() else None
 
 
@@ -174,14 +174,12 @@ def _lineage(family: Mapping[str, Artifact], root: Path | None) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in family.items():
-        manifest = one.manifest
         parents = ", ".join(f"{role}: {recipes.relative(path, root)}" for role, path in one.parents)
-        data = manifest.get("data") or {}
-        files = ", ".join(recipes.relative(str(f), root) for f in data.get("files") or [])
-        digest = f" `{str(data['hash'])[:16]}`" if data.get("hash") else ""
-        cells = (name, one.kind, parents, f"{files}{digest}", manifest.get("seed"), manifest.get("created", ""))
+        files = ", ".join(recipes.relative(str(f), root) for f in one.data.get("files") or [])
+        digest = f" `{one.data_hash[:16]}`" if one.data_hash else ""
+        cells = (name, one.kind, parents, f"{files}{digest}", one.seed, one.created)
         rows.append("| " + " | ".join(_cell(c) for c in cells) + " |")
-    versions = list(family.values())[-1].manifest.get("versions") or {}
+    versions = list(family.values())[-1].versions
     with_versions = ", ".join(f"{package} {version}" for package, version in versions.items())
     return "\n".join(rows) + (f"\n\nVersions: {with_versions}." if with_versions else "")
 
@@ -196,9 +194,7 @@ def _cell(value: Any) -> str:
 
 def _judged(family: Mapping[str, Artifact], root: Path | None) -> str:
     """Labelers and guideline versions behind the judgments, from the project's database where it is at hand."""
-    counts = [
-        a.manifest["data"]["judgments"] for a in family.values() if (a.manifest.get("data") or {}).get("judgments")
-    ]
+    counts = [a.judgments for a in family.values() if a.judgments]
     if not counts:
         return ""
     said = f"{sum(counts):,} judgments went into it."
@@ -321,7 +317,7 @@ def _limits(
 
 
 def _again(family: Mapping[str, Artifact], root: Path | None) -> str:
-    lines = [line for name, a in family.items() if (line := recipes.command(name, a.manifest, root))]
+    lines = [line for a in family.values() if (line := recipes.command(a, root))]
     return "```bash\n" + "\n".join(lines) + "\n```" if lines else ""
 
 

@@ -5,36 +5,35 @@ from __future__ import annotations
 import json
 import shlex
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hearken.algorithms.stage import find_stage
 from hearken.errors import UserError
+from hearken.training.artifact import Artifact
 
 
-def command(name: str, manifest: Mapping[str, Any], root: Path | None = None) -> str:
+def command(artifact: Artifact, root: Path | None = None) -> str:
     """The ``hearken train`` command of an artifact; options that have their default value are left out.
 
     Args:
-        name: the artifact's folder name.
-        manifest: of the artifact.
+        artifact: which.
         root: paths inside it are written relative to it.
 
     Returns:
         The command, or "" for an artifact that no stage made.
     """
     try:
-        stage = find_stage(str(manifest.get("kind", "")))
+        stage = find_stage(artifact.kind)
     except UserError:
         return ""
     words = ["hearken", "train", stage.name]
-    inputs = manifest.get("inputs") or {}
+    inputs, name = artifact.inputs, artifact.path.name
     for one in stage.inputs:
         for value in one.taken(inputs.get(one.name)) if one.many else filter(None, [inputs.get(one.name)]):
             words += [f"--{one.name}", relative(str(value), root)]
     usual = {key: field.get_default(call_default_factory=True) for key, field in stage.options.model_fields.items()}
-    for key, value in stage.made_with(manifest).items():
+    for key, value in stage.made_with(artifact).items():
         if key in usual and value != usual[key] and key != "stage":
             words += ["-o", f"{key}={_word(value)}"]
     return shlex.join([*words, "--out", f"artifacts/{name}" if root else name])

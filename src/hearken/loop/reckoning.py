@@ -192,7 +192,7 @@ def held_out_rows(artifact: Artifact) -> list[Comparison]:
 def remembered(project: Project, name: str, artifact: Artifact, make: Callable[[], Any]) -> Any:
     """What ``make`` finds for an artifact, kept in ``runs/report`` until the artifact is made anew."""
     file = project.path / "runs" / "report" / f"{name}.json"
-    stamp = [artifact.manifest.get("created"), artifact.manifest.get("metrics")]
+    stamp = [artifact.created, artifact.metrics]
     if file.exists():
         known = json.loads(file.read_text("utf-8"))
         if known["of"] == stamp:
@@ -218,7 +218,7 @@ def reward_model(artifact: Artifact, held_out: HeldOut, ceiling: float | None) -
     known: dict[str, Any] = {
         "accuracy": measured_then,
         "ceiling": ceiling,
-        "trained_on": artifact.manifest["data"].get("judgments"),
+        "trained_on": artifact.judgments,
         "held_out": metrics.get("validation_pairs"),
         "reference_mean": metrics.get("reference_mean"),
     }

@@ -164,8 +164,7 @@ def _likelihood(project: Project, artifact: Artifact | None) -> Likelihood | Non
     """How a policy that was fitted to comparisons themselves changed the likelihood of held-out ones."""
     if artifact is None or not raises_likelihood(artifact.kind):
         return None
-    inputs = artifact.manifest["inputs"]
-    reference, rows = Path(inputs.get("ref") or inputs.get("model") or ""), reckoning.held_out_rows(artifact)
+    reference, rows = Path(artifact.reference), reckoning.held_out_rows(artifact)
     if not reference.is_dir() or not rows:
         return None
 
@@ -236,13 +235,13 @@ def _done(artifact: Artifact) -> str:
     stage = stage_of(artifact.kind)
     if stage is None:
         return _DONE.get(artifact.kind, artifact.kind)
-    return stage.says(stage.made_with(artifact.manifest), artifact.manifest.get("data", {}))
+    return stage.says(stage.made_with(artifact), artifact.data)
 
 
 def _settings(artifact: Artifact) -> dict[str, Any]:
     """The options that a step is told with."""
     stage = stage_of(artifact.kind)
-    options = stage.made_with(artifact.manifest) if stage else artifact.manifest.get("options", {})
+    options = stage.made_with(artifact) if stage else artifact.options
     names = stage.options.reports() if stage else _RECORDED
     usual = {name: field.default for name, field in stage.options.model_fields.items()} if stage else {}
     return {k: options[k] for k in names if options.get(k) or options.get(k, usual.get(k)) != usual.get(k)}
@@ -253,9 +252,9 @@ def _count(name: str, artifact: Artifact, counted: reckoning.Tally) -> tuple[int
     if artifact.kind in ("samples", "judgments"):
         found = counted.responses if artifact.kind == "samples" else counted.judgments
         return found.get(artifact.round or 0), "responses" if artifact.kind == "samples" else "judgments"
-    data, metrics = (artifact.manifest.get(k) or {} for k in ("data", "metrics"))
+    data, metrics = artifact.data, artifact.metrics
     stage = stage_of(artifact.kind)
-    options = stage.made_with(artifact.manifest) if stage else {}
+    options = stage.made_with(artifact) if stage else {}
     if "episodes" in options and "batch_size" in options and "steps" in metrics:
         return metrics["steps"] * options["batch_size"], "episodes"
     for key, unit in (("judgments", "judgments"), ("sequences", "sequences"), ("rows", "rows"), ("prompts", "prompts")):
@@ -294,11 +293,11 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
             done=_done(artifact),
             count=amount,
             unit=unit,
-            seconds=artifact.manifest.get("seconds"),
+            seconds=artifact.seconds,
             settings=_settings(artifact),
             round=artifact.round,
         )
-        steps.append((str(artifact.manifest.get("created", "")), step))
+        steps.append((artifact.created, step))
     ordered = [step for _, step in sorted(steps, key=lambda pair: pair[0])]
     if any(kind == "evaluation" for _, kind in recorded):
         return ordered
@@ -371,13 +370,12 @@ def _costs(
 def _recipe(
     project: Project, artifacts: Mapping[str, Artifact], rewards: list[Artifact], counted: reckoning.Tally
 ) -> page.Recipe:
-    newest = list(artifacts.values())[-1].manifest if artifacts else {}
     return page.Recipe(
         commands=_commands(project, artifacts, counted),
-        by_step=[said for name, a in artifacts.items() if (said := recipes.command(name, a.manifest, project.path))],
+        by_step=[line for a in artifacts.values() if (line := recipes.command(a, project.path))],
         seed=project.config.seed,
-        data_hash=str(rewards[-1].manifest.get("data", {}).get("hash") or "") if rewards else "",
-        versions=newest.get("versions", {}),
+        data_hash=rewards[-1].data_hash if rewards else "",
+        versions=list(artifacts.values())[-1].versions if artifacts else {},
         machine=f"{platform.system()}, {platform.machine()}, {os.cpu_count()} cores",
         configuration=(project.path / CONFIG).read_text("utf-8"),
     )
@@ -422,30 +420,23 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reck
 
 def _lineage(artifacts: Mapping[str, Artifact], counted: reckoning.Tally) -> list[page.Made]:
     """Artifacts and the judgments between them: a snapshot comes from the policies whose responses were judged."""
-    made = page.lineage({name: a.manifest for name, a in artifacts.items()})
+    recorded = any(a.kind == "judgments" for a in artifacts.values())  # the loop's own say whose judgments these are
     snapshots: dict[str, page.Made] = {}
     linked = []
-    for one in made:
-        artifact = artifacts[one.name]
-        parents = dict(one.parents)
-        for path in artifact.manifest.get("inputs", {}).get("data", []):
+    for name, artifact in artifacts.items():
+        parents = {role: path.rstrip("/").rpartition("/")[2] for role, path in artifact.parents}
+        for path in artifact.inputs.get("data", []):
             stem = Path(path).stem
             match = re.fullmatch(r"(\w+)-train-(\d+)", stem)
-            if not match or match[1] == "prompt":
+            if not match or match[1] == "prompt" or recorded:
                 continue
-            if any(a.kind == "judgments" for a in artifacts.values()):
-                continue  # the loop's own records say whose judgments these are
             parents["data"] = stem
             sources = {p: p for p, first in counted.policies.items() if first <= int(match[2]) and p in artifacts}
-            count = artifact.manifest.get("data", {}).get("judgments")
-            snapshots[stem] = page.Made(
-                name=stem,
-                kind=f"{count:,} judgments" if count else "judgments",
-                parents=sources,
-                created="",
-                data_hash=one.data_hash,
-            )
+            kind = f"{artifact.judgments:,} judgments" if artifact.judgments else "judgments"
+            snapshots[stem] = page.Made(name=stem, kind=kind, parents=sources, data_hash=artifact.data_hash)
         linked.append(
-            page.Made(name=one.name, kind=one.kind, parents=parents, created=one.created, data_hash=one.data_hash)
-        )
+            page.Made(
+                name=name, kind=artifact.kind, parents=parents, created=artifact.created, data_hash=artifact.data_hash
+            )
+        )  # fmt: skip
     return [*snapshots.values(), *linked]

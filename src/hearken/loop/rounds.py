@@ -206,7 +206,7 @@ class Loop:
     def reward_in_use(self, number: int) -> str:
         """The reward model that the round's policy was improved by in the end: its newest refit, if there was one."""
         policy = self.project.artifact(Path(self.policy(number)).name)
-        refits = sum(role.startswith("refit ") for role in policy.manifest["parents"]) if policy else 0
+        refits = sum(role.startswith("refit ") for role, _ in policy.parents) if policy else 0
         return self.refit_path(number, refits) if refits else self.reward_path(number)
 
     # Reward model and policy
@@ -214,9 +214,14 @@ class Loop:
     def reward(self, number: int, judgments: Artifact, member: int = 0) -> Artifact:
         """Fit a reward model on what all rounds so far were told (or this one alone)."""
         config, project = self.config, self.project
-        as_of = judgments.manifest["data"]["as_of"]
+        as_of = judgments.as_of
         only = number if config.reward_data == "round" else None
-        faded = {"as_of": as_of, "round": only, "decay": config.decay if only is None else 1.0, "latest": number}
+        faded: dict[str, Any] = {
+            "as_of": as_of,
+            "round": only,
+            "decay": config.decay if only is None else 1.0,
+            "latest": number,
+        }
         held_out = self._stored("comparison", as_of, "validation")
 
         def ready() -> None:
@@ -286,7 +291,7 @@ class Loop:
         """Improve the first policy, or the last round's, by the round's reward model (or by its judgments)."""
         config, project = self.config, self.project
         stage = project.stage(config.improve)
-        as_of = judgments.manifest["data"]["as_of"]
+        as_of = judgments.as_of
         start = self.policy(number - 1 if config.policy_start == "last" else 0)
         given: dict[str, Any] = {"model": start}
         kind = "comparison" if "comparison" in stage.reads else "prompt"

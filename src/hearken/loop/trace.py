@@ -76,32 +76,30 @@ class Tracer:
         if path in self._told:
             return Node(path.name, made.kind, seen=True)
         self._told.add(path)
-        manifest = made.manifest
         facts = {
-            "made": manifest.get("created"), "seed": manifest.get("seed"), "hash": manifest.get("data", {}).get("hash"),
-            "metrics": {
-                k: v for k, v in manifest.get("metrics", {}).items() if not isinstance(v, dict) or "estimate" in v
-            },
-            "versions": manifest.get("versions", {}),
+            "made": made.created or None, "seed": made.seed, "hash": made.data_hash or None,
+            "metrics": {k: v for k, v in made.metrics.items() if not isinstance(v, dict) or "estimate" in v},
+            "versions": made.versions,
         }  # fmt: skip
         node = Node(path.name, made.kind, facts)
         node.parents += [(role, self._parent(parent)) for role, parent in made.parents]
         alone = sum(role == "data" for role, _ in made.files) == 1
         for role, file in made.files:  # inputs that are no files are among the parents
-            recorded = manifest["data"].get("hash") if role == "data" and alone else None
+            recorded = (made.data_hash or None) if role == "data" and alone else None
             node.parents.append((role, self._file(Path(file), recorded)))
         if made.kind == "judgments":
-            node.parents.append(("given by", self._round(manifest["data"])))
-        node.parents += self._watch(manifest)
+            node.parents.append(("given by", self._round(made)))
+        node.parents += self._watch(made)
         return node
 
-    def _watch(self, manifest: dict[str, Any]) -> Iterator[tuple[str, Node]]:
+    def _watch(self, made: Artifact) -> Iterator[tuple[str, Node]]:
         """Who chose which weights of a run were kept: a reward model or function, or judgments of its checkpoints."""
-        options = manifest.get("options", {})
-        judge = options.get("judge") if "judge_every" in options else ""  # that of an evaluation chose no weights
+        judge = (
+            made.options.get("judge") if "judge_every" in made.options else ""
+        )  # that of an evaluation chose no weights
         if judge and judge not in ASKED:
             yield "watched by", self._parent(judge)
-        if heard := set(manifest.get("data", {}).get("watched") or ()):
+        if heard := set(made.data.get("watched") or ()):
             name = "answers on the way"
             if self.project is None:
                 yield "watched by", Node(name, "judgments given", {"judgments": len(heard)})
@@ -174,13 +172,13 @@ class Tracer:
             mine = [j for j in there if j.round == number]
             yield "judgments", self._tell(mine, "imported" if number is None else f"round {number}")
 
-    def _round(self, data: dict[str, Any]) -> Node:
+    def _round(self, made: Artifact) -> Node:
         """What a round was told, from the database."""
         if self.project is None:
-            return Node("labelers", "labelers", {"labelers": data["labelers"]})
-        number = data["round"]
+            return Node("labelers", "labelers", {"labelers": made.data["labelers"]})
+        number = made.data["round"]
         known = self._store()["judgments"].values()
-        mine = [j for j in known if j.round == number and j.kind == "comparison" and j.seq <= data["as_of"]]
+        mine = [j for j in known if j.round == number and j.kind == "comparison" and j.seq <= made.as_of]
         return self._tell(mine, f"round {number}")
 
     def _tell(self, judgments: list[Any], name: str) -> Node:

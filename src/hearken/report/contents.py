@@ -19,8 +19,6 @@ from hearken.feedback.examples import Content
 from hearken.feedback.media import Viewer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic import TypeAdapter
 
 Figure = JsonInterval | float | None
@@ -388,19 +386,3 @@ def _taste() -> TypeAdapter[OwnTaste]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(OwnTaste)
-
-
-def lineage(manifests: Mapping[str, Mapping[str, Any]]) -> list[Made]:
-    """The lineage section from manifests by their artifact's folder name; parents are named by folder too."""
-    return [
-        Made(
-            name=name,
-            kind=str(manifest.get("kind", "")),
-            parents={
-                role: str(path).rstrip("/").rpartition("/")[2] for role, path in (manifest.get("parents") or {}).items()
-            },
-            created=str(manifest.get("created", "")),
-            data_hash=str((manifest.get("data") or {}).get("hash") or ""),
-        )
-        for name, manifest in manifests.items()
-    ]

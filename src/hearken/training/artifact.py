@@ -42,9 +42,64 @@ class Artifact:
     manifest: dict[str, Any]
 
     @property
+    def inputs(self) -> dict[str, Any]:
+        """What it was made of, by the input's name: a path or Hub name, or a list of them."""
+        return self.manifest.get("inputs") or {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those it was made with, under the names that they had then (`Stage.made_with` knows today's)."""
+        return self.manifest.get("options") or {}
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What its stage says of the data that it read."""
+        return self.manifest.get("data") or {}
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """The final figures."""
-        return self.manifest["metrics"]
+        return self.manifest.get("metrics") or {}
+
+    @property
+    def model(self) -> str:
+        """The model it was trained from; empty for what is no model."""
+        return self.inputs.get("model") or ""
+
+    @property
+    def reference(self) -> str:
+        """The policy that it was held close to: ``ref``, else the model it was trained from."""
+        return self.inputs.get("ref") or self.model
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of the data that it read; empty where there is none."""
+        return self.data.get("hash") or ""
+
+    @property
+    def judgments(self) -> int | None:
+        """How many its data hold."""
+        return self.data.get("judgments")
+
+    @property
+    def as_of(self) -> int:
+        """Of a round's judgments: the number of the newest."""
+        return int(self.data["as_of"])
+
+    @property
+    def seed(self) -> int | None:
+        """Of its draws."""
+        return self.manifest.get("seed")
+
+    @property
+    def seconds(self) -> float | None:
+        """That making it took."""
+        return self.manifest.get("seconds")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the packages that its numbers depend on."""
+        return self.manifest.get("versions") or {}
 
     @property
     def created(self) -> str:
@@ -74,8 +129,7 @@ class Artifact:
     @property
     def files(self) -> list[tuple[str, str]]:
         """The files it read: what for (data, validation, ...) and the path, or a Hub name."""
-        inputs = self.manifest.get("inputs", {})
-        return [(role, file) for role, some in inputs.items() if isinstance(some, list) for file in some]
+        return [(role, file) for role, some in self.inputs.items() if isinstance(some, list) for file in some]
 
     @classmethod
     def load(cls, path: Path | str) -> Artifact:

@@ -229,7 +229,7 @@ def confidence_of(name: str, reward: LearnedReward, heads: Heads = ()) -> Confid
             f"--reward {name}: a confidence needs the comparisons it was trained on, and it has no {MANIFEST}",
             "Train it with: hearken train reward; or use width=models with several reward models",
         )
-    given = Artifact.load(name).manifest["options"]
+    given = Artifact.load(name).options
     rows = reweight(trained_on(name), given.get("labeler_weights", ""), given.get("population")).rows
     whose = ""
     if heads and (by := reward.scorer.by):
@@ -246,7 +246,7 @@ def confidence_of(name: str, reward: LearnedReward, heads: Heads = ()) -> Confid
 
 
 def _text(name: str) -> TextOptions:
-    given = Artifact.load(name).manifest["options"]
+    given = Artifact.load(name).options
     return TextOptions(**{k: given[k] for k in TextOptions.model_fields if k in given} | {"long_prompts": "truncate"})
 
 
@@ -265,8 +265,8 @@ def held_out_from(name: str) -> list[Example]:
 
 
 def _rows_of(name: str) -> Rows:
-    manifest = Artifact.load(name).manifest
-    inputs, options = manifest["inputs"], manifest["options"]
+    made = Artifact.load(name)
+    inputs, options = made.inputs, made.options
     gone = [path for path in (*inputs["data"], *inputs["validation"]) if not Path(path).exists()]
     if gone:
         raise UserError(f"{name} was trained on {gone[0]}, which is not here", "Run this where its data are")
