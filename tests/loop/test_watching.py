@@ -167,7 +167,7 @@ def test_an_ai_judges_rounds_checkpoints_and_policies(tales: Tales) -> None:
         said: list[str] = []
         done = Loop(project, announce=said.append).run()
         assert any(line.startswith("No pair was judged by people too") for line in said)
-        assert done["policy"] == "r01-ppo" and 0 <= done["figures"][0]["win_rate"][0] <= 1
+        assert done["policy"] == "r01-ppo" and 0 <= done["figures"][0]["win_rate"]["estimate"] <= 1
         asked_for = len(seen)
         assert asked_for and {request["model"] for request in seen} == {"tiny-judge"}
         judgments = project.artifact("r01-judgments")

@@ -49,13 +49,13 @@ class Goal:
 
     def finish(self, words: str, patience: float = 0.0) -> None:
         """The run has ended. Waits until somebody has read so, for ``patience`` seconds at most."""
-        self.said, self.over = words, True
+        self.said = words
+        self.over = True  # after the words: whoever reads this has them
         self._told.wait(patience)
 
     def told(self) -> None:
         """Somebody has read that the run has ended."""
-        if self.over:
-            self._told.set()
+        self._told.set()
 
     def wait(self, label: str) -> int:
         """Wait for the judgments, with progress; Ctrl-C says that it is enough. Returns how many there are."""

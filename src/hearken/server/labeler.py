@@ -254,8 +254,11 @@ class Waiting(Model):
 def goal(request: Request) -> Waiting:
     """What a run waits for."""
     found = _goal(request)
-    found.told()
-    return Waiting(needed=found.needed, done=found.done, said=found.said, reached=found.reached, over=found.over)
+    over = found.over  # before the words: what it said last is said before it is over
+    waiting = Waiting(needed=found.needed, done=found.done, said=found.said, reached=found.reached, over=over)
+    if over:
+        found.told()
+    return waiting
 
 
 @router.post("/goal/enough")
