@@ -171,6 +171,7 @@ def test_the_goal_counts_people_and_ends_early(tmp_path: Path) -> None:
         assert goal.done == 1 and not goal.reached
         goal.enough()
         human.ask(project, goal)
+        assert goal.closed, "what is given back below is not handed out to the person again"
         assert human.record(project) == {"judgments": 1, "needed": 2}
         progress = store.progress()
         assert progress.items - progress.items_done == 1  # as many as are missing

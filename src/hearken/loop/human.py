@@ -89,6 +89,7 @@ def record(project: Project) -> dict[str, int] | None:
 def ask(project: Project, goal: Goal) -> None:
     """Wait for the person; then leave just as many items in the queue as are missing, held-out ones first."""
     found = goal.wait("Your judgments")
+    goal.closed = True  # else the page takes again what is given back below
     with project.store() as store:
         held_out = {prompt.id for prompt in store.prompts(split="validation")}
         waiting = [item for item in store.items(done=False) if not item.is_gold]

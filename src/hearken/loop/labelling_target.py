@@ -25,6 +25,8 @@ class Goal:
         """What happens now, in a sentence."""
         self.over = False
         """The run has ended; ``said`` says how."""
+        self.closed = False
+        """People are given nothing more: what they left is others' to judge."""
         self._count = count
         self._enough = threading.Event()
         self._told = threading.Event()

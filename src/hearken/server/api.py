@@ -132,6 +132,8 @@ class Own(Model):
 @quick.post("/claims", tags=["judging"], operation_id="claim", response_model=Tasks)
 def claim(request: Request, who: Judge, asked: ClaimRequest) -> HTTPResponse:
     """Get something to judge. Items this labeler has already come first; nobody else is given them for a while."""
+    if (goal := request.app.state.goal) is not None and goal.closed:
+        return _json(Tasks(tasks=[]))
     tasks = desk_of(request).claim(
         who, asked.n, kinds=asked.kinds, lease_seconds=asked.lease_seconds, html=asked.html, practice=asked.practice
     )
