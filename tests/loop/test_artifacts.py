@@ -82,7 +82,7 @@ def test_a_project_of_before_opens_wherever_it_is(tmp_path: Path, place: str) ->
     assert list(project.made.ancestors(artifacts["r01-ppo"])) == list(artifacts)
     told = as_json(trace("r01-ppo", project))
     assert "r00-base" in told and "not made here" in told, "the untrained model has no manifest"
-    assert "/home/ann" not in told and "/home/ann" not in model_card(artifacts["r01-ppo"], project=root)
+    assert "/home/ann" not in told and "/home/ann" not in model_card(artifacts["r01-ppo"])
     found = compose(project)
     assert [(one.name, dict(one.parents)) for one in found.lineage if one.name == "r00-sft"] == [
         ("r00-sft", {"model": "r00-base"})

@@ -67,7 +67,7 @@ def project(tmp_path: Path) -> Project:
 def test_the_card_tells_the_whole_story(project: Project) -> None:
     made = Artifact.load(project.artifacts / "r01-ppo")
     assert list(ArtifactStore(made.path.parent).ancestors(made)) == ["r00-sft", "r01-reward", "r01-ppo"]
-    card = model_card(made, to="me/tales", license="apache-2.0", project=project.path)
+    card = model_card(made, to="me/tales", license="apache-2.0")
     _, header, body = card.split("---\n", 2)
     assert yaml.safe_load(header) == {
         "license": "apache-2.0", "library_name": "transformers", "pipeline_tag": "text-generation",

@@ -39,6 +39,6 @@ def push(
 
         done = publish(
             resolve(artifact, project), to=to, out=out, dry_run=dry_run, private=private, license=license,
-            rollouts=rollouts, project=project,
+            rollouts=rollouts,
         )  # fmt: skip
     emit(done, as_json, "Written" if dry_run or not to else "Pushed")

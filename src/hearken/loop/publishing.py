@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hearken.algorithms.stage import makes_reward
 from hearken.errors import UserError
-from hearken.evaluation.results import EvaluationResult, PolicyResult
+from hearken.evaluation.results import EvaluationResult
 from hearken.evaluation.reward_card import RewardCard
 from hearken.loop import auditing, recipes
 from hearken.loop.artifacts import ArtifactStore
 from hearken.loop.measured import kept
-from hearken.report.contents import Figure
-from hearken.statistics.intervals import Interval
+from hearken.loop.reckoning import held_out_accuracy
+from hearken.report.model_card import Ancestor, Feedback, ModelCard
 from hearken.training.artifact import MANIFEST, Artifact
 
 LEFT_OUT = ("run", MANIFEST, "README.md", "hearken.json")
@@ -30,7 +26,7 @@ LEFT_OUT = ("run", MANIFEST, "README.md", "hearken.json")
 
 def publish(
     artifact: Path | str, *, to: str = "", out: Path | None = None, dry_run: bool = False, private: bool = False,
-    license: str = "", rollouts: bool = False, project: Path | None = None,
+    license: str = "", rollouts: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Make the folder with its card and, unless ``dry_run``, upload it.
 
@@ -42,7 +38,6 @@ def publish(
         private: a repository that is new is private.
         license: for the card's header.
         rollouts: with the responses that the policy was trained on.
-        project: whose database and evaluation say more, where the artifact is one of its.
 
     Returns:
         ``folder``, ``files`` and, where it was uploaded, ``url``.
@@ -54,7 +49,7 @@ def publish(
     if not to and not dry_run:
         raise UserError("no repository is named", "Add --to OWNER/NAME, or --dry-run to make the folder only")
     folder = out or Path(f"{made.path.resolve().name}-hub")
-    card = model_card(made, to=to, license=license, project=project)
+    card = model_card(made, to=to, license=license)
     write_folder(made, folder, card, rollouts=rollouts)
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     done: dict[str, Any] = {"folder": str(folder), "files": files}
@@ -102,223 +97,55 @@ def portable(value: Any, root: Path | None) -> Any:
 # --- the card --------------------------------------------------------------------------------------------------------
 
 
-def model_card(artifact: Artifact, *, to: str = "", license: str = "", project: Path | None = None) -> str:
-    """README.md: a YAML header that the Hub reads, then lineage, figures, use, limits and how to make it again."""
-    name = artifact.path.resolve().name
-    root = artifact.root
+def model_card(artifact: Artifact, *, to: str = "", license: str = "") -> str:
+    """README.md of an artifact; of one in a project with what its database and evaluation say."""
+    name, root, reward = artifact.path.resolve().name, artifact.root, makes_reward(artifact.kind)
     family = ArtifactStore(artifact.path.resolve().parent).ancestors(artifact)
-    evaluation = kept(root) if root else EvaluationResult()
-    figures = evaluation.policies.get(name)
-    reward = makes_reward(artifact.kind)
-    header = {
-        "license": license or None,
-        "library_name": "peft" if (artifact.path / "adapter_config.json").exists() else "transformers",
-        "pipeline_tag": "text-classification" if reward else "text-generation",
-        "base_model": _hub_base(family),
-        "tags": ["hearken", "rlhf", "reward-model" if reward else artifact.kind],
-    }
-    text = yaml.safe_dump({k: v for k, v in header.items() if v}, sort_keys=False, allow_unicode=True)
-    parts = [
-        f"---\n{text}---\n",
-        f"# {to.rpartition('/')[2] or name}\n",
-        _about(artifact, family) + "\n",
-        _load(artifact, to or name),
-        _section("How it was made", _lineage(family, root)),
-        _section("Who judged", _judged(family, root)),
-        _section("How good it is", _measured(artifact, figures, evaluation)),
-        _section("Intended use", _use(reward)),
-        _section("Limits", _limits(artifact, family, figures, evaluation, root)),
-        _section("How to make it again", _again(family, root)),
-        "Made with Hearken.\n",
-    ]
-    return "\n".join(part for part in parts if part)
+    audited = auditing.load(root) if root else None
+    return ModelCard(
+        name=name, repository=to, license=license,
+        family=[_ancestor(name, one, root) for name, one in family.items()],
+        adapter=(artifact.path / "adapter_config.json").exists(), base_model=_hub_base(family),
+        weights=recipes.count_weights(artifact.path), versions=list(family.values())[-1].versions,
+        feedback=_feedback(root) if root and any(one.judgments for one in family.values()) else None,
+        accuracy=held_out_accuracy(artifact) if reward else None,
+        length_accuracy=artifact.metrics.get("length_accuracy"),
+        checked=RewardCard.load(artifact.path) if reward else None,
+        evaluation=kept(root) if root else EvaluationResult(),
+        audit=audited.says if audited is not None and audited.policy == name else "",
+    ).render()  # fmt: skip
 
 
-def _section(title: str, body: str) -> str:
-    return f"## {title}\n\n{body}\n" if body else ""
+def _ancestor(name: str, one: Artifact, root: Path | None) -> Ancestor:
+    return Ancestor(
+        name=name, kind=one.kind, reward=makes_reward(one.kind),
+        parents=[(role, recipes.relative(path, root)) for role, path in one.parents],
+        files=[recipes.relative(str(file), root) for file in one.data.get("files") or []],
+        data_hash=one.data_hash, judgments=one.judgments, seed=one.seed, created=one.created,
+        command=recipes.command(one, root),
+    )  # fmt: skip
 
 
 def _hub_base(family: Mapping[str, Artifact]) -> str | None:
     """The Hub name of the model that the first ancestor was made from, where it is one."""
-    first = next(iter(family.values()))
-    model = first.model
+    model = next(iter(family.values())).model
     return model if model.count("/") == 1 and not model.startswith((".", "/")) and not Path(model).exists() else None
 
 
-def _about(artifact: Artifact, family: Mapping[str, Artifact]) -> str:
-    weights = recipes.count_weights(artifact.path)
-    size = f"{weights:,} weights, " if weights else ""
-    if makes_reward(artifact.kind):
-        return f"A reward model ({size}fitted to judgments): it scores a response to a prompt."
-    stages = " → ".join(dict.fromkeys(a.kind for a in family.values() if not makes_reward(a.kind)))
-    return f"A policy ({size}made by {stages}), trained from feedback."
+def _feedback(root: Path) -> Feedback | None:
+    """Labelers and guideline versions behind the judgments in the project's database; None where there is none."""
+    from hearken.loop.project import CONFIG, Project
 
-
-def _load(artifact: Artifact, name: str) -> str:
-    kind = "SequenceClassification" if makes_reward(artifact.kind) else "CausalLM"
-    return (
-        f"```python\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n\n"
-        f'model = AutoModelFor{kind}.from_pretrained("{name}")\ntokenizer = AutoTokenizer.from_pretrained("{name}")\n'
-        + (
-            "# score = logit * model.config.hearken_reward_gain + model.config.hearken_reward_bias\n"
-            if makes_reward(artifact.kind)
-            else ""
-        )
-        + "```\n"
-    )
-
-
-def _lineage(family: Mapping[str, Artifact], root: Path | None) -> str:
-    rows = [
-        "| artifact | stage | made from | data (SHA-256) | seed | created |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, one in family.items():
-        parents = ", ".join(f"{role}: {recipes.relative(path, root)}" for role, path in one.parents)
-        files = ", ".join(recipes.relative(str(f), root) for f in one.data.get("files") or [])
-        digest = f" `{one.data_hash[:16]}`" if one.data_hash else ""
-        cells = (name, one.kind, parents, f"{files}{digest}", one.seed, one.created)
-        rows.append("| " + " | ".join(_cell(c) for c in cells) + " |")
-    versions = list(family.values())[-1].versions
-    with_versions = ", ".join(f"{package} {version}" for package, version in versions.items())
-    return "\n".join(rows) + (f"\n\nVersions: {with_versions}." if with_versions else "")
-
-
-def _cell(value: Any) -> str:
-    """Text that stays in its cell of a Markdown table and is no markup."""
-    text = "" if value is None else str(value)
-    for character in "\\|<>*[]":
-        text = text.replace(character, f"\\{character}")
-    return re.sub(r"[ \t\r\n]+", " ", text)
-
-
-def _judged(family: Mapping[str, Artifact], root: Path | None) -> str:
-    """Labelers and guideline versions behind the judgments, from the project's database where it is at hand."""
-    counts = [a.judgments for a in family.values() if a.judgments]
-    if not counts:
-        return ""
-    said = f"{sum(counts):,} judgments went into it."
-    if root is None or not (root / "hearken.yaml").is_file():
-        return said
-    from hearken.loop.project import Project
-
-    kinds: Counter[str] = Counter()
-    people: set[str] = set()
-    guidelines: Counter[int] = Counter()
+    if not (root / CONFIG).is_file():
+        return None
     with Project(root).store() as store:
-        labelers = {r.id: r for r in store.labelers()}
-        for judgment in store.judgments():
-            if judgment.kind in ("skip", "flag"):
-                continue
-            kinds[labelers[judgment.labeler_id].kind] += 1
-            people.add(judgment.labeler_id)
-            if judgment.guideline is not None:
-                guidelines[judgment.guideline] += 1
-    by_kind = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    said += f" The project's database holds {sum(kinds.values()):,} ({by_kind}) by {len(people)} labelers."
-    if guidelines:
-        versions = ", ".join(f"version {v} ({count:,} judgments)" for v, count in sorted(guidelines.items()))
-        said += f" Guideline: {versions}."
-    else:
-        said += " No guideline was recorded with them."
-    return said
-
-
-def _rows(policy: PolicyResult, baseline: str) -> list[tuple[str, Figure, bool]]:
-    """What an evaluation says of a policy: label, figure, whether it is a share."""
-    return [
-        (f"win rate against {baseline}", policy.win_rate, True),
-        ("gold reward", policy.gold, False),
-        ("proxy reward", policy.proxy, False),
-        (f"KL to {baseline}, nats a response", policy.kl, False),
-        ("tokens a response", policy.length, False),
-        ("distinct word pairs", policy.distinct_2, True),
-        ("self-BLEU: how alike the responses are", policy.self_bleu, True),
-        ("entropy, nats a token", policy.entropy, False),
-        ("responses that end by themselves", policy.eos_share, True),
-        ("responses that parse", policy.parse_rate, True),
-        ("perplexity of held-out text", policy.perplexity, False),
-        *((f"accuracy on {task}", scores.rate, True) for task, scores in policy.tasks.items()),
-    ]
-
-
-def _measured(artifact: Artifact, figures: PolicyResult | None, evaluation: EvaluationResult) -> str:
-    from hearken.evaluation.numbers import with_interval
-
-    rows: list[tuple[str, str]] = []
-    metrics = artifact.metrics
-    if makes_reward(artifact.kind) and "accuracy" in metrics:
-        bounds = (metrics.get("accuracy_low"), metrics.get("accuracy_high"))
-        accuracy = Interval(metrics["accuracy"], *(math.nan if v is None else v for v in bounds))
-        rows.append(("accuracy on held-out comparisons", with_interval(accuracy, True)))
-        if metrics.get("length_accuracy") is not None:
-            by_tokens = with_interval(metrics["length_accuracy"], True)
-            rows.append(("accuracy of preferring the one with more tokens", by_tokens))
-    if figures is not None:
-        known = _rows(figures, evaluation.baseline)
-        rows += [(label, with_interval(figure, share)) for label, figure, share in known if figure is not None]
-    if makes_reward(artifact.kind):
-        rows += _by_its_card(artifact.path)
-    if figures is not None:
-        groups = figures.win_rate_by_group.items()
-        rows += [(f"win rate by the taste of {group}", with_interval(rate, True)) for group, rate in groups]
-    if not rows:
-        return "Nobody has measured it yet."
-    table = "\n".join(["| figure | value |", "| --- | --- |", *(f"| {_cell(a)} | {_cell(b)} |" for a, b in rows)])
-    how = ""
-    if figures is not None and evaluation.prompts:
-        judged = f", judged by {evaluation.judge}" if evaluation.judge else ""
-        how = f"\n\nOn {len(evaluation.prompts):,} held-out prompts{judged}."
-    return f"{table}\n\nIn brackets 95 % intervals.{how}"
-
-
-def _by_its_card(folder: Path) -> list[tuple[str, str]]:
-    """What a reward model's own card says."""
-    from hearken.evaluation.numbers import percent
-
-    card = RewardCard.load(folder)
-    if card is None:
-        return []
-    verdict = "passes" if card.passes else f"fails: {' '.join(card.failures)}"
-    return [("reward-model card", verdict), ("calibration error", percent(card.calibration.error))]
-
-
-def _use(reward: bool) -> str:
-    if reward:
-        return (
-            "To rank or score responses to prompts like those it was fitted on, and to train policies under a KL "
-            "penalty. Its scores mean nothing by themselves; their differences are log-odds of being preferred."
-        )
-    return "To answer prompts like those it was trained on, and to study learning from feedback."
-
-
-def _limits(
-    artifact: Artifact, family: Mapping[str, Artifact], figures: PolicyResult | None, evaluation: EvaluationResult,
-    root: Path | None,
-) -> str:  # fmt: skip
-    said = [
-        "It knows the taste of the labelers named above, not of everyone, and was checked on no other kind of prompt."
-    ]
-    if not makes_reward(artifact.kind) and any(makes_reward(a.kind) for a in family.values()):
-        said.append("It was trained on a learned reward, which is a proxy: what scores high need not be good.")
-    audited = auditing.load(root) if root else None
-    if audited is not None and audited.policy == artifact.path.resolve().name:
-        said.append(f"A slice of its answers was checked. {audited.says} It was not tested for safety.")
-    elif not makes_reward(artifact.kind):
-        said.append("It was not tested for safety or truth. It may say what is false or harmful.")
-    if figures is not None and evaluation.judge is not None and evaluation.judge.kind == "reward":
-        said.append("The figures above are by the reward model itself; people were not asked.")
-    if figures is None and not makes_reward(artifact.kind):
-        said.append("No comparison with another policy is known.")
-    worse = [group for group, rate in figures.win_rate_by_group.items() if rate.low <= 0.5] if figures else []
-    if worse:
-        said.append(f"It is not shown to be better by the taste of {', '.join(worse)}.")
-    return "\n".join(f"* {line}" for line in said)
-
-
-def _again(family: Mapping[str, Artifact], root: Path | None) -> str:
-    lines = [line for a in family.values() if (line := recipes.command(a, root))]
-    return "```bash\n" + "\n".join(lines) + "\n```" if lines else ""
+        kinds = {labeler.id: labeler.kind for labeler in store.labelers()}
+        judgments = [one for one in store.judgments() if one.kind not in ("skip", "flag")]
+    return Feedback(
+        kinds=dict(Counter(kinds[one.labeler_id] for one in judgments).most_common()),
+        labelers=len({one.labeler_id for one in judgments}),
+        guidelines=Counter(one.guideline for one in judgments if one.guideline is not None),
+    )
 
 
 # --- the Hub ---------------------------------------------------------------------------------------------------------

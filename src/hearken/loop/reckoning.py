@@ -207,7 +207,8 @@ def held_out_accuracy(reward: Artifact) -> Interval | None:
     found = reward.metrics
     if "accuracy" not in found:
         return None
-    return Interval(found["accuracy"], found.get("accuracy_low", math.nan), found.get("accuracy_high", math.nan))
+    low, high = (math.nan if (v := found.get(f"accuracy_{end}")) is None else v for end in ("low", "high"))
+    return Interval(found["accuracy"], low, high)
 
 
 def reward_model(artifact: Artifact, held_out: HeldOut, ceiling: float | None) -> page.RewardModel | None:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from hearken.algorithms.stage import makes_reward
 from hearken.algorithms.watch_options import ASKED
 from hearken.errors import UserError
 from hearken.feedback.formats import read_examples
+from hearken.feedback.records import Judgment, Labeler
 from hearken.training.artifact import MANIFEST, Artifact, hash_files
 
 if TYPE_CHECKING:
@@ -42,6 +44,16 @@ class Node:
         return told | {"parents": [{"as": role} | node.to_json() for role, node in self.parents]}
 
 
+@dataclass(frozen=True)
+class _Feedback:
+    """What a database knows, by id: judgments, those that stand, labelers, and the policies of responses."""
+
+    judgments: dict[str, Judgment]
+    live: set[str]
+    labelers: dict[str, Labeler]
+    policies: dict[str, str]
+
+
 class Tracer:
     """Walks manifests; each artifact is told once.
 
@@ -52,7 +64,6 @@ class Tracer:
     def __init__(self, project: Project | None) -> None:
         self.project = project
         self._told: set[Path] = set()
-        self._known: dict[str, Any] | None = None
 
     def find(self, name: str) -> Path:
         """The folder of an artifact, by its name in the project or its path.
@@ -137,29 +148,27 @@ class Tracer:
             node.parents += self._judgments(set(ids))
         return node
 
-    def _store(self) -> dict[str, Any]:
-        """Judgments, labelers and policies of responses, read once."""
-        if self._known is None:
-            assert self.project is not None
-            with self.project.store() as store:
-                self._known = {
-                    "judgments": {j.id: j for j in store.judgments(history=True, checks=None)},
-                    "live": {j.id for j in store.judgments(checks=None)},
-                    "labelers": {one.id: one for one in store.labelers()},
-                    "policies": {r.id: r.policy or "imported" for r in store.responses()},
-                    "guidelines": {g.version: g for g in store.guidelines()},
-                }
-        return self._known
+    @cached_property
+    def _feedback(self) -> _Feedback:
+        """What the project's database knows, read once."""
+        assert self.project is not None
+        with self.project.store() as store:
+            return _Feedback(
+                judgments={j.id: j for j in store.judgments(history=True, checks=None)},
+                live={j.id for j in store.judgments(checks=None)},
+                labelers={labeler.id: labeler for labeler in store.labelers()},
+                policies={r.id: r.policy or "imported" for r in store.responses()},
+            )
 
-    def _found(self, ids: set[str]) -> tuple[list[Any], list[tuple[str, Node]]]:
+    def _found(self, ids: set[str]) -> tuple[list[Judgment], list[tuple[str, Node]]]:
         """The judgments with these ids; and how many of them are gone, or stand no more."""
-        known = self._store()
-        there = [known["judgments"][i] for i in ids if i in known["judgments"]]
+        known = self._feedback
+        there = [judgment for i, judgment in known.judgments.items() if i in ids]  # in one order, whatever a set's is
         gone = []
         if len(there) < len(ids):
             note = {"note": "erased since"}
             gone.append(("erased", Node(f"{len(ids) - len(there)} judgments", "erased", note)))
-        revised = sum(j.id not in known["live"] for j in there)
+        revised = sum(j.id not in known.live for j in there)
         if revised:
             note = {"note": "revised or withdrawn since"}
             gone.append(("revised", Node(f"{revised} judgments", "revised", note)))
@@ -177,16 +186,16 @@ class Tracer:
         if self.project is None:
             return Node("labelers", "labelers", {"labelers": made.data["labelers"]})
         number = made.data["round"]
-        known = self._store()["judgments"].values()
-        mine = [j for j in known if j.round == number and j.kind == "comparison" and j.seq <= made.as_of]
+        known = self._feedback.judgments.values()
+        mine = [j for j in known if j.round == number and j.kind == "comparison" and (j.seq or 0) <= made.as_of]
         return self._tell(mine, f"round {number}")
 
-    def _tell(self, judgments: list[Any], name: str) -> Node:
+    def _tell(self, judgments: list[Judgment], name: str) -> Node:
         """A set of judgments by labeler, guideline version and policy."""
-        known = self._store()
-        policies = Counter(known["policies"].get(r, "erased") for j in judgments for r in j.response_ids)
+        known = self._feedback
+        policies = Counter(known.policies.get(r, "erased") for j in judgments for r in j.response_ids)
         guidelines = Counter(j.guideline for j in judgments)
-        seqs = sorted(j.seq for j in judgments)
+        seqs = sorted(j.seq for j in judgments if j.seq is not None)
         facts = {
             "judgments": len(judgments), "numbers": [seqs[0], seqs[-1]] if seqs else [],
             "responses_of": dict(policies.most_common()),
@@ -195,7 +204,7 @@ class Tracer:
         }  # fmt: skip
         node = Node(name, "judgments given", facts)
         for labeler, count in Counter(j.labeler_id for j in judgments).most_common():
-            record = known["labelers"].get(labeler)
+            record = known.labelers.get(labeler)
             who = {"kind": record.kind, "attributes": record.attributes} if record else {"note": "erased since"}
             called = record.name if record else labeler
             node.parents.append(("labeler", Node(called, "labeler", {"id": labeler, "judgments": count} | who)))
