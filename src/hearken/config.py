@@ -20,6 +20,10 @@ FORMER = {"batch": "batch_size", "samples": "num_generations", "stop_when": "ear
 _FORMER_VALUES = {("early_stop", "fooled"): "overoptimization"}
 
 
+class FormerName(FutureWarning):
+    """An option is called by a name that it had before."""
+
+
 class Options(BaseModel):
     """Base of all options. Unknown keys are refused, and the nearest right key is named.
 
@@ -44,7 +48,7 @@ class Options(BaseModel):
             return values
         for key in values.keys() & FORMER.keys() - cls.model_fields.keys():
             if FORMER[key] in cls.model_fields:
-                warnings.warn(f"the option {key} is now {FORMER[key]}", FutureWarning, stacklevel=2)
+                warnings.warn(f"the option {key} is now {FORMER[key]}", FormerName, stacklevel=2)
         values = cls.current(values)
         for key in values:
             if key not in cls.model_fields:
@@ -92,7 +96,8 @@ class Options(BaseModel):
                 unknown = ".".join(filter(None, (key, str(first["ctx"]["key"]))))
                 raise UserError(f"{where}: unknown key '{unknown}'", first["ctx"]["hint"]) from None
             value = f" (got {first['input']!r})" if first["loc"] else ""
-            raise UserError(f"{where}: {key or 'value'}: {first['msg']}{value}") from None
+            said = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"{where}: {key or 'value'}: {said}{value}") from None
 
 
 def _may_be_none(field: FieldInfo | None) -> bool:

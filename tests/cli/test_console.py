@@ -12,6 +12,7 @@ from typer.testing import Result
 
 import hearken as package
 from hearken.cli.console import disk_full, emit, flatten
+from hearken.config import FormerName
 from hearken.errors import UserError
 
 Run = Callable[..., Result]
@@ -53,13 +54,16 @@ def test_a_mistake_is_one_line_and_a_hint(hearken: Run, toy) -> None:
 def test_a_warning_is_a_line_for_a_person(hearken: Run, toy) -> None:
     def act() -> None:
         warnings.warn_explicit("7 responses were cut", UserWarning, str(Path(package.__file__).parent / "x.py"), 3)
+        warnings.warn_explicit("the option batch is now batch_size", FormerName, "pydantic/main.py", 7)
         raise UserError("nothing is left")
 
     toy.act = act
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         said = hearken(*BASE).stderr
-    assert said.endswith("Warning: 7 responses were cut\nError: nothing is left\n"), said
+    assert said.endswith(
+        "Warning: 7 responses were cut\nWarning: the option batch is now batch_size\nError: nothing is left\n"
+    ), said
 
 
 def test_a_full_disk_is_one_line(hearken: Run, toy) -> None:

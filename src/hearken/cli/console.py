@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from hearken.config import FormerName
 from hearken.errors import UserError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
@@ -103,7 +104,8 @@ def _plain_warnings() -> Iterator[None]:
     shown = warnings.showwarning
 
     def show(message: Any, category: Any, filename: str, *more: Any, **named: Any) -> None:
-        if category is UserWarning and Path(filename).is_relative_to(_PACKAGE):
+        ours = category is UserWarning and Path(filename).is_relative_to(_PACKAGE)
+        if ours or issubclass(category, FormerName):
             _say(f"Warning: {message}", colour="yellow")
         else:
             shown(message, category, filename, *more, **named)

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from hearken.algorithms.stage import Input, Inputs, Stage, estimate, run_stage
 from hearken.cli.console import JsonOption, clean_stdout, emit, figure, flatten
-from hearken.config import FORMER, Options, assign, read_yaml
+from hearken.config import FORMER, FormerName, Options, assign, read_yaml
 from hearken.errors import UserError
 from hearken.training.artifact import read_record
 
@@ -56,7 +56,7 @@ def make_command(stage: Stage) -> Any:
             if given.get(name) is not None:
                 written[now] = _value(fields[now], given[name])
             if given.get(name) is not None and name != now:
-                warnings.warn(f"--{_flag(name)} is now --{_flag(now)}", FutureWarning, stacklevel=2)
+                warnings.warn(f"--{_flag(name)} is now --{_flag(now)}", FormerName, stacklevel=2)
         for name in inputs:
             if given[name]:
                 written[name] = given[name]
