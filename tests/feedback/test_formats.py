@@ -30,7 +30,7 @@ from hearken.feedback.examples import (
     Rating,
     Thumb,
 )
-from hearken.feedback.formats import LAYOUTS, ReadReport, iter_examples, read_examples, write_examples
+from hearken.feedback.formats import LAYOUTS, ReadReport, iter_examples, layout_for, read_examples, write_examples
 from hearken.feedback.formats.files import is_hub_name, write_rows
 
 SHARED = Path(os.environ.get("HEARKEN_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
@@ -276,6 +276,9 @@ def test_the_simplest_layout_is_chosen_for_writing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"exists already"):
         write_examples([PromptOnly("p")], tmp_path / "a.jsonl")
     assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
+    one_of_each = [Rating("p", "r", {"x": 1}), Thumb("p", "r", True), Demonstration("p", "r"), Document("d")]
+    assert [layout_for([e]) for e in (*one_of_each, PromptOnly("p"))] == ["ratings", "binary", "sft", "text", "prompts"]
+    assert layout_for([]) == "text" and layout_for([object()]) == "snapshot"  # type: ignore[list-item]
 
 
 # --- dialogues and trees ---------------------------------------------------------------------------------------------

@@ -225,6 +225,14 @@ def test_canonical_text_gives_the_example_back() -> None:
         load("thumb", dump(EXAMPLES[0]))
 
 
+def test_equal_numbers_and_rankings_give_equal_lines() -> None:
+    """Whatever fields an example has: those that are declared as numbers or tuples come back as such."""
+    assert dump(Rating("p", "r", {"x": 3}, 0, 10, 1)) == dump(Rating("p", "r", {"x": 3.0}, 0.0, 10.0))
+    whole = Comparison("p", ("a", "b"), (0, 1), 1, 1, 2)
+    assert dump(whole) == dump(Comparison("p", ("a", "b"), (0, 1), 1.0, 1.0, 2.0))
+    assert load("comparison", dump(whole)) == whole
+
+
 def test_the_hash_is_of_the_contents_alone() -> None:
     digest = content_hash(EXAMPLES)
     shuffled = random.Random(0).sample(EXAMPLES, len(EXAMPLES))

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,12 +17,15 @@ from pydantic import ValidationError
 from hearken.errors import Unavailable, UserError
 from hearken.feedback import database
 from hearken.feedback.examples import Message
+from hearken.feedback.queue import FILLS_NO_SLOT
 from hearken.feedback.records import (
+    KINDS,
     ComparisonPayload,
     CritiquePayload,
     DemonstrationPayload,
     EditPayload,
     FlagPayload,
+    ItemKind,
     Judgment,
     Labeler,
     Payload,
@@ -154,6 +157,10 @@ def test_guidelines_have_versions(store: FeedbackStore) -> None:
 
 
 # -- judgments -------------------------------------------------------------------------------------------------------
+
+
+def test_what_can_be_asked_for_is_every_kind_that_fills_a_slot() -> None:
+    assert {*get_args(ItemKind)} == {*KINDS} - FILLS_NO_SLOT
 
 
 def test_every_kind_of_judgment(store: FeedbackStore, fill: Any) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from people_world import SECRET_POLICY, Site, Visitor, fill
 
-from hearken.feedback.records import QueueItem, new_id
+from hearken.feedback.records import ItemKind, QueueItem, new_id
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
 from hearken.server.tasks import places
 
-ALL = ["comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag"]
+ALL = list(get_args(ItemKind))
 
 
 def site_of(store: FeedbackStore, *kinds: str, **settings: Any) -> Site:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from people_world import Running, fill, running
@@ -528,7 +528,7 @@ def test_hidden_characters_are_shown_where_text_is_marked_or_edited(
 def test_nothing_bars_anybody(run_server: Any, chromium: Any) -> None:
     """axe finds nothing on any page, for any kind of judgment, on a light desk and on a dark phone."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    kinds = ["comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag"]
+    kinds = list(get_args(ItemKind))
     about = [{"name": "age", "options": ["under 30", "30 or more"]}, {"name": "languages"}]
     settings = {"kinds": kinds, "tags": ["clear"], "about_you": about, "strength": 9, "check_share": 0.0}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import schemathesis
@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from hearken.feedback.records import ItemKind
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
 from hearken.server.security import Door
@@ -28,7 +29,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The document, and a token that may do everything."""
     folder: Path = tmp_path_factory.mktemp("openapi")
     store = FeedbackStore(folder / "feedback.db")
-    fill(store, ("comparison", "rating", "thumb", "edit", "span_flag"), slots=50)
+    fill(store, get_args(ItemKind), slots=50)
     site = Site(store, create_app(store, door=Door(hosts=frozenset())))
     site.machine("robot")
     secret, _ = store.access.add_token("all", ["label", "read", "write", "manage"], labeler_id="robot")

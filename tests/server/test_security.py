@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from argon2 import PasswordHasher
@@ -20,7 +21,7 @@ from fastapi import Request
 from people_world import HERE, SECRET_POLICY, Site, fill
 
 from hearken.feedback.access import Access
-from hearken.feedback.records import ComparisonPayload, Judgment, Labeler, Prompt, QueueItem, Response
+from hearken.feedback.records import ComparisonPayload, ItemKind, Judgment, Labeler, Prompt, QueueItem, Response
 from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
 from hearken.server.security import (
@@ -506,9 +507,9 @@ def test_no_secret_is_written_to_a_log(site: Site, caplog: pytest.LogCaptureFixt
 
 def test_policies_and_other_labelers_never_reach_a_labeler(store: FeedbackStore) -> None:
     """Everything a labeler's browser receives is searched for what it must not know."""
-    items = fill(store, ("comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag"), slots=2)
-    kinds = ["comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag"]
-    store.access.set_settings({"kinds": kinds, "check_share": 0.0, "tags": ["clear"]})
+    kinds = get_args(ItemKind)
+    items = fill(store, kinds, slots=2)
+    store.access.set_settings({"kinds": list(kinds), "check_share": 0.0, "tags": ["clear"]})
     gold = QueueItem(
         prompt_id=items[0].prompt_id, response_ids=items[0].response_ids, is_gold=True, selection="very-secret-rule",
         expected={"kind": "comparison", "response_ids": list(items[0].response_ids), "ranks": [0, 1]}, slots=5,

@@ -10,7 +10,7 @@ from hearken.algorithms.reward_options import RewardConfig
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Reader
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Example, Rating, Thumb
+from hearken.feedback.examples import Example, Graded, Rating
 from hearken.feedback.splits import labeler_value, of_labelers
 from hearken.feedback.weighting import multiply, reweight
 
@@ -78,7 +78,7 @@ def tastes(rows: Sequence[Example], by: str, wanted: Mapping[str, float]) -> dic
         raise UserError(f"by={by}: ratings on several attributes have heads of their own", "Leave one of the two out")
     share: dict[str, float] = {}
     for row in rows:
-        if isinstance(row, Comparison | Rating | Thumb) and (name := labeler_value(row, by)) is not None:
+        if isinstance(row, Graded) and (name := labeler_value(row, by)) is not None:
             share[name] = share.get(name, 0.0) + row.weight
     if len(share) < 2:
         known = f"All that say anything say {next(iter(share))}" if share else (

@@ -1,9 +1,9 @@
 """Stages: what `hearken train` can run. Each says of itself all that others need to know, without importing torch.
 
-A stage is two modules: ``NAME_options.py`` holds its options (a pydantic model) and the `Stage` that declares it, in
-``STAGES``; ``NAME.py`` holds the algorithm, ``run(inputs, options, out) -> Artifact``, and ``estimate(dry, inputs,
-options)`` for dry runs. A package outside names its `Stage` under the entry-point group ``hearken.stages``, a program
-gives it to `register`.
+A stage is two modules: ``NAME_options.py`` holds its options (a pydantic model) and the `Stage` that declares it, as
+``STAGE``, or several as ``STAGES``; ``NAME.py`` holds the algorithm, ``run(inputs, options, out) -> Artifact``, and
+``estimate(dry, inputs, options)`` for dry runs. A package outside names its `Stage` under the entry-point group
+``hearken.stages``, a program gives it to `register`.
 """
 
 from __future__ import annotations
@@ -235,7 +235,8 @@ def builtin() -> tuple[Stage, ...]:
     import hearken.algorithms as folder
 
     modules = [name for _, name, _ in pkgutil.iter_modules(folder.__path__) if name.endswith("_options")]
-    found = [stage for name in modules for stage in getattr(import_module(f"{folder.__name__}.{name}"), "STAGES", ())]
+    declared = [vars(import_module(f"{folder.__name__}.{name}")) for name in modules]
+    found = [stage for names in declared for stage in (*names.get("STAGES", ()), names.get("STAGE")) if stage]
     return tuple(sorted(found, key=lambda one: (not one.first, one.makes == "policy", one.needs("reward"), one.name)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -12,6 +12,7 @@ from hearken.cli.chat import printable, resolve
 from hearken.cli.console import JsonOption, ProjectOption, clean_stdout, emit
 from hearken.cli.reading import ReadingCommand, reading
 from hearken.errors import UserError
+from hearken.feedback.examples import Graded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,7 +157,7 @@ def _facts(view: View) -> str:
     ends = "ends with an end token" if view.pieces and view.pieces[-1].part == "end" else "has no end token"
     facts = [f"{view.count('prompt')} prompt tokens"]
     if response:
-        judged = view.kind in ("Comparison", "Rating", "Thumb")
+        judged = view.kind in {kind.__name__ for kind in get_args(Graded)}
         loss = "a reward model reads its score at the last" if judged else f"{trained} trained"
         facts += [f"{response} response tokens", loss, ends]
     return ", ".join(facts)

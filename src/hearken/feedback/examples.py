@@ -47,7 +47,7 @@ CUT = "cut_responses"
 """Of an example's metadata: keys (`content_key`) of those of its responses that were cut, and so have no end."""
 
 
-def finished(example: Comparison | Rating | Thumb | Demonstration, response: str) -> bool:
+def finished(example: Answered, response: str) -> bool:
     """Whether a response of an example ended by itself, as far as its metadata say."""
     cut = example.metadata.get(CUT)
     return not (isinstance(cut, list) and content_key(response) in cut)
@@ -57,7 +57,7 @@ SAMPLED = "sampled_tokens"
 """Of an example's metadata: by key of a response its token ids, where its text is not written so by the tokenizer."""
 
 
-def sampled(example: Comparison | Rating | Thumb | Demonstration, response: str, tokenizer: str) -> list[int] | None:
+def sampled(example: Answered, response: str, tokenizer: str) -> list[int] | None:
     """The token ids that a response was sampled as, where ``tokenizer`` would write its text otherwise; else None."""
     kept = example.metadata.get(SAMPLED)
     one = kept.get(content_key(response)) if isinstance(kept, dict) else None
@@ -68,7 +68,7 @@ CALLS = "tool_calls"
 """Of an example's metadata: by key of a response that calls tools the whole message (`Message.more`)."""
 
 
-def spoken(example: Comparison | Rating | Thumb | Demonstration, response: str) -> Message:
+def spoken(example: Answered, response: str) -> Message:
     """A response of an example as the assistant's message, with the tools that it calls."""
     calls = example.metadata.get(CALLS)
     more = calls.get(content_key(response)) if isinstance(calls, dict) else None
@@ -158,4 +158,10 @@ def answers(example: Comparison) -> tuple[Said, ...]:
     return tuple(spoken(example, response) for response in example.responses)
 
 
-Example = Comparison | Rating | Thumb | Demonstration | Document | PromptOnly
+Graded = Comparison | Rating | Thumb
+"""Examples that say how good responses are: what a reward model is fitted to."""
+
+Answered = Graded | Demonstration
+"""Examples with a response."""
+
+Example = Answered | Document | PromptOnly

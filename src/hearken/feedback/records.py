@@ -12,7 +12,7 @@ import json
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     AwareDatetime,
@@ -361,6 +361,9 @@ Payload: TypeAlias = (
     | WithdrawalPayload
     | ErasedPayload
 )
+
+KINDS: tuple[str, ...] = tuple(payload.model_fields["kind"].default for payload in get_args(Payload))
+"""All kinds of judgment."""
 
 
 class Judgment(Record):

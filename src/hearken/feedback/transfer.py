@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from hearken.errors import UserError
 from hearken.feedback.examples import (
     MEDIA,
+    Answered,
     Comparison,
     Demonstration,
     Document,
@@ -234,7 +235,7 @@ def say_disputed(where: str, disputed: Counter[str]) -> None:
         warnings.warn(f"{where}: {count} rows repeat a prompt with another '{key}'; the first is kept", stacklevel=3)
 
 
-def _responses(example: Comparison | Rating | Thumb | Demonstration, prompt: str) -> list[Response]:
+def _responses(example: Answered, prompt: str) -> list[Response]:
     if isinstance(example, Demonstration):
         return []
     texts = example.responses if isinstance(example, Comparison) else (example.response,)

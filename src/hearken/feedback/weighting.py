@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Example, Rating, Thumb
+from hearken.feedback.examples import Comparison, Example, Graded
 from hearken.feedback.pairs import example_pairs, latest
 from hearken.feedback.splits import labeler_value
 from hearken.statistics.dawid_skene import right_verdicts
@@ -44,7 +44,7 @@ def reweight(rows: Sequence[Example], by: str = "", population: Target | None = 
     Raises:
         UserError: nothing to weight by.
     """
-    judged = [row for row in rows if isinstance(row, Comparison | Rating | Thumb)]
+    judged = [row for row in rows if isinstance(row, Graded)]
     counts = Counter(name for row in judged if (name := labeler_value(row, "labeler")) is not None)
     if (by or population) and not counts:
         raise UserError("weights by labeler: no judgment names its labeler", "Give rows with a labeler column")
@@ -65,7 +65,7 @@ def multiply(rows: Sequence[Example], by_labeler: Mapping[str, float]) -> list[E
     """The judgments with their weights multiplied by their labelers'; by 1 where a labeler has none."""
     return [
         replace(row, weight=row.weight * by_labeler.get(labeler_value(row, "labeler") or "", 1.0))
-        if isinstance(row, Comparison | Rating | Thumb) else row
+        if isinstance(row, Graded) else row
         for row in rows
     ]  # fmt: skip
 

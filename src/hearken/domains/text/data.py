@@ -18,9 +18,9 @@ from hearken.feedback.examples import (
     Demonstration,
     Document,
     Example,
+    Graded,
     PromptOnly,
     Rating,
-    Thumb,
     finished,
     sampled,
     spoken,
@@ -267,7 +267,7 @@ def judgments(rows: Sequence[Example], encoder: TextEncoder, by: str = "") -> li
     found: list[Judged] = []
     groups: dict[tuple[Content, tuple[str, ...]], Group | None] = {}
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, Comparison | Rating | Thumb):
+        if not isinstance(row, Graded):
             raise UserError(
                 f"row {number} is a {kind_name(row)}, not a judgment",
                 "A reward model reads comparisons, rankings, ratings or thumbs",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from hearken.domains.text.data import encoded
 from hearken.domains.text.encoder import TextEncoder, Truncation
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
+from hearken.feedback.examples import Comparison, Demonstration, Document, Example, Graded, PromptOnly, Rating
 from hearken.feedback.formats import ReadReport, iter_examples
 from hearken.feedback.reading import ReadingOptions
 from hearken.models.layout import Group
@@ -191,7 +191,7 @@ def _parts(group: Group) -> Iterator[tuple[Sequence[int], Sequence[int], Sequenc
         yield group.prompt, response, group.masks[i] if group.masks else [True] * len(response)
 
 
-def _notes(example: Comparison | Rating | Thumb) -> list[str]:
+def _notes(example: Graded) -> list[str]:
     """What the example says about each response."""
     if isinstance(example, Comparison):
         return ["not ranked" if rank is None else f"rank {rank}" for rank in example.ranks]

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hearken.feedback.analysis.book import (
-    KINDS,
     LENGTH_GAPS,
     THUMB,
     Book,
@@ -20,7 +19,7 @@ from hearken.feedback.analysis.book import (
     Rows,
 )
 from hearken.feedback.pairs import ADJUDICATION
-from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, Response
+from hearken.feedback.records import KINDS, ComparisonPayload, Judgment, Prompt, Response
 from hearken.feedback.store import FeedbackStore
 from hearken.statistics.agreement import (
     cohen_kappa,

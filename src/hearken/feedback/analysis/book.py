@@ -22,7 +22,7 @@ from hearken.feedback.checks import agrees
 from hearken.feedback.figures import State, judgments_between, prompts_between, responses_between, state_of
 from hearken.feedback.pairs import ADJUDICATION, UNNAMED, ranked_pairs, words
 from hearken.feedback.queue import FILLS_NO_SLOT
-from hearken.feedback.records import Labeler, Payload, utc_now
+from hearken.feedback.records import KINDS, Labeler, Payload, utc_now
 from hearken.feedback.store import FeedbackStore
 
 BREAK_SECONDS = 600.0
@@ -30,12 +30,6 @@ BREAK_SECONDS = 600.0
 
 LENGTH_GAPS = (("within 10 %", 0.10), ("10 to 50 %", 0.50), ("over 50 %", math.inf))
 """Classes of pairs by how much longer the longer response is, in words."""
-
-KINDS = (
-    "comparison", "rating", "thumb", "edit", "critique", "demonstration", "span_flag", "skip", "flag", "withdrawal",
-    "erased",
-)  # fmt: skip
-"""Kinds of judgment by number."""
 
 THUMB = "thumbs"
 """The scale of thumbs, beside those of ratings."""

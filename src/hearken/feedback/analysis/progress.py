@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from hearken.feedback.analysis.book import BREAK_SECONDS, KINDS, Book, Floats, Ints, microseconds, moment
+from hearken.feedback.analysis.book import BREAK_SECONDS, Book, Floats, Ints, microseconds, moment
 from hearken.feedback.queue import FILLS_NO_SLOT
-from hearken.feedback.records import Progress
+from hearken.feedback.records import KINDS, Progress
 from hearken.feedback.store import FeedbackStore
 from hearken.statistics.intervals import Interval
 

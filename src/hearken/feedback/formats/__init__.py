@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration, Document, Example, PromptOnly, Rating, Thumb
+from hearken.feedback.examples import Comparison, Example
 from hearken.feedback.formats.detecting import detect, look_ahead, signature
 from hearken.feedback.formats.files import (
     TextMode,
@@ -220,14 +220,8 @@ def layout_for(examples: Iterable[Example]) -> str:
     if kinds == {Comparison}:
         pairs = all(isinstance(e, Comparison) and e.ranks in ((0, 1), (1, 0)) for e in examples)
         return "pairs" if pairs else "rankings"
-    names_by_kind: dict[type[Example], str] = {
-        Rating: "ratings",
-        Thumb: "binary",
-        Demonstration: "sft",
-        Document: "text",
-        PromptOnly: "prompts",
-    }
-    return names_by_kind[kinds.pop()] if kinds else "text"
+    own = [one.name for one in LAYOUTS.values() if one.kind in kinds and one.write is not None]
+    return (own or ["snapshot"])[0] if kinds else "text"
 
 
 def write_examples(

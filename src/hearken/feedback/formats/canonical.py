@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any, get_args
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Content, Example, Message
+from hearken.feedback.examples import Content, Example, Message
 
 KINDS: dict[str, type[Example]] = {
     {"PromptOnly": "prompt"}.get(kind.__name__, kind.__name__.lower()): kind for kind in get_args(Example)
@@ -17,7 +17,9 @@ KINDS: dict[str, type[Example]] = {
 """Kinds of example by name: comparison, rating, thumb, demonstration, document, prompt."""
 
 _NAMES = {kind: name for name, kind in KINDS.items()}
-_NUMBERS = ("strength", "share", "weight", "low", "high")
+_TYPES = {name: declared for kind in KINDS.values() for name, declared in get_type_hints(kind).items()}
+_NUMBERS = [name for name, declared in _TYPES.items() if declared in (float, float | None)]
+_TUPLES = [name for name, declared in _TYPES.items() if get_origin(declared) is tuple]
 
 
 def kind_name(example: Example) -> str:
@@ -49,8 +51,7 @@ def load(kind: str, text: str) -> Example:
         values = json.loads(text)
         if isinstance(values.get("prompt"), list):
             values["prompt"] = tuple(Message(**message) for message in values["prompt"])
-        if KINDS[kind] is Comparison:
-            values |= {name: tuple(values[name]) for name in ("responses", "ranks")}
+        values |= {name: tuple(values[name]) for name in _TUPLES if name in values}
         return KINDS[kind](**values)
     except (KeyError, ValueError, TypeError, AttributeError):
         raise UserError("not a row of a snapshot", "Write snapshots with hearken.feedback.snapshot only") from None
