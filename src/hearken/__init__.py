@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers read; a test holds it equal to the table below
     from hearken.algorithms.a2c_options import A2CConfig as A2CConfig
+    from hearken.algorithms.control_ppo_options import ControlPPOConfig as ControlPPOConfig
+    from hearken.algorithms.control_reward_options import ClipRewardConfig as ClipRewardConfig
     from hearken.algorithms.dpo_options import DPOConfig as DPOConfig
     from hearken.algorithms.dpo_options import IPOConfig as IPOConfig
     from hearken.algorithms.dpo_options import ORPOConfig as ORPOConfig
@@ -76,6 +78,8 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it equal 
 
 _NAMES = {
     "hearken.algorithms.a2c_options": "A2CConfig",
+    "hearken.algorithms.control_ppo_options": "ControlPPOConfig",
+    "hearken.algorithms.control_reward_options": "ClipRewardConfig",
     "hearken.algorithms.dpo_options": "DPOConfig IPOConfig ORPOConfig SimPOConfig",
     "hearken.algorithms.ilql_options": "ILQLConfig",
     "hearken.algorithms.kto_options": "KTOConfig",

@@ -36,7 +36,7 @@ def test_no_other_file_knows_a_stage_by_its_name() -> None:
 
 
 def test_what_was_known_by_name_is_known_still() -> None:
-    every = {stage.name: stage for stage in builtin()}
+    every = {stage.name: stage for stage in builtin() if stage.domain == "text"}
     assert {n for n in every if raises_likelihood(n)} >= {"dpo", "ipo", "simpo", "orpo", "kto"}
     assert {n for n in every if makes_reward(n)} == {"reward"} and not makes_reward("samples")
     assert {n for n, s in every.items() if s.watched} >= {"ppo", "a2c"}

@@ -237,7 +237,12 @@ def builtin() -> tuple[Stage, ...]:
     modules = [name for _, name, _ in pkgutil.iter_modules(folder.__path__) if name.endswith("_options")]
     declared = [vars(import_module(f"{folder.__name__}.{name}")) for name in modules]
     found = [stage for names in declared for stage in (*names.get("STAGES", ()), names.get("STAGE")) if stage]
-    return tuple(sorted(found, key=lambda one: (not one.first, one.makes == "policy", one.needs("reward"), one.name)))
+    return tuple(sorted(found, key=_place))
+
+
+def _place(stage: Stage) -> tuple[Any, ...]:
+    """Text first: of a name that several domains have, it is meant where none is named."""
+    return stage.domain != "text", not stage.first, stage.makes == "policy", stage.needs("reward"), stage.name
 
 
 @cache
@@ -275,10 +280,18 @@ def find_stage(name: str, domain: str = "") -> Stage:
     return known[name]
 
 
-def stage_of(kind: str) -> Stage | None:
-    """The stage that makes artifacts of a kind; None where none is known that does."""
-    ours = next((stage for stage in builtin() if stage.name == kind), None)
-    return ours or next((stage for stage in stages() if stage.name == kind), None)
+def stage_of(kind: str, domain: str = "") -> Stage | None:
+    """The stage that makes artifacts of a kind; None where none is known that does.
+
+    Args:
+        kind: of the artifact.
+        domain: whose stage is meant, where several have one of that name.
+    """
+    for some in (builtin, stages):  # to look through all that is installed takes long
+        named = [stage for stage in some() if stage.name == kind]
+        if named:
+            return next((stage for stage in named if stage.domain == domain), named[0])
+    return None
 
 
 def makes_reward(kind: str) -> bool:
@@ -395,8 +408,8 @@ def train(
 def _stage_of_config(config: Options) -> Stage:
     name = type(config).__name__
     kind = getattr(config, "stage", None)
-    stage = find_stage(kind) if kind else None
-    if stage is None or not isinstance(config, stage.options):
+    stage = next((one for one in reversed(stages()) if one.name == kind and isinstance(config, one.options)), None)
+    if stage is None:
         raise UserError(f"{name} is the config of no stage", "For example: PPOConfig(...)")
     return stage
 

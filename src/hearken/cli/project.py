@@ -33,7 +33,14 @@ def init(
     ctx: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder.")],
     model: Annotated[str, typer.Option(metavar="MODEL", help="The policy to begin with: a folder or a Hub name.")],
-    prompts: Annotated[str, typer.Option(metavar="FILE", help="The prompts: a file, a folder or a Hub name.")],
+    prompts: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="The prompts: a file, a folder or a Hub name. (Some domains have their own.)",
+            show_default=False,
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Fixes every draw of the project.")] = 0,
     domain: Annotated[
         str, typer.Option(metavar="NAME", help="What responses are.", show_default="told from the model")

@@ -53,10 +53,10 @@ class StageGroup(TyperGroup):
 
         if len({stage.domain for stage in stages() if stage.name == name}) < 2:
             return ""
-        from hearken.domains.base import domain_of
-
         for flag, value in zip(self.words, self.words[1:], strict=False):
             if flag == "--model":
+                from hearken.domains.base import domain_of
+
                 return domain_of(value).name
         if Path("hearken.yaml").is_file():
             from hearken.loop.project import Project

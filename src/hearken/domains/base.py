@@ -17,11 +17,13 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hearken import domains
 from hearken.domains.best_of import BestOf
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Content, Example
@@ -170,6 +172,14 @@ class Domain(ABC):
         """
         if not Path(name).exists():
             raise UserError(f"--reward {name} does not exist", "Train one with: hearken train")
+
+    def prompts(self, model: str) -> list[Content]:
+        """Prompts of its own, for a project on a policy that names none.
+
+        Raises:
+            UserError: the domain has none.
+        """
+        raise UserError("--prompts is missing", "Name the file of the prompts")
 
     @abstractmethod
     def sample(
@@ -346,7 +356,7 @@ class Domain(ABC):
 
 # -- finding them ------------------------------------------------------------------------------------------------
 
-_BUILTIN = {"text": "hearken.domains.text.domain"}
+_BUILTIN = tuple(sorted(name for _, name, is_package in iter_modules(domains.__path__) if is_package))
 _registered: dict[str, Domain] = {}
 
 
@@ -363,7 +373,7 @@ def _outside() -> tuple[Domain, ...]:
 
 @cache
 def _builtin(name: str) -> Domain:
-    found: Domain = import_module(_BUILTIN[name]).DOMAIN
+    found: Domain = import_module(f"{domains.__name__}.{name}.domain").DOMAIN
     return found
 
 

@@ -179,10 +179,12 @@ def _discovered(reward: Path, rows: Sequence[Comparison], details: Details) -> D
 
 
 def domain_of_reward(reward: str | Path) -> Domain:
-    """The domain of a reward model: that of the stage that made it, else the one that knows its folder."""
+    """The domain of a reward model: the one that knows its folder, else that of the stage that made it."""
+    if (known := domain_of(str(reward))).recognises(str(reward)):
+        return known
     if (Path(reward) / MANIFEST).is_file() and (stage := stage_of(Artifact.load(reward).kind)) is not None:
         return find_domain(stage.domain)
-    return domain_of(str(reward))
+    return known
 
 
 class _Again:

@@ -130,20 +130,24 @@ class Project:
 
     @classmethod
     def init(
-        cls, path: Path | str, *, model: str, prompts: str, seed: int = 0, reading: ReadingOptions | None = None,
+        cls, path: Path | str, *, model: str, prompts: str = "", seed: int = 0, reading: ReadingOptions | None = None,
         domain: str = "",
     ) -> Project:  # fmt: skip
-        """Make a project folder and bring the prompts into its database, read as ``reading`` says."""
+        """Make a project folder and bring the prompts into its database, read as ``reading`` says, or the domain's."""
         kind = find_domain(domain) if domain else domain_of(model)
         config = ProjectConfig(
             model=_absolute(model),
-            prompts=_absolute(prompts),
+            prompts=prompts and _absolute(prompts),
             seed=seed,
             domain="" if kind.name == "text" else kind.name,
         )
         found: dict[str, Prompt] = {}
         disputed: Counter[str] = Counter()
-        for row in read_as(prompts, reading or ReadingOptions())[0]:
+        if not prompts:
+            for content in kind.prompts(model):
+                prompt = Prompt(content=content, domain=kind.name, split=side(content, config.validation, seed))
+                found[prompt.id] = prompt
+        for row in read_as(prompts, reading or ReadingOptions())[0] if prompts else ():
             if not isinstance(row, Document):
                 split = side(row.prompt, config.validation, seed)
                 prompt = Prompt(content=row.prompt, domain=kind.name, split=split, metadata=row.metadata)

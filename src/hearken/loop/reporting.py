@@ -231,29 +231,29 @@ def _rounds(
     return [record.but(judgments=counted.judgments.get(number)) for number, record in sorted(records.items())]
 
 
-def _done(artifact: Artifact) -> str:
-    stage = stage_of(artifact.kind)
+def _done(artifact: Artifact, domain: str) -> str:
+    stage = stage_of(artifact.kind, domain)
     if stage is None:
         return _DONE.get(artifact.kind, artifact.kind)
     return stage.says(stage.made_with(artifact), artifact.data)
 
 
-def _settings(artifact: Artifact) -> dict[str, Any]:
+def _settings(artifact: Artifact, domain: str) -> dict[str, Any]:
     """The options that a step is told with."""
-    stage = stage_of(artifact.kind)
+    stage = stage_of(artifact.kind, domain)
     options = stage.made_with(artifact) if stage else artifact.options
     names = stage.options.reports() if stage else _RECORDED
     usual = {name: field.default for name, field in stage.options.model_fields.items()} if stage else {}
     return {k: options[k] for k in names if options.get(k) or options.get(k, usual.get(k)) != usual.get(k)}
 
 
-def _count(name: str, artifact: Artifact, counted: reckoning.Tally) -> tuple[int | None, str]:
+def _count(name: str, artifact: Artifact, counted: reckoning.Tally, domain: str) -> tuple[int | None, str]:
     """How much an artifact was made of, and what."""
     if artifact.kind in ("samples", "judgments"):
         found = counted.responses if artifact.kind == "samples" else counted.judgments
         return found.get(artifact.round or 0), "responses" if artifact.kind == "samples" else "judgments"
     data, metrics = artifact.data, artifact.metrics
-    stage = stage_of(artifact.kind)
+    stage = stage_of(artifact.kind, domain)
     options = stage.made_with(artifact) if stage else {}
     if "episodes" in options and "batch_size" in options and "steps" in metrics:
         return metrics["steps"] * options["batch_size"], "episodes"
@@ -287,14 +287,14 @@ def _steps(project: Project, artifacts: Mapping[str, Artifact], counted: reckoni
                 )
                 steps.append((times[round].isoformat(), step))
     for name, artifact in artifacts.items():
-        amount, unit = _count(name, artifact, counted)
+        amount, unit = _count(name, artifact, counted, project.domain.name)
         step = page.Step(
             name=name,
-            done=_done(artifact),
+            done=_done(artifact, project.domain.name),
             count=amount,
             unit=unit,
             seconds=artifact.seconds,
-            settings=_settings(artifact),
+            settings=_settings(artifact, project.domain.name),
             round=artifact.round,
         )
         steps.append((artifact.created, step))
@@ -397,15 +397,17 @@ def _commands(project: Project, artifacts: Mapping[str, Artifact], counted: reck
         how += " --human" if human.record(project) else ""
         return [f"hearken quickstart {folder} --model {Path(config.model).name} --seed {config.seed}{how}"]
     where = f"-C {folder}"
-    model, prompts = (recipes.relative(n, None) for n in (config.model, config.prompts or "prompts.jsonl"))
-    first = [f"hearken init {folder} --model {model} --prompts {prompts} --seed {config.seed}"]
+    model, prompts = (recipes.relative(n, None) for n in (config.model, config.prompts))
+    of = f" --prompts {prompts}" if prompts else ""
+    first = [f"hearken init {folder} --model {model}{of} --seed {config.seed}"]
     if config != ProjectConfig(model=config.model, prompts=config.prompts, seed=config.seed):
         text = (project.path / CONFIG).read_text("utf-8").rstrip("\n")
         first.append(f"cat > {folder}/{CONFIG} <<'END'\n{text}\nEND")  # what init does not know: who judges, and how
     rounds = [round_in(path.name) or 0 for path in project.artifacts.glob("r*-samples")]
     if rounds:
         return [*first, f"hearken loop --rounds {max(rounds)} {where}", f"hearken report {where}"]
-    made = [stage for kind in dict.fromkeys(a.kind for a in artifacts.values()) if (stage := stage_of(kind))]
+    kinds = dict.fromkeys(a.kind for a in artifacts.values())
+    made = [stage for kind in kinds if (stage := stage_of(kind, project.domain.name))]
     judged = [_JUDGED[kind] for kind in counted.kinds if kind in _JUDGED]
     steps = [
         *(f"train {stage.name}" for stage in made if stage.first),

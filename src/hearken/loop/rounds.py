@@ -298,9 +298,9 @@ class Loop:
         faded: dict[str, Any] = {"as_of": as_of, "decay": config.decay, "latest": number}
         if config.data:
             given["data"] = tuple(config.data)
-        elif kind == "prompt":
+        elif kind == "prompt" and stage.takes("data"):
             given["data"] = (str(project.snapshot_path("train", kinds=("prompt",), as_of=as_of)),)
-        else:
+        elif kind == "comparison":
             given["data"] = (str(project.snapshot_path("train", **faded)),)
             if stage.takes("validation"):
                 given["validation"] = self._stored("comparison", as_of, "validation")
@@ -323,9 +323,9 @@ class Loop:
             judge = watcher(self, Path(self.policy(number)).name, given["ref"])
 
         def ready() -> None:
-            if kind == "prompt" and not config.data:
+            if kind == "prompt" and not config.data and stage.takes("data"):
                 self._make_once(given["data"][0], "prompt", as_of)
-            elif not config.data:
+            elif kind == "comparison" and not config.data:
                 project.snapshot("train", **faded)
                 if given.get("validation"):
                     project.snapshot("validation", as_of=as_of)

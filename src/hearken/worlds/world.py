@@ -40,7 +40,10 @@ class World(Protocol):
 Opener = Callable[[int], World]
 """seed -> world."""
 
-_BUILTIN = {"tales": "hearken.worlds.tales.world:TaleWorld", "notes": "hearken.worlds.notes.world:NoteWorld"}
+_BUILTIN = {
+    "tales": "hearken.worlds.tales.world:TaleWorld", "notes": "hearken.worlds.notes.world:NoteWorld",
+    "returns": "hearken.worlds.returns.world:Returns",
+}  # fmt: skip
 _registered: dict[str, Opener] = {}
 
 

@@ -5,7 +5,7 @@ import { Clock, span } from "./lib/clock.js";
 import { h, id, keyed } from "./lib/dom.js";
 import { Drafts } from "./lib/drafts.js";
 import { Outbox } from "./lib/outbox.js";
-import { isWritten, lookAlike, promptView, setWritten, unseen, writtenButton } from "./lib/prompt.js";
+import { clipKey, clipKeys, isWritten, lookAlike, promptView, setWritten, unseen, writtenButton } from "./lib/prompt.js";
 import { Unsent } from "./lib/unsent.js";
 import { Help, hotkey } from "./lib/keys.js";
 import * as pair from "./kinds/pair.js";
@@ -167,7 +167,7 @@ class Workplace {
       this.toast("These answers differ and would look the same: they are shown as written.", null, 12000);
     }
     document.body.dataset.kind = this.view.name;
-    this.help.set(this.view.keys, options.tags);
+    this.help.set([...this.view.keys, ...clipKeys()], options.tags);
     this.clock.next();
     this.since = performance.now();
     scrollTo(0, 0);
@@ -380,7 +380,7 @@ class Workplace {
     if (this.unread) return true;
     const tag = /^Shift\+([1-9])$/.exec(key);
     if (tag && options.tags[tag[1] - 1]) { this.toggle(options.tags[tag[1] - 1]); return true; }
-    if (this.view.key(key, event)) return true;
+    if (this.view.key(key, event) || clipKey(key)) return true;
     if (key === "Enter" && this.choice) { this.confirm(); return true; }
     if (key === "S") { this.skip(); return true; }
     if (key === "F") { this.flag(); return true; }

@@ -36,6 +36,8 @@ export function mount(task, desk, draft) {
   const body = h("div", { class: "sides" }, panels);
   const contents = panels.map((made) => made.querySelector(".content"));
   const compared = task.responses.some((response) => response.media) ? null : compare(contents);
+  const watched = task.responses.some((response) => response.viewer === "video"); // a text scrolls by ↑ and ↓
+  const upDown = watched ? { ArrowUp: "0", ArrowDown: "C" } : {};
   let differences = false;
 
   const pick = (step) => {
@@ -74,15 +76,16 @@ export function mount(task, desk, draft) {
       ...scale.map((step) => [step.key, step.label]),
       ...(desk.options.strength === 9 ? [["0", "Tie"]] : []),
       ...(desk.options.strength === 3 ? [["←", "A is better"], ["→", "B is better"]] : []),
+      ...(desk.options.strength === 3 && watched ? [["↑", "Tie"], ["↓", "I cannot tell"]] : []),
       ["B", "Both are bad"], ["C", "I cannot tell"], ...(compared ? [["D", "Show the differences"]] : []),
     ],
     key(key) {
-      const arrow = desk.options.strength === 3 ? { ArrowLeft: "1", ArrowRight: "2" }[key] : undefined;
+      const arrow = desk.options.strength === 3 ? { ArrowLeft: "1", ArrowRight: "2", ...upDown }[key] : undefined;
       const meant = key === "0" && desk.options.strength === 9 ? "5" : (arrow ?? key);
       const step = scale.find((one) => one.key === meant);
       if (step) pick(step);
       else if (key === "B") bothBad();
-      else if (key === "C") desk.skip("cannot tell");
+      else if (meant === "C") desk.skip("cannot tell");
       else if (key === "D" && compared) toggle();
       else return false;
       return true;

@@ -35,9 +35,38 @@ export function promptView(task) {
   return h("section", { class: "prompt", "aria-label": "Prompt", tabindex: 0 }, task.prompt.map(turn));
 }
 
+const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const clips = () => [...document.querySelectorAll("#desk video")];
+
+// All clips from their beginning, so that they run side by side; they begin so when the last of them is there.
+function replay() {
+  for (const clip of clips()) {
+    clip.currentTime = 0;
+    clip.play().catch(() => {}); // a browser may want a click first: the clip's own button is there
+  }
+}
+
+export const clipKeys = () => (clips().length ? [["Space", "Pause, or go on"], ["A", "Again from the beginning"], ["H", "Half speed, or whole"]] : []);
+
+// What a key does to the clips; false where it does nothing.
+export function clipKey(key) {
+  const all = clips();
+  if (!all.length) return false;
+  if (key === "A") replay();
+  else if (key === "H") for (const clip of all) clip.playbackRate = clip.playbackRate === 1 ? 0.5 : 1;
+  else if (key === "Space") {
+    const playing = all.some((clip) => !clip.paused);
+    for (const clip of all) if (playing) clip.pause(); else clip.play().catch(() => {});
+  } else return false;
+  return true;
+}
+
 // A picture, a sound or a clip. Until it is there, and where it cannot be shown, it is marked as unseen.
 function medium({ media, viewer }) {
-  const seen = (event) => event.target.removeAttribute("data-unseen");
+  const seen = (event) => {
+    event.target.removeAttribute("data-unseen");
+    if (viewer === "video" && !unseen() && !still()) replay();
+  };
   const onerror = (event) => event.target.replaceWith(
     h("p", { class: "muted", "data-unseen": "" }, "This response cannot be shown here. Skip the item, or flag it."));
   const common = { src: media, "data-unseen": "", onerror };
@@ -45,7 +74,6 @@ function medium({ media, viewer }) {
   if (viewer === "video") {
     const clip = h("video", { ...common, controls: true, loop: true, playsinline: true, preload: "auto", onloadeddata: seen });
     clip.muted = true; // else browsers do not let it begin by itself
-    clip.autoplay = !matchMedia("(prefers-reduced-motion: reduce)").matches;
     return clip;
   }
   return h("img", { ...common, alt: "The response, an image", onload: seen });

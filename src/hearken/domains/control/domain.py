@@ -1,0 +1,172 @@
+"""Control as a domain: clips of policies that act in Gymnasium environments. Torch is loaded by what needs it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from hearken.domains.base import Domain, Drawn, Facts, Measured, Scorer, mean
+from hearken.domains.best_of import BestOf
+from hearken.domains.control.clips import SUFFIX, Clip
+from hearken.domains.control.environment import FILE, Environment, is_id
+from hearken.domains.control.playing import cut, horizon, play
+from hearken.domains.control.policy import load_policy
+from hearken.errors import UserError
+from hearken.feedback.examples import Content, content_key
+from hearken.feedback.media import Media, MediaFolder
+from hearken.rollout.sampler import SamplingParameters
+
+STARTS = 500
+"""Prompts that a project gets where it names none."""
+REWARD = "reward.safetensors"
+
+
+class ClipSampling(SamplingParameters):
+    """How clips are drawn: ``temperature`` 1 acts as the policy is trained to, 0 takes the likeliest action."""
+
+    @model_validator(mode="after")
+    def _of_text(self) -> Self:
+        """Refuse what only texts have."""
+        plain = SamplingParameters()
+        for name in ("max_new_tokens", "top_p", "top_k"):
+            if getattr(self, name) != getattr(plain, name):
+                raise ValueError(f"{name} is of texts; a clip has none")
+        if self.temperature not in (0.0, 1.0):
+            raise ValueError("temperature: 1 acts as the policy is trained to, 0 takes the likeliest action")
+        return self
+
+
+class Control(Domain):
+    """Policies are Stable-Baselines3's, or an environment's id, which acts at random; a response is a clip."""
+
+    name = "control"
+    viewer = "video"
+    sampling = ClipSampling
+    kinds = ("comparison",)
+    figures = {"return": "True return of an episode, by the environment's own reward"}
+
+    def recognises(self, model: str) -> bool:
+        """Whether it is a folder with an ``environment.json``, or the id of an environment."""
+        return (Path(model) / FILE).is_file() or (is_id(model) and not Path(model).exists())
+
+    def check_model(self, name: str, flag: str = "--model") -> None:
+        """Refuse what names no environment that can be learnt in."""
+        super().check_model(name, flag)
+        Environment.named(name).open().close()
+
+    def check_reward(self, name: str) -> None:
+        """Refuse a folder without a reward model of clips."""
+        super().check_reward(name)
+        if not (Path(name) / REWARD).is_file():
+            raise UserError(f"--reward {name} holds no reward model of clips", "Train one with: hearken train reward")
+
+    def prompts(self, model: str) -> list[Content]:
+        """Starts: the question, and the number of each, which is the seed that the environment begins with."""
+        environment = Environment.named(model)
+        environment.open().close()
+        return [f"{environment.question} (start {number})" for number in range(1, STARTS + 1)]
+
+    def sample(
+        self, policy: str, prompts: Sequence[Content], k: int, how: Any, seed: int, files: MediaFolder, *,
+        facts: Facts | None = None,
+    ) -> Iterator[list[Drawn]]:  # fmt: skip
+        """Clips from the starts that the prompts name: of each, at a place of the episode that is the same for all."""
+        for prompt, clips in self._play(policy, prompts, k, how, seed, whole=False):
+            yield [self._drawn(prompt, clip, seed, number, files) for number, (clip, _) in enumerate(clips)]
+
+    def measure(
+        self, policy: str, reference: str, prompts: Sequence[Content], how: Any, seed: int, files: MediaFolder, *,
+        choice: BestOf | None = None, facts: Facts | None = None,
+    ) -> Measured:  # fmt: skip
+        """The clips that `sample` gives, and the true return of the whole episodes that they are of."""
+        if choice is not None:
+            return super().measure(policy, reference, prompts, how, seed, files, choice=choice, facts=facts)
+        drawn, returns = [], []
+        for prompt, clips in self._play(policy, prompts, 1, how, seed, whole=True):
+            (clip, total) = clips[0]
+            drawn.append(self._drawn(prompt, clip, seed, 0, files))
+            returns.append(total)
+        ended = tuple(one.finish_reason != "length" for one in drawn)
+        return Measured(tuple(one.content for one in drawn), ended, {"return": mean(returns, prompts)})
+
+    def _play(
+        self, policy: str, prompts: Sequence[Content], k: int, how: Any, seed: int, *, whole: bool
+    ) -> Iterator[tuple[Content, list[tuple[Clip, float]]]]:
+        """Clips of each prompt, and the return of what was played: to the end of the episode, or of the clip."""
+        environment = Environment.named(policy)
+        with closing(environment.open()) as opened:
+            acts = load_policy(policy, environment, opened)
+            length = environment.steps(opened)
+            latest = max(horizon(opened) - length, 0)
+            greedy = getattr(how, "temperature", 1.0) == 0
+            for prompt in prompts:
+                start, clips = start_of(prompt), []
+                for number in range(k):
+                    rng = np.random.default_rng([seed, number, _number(prompt)])
+                    first = int(rng.integers(latest + 1))
+                    until = 0 if whole else first + length
+                    episode = play(environment, opened, acts, start, rng, greedy=greedy, until=until)
+                    clips.append((cut(environment, episode, start, first, length), sum(episode.rewards)))
+                yield prompt, clips
+
+    @staticmethod
+    def _drawn(prompt: Content, clip: Clip, seed: int, number: int, files: MediaFolder) -> Drawn:
+        media = files.keep(clip.to_bytes(), SUFFIX)
+        return Drawn(prompt, media.path, seed, number, "stop" if clip.terminated else "length", metadata={})
+
+    def decode(self, data: bytes) -> Clip:
+        """See `Clip.from_bytes`."""
+        return Clip.from_bytes(data)
+
+    def shown(self, media: Media, files: MediaFolder) -> Path | None:
+        """A video of the clip, made when it is first asked for; None where the clip is not here.
+
+        Raises:
+            UserError: it cannot be drawn here.
+        """
+        if (path := files.find(media)) is None or not media.path.endswith(SUFFIX):
+            return path
+        video = path.with_suffix(".webm")
+        if not video.is_file():
+            from hearken.domains.control.video import write_video
+
+            write_video(self.decode(files.read(media)), video)
+        return video
+
+    def scorer(self, reward: str, files: MediaFolder, facts: Facts | None = None) -> Scorer:
+        """The sums of a reward model over clips, in log-odds."""
+        from hearken.domains.control.rewarding import Ensemble, features_of
+
+        ensemble, environment = Ensemble.load(reward), Environment.named(reward)
+        opened = environment.open()
+
+        def score(
+            prompts: Sequence[Content], responses: Sequence[Sequence[Any]],
+            finished: Sequence[Sequence[bool]] | None = None,
+        ) -> list[list[float]]:  # fmt: skip
+            clips = [self.read(content, files) for some in responses for content in some]
+            scores = iter(ensemble.score(features_of(clips, environment, opened, ensemble.size)) if clips else ())
+            return [[float(next(scores)) for _ in some] for some in responses]
+
+        return score
+
+
+def start_of(prompt: Content) -> int:
+    """The seed of the environment that a prompt means: the number in ``(start 17)``, else one made of its words."""
+    text = prompt if isinstance(prompt, str) else prompt[-1].content
+    found = re.search(r"\(start (\d+)\)\s*$", text)
+    return int(found[1]) % 2**31 if found else _number(prompt)
+
+
+def _number(prompt: Content) -> int:
+    return int.from_bytes(hashlib.sha256(content_key(prompt).encode()).digest()[:4], "big") >> 1
+
+
+DOMAIN = Control()
