@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,8 +162,10 @@ def test_builtin_options_make_commands(hearken: Run) -> None:
 
 def test_former_flags_work_and_say_so(hearken: Run, toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMER, "rate", "lr")
-    with pytest.warns(FutureWarning, match="--rate is now --lr"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
         done = hearken(*BASE, "-o", "rate=0.1", "--rate", "0.5", "--out", "out")
     assert done.exit_code == 0, done.stderr
+    assert "Warning: --rate is now --lr\n" in done.stderr
     assert toy.calls[0][1].lr == 0.5
     assert "--rate" not in hearken("train", "toy", "--help").stdout
