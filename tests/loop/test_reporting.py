@@ -133,7 +133,7 @@ def test_how_far_a_model_agrees_with_people_is_kept_and_shown(project: Project) 
 
 def test_an_empty_project_says_so(project: Project) -> None:
     found = compose(project)
-    assert "No artifact yet" in found.subtitle and not found.steps and not found.policies
+    assert "No artifact yet" in found.subtitle and not found.steps and not found.evaluation.policies
     assert found.recipe is not None and found.recipe.commands[0].startswith("hearken init p --model")
     assert "What was done so far" in render(found)
 
@@ -169,8 +169,8 @@ def test_an_evaluation_without_gold_or_reward_model(project: Project) -> None:
     path, found = write_report(project)
     assert found.policy == "r02-dpo", "of the newest round"
     assert [r.number for r in found.rounds] == [1, 2] and found.rounds[1].policy == "r02-dpo"
-    assert [p.name for p in found.policies] == ["r00-sft", "r01-dpo", "r02-dpo"]
-    assert found.policies[1].tasks["sums"].estimate == 0.5  # type: ignore[union-attr]
+    assert list(found.evaluation.policies) == ["r00-sft", "r01-dpo", "r02-dpo"]
+    assert found.evaluation.policies["r01-dpo"].tasks["sums"].rate.estimate == 0.5  # type: ignore[union-attr]
     assert len(found.pairs) == 8 and found.losses == [], "it lost nowhere among the rest"
     html = path.read_text("utf-8")
     assert "&lt;b&gt;0&lt;/b&gt; answer" in html and "<b>0</b>" not in html
@@ -233,9 +233,9 @@ def test_policies_of_earlier_rounds_stay_on_the_page(project: Project) -> None:
     content = json.loads(before)
     del content["policies"]["r01-dpo"]
     saved.write_text(json.dumps(content))
-    assert {p.name for p in compose(project).policies} == {"r00-sft", "r02-dpo", "r01-dpo"}
+    assert compose(project).evaluation.policies.keys() == {"r00-sft", "r02-dpo", "r01-dpo"}
     saved.write_text(json.dumps(content | {"prompts": [*PROMPTS[:-1], "Another."]}))
-    assert compose(project).find("r01-dpo") is None, "it answered other prompts"
+    assert "r01-dpo" not in compose(project).evaluation.policies, "it answered other prompts"
 
 
 def test_what_an_evaluation_measures_is_on_the_page(project: Project) -> None:
@@ -252,11 +252,11 @@ def test_what_an_evaluation_measures_is_on_the_page(project: Project) -> None:
     }  # fmt: skip
     saved.write_text(json.dumps(content))
     found = compose(project)
-    policy = found.find("r02-dpo")
-    assert policy is not None and policy.preferred_likelihood == (-2, -3, -1) and policy.length_change == (3, 2, 4)
-    assert found.seeds[0].deviation is None and found.seeds[0].seeds == 2
-    older = found.find("r01-dpo")
-    assert older is not None and older.length_change == (0, 0, 0), "of texts alone, where an evaluation did not say"
+    policy = found.evaluation.policies["r02-dpo"]
+    assert policy.likelihood and policy.likelihood.preferred == (-2, -3, -1) and policy.length_drift == (3, 2, 4)
+    assert found.evaluation.seeds[0].deviation is None and found.evaluation.seeds[0].seeds == 2
+    older = found.evaluation.policies["r01-dpo"]
+    assert older.length_drift == (0, 0, 0), "of texts alone, where an evaluation did not say"
     html = render(found)
     for said in ("oh, what a day", "Self-BLEU", "Entropy", "r02-dpo made even the preferred", "2 seeds of the same"):
         assert said in html, said
@@ -298,7 +298,7 @@ def test_what_the_loop_and_the_card_leave_is_read(project: Project) -> None:
     assert names.index("r01-samples") < names.index("r01-judgments") < names.index("r01-reward")
     assert "Sampling" not in names, "the loop's own record stands for it"
     assert [(r.number, r.win_rate.estimate) for r in found.rounds] == [(1, 0.6), (2, 0.65)]  # type: ignore[union-attr]
-    assert found.leaderboard[0].comparisons == 6
+    assert found.evaluation.leaderboard[0].comparisons == 6
     assert found.recipe is not None and "hearken loop --rounds 1 -C p" in found.recipe.commands
     model = found.reward_model
     assert model is not None and model.passes is False and model.accuracy.estimate == 0.51  # type: ignore[union-attr]
@@ -327,11 +327,11 @@ def test_task_figures_reach_the_report_and_the_model_card(project: Project, tiny
     content = json.loads(saved.read_text())
     content["policies"]["r02-dpo"]["tasks"] = {task: scores.model_dump() for task, scores in measured.items()}
     write_json(saved, content)
-    policy = compose(project).find("r02-dpo")
-    assert policy is not None
+    policy = compose(project).evaluation.policies["r02-dpo"]
     wanted = {"choose": measured["choose"].acc, "normed": measured["normed"].acc_norm,
               "say": measured["say"].exact_match}  # fmt: skip
-    assert policy.tasks == wanted and None not in wanted.values() and measured["normed"].acc is None
+    assert {task: scores.rate for task, scores in policy.tasks.items()} == wanted
+    assert None not in wanted.values() and measured["normed"].acc is None
     card = model_card(Artifact.load(folder))
     assert all(f"accuracy on {task}" in card for task in wanted)
     assert TaskScores(perplexity=3.0, rows=4).rate is None

@@ -203,12 +203,10 @@ def test_every_method_goes_round_and_is_reported(tales: Tales, method: str, opti
     assert (project.artifacts / "r02-reward").exists() == reads_reward
     found = compose(project)
     assert (found.policy, found.baseline) == (f"r02-{method}", "model")
-    assert {p.name: p.method for p in found.policies if p.name != "model"} == {
-        f"r{n:02d}-{method}": method for n in (1, 2)
-    }
+    assert found.evaluation.policies.keys() == {"model", f"r01-{method}", f"r02-{method}"}
     assert [(r.number, r.policy) for r in found.rounds] == [(n, f"r{n:02d}-{method}") for n in (1, 2)]
     assert all((r.accuracy is not None) == reads_reward and r.judgments for r in found.rounds)
-    assert {row.policy for row in found.leaderboard} == {"model", f"r01-{method}", f"r02-{method}"}
+    assert {row.policy for row in found.evaluation.leaderboard} == {"model", f"r01-{method}", f"r02-{method}"}
     assert (found.reward_model is not None) == reads_reward
     said = f"{render(found)} {' '.join(s.done for s in found.steps)}"
     assert f"r02-{method}" in said and "PPO" not in said.replace("stages.ppo", "").replace("ppo:", "")

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from reports import exactly
 
 from hearken.evaluation.compare import calibration
+from hearken.evaluation.results import EvaluationResult, JudgedBy, Likelihood, Phrase, PolicyResult, Spread, Standing
+from hearken.evaluation.reward_card import Slice
 from hearken.feedback.examples import Message
 from hearken.report.contents import (
     Answer,
@@ -18,14 +21,9 @@ from hearken.report.contents import (
     Judge,
     Made,
     Pair,
-    Phrase,
-    Policy,
     Recipe,
     Report,
     RewardModel,
-    Slice,
-    Spread,
-    Standing,
     Step,
     Taste,
     Training,
@@ -169,6 +167,48 @@ PAIRS = [
 ]
 
 
+POLICIES = {
+    "base": PolicyResult(
+        perplexity=11.8,
+        parse_rate=Interval(0.31, 0.25, 0.38),
+        distinct_2=0.44,
+        length=Interval(71.0, 68.0, 74.0),
+    ),
+    "SFT": PolicyResult(
+        proxy=Interval(0.02, -0.08, 0.12),
+        gold=Interval(0.11, 0.01, 0.2),
+        kl=exactly(0.0),
+        perplexity=13.1,
+        parse_rate=Interval(0.88, 0.83, 0.92),
+        distinct_2=0.41,
+        length=Interval(58.4, 57.1, 59.8),
+    ),
+    "PPO": PolicyResult(
+        win_rate=Interval(0.832, 0.785, 0.874),
+        win_rate_by_group={"hearth": Interval(0.79, 0.735, 0.84), "venture": Interval(0.805, 0.75, 0.855)},
+        proxy=Interval(2.21, 2.12, 2.3),
+        gold=Interval(1.38, 1.29, 1.47),
+        kl=Interval(8.93, 8.61, 9.24),
+        perplexity=13.9,
+        parse_rate=Interval(0.965, 0.93, 0.985),
+        distinct_2=0.385,
+        length=Interval(62.8, 61.6, 64.0),
+        length_drift=Interval(4.4, 3.1, 5.7),
+        phrases=[Phrase(text="with all her heart", share=0.21, before=0.04)],
+    ),
+    "PPO without ptx": PolicyResult(
+        win_rate=Interval(0.841, 0.795, 0.88),
+        proxy=Interval(2.3, 2.2, 2.4),
+        gold=Interval(1.41, 1.32, 1.5),
+        kl=Interval(9.4, 9.1, 9.7),
+        perplexity=17.2,
+        parse_rate=Interval(0.96, 0.925, 0.98),
+        distinct_2=0.37,
+        length=Interval(63.1, 61.9, 64.4),
+    ),
+}
+
+
 def synthetic_report() -> Report:
     """A whole report, every section filled."""
     rng = random.Random(1)
@@ -177,9 +217,17 @@ def synthetic_report() -> Report:
         title="my-tales",
         created="2026-03-14 10:22",
         policy="PPO",
-        baseline="SFT",
-        prompts=200,
-        judge="the gold reward",
+        evaluation=EvaluationResult(
+            baseline="SFT",
+            prompts=("A prompt.",) * 200,
+            judge=JudgedBy(kind="gold", words="the gold reward"),
+            policies=POLICIES,
+            seeds=(
+                Spread(
+                    name="win_rate", mean=Interval(0.82, 0.79, 0.85), deviation=0.018, lowest=0.8, highest=0.84, seeds=3
+                ),
+            ),
+        ),
         warnings=["Three runs at most share these settings; seeds move the win rate by about two points."],
         steps=[
             Step(
@@ -237,50 +285,6 @@ def synthetic_report() -> Report:
             ),
         ],
         pairs=list(PAIRS),
-        policies=[
-            Policy(
-                name="base",
-                perplexity=11.8,
-                parse_rate=Interval(0.31, 0.25, 0.38),
-                distinct_2=0.44,
-                length=Interval(71.0, 68.0, 74.0),
-            ),
-            Policy(
-                name="SFT",
-                proxy=Interval(0.02, -0.08, 0.12),
-                gold=Interval(0.11, 0.01, 0.2),
-                kl=0.0,
-                perplexity=13.1,
-                parse_rate=Interval(0.88, 0.83, 0.92),
-                distinct_2=0.41,
-                length=Interval(58.4, 57.1, 59.8),
-            ),
-            Policy(
-                name="PPO",
-                win_rate=Interval(0.832, 0.785, 0.874),
-                by_group={"hearth": Interval(0.79, 0.735, 0.84), "venture": Interval(0.805, 0.75, 0.855)},
-                proxy=Interval(2.21, 2.12, 2.3),
-                gold=Interval(1.38, 1.29, 1.47),
-                kl=Interval(8.93, 8.61, 9.24),
-                perplexity=13.9,
-                parse_rate=Interval(0.965, 0.93, 0.985),
-                distinct_2=0.385,
-                length=Interval(62.8, 61.6, 64.0),
-                length_change=Interval(4.4, 3.1, 5.7),
-                phrases=[Phrase(text="with all her heart", share=0.21, before=0.04)],
-            ),
-            Policy(
-                name="PPO without ptx",
-                win_rate=Interval(0.841, 0.795, 0.88),
-                proxy=Interval(2.3, 2.2, 2.4),
-                gold=Interval(1.41, 1.32, 1.5),
-                kl=Interval(9.4, 9.1, 9.7),
-                perplexity=17.2,
-                parse_rate=Interval(0.96, 0.925, 0.98),
-                distinct_2=0.37,
-                length=Interval(63.1, 61.9, 64.4),
-            ),
-        ],
         reward_model=RewardModel(
             accuracy=Interval(0.768, 0.742, 0.793),
             ceiling=0.801,
@@ -302,9 +306,6 @@ def synthetic_report() -> Report:
                     for s in range(1, 65)
                 ],
             ),
-        ],
-        seeds=[
-            Spread(name="win_rate", mean=Interval(0.82, 0.79, 0.85), deviation=0.018, lowest=0.8, highest=0.84, seeds=3)
         ],
         audit=Audited(
             policy="PPO",
@@ -399,10 +400,6 @@ def hostile_report() -> Report:
         warnings=[HOSTILE],
         alarms=[HOSTILE],
         losses=[Pair(prompt=HOSTILE, before=bad, after=bad)],
-        leaderboard=[
-            Standing(policy=HOSTILE, strength=Interval(0.5, 0.4, 0.6)),
-            Standing(policy="SFT", strength=Interval(-0.5, -0.6, -0.4)),
-        ],
         tastes=[Taste(name=HOSTILE, accuracy=0.6, win_rate=0.4), Taste(name="b", accuracy=0.7)],
         reward_model=replace(
             whole.reward_model,
@@ -417,16 +414,20 @@ def hostile_report() -> Report:
             Pair(prompt=HOSTILE, before=bad, after=replace(bad, text=HOSTILE + " more")),
             Pair(prompt=(Message("user", HOSTILE),), before=bad, after=bad),
         ],
-        policies=[
-            replace(
-                p,
-                name=HOSTILE if p.name == "PPO" else p.name,
-                phrases=[Phrase(text=HOSTILE, share=0.5, before=0.0)],
-                preferred_likelihood=Interval(-2.0, -3.0, -1.0),
-            )
-            for p in whole.policies
-        ],
-        seeds=[Spread(name=HOSTILE, mean=Interval(0.5, 0.5, 0.5), deviation=None, lowest=0.5, highest=0.5, seeds=1)],
+        evaluation=whole.evaluation.but(
+            policies={
+                HOSTILE if name == "PPO" else name: policy.but(
+                    phrases=[Phrase(text=HOSTILE, share=0.5, before=0.0)],
+                    likelihood=Likelihood(preferred=Interval(-2.0, -3.0, -1.0), other=Interval(-9.0, -10.0, -8.0)),
+                )
+                for name, policy in whole.evaluation.policies.items()
+            },
+            leaderboard=[
+                Standing(policy=HOSTILE, strength=Interval(0.5, 0.4, 0.6)),
+                Standing(policy="SFT", strength=Interval(-0.5, -0.6, -0.4)),
+            ],
+            seeds=[Spread(name=HOSTILE, mean=Interval(0.5, 0.5, 0.5), lowest=0.5, highest=0.5, seeds=1)],
+        ),
         audit=replace(whole.audit, policy=HOSTILE, baseline=HOSTILE, alarm=True, says=HOSTILE) if whole.audit else None,
         steps=[Step(name=HOSTILE, done=HOSTILE, settings={HOSTILE: HOSTILE})],
         training=[

@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from reports import exactly, reported
 
-from hearken.report.contents import Answer, Made, Pair, Policy, Recipe, Report, Step, Training
+from hearken.evaluation.results import PolicyResult
+from hearken.report.contents import Answer, Made, Pair, Recipe, Report, Step, Training
 from hearken.report.page import render
 from hearken.report.sections.changes import difference
 from hearken.report.sections.training import CURVES
@@ -69,15 +71,15 @@ def test_every_section_is_there_and_absent_data_leaves_them_out(page: Page) -> N
     [
         ("done", {"steps": [Step(name="s", done="d")]}),
         ("changed", {"pairs": [Pair(prompt="p", before=Answer(text="a"), after=Answer(text="b"))]}),
-        ("better", {"policies": [Policy(name="PPO", win_rate=Interval(0.6, math.nan, math.nan))]}),
-        ("drift", {"policies": [Policy(name="base", perplexity=3.0)]}),
+        ("better", {"policies": {"PPO": PolicyResult(win_rate=exactly(0.6))}}),
+        ("drift", {"policies": {"base": PolicyResult(perplexity=3.0)}}),
         ("training", {"training": [Training(name="sft", rows=[{"loss": 2.0}, {"loss": 1.0}])]}),
         ("reproduce", {"recipe": Recipe(seed=0)}),
         ("lineage", {"lineage": [Made(name="a", kind="sft")]}),
     ],
 )
 def test_a_section_stands_alone(section: str, values: dict[str, object]) -> None:
-    found = Page(render(Report(title="t", **values)))  # type: ignore[arg-type]
+    found = Page(render(reported(**values)))  # type: ignore[arg-type]
     assert found.sections == [section]
     assert not re.search(r"\bnan\b|\bNone\b", found.text)
 
@@ -129,8 +131,8 @@ def test_hostile_text_is_shown_as_text(hostile: Report) -> None:
 
 
 def test_names_in_the_headline_do_not_break() -> None:
-    policies = [Policy(name="<b>", win_rate=Interval(0.8, 0.7, 0.9)), Policy(name="span")]
-    html = render(Report(title="t", policy="<b>", baseline="span", policies=policies))
+    policies = {"<b>": PolicyResult(win_rate=Interval(0.8, 0.7, 0.9)), "span": PolicyResult()}
+    html = render(reported(policies, policy="<b>", baseline="span"))
     assert '<span class="name">&lt;b&gt;</span> beats <span class="name">span</span> on 80' in html
 
 
@@ -154,14 +156,14 @@ def test_json_round_trip(report: Report) -> None:
     text = report.to_json()
     assert Report.from_json(text) == report
     plain = json.loads(text)
-    assert plain["policies"][2]["win_rate"] == {"estimate": 0.832, "low": 0.785, "high": 0.874}
+    assert plain["evaluation"]["policies"]["PPO"]["win_rate"] == {"estimate": 0.832, "low": 0.785, "high": 0.874}
     assert plain["pairs"][2]["prompt"][0]["role"] == "system"
 
 
 FIELDS = {
-    "done": ["steps"], "changed": ["pairs", "losses"], "better": ["policies", "leaderboard", "seeds", "rounds"],
-    "fooled": ["policies", "training", "audit", "alarms"], "reward-model": ["reward_model"],
-    "taste": ["tastes", "policies"], "drift": ["policies"], "cost": ["costs", "steps"], "training": ["training"],
+    "done": ["steps"], "changed": ["pairs", "losses"], "better": ["evaluation", "rounds"],
+    "fooled": ["evaluation", "training", "audit", "alarms"], "reward-model": ["reward_model"],
+    "taste": ["tastes", "evaluation"], "drift": ["evaluation"], "cost": ["costs", "steps"], "training": ["training"],
     "judged": ["judges"], "reproduce": ["recipe"], "lineage": ["lineage"],
 }  # fmt: skip
 
@@ -175,16 +177,16 @@ def test_what_a_section_shows_is_in_the_json(section: str, report: Report) -> No
     empty = json.loads(Report(title="").to_json())
     without = data | {name: empty[name] for name in FIELDS[section]}
     assert section not in Page(render(Report.from_json(json.dumps(without)))).sections, "it has no other source"
-    alone = empty | {name: data[name] for name in (*held, "policy", "baseline")}
+    alone = empty | {name: data[name] for name in (*held, "policy")}
     assert section in Page(render(Report.from_json(json.dumps(alone)))).sections
 
 
 def test_json_is_standard_where_numbers_are_not_finite() -> None:
-    report = Report(title="t", policies=[Policy(name="a", win_rate=Interval(0.5, math.nan, math.nan), gold=math.nan)])
+    report = reported({"a": PolicyResult(win_rate=exactly(0.5), scores=(math.nan,))})
     text = report.to_json()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    back = Report.from_json(text).policies[0]
-    assert isinstance(back.win_rate, Interval) and back.win_rate.estimate == 0.5 and math.isnan(back.win_rate.low)
+    back = Report.from_json(text).evaluation.policies["a"]
+    assert back.win_rate is not None and back.win_rate.estimate == 0.5 and math.isnan(back.win_rate.low)
 
 
 def test_rendering_is_deterministic(report: Report) -> None:

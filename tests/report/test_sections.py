@@ -4,20 +4,13 @@ import math
 import re
 from dataclasses import replace
 
+from reports import exactly, reevaluated, reported
+
+from hearken.evaluation.results import Likelihood, Phrase, PolicyResult, Spread, Standing
+from hearken.evaluation.reward_card import Learnt, Slice
 from hearken.evaluation.round_record import RoundRecord
 from hearken.report import charts
-from hearken.report.contents import (
-    Audited,
-    Learnt,
-    Phrase,
-    Policy,
-    Report,
-    Slice,
-    Spread,
-    Standing,
-    Taste,
-    Training,
-)
+from hearken.report.contents import Audited, Report, Taste, Training
 from hearken.report.page import render
 from hearken.report.sections import costs, labelers, reward_model
 from hearken.report.sections.overoptimisation import fooling
@@ -31,7 +24,7 @@ def texts(svg: str) -> list[str]:
 
 
 def test_a_leaderboard_is_ordered_and_a_single_policy_has_none(report: Report) -> None:
-    ranked = replace(
+    ranked = reevaluated(
         report,
         leaderboard=[
             Standing(policy="SFT", strength=Interval(-0.9, -1.1, -0.7)),
@@ -42,7 +35,7 @@ def test_a_leaderboard_is_ordered_and_a_single_policy_has_none(report: Report) -
     assert found is not None
     board = next(svg for title, _, svg in found["charts"] if title == "Leaderboard")
     assert [t for t in texts(board) if t in ("SFT", "PPO")] == ["PPO", "SFT"]
-    alone = better(replace(ranked, leaderboard=ranked.leaderboard[:1]))
+    alone = better(reevaluated(ranked, leaderboard=ranked.evaluation.leaderboard[:1]))
     assert alone is not None and "Leaderboard" not in [title for title, *_ in alone["charts"]]
 
 
@@ -51,29 +44,29 @@ def test_rounds_are_a_table_with_what_is_known() -> None:
         RoundRecord(number=1, policy="r01-ppo", judgments=900, win_rate=Interval(0.6, 0.55, 0.65)),
         RoundRecord(number=2, policy="r02-ppo", judgments=300, win_rate=Interval(0.7, 0.65, 0.75)),
     ]
-    found = better(Report(title="t", baseline="r00-sft", rounds=rounds))
+    found = better(reported(baseline="r00-sft", rounds=rounds))
     assert found is not None
     assert found["rounds"]["columns"] == ["Wins"] and found["rounds"]["judgments"]
-    html = render(Report(title="t", baseline="r00-sft", rounds=rounds))
+    html = render(reported(baseline="r00-sft", rounds=rounds))
     assert "r02-ppo" in html and "70\u202f% [65, 75]" in html and "Wins against r00-sft" in html
     assert {"1", "2"} <= set(texts(found["rounds"]["chart"])) and "1.5" not in texts(found["rounds"]["chart"])
     assert better(Report(title="t", rounds=rounds[:1])) is None, "one round is no comparison of rounds"
 
 
 def test_the_frontier_takes_the_best_judge_it_has() -> None:
-    policies = [
-        Policy(name="sft", kl=0.0, proxy=0.0),
-        Policy(name="ppo", kl=Interval(4, 3, 5), proxy=1.0, win_rate=Interval(0.7, 0.6, 0.8)),
-        Policy(name="dpo", kl=2.0, proxy=0.6, win_rate=0.6, method="dpo"),
-        Policy(name="unmeasured"),
-    ]
-    found = fooling(Report(title="t", baseline="sft", policy="ppo", policies=policies))
+    policies = {
+        "sft": PolicyResult(kl=exactly(0.0), proxy=exactly(0.0)),
+        "ppo": PolicyResult(kl=Interval(4, 3, 5), proxy=exactly(1.0), win_rate=Interval(0.7, 0.6, 0.8)),
+        "dpo": PolicyResult(kl=exactly(2.0), proxy=exactly(0.6), win_rate=exactly(0.6)),
+        "unmeasured": PolicyResult(),
+    }
+    found = fooling(reported(policies, baseline="sft", policy="ppo"))
     assert found is not None
     chart = found["frontier"]["chart"]
     assert "wins against sft" in found["frontier"]["note"]
     assert {"sft", "ppo", "dpo"} <= set(texts(chart)) and "unmeasured" not in texts(chart)
-    only_proxy = [replace(p, win_rate=None) for p in policies]
-    found = fooling(Report(title="t", baseline="sft", policy="ppo", policies=only_proxy))
+    only_proxy = {name: p.but(win_rate=None) for name, p in policies.items()}
+    found = fooling(reported(only_proxy, baseline="sft", policy="ppo"))
     assert found is not None and "Only the proxy is known" in found["frontier"]["said"]
 
 
@@ -144,8 +137,8 @@ def test_a_card_that_fails_is_said_first(report: Report) -> None:
 
 def test_tastes_say_who_gained_only_beyond_noise() -> None:
     def told(low: Interval, high: Interval) -> str:
-        policy = Policy(name="p", win_rate=0.6, by_group={"a": low, "b": high})
-        return about_taste(Report(title="t", policy="p", policies=[policy]))
+        policy = PolicyResult(win_rate=exactly(0.6), win_rate_by_group={"a": low, "b": high})
+        return about_taste(reported({"p": policy}, policy="p"))
 
     assert told(Interval(0.4, 0.3, 0.5), Interval(0.8, 0.7, 0.9)).startswith("Group b gained more than group a")
     assert told(Interval(0.6, 0.5, 0.7), Interval(0.65, 0.55, 0.75)).startswith("No group is shown")
@@ -210,13 +203,11 @@ def test_an_audit_that_finds_less_truth_is_the_first_alarm() -> None:
 
 
 def test_a_fallen_likelihood_of_preferred_responses_is_said() -> None:
-    dpo = Policy(
-        name="dpo", preferred_likelihood=Interval(-2.0, -3.0, -1.0), other_likelihood=Interval(-9.0, -10.0, -8.0)
-    )
-    found = fooling(Report(title="t", policies=[dpo]))
+    fallen = Likelihood(preferred=Interval(-2.0, -3.0, -1.0), other=Interval(-9.0, -10.0, -8.0))
+    found = fooling(reported({"dpo": PolicyResult(likelihood=fallen)}))
     assert found is not None and "dpo made even the preferred responses less likely" in found["likelihood"]["said"]
-    risen = replace(dpo, preferred_likelihood=Interval(0.2, -0.1, 0.5))
-    found = fooling(Report(title="t", policies=[risen]))
+    risen = fallen.but(preferred=Interval(0.2, -0.1, 0.5))
+    found = fooling(reported({"dpo": PolicyResult(likelihood=risen)}))
     assert found is not None and found["likelihood"]["said"] == "Preferred responses did not become less likely."
 
 
@@ -225,7 +216,7 @@ def test_seeds_are_compared_with_their_spread() -> None:
         Spread(name="win_rate", mean=Interval(0.7, 0.6, 0.8), deviation=0.03, lowest=0.66, highest=0.73, seeds=3),
         Spread(name="kl", mean=Interval(4.0, math.nan, math.nan), deviation=0.5, lowest=3.4, highest=4.4, seeds=3),
     ]
-    found = better(Report(title="t", seeds=seeds))
+    found = better(reported(seeds=seeds))
     assert found is not None and found["said"].startswith("3 seeds of the same training win 70\u202f% [60, 80]")
     assert found["seeds"][0][1][1] == "± 3.0 points" and found["seeds"][1] == ("KL", ["4.00", "± 0.50", "3.40", "4.40"])
 
@@ -239,38 +230,35 @@ def test_a_leaderboard_says_who_cannot_be_told_apart() -> None:
             policy="b", strength=Interval(0.4, 0.2, 0.6), strength_at_equal_length=Interval(0.1, 0.0, 0.2), wins=80
         ),
     ]
-    html = render(Report(title="t", baseline="sft", leaderboard=rows))
+    html = render(reported(baseline="sft", leaderboard=rows))
     assert "Beats sft" in html and "At equal length" in html and "Level with" in html
 
 
 def test_drift_names_new_phrases_and_the_change_of_length() -> None:
-    policies = [
-        Policy(name="sft", repetition=0.01),
-        Policy(
-            name="ppo", repetition=0.2, length_change=Interval(8, 6, 10),
-            phrases=[Phrase(text="oh what a day", share=0.6, before=0.02)],
-        ),
-    ]  # fmt: skip
-    report = Report(title="t", policy="ppo", baseline="sft", policies=policies)
+    before = PolicyResult(repetition=0.01)
+    after = PolicyResult(
+        repetition=0.2, length_drift=Interval(8, 6, 10), phrases=(Phrase(text="oh what a day", share=0.6, before=0.02),)
+    )
+    report = reported({"sft": before, "ppo": after}, policy="ppo", baseline="sft")
     found = drift(report)
     assert found is not None and found["phrases"] == [("oh what a day", "60\u202f%", "2\u202f%")]
     assert found["said"].startswith("To the same prompt, ppo answers longer than sft")
     said = " ".join(warnings(report))
     assert "“oh what a day” stands in 60" in said and "repeat themselves" in said
-    shorter = replace(report, policies=[policies[0], replace(policies[1], length_change=Interval(-1, -3, 1))])
-    found = drift(shorter)
+    found = drift(reevaluated(report, policies={"sft": before, "ppo": after.but(length_drift=Interval(-1, -3, 1))}))
     assert found is not None and "not shown to be longer or shorter" in found["said"]
 
 
 def test_policies_are_compared_by_who_is_worst_off() -> None:
-    policies = [
-        Policy(name="average", by_group={"hearth": Interval(0.8, 0.7, 0.9), "quest": Interval(0.4, 0.3, 0.5)}),
-        Policy(name="max-min", by_group={"hearth": Interval(0.65, 0.6, 0.7), "quest": Interval(0.6, 0.5, 0.7)}),
-    ]
-    found = labelers.taste(Report(title="t", policy="average", baseline="sft", policies=policies))
+    rates = {
+        "average": {"hearth": Interval(0.8, 0.7, 0.9), "quest": Interval(0.4, 0.3, 0.5)},
+        "max-min": {"hearth": Interval(0.65, 0.6, 0.7), "quest": Interval(0.6, 0.5, 0.7)},
+    }
+    policies = {name: PolicyResult(win_rate_by_group=by_group) for name, by_group in rates.items()}
+    found = labelers.taste(reported(policies, policy="average", baseline="sft"))
     assert found is not None
     assert [(name, worst) for name, _, worst in found["policies"]] == [
         ("average", "quest 40\u202f%"), ("max-min", "quest 60\u202f%")
     ]  # fmt: skip
-    alone = labelers.taste(Report(title="t", policy="average", baseline="sft", policies=policies[:1]))
+    alone = labelers.taste(reported({"average": policies["average"]}, policy="average", baseline="sft"))
     assert alone is not None and not alone["policies"], "one policy has its chart"

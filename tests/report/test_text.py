@@ -3,32 +3,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from hearken.report.contents import Policy, Report, RewardModel, Training
+from reports import exactly, reevaluated, reported
+
+from hearken.evaluation.results import PolicyResult
+from hearken.report.contents import Report, RewardModel, Training
 from hearken.report.text import divergence, fooled, headline, metric, subheadline, verdict, warnings
 from hearken.statistics.intervals import Interval
 
 Rows = Callable[..., list[dict[str, float]]]
 
 
-def about(policy: Policy, **more: object) -> Report:
-    return Report(title="t", policy="PPO", baseline="SFT", policies=[Policy(name="SFT"), policy], **more)  # type: ignore[arg-type]
+def about(win_rate: Interval, prompts: int = 0) -> Report:
+    policies = {"SFT": PolicyResult(), "PPO": PolicyResult(win_rate=win_rate)}
+    return reported(policies, policy="PPO", baseline="SFT", prompts=prompts)
 
 
 def test_headline_says_what_the_interval_allows() -> None:
-    assert headline(about(Policy(name="PPO", win_rate=Interval(0.83, 0.79, 0.87)))) == (
+    assert headline(about(Interval(0.83, 0.79, 0.87))) == (
         "PPO beats SFT on 83\u202f% of held-out prompts [79,\u00a087]."
     )
-    assert "cannot be told apart" in headline(about(Policy(name="PPO", win_rate=Interval(0.52, 0.45, 0.59))))
-    assert "loses to SFT" in headline(about(Policy(name="PPO", win_rate=Interval(0.2, 0.1, 0.3))))
+    assert "cannot be told apart" in headline(about(Interval(0.52, 0.45, 0.59)))
+    assert "loses to SFT" in headline(about(Interval(0.2, 0.1, 0.3)))
     assert headline(Report(title="t")) == "" == subheadline(Report(title="t"))
     assert verdict(Interval(0.9, float("nan"), float("nan"))) == "cannot be told apart from"
 
 
 def test_what_a_draw_would_take_is_said() -> None:
-    even = about(Policy(name="PPO", win_rate=Interval(0.52, 0.45, 0.59)), prompts=200)
+    even = about(Interval(0.52, 0.45, 0.59), 200)
     (said,) = warnings(even)
     assert said.startswith("200 held-out prompts find a win rate of 60\u202f% with a chance of 80\u202f%")
-    assert warnings(replace(even, policies=[Policy(name="PPO", win_rate=Interval(0.62, 0.55, 0.69))])) == []
+    assert warnings(about(Interval(0.62, 0.55, 0.69), 200)) == []
 
 
 def test_a_good_run_has_no_warnings(report: Report) -> None:
@@ -37,16 +41,17 @@ def test_a_good_run_has_no_warnings(report: Report) -> None:
 
 def test_each_trouble_is_named(report: Report) -> None:
     def said(**changes: object) -> str:
-        policies = [replace(p, **changes) if p.name == "PPO" else p for p in report.policies]  # type: ignore[arg-type]
-        return " ".join(warnings(replace(report, warnings=[], policies=policies)))
+        policies = report.evaluation.policies
+        policies = {**policies, "PPO": policies["PPO"].but(**changes)}
+        return " ".join(warnings(reevaluated(replace(report, warnings=[]), policies=policies)))
 
     assert "lost some general language" in said(perplexity=16.0)
     assert "more alike" in said(distinct_2=0.3)
-    assert "much longer" in said(length=100.0)
-    assert "do not parse" in said(parse_rate=0.7)
-    assert "worse off" in said(by_group={"hearth": Interval(0.3, 0.2, 0.4)})
-    assert "no difference is shown" in said(by_group={"hearth": Interval(0.55, 0.45, 0.65)})
-    assert "Only 20" in " ".join(warnings(replace(report, prompts=20)))
+    assert "much longer" in said(length=exactly(100.0))
+    assert "do not parse" in said(parse_rate=exactly(0.7))
+    assert "worse off" in said(win_rate_by_group={"hearth": Interval(0.3, 0.2, 0.4)})
+    assert "no difference is shown" in said(win_rate_by_group={"hearth": Interval(0.55, 0.45, 0.65)})
+    assert "Only 20" in " ".join(warnings(reevaluated(report, prompts=("p",) * 20)))
 
 
 def test_a_weak_reward_model_is_named(report: Report) -> None:

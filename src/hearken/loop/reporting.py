@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import platform
 import re
@@ -40,11 +41,6 @@ LARGEST_INLINE = 400_000
 """Bytes of a file that is put into the page."""
 LOSSES = 2  # of those on which the policy lost most
 
-_JUDGES = {
-    "judge": "independent judge", "labelers": "labelers' taste", "reward": "reward model",
-    "understood": "better understood", "complete": "more complete", "easy": "easier to read",
-}  # fmt: skip
-"""Whom `quickstart_notes` asks, in words."""
 _DONE = {
     "samples": "Chose prompts and sampled responses",
     "judgments": "Responses were judged",
@@ -68,9 +64,9 @@ def compose(project: Project) -> page.Report:
     every = project.finished(records=True)
     artifacts = {name: a for name, a in every.items() if a.kind not in RECORDS}
     counted = reckoning.tally(project)
-    policies = [_policy(project, found, name, artifacts) for name in found.policies]
     age = {name: i for i, name in enumerate(artifacts)}
-    policies.sort(key=lambda p: (age.get(p.name.rpartition("@")[2], -1), "@" in p.name))  # best of n after its source
+    ordered = sorted(found.policies, key=lambda n: (age.get(n.rpartition("@")[2], -1), "@" in n))  # best of n last
+    found = found.but(policies={name: _policy(project, found.policies[name], artifacts.get(name)) for name in ordered})
     ours = newest(found)
     answered = ours != found.baseline and bool(found.answers(found.baseline) and found.answers(ours))
     rewards = project.rewards()
@@ -81,22 +77,17 @@ def compose(project: Project) -> page.Report:
     steps = _steps(project, every, counted)
     prompts = len(found.prompts)
     return page.Report(
-        title="Did it get better?" if policies else "What was done so far",
-        subtitle=_subtitle(project, artifacts, evaluated=bool(policies)),
+        title="Did it get better?" if ordered else "What was done so far",
+        subtitle=_subtitle(project, artifacts, evaluated=bool(ordered)),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        evaluation=found,
         policy=ours,
-        baseline=found.baseline,
-        prompts=prompts or None,
-        judge=str(found.judge) if found.judge else "",
         steps=steps,
         pairs=[_pair(project, found, ours, i) for i in range(min(SHOWN, prompts))] if answered else [],
         losses=[_pair(project, found, ours, i) for i in _worst(found, ours)] if answered else [],
         warnings=_about_the_judge(project),
-        policies=policies,
-        leaderboard=list(found.leaderboard),
-        seeds=list(found.seeds),
         audit=auditing.load(project.path),
-        rounds=_rounds(every, rewards, {p.name: found.policies[p.name] for p in policies}, counted),
+        rounds=_rounds(every, rewards, found.policies, counted),
         reward_model=reckoning.reward_model(rewards[-1], held_out, found.ceiling) if rewards else None,
         tastes=reckoning.tastes(groups, held_out, {**told.win_rate_by_group, **told.win_rate_by_other}, found.groups),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
@@ -127,37 +118,10 @@ def _subtitle(project: Project, artifacts: Mapping[str, Artifact], *, evaluated:
     return f"{about}. {done}; whether it is better nobody has asked yet (hearken evaluate)."
 
 
-def _policy(project: Project, found: EvaluationResult, name: str, artifacts: Mapping[str, Artifact]) -> page.Policy:
-    figures = found.policies[name]
-    likelihood = figures.likelihood or _likelihood(project, artifacts.get(name))
-    return page.Policy(
-        name=name,
-        win_rate=figures.win_rate,
-        by_group=dict(figures.win_rate_by_group),
-        by_judge={
-            _JUDGES.get(judge, judge): rate
-            for judge, rate in {**figures.win_rate_by_judge, **figures.win_rate_by_reading}.items()
-        },
-        proxy=figures.proxy,
-        gold=figures.gold,
-        kl=0.0 if figures.kl == (0.0, 0.0, 0.0) else figures.kl,  # the reference itself
-        perplexity=figures.perplexity,
-        parse_rate=figures.parse_rate,
-        distinct_2=figures.distinct_2,
-        length=figures.length,
-        method="best of n" if name.startswith("best-of-") else artifacts[name].kind if name in artifacts else "",
-        round=round_in(name),
-        repetition=figures.repetition,
-        self_bleu=figures.self_bleu,
-        entropy=figures.entropy,
-        ended=figures.eos_share,
-        figures={found.titles.get(key, key): figure for key, figure in figures.figures.items()},
-        tasks={task: scores.rate for task, scores in figures.tasks.items() if scores.rate is not None},
-        length_change=figures.length_drift if name != found.baseline else None,
-        phrases=list(figures.phrases),
-        preferred_likelihood=likelihood.preferred if likelihood else None,
-        other_likelihood=likelihood.other if likelihood else None,
-    )
+def _policy(project: Project, policy: PolicyResult, artifact: Artifact | None) -> PolicyResult:
+    """With what an evaluation need not measure; the reference's distance to itself is exact."""
+    kl = Interval(0.0, math.nan, math.nan) if policy.kl == (0.0, 0.0, 0.0) else policy.kl
+    return policy.but(kl=kl, likelihood=policy.likelihood or _likelihood(project, artifact))
 
 
 def _likelihood(project: Project, artifact: Artifact | None) -> Likelihood | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hearken.evaluation.compare import Calibration
 from hearken.evaluation.numbers import JsonInterval
-from hearken.evaluation.results import Phrase, Spread, Standing
+from hearken.evaluation.results import EvaluationResult, PolicyResult
 from hearken.evaluation.reward_card import Learnt, Probe, Slice
 from hearken.evaluation.round_record import RoundRecord
 from hearken.feedback.examples import Content
@@ -62,51 +62,6 @@ class Pair:
     prompt: Content
     before: Answer
     after: Answer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How one policy answers held-out prompts. ``win_rate`` is against the baseline; ties count half."""
-
-    name: str
-    win_rate: Figure = None
-    by_group: dict[str, JsonInterval] = field(default_factory=dict)
-    by_judge: dict[str, JsonInterval] = field(default_factory=dict)
-    """Win rates by each of several judges, the one that decides first."""
-    proxy: Figure = None
-    gold: Figure = None
-    kl: Figure = None
-    """Nats a sequence to the reference policy."""
-    perplexity: Figure = None
-    """On held-out text of pretraining."""
-    parse_rate: Figure = None
-    distinct_2: Figure = None
-    """Share of distinct word pairs, 0..1."""
-    length: Figure = None
-    """Tokens a response."""
-    method: str = ""
-    """How it was made: the stage's name, or ``best of 16``."""
-    round: int | None = None
-    repetition: Figure = None
-    """Share of a response's phrases of four words that it has said before, 0..1."""
-    self_bleu: Figure = None
-    """How much of each response is found in the others, 0..1."""
-    entropy: Figure = None
-    """Nats a token."""
-    ended: Figure = None
-    """Share of responses that ended by themselves."""
-    tasks: dict[str, JsonInterval | float] = field(default_factory=dict)
-    """Accuracy on each capability task, 0..1."""
-    length_change: Figure = None
-    """Words of its response minus words of the baseline's to the same prompt."""
-    phrases: list[Phrase] = field(default_factory=list)
-    """What it has taken to saying, the most grown first."""
-    figures: dict[str, Figure] = field(default_factory=dict)
-    """What else the domain of its responses measures, by title."""
-    preferred_likelihood: Figure = None
-    """Mean of log π(y|x) - log π_ref(y|x) over the held-out responses that labelers preferred, in nats."""
-    other_likelihood: Figure = None
-    """The same over those that they did not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,24 +279,16 @@ class Report:
     title: str
     created: str = ""
     subtitle: str = ""
+    evaluation: EvaluationResult = field(default_factory=EvaluationResult)
+    """Its policies are shown in their order."""
     policy: str = ""
-    """Name (in ``policies``) of the policy this is about."""
-    baseline: str = ""
-    """Name (in ``policies``) of the policy it is compared with."""
-    prompts: int | None = None
-    """Held-out prompts behind the comparison."""
-    judge: str = ""
-    """Who decided which response wins, in words: ``the gold reward``."""
+    """Name of the evaluation's policy that this is about."""
     warnings: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     """In the order of the held-out prompts, not picked by result."""
     losses: list[Pair] = field(default_factory=list)
     """Where the policy lost most."""
-    policies: list[Policy] = field(default_factory=list)
-    leaderboard: list[Standing] = field(default_factory=list)
-    seeds: list[Spread] = field(default_factory=list)
-    """How the figures spread over seeds of the same training."""
     rounds: list[RoundRecord] = field(default_factory=list)
     audit: Audited | None = None
     alarms: list[str] = field(default_factory=list)
@@ -355,9 +302,20 @@ class Report:
     recipe: Recipe | None = None
     lineage: list[Made] = field(default_factory=list)
 
-    def find(self, name: str) -> Policy | None:
-        """The policy of that name."""
-        return next((p for p in self.policies if p.name == name), None)
+    @property
+    def baseline(self) -> str:
+        """Name of the policy that the others are compared with."""
+        return self.evaluation.baseline
+
+    @property
+    def ours(self) -> PolicyResult | None:
+        """What the evaluation says of the policy that this is about."""
+        return self.evaluation.policies.get(self.policy)
+
+    @property
+    def before(self) -> PolicyResult | None:
+        """What it says of the baseline."""
+        return self.evaluation.policies.get(self.baseline)
 
     def to_json(self) -> str:
         """All figures as standard JSON (a number that is not finite becomes null)."""

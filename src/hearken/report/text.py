@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from hearken.evaluation.compare import Divergence, find_divergence, smooth
 from hearken.evaluation.numbers import estimate, number, percent, with_interval
-from hearken.report.contents import Figure, Policy, Report, Training
+from hearken.evaluation.results import PolicyResult
+from hearken.report.contents import Figure, Report, Training
 from hearken.statistics.diversity import written
 from hearken.statistics.intervals import Interval
 from hearken.statistics.power import detectable
@@ -103,31 +104,31 @@ def verdict(win_rate: Figure) -> str:
 
 def headline(report: Report) -> str:
     """The result in one sentence; empty where no win rate is known."""
-    policy = report.find(report.policy)
+    policy, name = report.ours, report.policy
     if policy is None or policy.win_rate is None or not report.baseline:
         return ""
     rate, _, bracket = with_interval(policy.win_rate, as_percent=True).partition(" ")
     where = f"{rate} of held-out prompts{f' {bracket}' if bracket else ''}".replace(", ", f",{chr(0xA0)}")
     said = verdict(policy.win_rate)
     if said == "cannot be told apart from":
-        return f"{policy.name} cannot be told apart from {report.baseline}: it wins on {where}."
+        return f"{name} cannot be told apart from {report.baseline}: it wins on {where}."
     if said == "loses to":
-        return f"{policy.name} loses to {report.baseline}: it wins on only {where}."
-    return f"{policy.name} beats {report.baseline} on {where}."
+        return f"{name} loses to {report.baseline}: it wins on only {where}."
+    return f"{name} beats {report.baseline} on {where}."
 
 
 def subheadline(report: Report) -> str:
     """What stands behind the headline: who judged, each group's view, how far the policy went."""
-    policy = report.find(report.policy)
+    policy, evaluation = report.ours, report.evaluation
     if policy is None or policy.win_rate is None:
         return ""
     parts = []
-    judged = f"Judged by {report.judge}" if report.judge else "Judged"
-    if report.prompts:
-        judged += f" on {report.prompts:,} prompts neither policy was trained on"
+    judged = f"Judged by {evaluation.judge}" if evaluation.judge else "Judged"
+    if evaluation.prompts:
+        judged += f" on {len(evaluation.prompts):,} prompts neither policy was trained on"
     parts.append(f"{judged}; ties count half, and the brackets hold the 95{chr(0x202F)}% interval over prompts.")
-    if policy.by_group:
-        said = [f"{name} {percent(rate.estimate)}" for name, rate in policy.by_group.items()]
+    if policy.win_rate_by_group:
+        said = [f"{name} {percent(rate.estimate)}" for name, rate in policy.win_rate_by_group.items()]
         parts.append(f"Each group for itself: {', '.join(said)}.")
     if policy.kl is not None:
         parts.append(f"It moved {with_interval(policy.kl)} nats a response away from where it started.")
@@ -137,11 +138,10 @@ def subheadline(report: Report) -> str:
 def warnings(report: Report) -> list[str]:
     """What a careful colleague would point out; the report's own warnings first."""
     found = list(report.warnings)
-    policy, baseline = report.find(report.policy), report.find(report.baseline)
-    if policy is not None:
-        found += _about_winning(report, policy)
-        if baseline is not None:
-            found += _about_language(policy, baseline)
+    if report.ours is not None:
+        found += _about_winning(report, report.ours)
+        if report.before is not None:
+            found += _about_language(report, report.ours, report.before)
     if report.audit is not None and report.audit.alarm:
         found.append(report.audit.says)
     found += report.alarms
@@ -152,31 +152,32 @@ def warnings(report: Report) -> list[str]:
     return found
 
 
-def _about_winning(report: Report, policy: Policy) -> list[str]:
+def _about_winning(report: Report, policy: PolicyResult) -> list[str]:
     found = []
-    if report.prompts is not None and report.prompts < FEW_PROMPTS:
-        found.append(f"Only {report.prompts} held-out prompts: read the win rate as a rough guide.")
-    elif report.prompts and policy.win_rate is not None and verdict(policy.win_rate) == "cannot be told apart from":
+    prompts = len(report.evaluation.prompts)
+    if 0 < prompts < FEW_PROMPTS:
+        found.append(f"Only {prompts} held-out prompts: read the win rate as a rough guide.")
+    elif prompts and policy.win_rate is not None and verdict(policy.win_rate) == "cannot be told apart from":
         found.append(
-            f"{report.prompts:,} held-out prompts find a win rate of {percent(detectable(report.prompts))} with a "
+            f"{prompts:,} held-out prompts find a win rate of {percent(detectable(prompts))} with a "
             f"chance of 80{chr(0x202F)}%; a smaller difference takes more (hearken power says how many)."
         )
-    for name, rate in policy.by_group.items():
+    for name, rate in policy.win_rate_by_group.items():
         text = with_interval(rate, as_percent=True)
         if rate.high < 0.5:
-            found.append(f"Group {name} is worse off: {policy.name} wins only {text} by its taste.")
+            found.append(f"Group {name} is worse off: {report.policy} wins only {text} by its taste.")
         elif rate.low <= 0.5:
-            found.append(f"For group {name} no difference is shown: {policy.name} wins {text} by its taste.")
+            found.append(f"For group {name} no difference is shown: {report.policy} wins {text} by its taste.")
     return found
 
 
-def _about_language(policy: Policy, baseline: Policy) -> list[str]:
+def _about_language(report: Report, policy: PolicyResult, baseline: PolicyResult) -> list[str]:
     found = []
     now, before = estimate(policy.perplexity), estimate(baseline.perplexity)
     if now and before and now > 1.15 * before:
         found.append(
-            f"{policy.name} lost some general language: perplexity on held-out text is {number(now)}, "
-            f"{percent(now / before - 1)} above {baseline.name}'s. A larger ptx coefficient holds it."
+            f"{report.policy} lost some general language: perplexity on held-out text is {number(now)}, "
+            f"{percent(now / before - 1)} above {report.baseline}'s. A larger ptx coefficient holds it."
         )
     now, before = estimate(policy.distinct_2), estimate(baseline.distinct_2)
     if now is not None and before and now < 0.9 * before:
@@ -196,18 +197,18 @@ def _about_language(policy: Policy, baseline: Policy) -> list[str]:
         found.append(f"Responses repeat themselves: {percent(now)} of their phrases, before {percent(before)}.")
     if policy.phrases and (most := policy.phrases[0]).share >= 0.25:
         found.append(
-            f"{policy.name} has taken to a phrase: “{written(most.text)}” stands in {percent(most.share)} of its "
-            f"responses, in {percent(most.before)} of {baseline.name}'s."
+            f"{report.policy} has taken to a phrase: “{written(most.text)}” stands in {percent(most.share)} of its "
+            f"responses, in {percent(most.before)} of {report.baseline}'s."
         )
     rate = estimate(policy.parse_rate)
     if rate is not None and rate < 0.9:
-        found.append(f"{percent(1 - rate)} of the responses of {policy.name} do not parse.")
+        found.append(f"{percent(1 - rate)} of the responses of {report.policy} do not parse.")
     return found
 
 
 def about_taste(report: Report) -> str:
     """Who gained most and least, and whose taste the reward model knows less; empty with fewer than two groups."""
-    policy = report.find(report.policy)
+    policy = report.ours
     wins: dict[str, dict[str, Figure]] = {}  # by what divides the labelers: only groups of one kind are compared
     learnt: dict[str, dict[str, Figure]] = {}
     for taste in report.tastes:
@@ -216,7 +217,7 @@ def about_taste(report: Report) -> str:
         if taste.accuracy is not None:
             learnt.setdefault(taste.by, {})[taste.name] = taste.accuracy
     named = {name for by in wins.values() for name in by}
-    for name, rate in (policy.by_group if policy else {}).items():
+    for name, rate in (policy.win_rate_by_group if policy else {}).items():
         if name not in named:
             wins.setdefault("group", {})[name] = rate
     parts = []
@@ -257,7 +258,8 @@ def _apart(figures: dict[str, Figure]) -> tuple[str, str] | None:
 
 def about_likelihood(report: Report) -> str:
     """Whether policies made even the preferred responses less likely; empty where nobody looked."""
-    known = [(p.name, bounds) for p in report.policies if (bounds := _bounds(p.preferred_likelihood))]
+    changes = {name: p.likelihood for name, p in report.evaluation.policies.items()}
+    known = [(name, bounds) for name, of in changes.items() if of and (bounds := _bounds(of.preferred))]
     fell = [name for name, (_, high) in known if high < 0]
     if not known:
         return ""
@@ -271,7 +273,7 @@ def about_likelihood(report: Report) -> str:
 
 def about_seeds(report: Report) -> str:
     """How far seeds lie apart, in a sentence; empty where one was tried."""
-    found = next((s for s in report.seeds if s.name == "win_rate"), None)
+    found = next((s for s in report.evaluation.seeds if s.name == "win_rate"), None)
     if found is None or found.seeds < 2:
         return ""
     apart = f", give or take {number(100 * found.deviation, 2)} points between seeds" if found.deviation else ""

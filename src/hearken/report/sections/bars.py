@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -30,6 +30,12 @@ def row_of(label: str, figure: Figure, style: int | None = 0, as_percent: bool =
     return charts.Bar(label, value, low, high, with_interval(figure, as_percent), style)
 
 
+def rows_of(report: Report, figures: Mapping[str, Figure], as_percent: bool = False) -> list[charts.Bar]:
+    """A row for each policy whose figure is known; the reported one stands out."""
+    rows = (row_of(n, figure, 0 if n == report.policy else None, as_percent) for n, figure in figures.items())
+    return [row for row in rows if row is not None]
+
+
 def bounds_of(figure: Figure) -> tuple[float | None, float | None]:
     """Of its interval, where it has one."""
     if isinstance(figure, Interval) and math.isfinite(figure.low) and math.isfinite(figure.high):
@@ -39,11 +45,7 @@ def bounds_of(figure: Figure) -> tuple[float | None, float | None]:
 
 def bars_over(report: Report, field: str, title: str, *, as_percent: bool = False, zero: bool = True) -> Markup | None:
     """One row a policy for one of its figures; None unless some policy has it."""
-    items = [
-        bar
-        for p in report.policies
-        if (bar := row_of(p.name, getattr(p, field), 0 if p.name == report.policy else None, as_percent))
-    ]
+    items = rows_of(report, {n: getattr(p, field) for n, p in report.evaluation.policies.items()}, as_percent)
     if not items:
         return None
     return Markup(charts.bars(items, title=title, description=in_words(items), as_percent=as_percent, dots=not zero))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from hearken.evaluation.numbers import MISSING, estimate, percent, with_interval
 from hearken.report import charts
-from hearken.report.contents import Judge, Policy, Report
+from hearken.report.contents import Judge, Report
 from hearken.report.sections.bars import Chart, in_words, row_of
 from hearken.report.text import about_taste
+from hearken.statistics.intervals import Interval
 
 LABELERS_SHOWN = 12
 """More labelers than this stand in the table only."""
@@ -20,13 +21,12 @@ LABELERS_SHOWN = 12
 def taste(report: Report) -> dict[str, Any] | None:
     """What each group of labelers got, and how well its taste was learnt."""
     tastes = [t for t in report.tastes if t.win_rate is not None or t.accuracy is not None]
-    policy = report.find(report.policy)
+    policy = report.ours
     groups = {t.name for t in tastes if t.win_rate is not None}
     wins = [bar for t in tastes if (bar := row_of(t.name, t.win_rate, 0, True))]
     if policy is not None:
-        wins += [
-            bar for name, rate in policy.by_group.items() if name not in groups and (bar := row_of(name, rate, 0, True))
-        ]
+        others = {name: rate for name, rate in policy.win_rate_by_group.items() if name not in groups}
+        wins += [bar for name, rate in others.items() if (bar := row_of(name, rate, 0, True))]
     learnt = [bar for t in tastes if (bar := row_of(t.name, t.accuracy, 2, True))]
     shown: list[Chart] = []
     if wins:
@@ -56,15 +56,17 @@ def taste(report: Report) -> dict[str, Any] | None:
         note = "reward model's accuracy on held-out comparisons"
         note += _behind((t.name, t.labelers, t.pairs, "pair") for t in tastes if t.accuracy is not None)
         shown.append(("Whose taste was learnt", note, Markup(chart)))
-    divided = [p for p in report.policies if len(p.by_group) > 1]
-    rows = [(p.name, {g: with_interval(r, True) for g, r in p.by_group.items()}, _worst_off(p)) for p in divided]
+    divided = {n: p.win_rate_by_group for n, p in report.evaluation.policies.items() if len(p.win_rate_by_group) > 1}
+    rows = [
+        (n, {g: with_interval(r, True) for g, r in rates.items()}, _worst_off(rates)) for n, rates in divided.items()
+    ]
     if not shown:
         return None
     return {
         "said": about_taste(report),
         "charts": shown,
         "policies": rows if len(rows) > 1 else [],
-        "groups": list(dict.fromkeys(g for p in divided for g in p.by_group)),
+        "groups": list(dict.fromkeys(g for rates in divided.values() for g in rates)),
     }
 
 
@@ -78,10 +80,10 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _worst_off(policy: Policy) -> str:
+def _worst_off(rates: Mapping[str, Interval]) -> str:
     """The group that gained least, and what it got."""
-    name = min(policy.by_group, key=lambda group: policy.by_group[group].estimate)
-    return f"{name} {percent(policy.by_group[name].estimate)}"
+    name = min(rates, key=lambda group: rates[group].estimate)
+    return f"{name} {percent(rates[name].estimate)}"
 
 
 def judging(judges: Sequence[Judge]) -> dict[str, Any] | None:

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from hearken.evaluation.compare import Divergence, smooth
 from hearken.evaluation.numbers import estimate, number, percent, with_interval
+from hearken.evaluation.results import PolicyResult
 from hearken.report import charts, text
-from hearken.report.contents import Policy, Report, Training
+from hearken.report.contents import Report, Training
 from hearken.report.sections.bars import Chart, bounds_of, in_words, row_of
 from hearken.statistics.intervals import wilson
 
@@ -67,12 +68,10 @@ def _audited(report: Report) -> Chart | None:
 def _likelihood(report: Report) -> dict[str, Any] | None:
     """What became of the likelihood of responses that people had compared."""
     items = []
-    for p in report.policies:
-        for label, figure, style in (
-            (f"{p.name}: preferred", p.preferred_likelihood, 0), (f"{p.name}: the other", p.other_likelihood, None),
-        ):  # fmt: skip
-            if bar := row_of(label, figure, style):
-                items.append(bar)
+    for name, p in report.evaluation.policies.items():
+        if (change := p.likelihood) is not None:
+            bars = row_of(f"{name}: preferred", change.preferred), row_of(f"{name}: the other", change.other, None)
+            items += [bar for bar in bars if bar]
     if not items:
         return None
     chart = charts.bars(
@@ -203,13 +202,11 @@ def _frontier(report: Report) -> dict[str, Any] | None:
     field, title, as_percent, known = found
     styles = _styles(report)
     points = []
-    for p in known:
+    for name, p in known.items():
         figure = 0.5 if field == "win_rate" and p.win_rate is None else getattr(p, field)
         low, high = bounds_of(figure)
-        told = f"{p.name}: KL {with_interval(p.kl)}, {title} {with_interval(figure, as_percent)}"
-        points.append(
-            charts.Point(p.name, estimate(p.kl) or 0.0, estimate(figure) or 0.0, low, high, styles[p.name], told)
-        )
+        told = f"{name}: KL {with_interval(p.kl)}, {title} {with_interval(figure, as_percent)}"
+        points.append(charts.Point(name, estimate(p.kl) or 0.0, estimate(figure) or 0.0, low, high, styles[name], told))
     trails = []
     if field == "gold":
         for run in report.training:
@@ -236,12 +233,12 @@ def _frontier(report: Report) -> dict[str, Any] | None:
     }
 
 
-def _known(report: Report, field: str) -> list[Policy]:
+def _known(report: Report, field: str) -> dict[str, PolicyResult]:
     """Policies whose KL is known, and this figure; the baseline wins half against itself."""
-    known = [p for p in report.policies if estimate(p.kl) is not None and getattr(p, field) is not None]
-    base = report.find(report.baseline)
-    if field == "win_rate" and known and base not in known and base is not None and estimate(base.kl) is not None:
-        known = [base, *known]
+    placed = {name: p for name, p in report.evaluation.policies.items() if p.kl is not None}
+    known = {name: p for name, p in placed.items() if getattr(p, field) is not None}
+    if field == "win_rate" and known and report.baseline in placed:
+        known = {report.baseline: placed[report.baseline]} | known
     return known
 
 
@@ -249,7 +246,9 @@ def _styles(report: Report) -> dict[str, int | None]:
     """A colour and marker for each policy: the reported one first, the baseline quiet, others by their method."""
     styles: dict[str, int | None] = {report.baseline: None, report.policy: 0}
     methods: dict[str, int] = {}
-    for p in report.policies:
-        if p.name not in styles:
-            styles[p.name] = 1 + methods.setdefault(p.method or p.name, len(methods)) % (charts.SERIES_STYLES - 1)
+    stages = {made.name: made.kind for made in report.lineage}
+    for name in report.evaluation.policies:
+        if name not in styles:
+            method = "best of n" if name.startswith("best-of-") else stages.get(name, name)
+            styles[name] = 1 + methods.setdefault(method, len(methods)) % (charts.SERIES_STYLES - 1)
     return styles

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from markupsafe import Markup
 
 from hearken.evaluation.numbers import MISSING, estimate, number, percent, with_interval
+from hearken.evaluation.results import PolicyResult
 from hearken.report import charts
-from hearken.report.contents import Policy, Report
-from hearken.report.sections.bars import Chart, bars_over, bounds_of, in_words, row_of
+from hearken.report.contents import Report
+from hearken.report.sections.bars import Chart, bars_over, bounds_of, in_words, row_of, rows_of
 from hearken.report.text import about_seeds
 from hearken.statistics.diversity import written
+
+JUDGES = {
+    "judge": "independent judge", "labelers": "labelers' taste", "reward": "reward model",
+    "understood": "better understood", "complete": "more complete", "easy": "easier to read",
+}  # fmt: skip
+"""Who decides in a quickstart on a pretrained model, in words."""
 
 
 def better(report: Report) -> dict[str, Any] | None:
@@ -26,8 +33,8 @@ def better(report: Report) -> dict[str, Any] | None:
 
 
 def _wins(report: Report) -> Chart | None:
-    rivals = [p for p in report.policies if p.win_rate is not None and p.name != report.baseline]
-    items = [bar for p in rivals if (bar := row_of(p.name, p.win_rate, 0 if p.name == report.policy else None, True))]
+    wins = {name: p.win_rate for name, p in report.evaluation.policies.items() if name != report.baseline}
+    items = rows_of(report, wins, as_percent=True)
     if not items:
         return None
     chart = charts.bars(
@@ -44,9 +51,9 @@ def _wins(report: Report) -> Chart | None:
 
 def _judges(report: Report) -> Chart | None:
     """The policy's wins by each judge: the one that it was trained for stands beside those that it was not."""
-    policy = report.find(report.policy)
-    rates = policy.by_judge if policy is not None else {}
-    bars = (row_of(name, rate, None if n else 0, True) for n, (name, rate) in enumerate(rates.items()))
+    policy = report.ours
+    rates = {**policy.win_rate_by_judge, **policy.win_rate_by_reading} if policy is not None else {}
+    bars = (row_of(JUDGES.get(by, by), rate, None if n else 0, True) for n, (by, rate) in enumerate(rates.items()))
     items = [bar for bar in bars if bar]
     if len(items) < 2:
         return None
@@ -59,7 +66,7 @@ def _judges(report: Report) -> Chart | None:
 
 
 def _leaderboard(report: Report) -> Chart | None:
-    rows = sorted(report.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
+    rows = sorted(report.evaluation.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
     items = [bar for s in rows if (bar := row_of(s.policy, s.strength, 0 if s.policy == report.policy else None))]
     if len(items) < 2:
         return None
@@ -69,7 +76,7 @@ def _leaderboard(report: Report) -> Chart | None:
 
 def _board(report: Report) -> dict[str, Any] | None:
     """The leaderboard as a table, where it says more than its chart."""
-    rows = sorted(report.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
+    rows = sorted(report.evaluation.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
     columns: list[tuple[str, str, bool]] = [
         ("Strength", "strength", False), ("At equal length", "strength_at_equal_length", False),
         (f"Beats {report.baseline}", "beats_baseline", True),
@@ -97,7 +104,7 @@ _SPREADS = {
 def _seeds(report: Report) -> list[tuple[str, list[str]]]:
     """What each figure is over seeds: mean, between seeds, lowest, highest."""
     rows = []
-    for one in report.seeds:
+    for one in report.evaluation.seeds:
         title, share = _SPREADS.get(one.name, (one.name, False))
         between = (MISSING if one.deviation is None or one.seeds < 2 else "± " + (
             f"{number(100 * one.deviation, 2)} points" if share else number(one.deviation, 2)))  # fmt: skip
@@ -171,35 +178,36 @@ DRIFT = (
     ("Repeated phrases", "repetition", "share of a response's phrases of four words that it has said before", True),
     ("Entropy", "entropy", "nats a token; near 0 the policy says one thing only", False),
     ("Responses that parse", "parse_rate", "whole, by the world's parser", True),
-    ("Ended by itself", "ended", "responses that reached their end token", True),
+    ("Ended by itself", "eos_share", "responses that reached their end token", True),
 )
 
 
 def drift(report: Report) -> dict[str, Any] | None:
     """How far each policy went from where it began, in distance, language, length and variety."""
+    evaluated = report.evaluation.policies
     shown = [
         (title, note, chart)
         for title, field, note, as_percent in DRIFT
-        if not _all_alike(report.policies, field) and (chart := bars_over(report, field, title, as_percent=as_percent))
+        if not _all_alike(evaluated.values(), field)
+        and (chart := bars_over(report, field, title, as_percent=as_percent))
     ]
-    for task in dict.fromkeys(name for p in report.policies for name in p.tasks):
-        rows = [(p, p.tasks[task]) for p in report.policies if task in p.tasks]
-        items = [bar for p, f in rows if (bar := row_of(p.name, f, 0 if p.name == report.policy else None, True))]
+    for task in dict.fromkeys(name for p in evaluated.values() for name, scores in p.tasks.items() if scores.rate):
+        rates = {name: p.tasks[task].rate for name, p in evaluated.items() if task in p.tasks}
+        items = rows_of(report, rates, as_percent=True)
         bars = charts.bars(items, title=task, description=in_words(items), as_percent=True, x_range=(0.0, 1.0))
         shown.append((task, "accuracy on a task that nobody trained for", Markup(bars)))
-    for name in dict.fromkeys(name for p in report.policies for name in p.figures):
-        rows = [(p, figure) for p in report.policies if (figure := p.figures.get(name)) is not None]
-        items = [bar for p, f in rows if (bar := row_of(p.name, f, 0 if p.name == report.policy else None, False))]
-        shown.append((name, "", Markup(charts.bars(items, title=name, description=in_words(items)))))
-    policy = report.find(report.policy)
+    for key in dict.fromkeys(key for p in evaluated.values() for key in p.figures):
+        items = rows_of(report, {name: p.figures.get(key) for name, p in evaluated.items()})
+        title = report.evaluation.titles.get(key, key)
+        shown.append((title, "", Markup(charts.bars(items, title=title, description=in_words(items)))))
+    policy = report.ours
     phrases = [(written(p.text), percent(p.share), percent(p.before)) for p in policy.phrases] if policy else []
     return {"charts": shown, "said": _longer(report), "phrases": phrases} if shown or phrases else None
 
 
 def _longer(report: Report) -> str:
     """How the reported policy's answers differ in length from the baseline's to the same prompts."""
-    policy = report.find(report.policy)
-    change = policy.length_change if policy else None
+    change = report.ours.length_drift if report.ours and report.policy != report.baseline else None
     value = estimate(change)
     if value is None:
         return ""
@@ -213,7 +221,7 @@ def _longer(report: Report) -> str:
     )
 
 
-def _all_alike(policies: Sequence[Policy], field: str) -> bool:
+def _all_alike(policies: Iterable[PolicyResult], field: str) -> bool:
     """Whether a rate is 1 (or 0) everywhere, which needs no chart; so only for what is usually so."""
     values = {v for p in policies if (v := estimate(getattr(p, field))) is not None}
-    return field in ("ended", "repetition") and values in ({1.0}, {0.0})
+    return field in ("eos_share", "repetition") and values in ({1.0}, {0.0})

@@ -37,10 +37,11 @@ def _join(*parts: str) -> str:
 def summary_table(report: Report) -> list[Row]:
     """The rows that are known, most important first."""
     rows: list[Row] = []
-    policy, baseline = report.find(report.policy), report.find(report.baseline)
+    policy, baseline = report.ours, report.before
     if policy is not None:
         if policy.win_rate is not None:
-            prompts = f"{report.prompts:,} held-out prompts" if report.prompts else ""
+            count = len(report.evaluation.prompts)
+            prompts = f"{count:,} held-out prompts" if count else ""
             rows.append(
                 Row(
                     f"wins against {report.baseline}",
@@ -50,7 +51,7 @@ def summary_table(report: Report) -> list[Row]:
             )
         rows += [
             Row(f"for group {name}", _value(rate, True), _interval(rate, True))
-            for name, rate in policy.by_group.items()
+            for name, rate in policy.win_rate_by_group.items()
         ]
         if policy.gold is not None:
             before = f"{report.baseline} {_value(baseline.gold)}" if baseline and baseline.gold is not None else ""
@@ -72,7 +73,8 @@ def summary_table(report: Report) -> list[Row]:
             before = (
                 f"{report.baseline} {_value(baseline.figures[name])}" if baseline and name in baseline.figures else ""
             )
-            rows.append(Row(name, _value(figure), _join(_interval(figure), before)))
+            title = report.evaluation.titles.get(name, name)
+            rows.append(Row(title, _value(figure), _join(_interval(figure), before)))
     model = report.reward_model
     if model is not None and model.accuracy is not None:
         ceiling = f"ceiling {percent(estimate(model.ceiling))}" if model.ceiling is not None else ""
