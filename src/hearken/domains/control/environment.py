@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hearken.domains.control.drawing import choose_gl, gl_fault
 from hearken.errors import UserError
 
 FILE = "environment.json"
@@ -104,6 +104,8 @@ class Environment:
         except UserError:
             raise
         except Exception as error:  # whatever an environment's own constructor raises
+            if (fault := _mujoco_fault()) is not None and type(fault) is type(error):
+                raise gl_fault(fault) from None
             raise UserError(f"{self.id} cannot be opened: {error}", "Look at its kwargs, and what it needs") from error
         try:
             check_spaces(self.id, opened)
@@ -132,23 +134,34 @@ def gymnasium() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is first imported
+    choose_gl()
     try:
         found = importlib.import_module("gymnasium")
     except ModuleNotFoundError:
         raise UserError("policies that act need Gymnasium, which is not installed", EXTRA) from None
-    _quieten()
+    _mujoco_fault()
     return found
 
 
 @cache
-def _quieten() -> None:
-    """MuJoCo's warnings as Python's: else it prints each again and again, and writes a file where it stands."""
-    if find_spec("mujoco") is not None:
-        importlib.import_module("mujoco").set_mju_user_warning(
-            lambda text: warnings.warn(f"MuJoCo: {text}", stacklevel=2)
-        )
+def _mujoco_fault() -> Exception | None:
+    """Why MuJoCo, which is installed, cannot be loaded; other environments do without.
+
+    Its warnings become Python's: else it prints each again and again, and writes a file where it stands.
+    """
+    if find_spec("mujoco") is None:
+        return None
+    try:
+        mujoco = importlib.import_module("mujoco")
+    except Exception as error:  # OpenGL's bindings raise of every sort
+        return error
+    mujoco.set_mju_user_warning(_warn)
+    return None
+
+
+def _warn(text: str) -> None:
+    if "deprecated" not in text:  # in files of Gymnasium's, which nobody here can mend
+        warnings.warn(f"MuJoCo: {text}", stacklevel=2)
 
 
 def is_id(name: str) -> bool:

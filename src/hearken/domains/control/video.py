@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,19 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hearken.domains.control import drawing
 from hearken.domains.control.clips import Clip
 from hearken.domains.control.environment import EXTRA
 from hearken.errors import UserError
 from hearken.feedback import privacy
 
-WIDTH, HEIGHT = 320, 240
-"""Pixels of what MuJoCo draws; others draw as large as they like."""
 SLOWEST, FASTEST = 5, 30
 """Frames a second: faster environments are shown slowed down."""
 FLASH = 3
 """White frames at the end, so that the loop is not taken for a movement."""
-_one_at_a_time = threading.Lock()
-"""OpenGL contexts belong to threads."""
 
 
 def write_video(clip: Clip, path: Path) -> None:
@@ -35,14 +29,27 @@ def write_video(clip: Clip, path: Path) -> None:
     Raises:
         UserError: the environment cannot be drawn here, or plays otherwise than when the clip was recorded.
     """
-    with _one_at_a_time, closing(_open(clip)) as opened:
-        pictures, fps = list(frames(clip, opened)), rate(opened)
+    pictures, fps = drawing.drawn(lambda: pictures_of(clip))
     partial = path.with_name(f".{uuid.uuid4().hex}.webm")
     try:
         encode([*pictures, *[np.full_like(pictures[-1], 255)] * FLASH], fps, privacy.private(partial))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def pictures_of(clip: Clip) -> tuple[list[NDArray[np.uint8]], int]:
+    """(H, W, 3) a picture for each step, and how many a second; to be called in `drawing.drawn`.
+
+    Raises:
+        UserError: as `write_video`.
+    """
+    opened = drawing.opened(clip.environment)
+    try:
+        return list(frames(clip, opened)), rate(opened)
+    except BaseException:
+        drawing.forget(clip.environment)
+        raise
 
 
 def rate(opened: Any) -> int:
@@ -74,31 +81,12 @@ def _as_acted(opened: Any, action: Any) -> Any:
     return int(action) if hasattr(opened.action_space, "n") else action
 
 
-def _open(clip: Clip) -> Any:
-    opened = clip.environment.open(render=True)
-    if "rgb_array" not in opened.metadata.get("render_modes", ()):
-        opened.close()
-        raise UserError(f"{clip.environment.id} cannot be drawn: it has no render mode rgb_array", "Give it one")
-    if (model := getattr(opened.unwrapped, "model", None)) is not None and hasattr(model, "vis"):
-        model.vis.quality.offsamples = model.vis.quality.shadowsize = 0  # ten times as fast without a GPU
-        renderer = getattr(opened.unwrapped, "mujoco_renderer", None)
-        if renderer is not None:
-            renderer.width, renderer.height = WIDTH, HEIGHT
-    return opened
-
-
 def _draw(clip: Clip, opened: Any) -> NDArray[np.uint8]:
     try:
         picture = opened.render()
-    except Exception as error:  # OpenGL's bindings raise of every sort
-        if len(clip.positions):
-            raise UserError(
-                f"MuJoCo cannot draw here, with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({error})",
-                "Without a screen: apt install libegl1 libegl-mesa0 libgl1-mesa-dri, and set MUJOCO_GL=egl",
-            ) from None
-        raise UserError(
-            f"{clip.environment.id} cannot be drawn ({error})", "Look at what its rendering needs"
-        ) from error
+    except Exception as error:  # of whatever it draws with
+        what = f"{clip.environment.id} cannot be drawn ({error})"
+        raise UserError(what, "Look at what its rendering needs") from error
     if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise UserError(
             f"{clip.environment.id} draws no pictures: rgb_array gives (H, W, 3) bytes", "Mend its render()"
@@ -120,7 +108,7 @@ def encode(pictures: list[NDArray[np.uint8]], fps: int, path: Path) -> None:
     with av.open(str(path), "w", format="webm") as file:
         stream: Any = file.add_stream("libvpx-vp9", rate=Fraction(fps))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": "31", "b": "0", "deadline": "realtime", "cpu-used": "8"}
+        stream.options = {"crf": "40", "b": "0", "deadline": "realtime", "cpu-used": "8"}
         for picture in pictures:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), "rgb24")
             file.mux(stream.encode(frame))
