@@ -38,6 +38,8 @@ class ControlPPOConfig(Options):
     """Bound of the policy's probability ratio."""
     entropy: float = Field(0.0, ge=0)
     """Bonus for entropy; more explores more."""
+    log_every: int = Field(2000, ge=1)
+    """Steps between two rows of ``run/metrics.jsonl``."""
     trust_reward: bool = False
     """Go on although the reward model's card fails."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -56,10 +56,12 @@ class Compared(NamedTuple):
     steps: list[NDArray[np.float32]]
     """(T, F) of each clip."""
 
-    def ends(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(P,) places of the first and second clip of each pair."""
+    def choices(self, members: int, seed: int) -> Choices:
+        """What is fitted to them, by ``members`` networks."""
         first, second = ([self.clips[getattr(pair, side)] for pair in self.pairs] for side in ("a", "b"))
-        return np.array(first, int), np.array(second, int)
+        share = np.array([pair.outcome for pair in self.pairs], float)
+        counts = counts_of(self.pairs, members, seed)
+        return Choices(self.steps, np.array(first, int), np.array(second, int), share, counts)
 
 
 def run(inputs: Inputs, options: ClipRewardConfig, out: Path) -> Artifact:
@@ -79,7 +81,13 @@ def run(inputs: Inputs, options: ClipRewardConfig, out: Path) -> Artifact:
     ensemble = Ensemble(size, options.ensemble, options.hidden)
     if (Path(inputs.model) / FILE).is_file():
         ensemble = Ensemble.load(inputs.model).train()
-    figures = fit(ensemble, train, options, out)
+    with progress("Reward model", options.steps) as bar, (out / "run" / "metrics.jsonl").open("w") as file:
+
+        def log(row: dict[str, float]) -> None:
+            file.write(json.dumps(row) + "\n")
+            bar.advance(min(EVERY, options.steps))
+
+        figures = Fitting(ensemble, options).fit(train.choices(ensemble.members, options.seed), options.steps, log)
     ensemble.save(out, environment)
     figures |= accuracy(ensemble, train, "train_accuracy") | accuracy(ensemble, held, "accuracy")
     if figures["ratio"] > HIGH:
@@ -123,61 +131,102 @@ def counts_of(pairs: Sequence[Pair], members: int, seed: int) -> NDArray[np.int6
     return np.stack([drawn(pair) for pair in pairs], 1)
 
 
-def fit(ensemble: Ensemble, data: Compared, options: ClipRewardConfig, out: Path) -> dict[str, float]:
-    """The loop; figures of the end."""
-    first, second = data.ends()
-    share = torch.tensor([pair.outcome for pair in data.pairs])
-    counts = counts_of(data.pairs, ensemble.members, options.seed)
-    seen = [np.repeat(np.arange(len(row)), row) for row in counts]
-    seen = [rows if len(rows) else np.arange(counts.shape[1]) for rows in seen]  # of very few comparisons: all
-    unseen = [np.flatnonzero(row == 0) for row in counts]
-    steps = torch.from_numpy(np.concatenate(data.steps))
-    length = max(map(len, data.steps))
-    clips, inside = torch.zeros(len(data.steps), length, steps.shape[1]), torch.zeros(len(data.steps), length)
-    for number, clip in enumerate(data.steps):
-        clips[number, : len(clip)], inside[number, : len(clip)] = torch.from_numpy(clip), 1.0
-    ensemble.see(steps)
-    rng = np.random.default_rng(options.seed)
-    adam = torch.optim.AdamW(ensemble.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+class Choices(NamedTuple):
+    """P choices between two of C clips."""
 
-    def loss(member: Sequence[NDArray[np.int64]]) -> Tensor:
-        """(M, B) comparisons of each member -> (M, B) their losses."""
-        rows = np.stack(list(member))
-        used, at = np.unique(np.stack([first[rows], second[rows]]), return_inverse=True)
-        n = len(used)
-        rewards = ensemble(clips[used].reshape(n * length, -1)).reshape(-1, n, length)
-        sums = (rewards * inside[used]).sum(-1)  # (M, n)
-        a, b = (sums.gather(1, torch.from_numpy(side)) for side in at.reshape(2, *rows.shape))
-        p = (1 - options.error_rate) * (a - b).sigmoid() + options.error_rate / 2
-        mu = share[rows].float()
-        return -(mu * p.clamp_min(1e-7).log() + (1 - mu) * (1 - p).clamp_min(1e-7).log())
+    steps: Sequence[NDArray[np.float32]]
+    """(T, F) of each clip."""
+    first: NDArray[np.int64]
+    """(P,) places of the clips that were compared."""
+    second: NDArray[np.int64]
+    """The same of the others."""
+    share: NDArray[np.float64]
+    """(P,) 1: the first was preferred, 0: the second, 1/2: neither."""
+    counts: NDArray[np.int64]
+    """(M, P) how often each network sees each of them."""
 
-    def losses() -> tuple[float, float]:
-        """Mean loss on what the networks see, and on what they do not; the same where they see all."""
-        with torch.no_grad():
-            mine = float(loss([rng.choice(rows, 512) for rows in seen]).mean())
-            if not all(map(len, unseen)):
-                return mine, mine
-            return mine, float(loss([rng.choice(rows, 512) for rows in unseen]).mean())
 
-    with progress("Reward model", options.steps) as bar, (out / "run" / "metrics.jsonl").open("w") as log:
-        for step in range(options.steps):
+class Fitting:
+    """Fits an ensemble to choices, and anew to more of them; weight decay goes on from where it was.
+
+    Args:
+        ensemble: what is fitted.
+        options: how.
+    """
+
+    def __init__(self, ensemble: Ensemble, options: ClipRewardConfig) -> None:
+        self.ensemble, self.options = ensemble, options
+        self.rng = np.random.default_rng(options.seed)
+        self.decay = options.weight_decay
+        self.steps = 0
+
+    def fit(
+        self, data: Choices, steps: int, log: Callable[[dict[str, float]], None] = lambda row: None,
+        recent: NDArray[np.float32] | None = None,
+    ) -> dict[str, float]:  # fmt: skip
+        """Go on for some steps of Adam.
+
+        Args:
+            data: all choices.
+            steps: of Adam.
+            log: is given a row of figures now and then.
+            recent: (N, F) steps on which the members shall have mean 0 and deviation 1; None: those of the clips.
+
+        Returns:
+            figures of the end.
+        """
+        ensemble, options, rng = self.ensemble.train(), self.options, self.rng
+        first, second, share = data.first, data.second, torch.from_numpy(data.share).float()
+        everything = np.arange(len(share))
+        seen = [np.repeat(everything, row) for row in data.counts]
+        seen = [rows if len(rows) else everything for rows in seen]  # of very few comparisons: all
+        unseen = [np.flatnonzero(row == 0) for row in data.counts]
+        every = torch.from_numpy(np.concatenate(data.steps))
+        length = max(map(len, data.steps))
+        clips, inside = torch.zeros(len(data.steps), length, every.shape[1]), torch.zeros(len(data.steps), length)
+        for number, clip in enumerate(data.steps):
+            clips[number, : len(clip)], inside[number, : len(clip)] = torch.from_numpy(clip), 1.0
+        ensemble.see(every)
+        adam = torch.optim.AdamW(ensemble.parameters(), lr=options.lr, weight_decay=self.decay)
+
+        def loss(member: Sequence[NDArray[np.int64]]) -> Tensor:
+            """(M, B) comparisons of each member -> (M, B) their losses."""
+            rows = np.stack(list(member))
+            used, at = np.unique(np.stack([first[rows], second[rows]]), return_inverse=True)
+            n = len(used)
+            rewards = ensemble(clips[used].reshape(n * length, -1)).reshape(-1, n, length)
+            sums = (rewards * inside[used]).sum(-1)  # (M, n)
+            a, b = (sums.gather(1, torch.from_numpy(side)) for side in at.reshape(2, *rows.shape))
+            p = (1 - options.error_rate) * (a - b).sigmoid() + options.error_rate / 2
+            mu = share[rows]
+            return -(mu * p.clamp_min(1e-7).log() + (1 - mu) * (1 - p).clamp_min(1e-7).log())
+
+        def losses() -> tuple[float, float]:
+            """Mean loss on what the networks see, and on what they do not; the same where they see all."""
+            with torch.no_grad():
+                mine = float(loss([rng.choice(rows, 512) for rows in seen]).mean())
+                if not all(map(len, unseen)):
+                    return mine, mine
+                return mine, float(loss([rng.choice(rows, 512) for rows in unseen]).mean())
+
+        for step in range(1, steps + 1):
             value = loss([rng.choice(rows, options.batch_size) for rows in seen]).mean(1).sum()
             adam.zero_grad()
             value.backward()
             adam.step()
-            bar.advance(1)
-            if (step + 1) % EVERY == 0 or step + 1 == options.steps:
+            if step % EVERY == 0 or step == steps:
                 mine, others = losses()
                 ratio = others / max(mine, 1e-9)
-                decay = adam.param_groups[0]["weight_decay"]
-                row = {"step": step + 1, "loss": mine, "validation_loss": others, "ratio": ratio, "weight_decay": decay}
-                log.write(json.dumps(row) + "\n")
+                figures = {
+                    "train_loss": mine, "validation_loss": others, "ratio": ratio, "weight_decay": self.decay,
+                }  # fmt: skip
+                log({"step": self.steps + step, "loss": mine} | figures)
                 factor = 2.0 if ratio > HIGH else 0.5 if ratio < LOW else 1.0
-                adam.param_groups[0]["weight_decay"] = float(np.clip(decay * factor, *DECAYS)) if decay else 0.0
-    ensemble.eval()
-    ensemble.normalise(steps)
-    return {"train_loss": mine, "validation_loss": others, "ratio": ratio, "weight_decay": decay}
+                self.decay = float(np.clip(self.decay * factor, *DECAYS)) if self.decay else 0.0
+                adam.param_groups[0]["weight_decay"] = self.decay
+        self.steps += steps
+        ensemble.eval().normalise(every if recent is None else torch.from_numpy(recent))
+        return figures
 
 
 def accuracy(ensemble: Ensemble, data: Compared, name: str) -> dict[str, float]:

@@ -24,6 +24,8 @@ class ClipRewardConfig(Options):
     """Units of each of the two hidden layers."""
     steps: int = Field(300, ge=1)
     """Of Adam."""
+    refit_steps: int = Field(30, ge=1)
+    """The same where labels arrive while a policy trains, at each refit."""
     batch_size: int = Field(64, ge=1)
     """Comparisons a step, for each network."""
     lr: float = Field(1e-3, gt=0)

@@ -80,13 +80,18 @@ class Ensemble(nn.Module):
         return ((self(torch.from_numpy(steps)) - self.shift) / self.scale).mean(0).double().numpy()
 
     @torch.no_grad()
+    def sums(self, clips: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """K clips of (T, F) steps -> (M, K) their sums by each member, in log-odds."""
+        parts = self(torch.from_numpy(np.concatenate(clips))).double().split([len(clip) for clip in clips], 1)
+        return torch.stack([part.sum(1) for part in parts], 1).numpy()
+
     def score(self, clips: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """K clips of (T, F) steps -> (K,) their sums, in log-odds, averaged over the members."""
-        sums = self(torch.from_numpy(np.concatenate(clips))).mean(0).split([len(clip) for clip in clips])
-        return np.array([float(part.double().sum()) for part in sums])
+        return self.sums(clips).mean(0)
 
     def save(self, folder: Path, environment: Environment) -> None:
         """Into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / FILE)
         environment.write(folder)
 
