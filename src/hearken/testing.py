@@ -14,6 +14,7 @@ a checkpoint after each step, and a run that was killed ends as one that ran thr
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,10 +117,19 @@ class Words(Domain):
         return score
 
     def measure(self, policy: str, reference: str, prompts: Sequence[Content], *how: Any, **more: Any) -> Measured:
-        """With the share of good words."""
+        """With the share of good words, and how much likelier each response is than under the reference."""
         seen = super().measure(policy, reference, prompts, *how, **more)
-        shares = [text.split().count("good") / LENGTH for text in seen.responses]
-        return Measured(seen.responses, seen.finished, {"good": mean(shares, prompts)})
+        counts = [text.split().count("good") for text in seen.responses]
+        mine, theirs = skill(policy), skill(reference)
+        good, other = _log_ratio(mine, theirs), _log_ratio(1 - mine, 1 - theirs)
+        ratios = tuple(count * good + (LENGTH - count) * other for count in counts)
+        return Measured(
+            seen.responses, seen.finished, {"good": mean([c / LENGTH for c in counts], prompts)}, ratios
+        )  # fmt: skip
+
+
+def _log_ratio(mine: float, theirs: float) -> float:
+    return math.log(mine / theirs) if mine else 0.0  # what never happens counts nowhere
 
 
 class WordWorld:

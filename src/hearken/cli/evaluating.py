@@ -89,6 +89,14 @@ def evaluate(
     reward: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The reward model.", show_default="the one in use")
     ] = None,
+    pool: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Of how many of the baseline's responses a prompt what the reward allows is found; 0 leaves it out.",
+        ),
+    ] = 32,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for people; else ask, and look again another time.")
     ] = True,
@@ -131,7 +139,7 @@ def evaluate(
         request = EvaluationRequest(
             policies=policy or (), against=against, prompts=prompts, data=data or (), reward=reward, judge=judge,
             everything=everything, best_of=best_of or (), pessimism=pessimism, width=width,
-            perplexity=perplexity or (), tasks=task or (), seeds=seeds, seed=seed, reading=reading(ctx),
+            perplexity=perplexity or (), tasks=task or (), seeds=seeds, seed=seed, pool=pool, reading=reading(ctx),
         )  # fmt: skip
         missing, measured = 0, None
         if not (project / CONFIG).is_file() and policy and (data or perplexity or task):

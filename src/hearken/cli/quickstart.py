@@ -99,6 +99,7 @@ def closing(summary: dict[str, Any]) -> dict[str, str]:
         f"the labelers' noise allows {_share(reward['ceiling'])}",
         "PPO against SFT": f"wins {_share(ppo['win_rate'])} by the true reward "
         f"({_share(ppo['win_rate_low'])} to {_share(ppo['win_rate_high'])}); by group: {groups}",
+        "Of what the reward allows": _allowed(ppo.get("allowed")),
         "Distance": f"KL {ppo['kl']:.1f} nats a tale",
         "Grammar": f"{_share(ppo['parse_rate'])} of the tales parse",
         "Perplexity of plain text": figures,
@@ -125,6 +126,17 @@ def closing_notes(summary: dict[str, Any]) -> dict[str, str]:
         "Time": duration(summary["seconds"]),
         "Report": str(summary["report"]),
     }
+
+
+def _allowed(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    share, reached = found["share"], found["objective"]["estimate"]
+    bounds = f"{_share(share['low'])} to {_share(share['high'])}"
+    return (
+        f"{_share(share['estimate'])} ({bounds}): score - {found['beta']:g}·KL "
+        f"went from {found['start']:.2f} to {reached:.2f}; the best of SFT's own tales allow {found['best']:.2f}"
+    )
 
 
 def _between(rate: list[float]) -> str:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from hearken.statistics.intervals import Interval
 
 
+SHARE = "of what the reward allows"
+
+
 def show(found: EvaluationResult) -> None:
     """Print what an evaluation found, without the responses themselves."""
     from rich.console import Console
@@ -24,6 +27,12 @@ def show(found: EvaluationResult) -> None:
         console.print(_standings(found))
         if len(found.leaderboard) > 2:
             console.print("level: those that it cannot be told apart from. Strengths are in log-odds.", style="dim")
+        if allowed := next((policy.allowed for policy in found.policies.values() if policy.allowed), None):
+            console.print(
+                f"{SHARE}: proxy - β·KL, 0 as the baseline, 1 as the best of {allowed.pool} of its responses a "
+                "prompt. Low: train better. High and gold low: find a better reward.",
+                style="dim",
+            )
     if found.seeds:
         console.print("\nOver seeds", style="bold")
         for one in found.seeds:
@@ -51,6 +60,7 @@ def _columns(policies: dict[str, PolicyResult]) -> list[_Column]:
         _Column("gold", {name: policy.gold for name, policy in policies.items()}),
         _Column("proxy", {name: policy.proxy for name, policy in policies.items()}),
         _Column("kl", {name: policy.kl for name, policy in policies.items()}),
+        _Column(SHARE, {name: policy.allowed.share if policy.allowed else None for name, policy in policies.items()}),
         _Column("length", {name: policy.length for name, policy in policies.items()}),
     ]
     return [column for column in columns if any(figure is not None for figure in column.figures.values())]

@@ -65,6 +65,8 @@ class Measured:
     """Whether each ended by itself; True of what always does."""
     figures: Mapping[str, Interval]
     """What the domain measures of them, by name."""
+    log_ratios: tuple[float, ...] = ()
+    """log π - log π_ref of each, nats; empty where the domain does not know it."""
 
 
 def mean(values: Sequence[float], prompts: Sequence[Content]) -> Interval:

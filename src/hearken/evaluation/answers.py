@@ -8,21 +8,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hearken.config import cache_folder
 from hearken.domains.base import Domain, Measured, Scorer, find_domain, mean
 from hearken.domains.best_of import asked_of, label_of
 from hearken.evaluation.compare import HeadToHead, head_to_head
-from hearken.evaluation.results import EvaluationResult, JudgedBy, PolicyResult
+from hearken.evaluation.results import Allowed, EvaluationResult, JudgedBy, PolicyResult
 from hearken.feedback.examples import Content
 from hearken.feedback.media import MediaFolder
 from hearken.labelers.simulated import dialogue_text
+from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
+from hearken.statistics.allowance import allowance, share_reached
+from hearken.statistics.intervals import cluster_bootstrap
+from hearken.training.artifact import MANIFEST, Artifact
 
 if TYPE_CHECKING:
     from hearken.worlds.world import World
 
 Reads = Callable[[str], Any]
 """What a world reads of a response's content."""
+
+POOL = 1009
+"""Apart from the seed of the policies' own responses."""
 
 GOLD = JudgedBy(kind="gold", words="the gold reward")
 
@@ -47,6 +56,7 @@ class Conditions:
         facts: metadata of prompts, for samplers and rewards that read them.
         domain: what the responses are.
         media: where those that are files are kept.
+        pool: so many responses of the baseline to each prompt show what the reward allows; 0 leaves that out.
     """
 
     prompts: Sequence[Content]
@@ -57,6 +67,7 @@ class Conditions:
     facts: Mapping[Content, dict[str, Any]] = field(default_factory=dict)
     domain: Domain = field(default_factory=lambda: find_domain("text"))
     media: MediaFolder = field(default_factory=lambda: MediaFolder(cache_folder("evaluate")))
+    pool: int = 0
 
     def read(self, content: str) -> Any:
         """What a world reads of a response."""
@@ -77,6 +88,7 @@ def assess(policies: Sequence[str], under: Conditions) -> EvaluationResult:
     domain, files = under.domain, under.media
     proxy = domain.scorer(reward, files, under.facts) if reward else None
     base = label_of(policies[0])
+    allows = _Allowance(policies[0], under, proxy)
 
     found: dict[str, PolicyResult] = {}
     for name in dict.fromkeys(policies):
@@ -88,6 +100,7 @@ def assess(policies: Sequence[str], under: Conditions) -> EvaluationResult:
         policy = PolicyResult(responses=seen.responses).measured(seen.figures)
         if proxy is not None:
             policy = _scored(policy, proxy, prompts, seen)
+            policy = policy.but(allowed=allows.of(name, policy.scores, seen.log_ratios))
         if world is not None:
             policy = _known(policy, world, prompts, under.read)
         before = found.get(base, policy)  # the baseline is the first
@@ -108,6 +121,58 @@ def _scored(policy: PolicyResult, proxy: Scorer, prompts: Sequence[Content], see
     """With the reward model's scores."""
     scores = [s[0] for s in proxy(prompts, [[one] for one in seen.responses], [[f] for f in seen.finished])]
     return policy.but(scores=scores, proxy=mean(scores, prompts))
+
+
+class _Allowance:
+    """What the reward allows near the baseline; its pool is drawn and scored once, for the first policy that asks."""
+
+    def __init__(self, baseline: str, under: Conditions, proxy: Scorer | None) -> None:
+        self.baseline, self.under, self.proxy = baseline, under, proxy
+        self.pool: list[list[float]] = []
+
+    def of(self, name: str, scores: Sequence[float], log_ratios: Sequence[float]) -> Allowed | None:
+        """The share that a policy reached; None where reward or reference are others."""
+        beta = self._held(name)
+        if beta is None or not log_ratios:
+            return None
+        allowed = allowance(self.pool or self._draw(), beta)
+        keys = [repr(prompt) for prompt in self.under.prompts]
+        objective = np.asarray(scores) - beta * np.asarray(log_ratios)
+        return Allowed(
+            beta=beta, share=share_reached(objective, allowed, keys), objective=cluster_bootstrap(objective, keys),
+            start=allowed.start.mean(), best=allowed.best.mean(), best_kl=allowed.kl.mean(), pool=self.under.pool,
+        )  # fmt: skip
+
+    def _held(self, name: str) -> float | None:
+        """β of the policy's training."""
+        if not (self.under.pool and self.under.reward) or name == self.baseline or not (Path(name) / MANIFEST).exists():
+            return None
+        artifact = Artifact.load(name)
+        trained = _same(artifact.inputs.get("reward") or "", self.under.reward)
+        beta = artifact.metrics.get("beta", artifact.options.get("beta"))
+        return float(beta) if trained and beta is not None and _same(artifact.reference, self.baseline) else None
+
+    def _draw(self) -> list[list[float]]:
+        assert self.proxy is not None
+        under, drawn = self.under, []
+        with progress("What the reward allows", len(under.prompts) * under.pool, "response") as bar:
+            for part in under.domain.sample(
+                self.baseline, under.prompts, under.pool, under.sampling, under.seed + POOL, under.media,
+                facts=under.facts,
+            ):  # fmt: skip
+                drawn += part
+                bar.advance(len(part))
+        every = [drawn[i : i + under.pool] for i in range(0, len(drawn), under.pool)]
+        self.pool = self.proxy(
+            under.prompts, [[one.content for one in some] for some in every],
+            [[one.finish_reason != "length" for one in some] for some in every],
+        )  # fmt: skip
+        return self.pool
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names are one model: folders by where they are, others by their names."""
+    return one == other or (bool(one and other) and Path(one).resolve() == Path(other).resolve())
 
 
 def _known(policy: PolicyResult, world: World, prompts: Sequence[Content], read: Reads) -> PolicyResult:

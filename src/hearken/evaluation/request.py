@@ -48,6 +48,8 @@ class EvaluationRequest:
         tasks: task files.
         seeds: the policies are one training with several seeds: say how their figures spread.
         seed: of the samples; by default the project's plus one.
+        pool: so many of the baseline's responses to each prompt show what the reward allows a policy that was trained
+            on it; 0 leaves that out.
         reading: how the files of ``data`` are read; those of ``perplexity`` too, their layout told by their columns.
     """
 
@@ -65,6 +67,7 @@ class EvaluationRequest:
     tasks: Sequence[str] = ()
     seeds: bool = False
     seed: int | None = None
+    pool: int = 32
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
     def __post_init__(self) -> None:
@@ -139,7 +142,7 @@ def evaluate_models(request: EvaluationRequest, sampling: SamplingParameters, se
     how = domain.sampling.parse(sampling.model_dump(), where=f"sampling {base}")
     under = Conditions(
         prompts=list(rows)[: request.prompts], sampling=how, seed=seed if request.seed is None else request.seed,
-        reward=request.reward, facts=rows, domain=domain,
+        reward=request.reward, facts=rows, domain=domain, pool=request.pool,
     )  # fmt: skip
     return compare(every, under, judge, seeds=seeds, perplexity=request.texts(), tasks=request.tasks)
 

@@ -125,6 +125,28 @@ class TaskScores(Record):
         return next((rate for rate in (self.acc, self.acc_norm, self.exact_match) if rate is not None), None)
 
 
+class Allowed(Record):
+    """How much of what its reward allows a policy reached: see `statistics.allowance`.
+
+    J is the mean score minus β times the KL to the baseline, by the reward that the policy was trained on.
+    """
+
+    beta: float
+    """The KL coefficient of its training."""
+    share: JsonInterval
+    """0 is the baseline, 1 the best policy that the pool of the baseline's responses shows."""
+    objective: JsonInterval
+    """J of the policy."""
+    start: float
+    """J of the baseline: its mean score."""
+    best: float
+    """J of the pool tilted by exp(r/β); more responses a prompt can only raise it."""
+    best_kl: float
+    """KL of the tilted pool to the baseline, nats a response."""
+    pool: int
+    """Responses of the baseline to each prompt."""
+
+
 class PolicyResult(Record):
     """How one policy answered the held-out prompts. What nobody measured is None or empty.
 
@@ -145,6 +167,8 @@ class PolicyResult(Record):
     """By each thing that a reading judge looks at."""
     proxy: JsonInterval | None = None
     """Mean score by the reward model."""
+    allowed: Allowed | None = None
+    """Of policies that were trained on this reward model and held to the baseline."""
     gold: JsonInterval | None = None
     """Mean gold reward, which built-in worlds know."""
     kl: JsonInterval | None = None

@@ -56,7 +56,7 @@ def evaluate(
     under = conditions(
         project, prompts, config.seed + 1 if request.seed is None else request.seed,
         reward=project.policy(request.reward) if request.reward else None,
-        facts=(rows or _facts(project)) if request.reward else {},
+        facts=(rows or _facts(project)) if request.reward else {}, pool=request.pool,
     )  # fmt: skip
     found = compare(
         every, under, judge(project, request.judge, under.seed, wait=wait, announce=announce),
@@ -71,13 +71,13 @@ def evaluate(
 
 def conditions(
     project: Project, prompts: Sequence[Content], seed: int, *, reward: str | None = None,
-    facts: Mapping[Content, dict[str, Any]] | None = None,
+    facts: Mapping[Content, dict[str, Any]] | None = None, pool: int = 0,
 ) -> Conditions:  # fmt: skip
     """The project's world, its way of sampling, and ``reward`` or its reward model in use."""
     return Conditions(
         prompts=prompts, sampling=project.how, seed=seed,
         reward=reward or (project.reward() if project.rewards() else None), world=project.world(), facts=facts or {},
-        domain=project.domain, media=project.media,
+        domain=project.domain, media=project.media, pool=pool,
     )  # fmt: skip
 
 

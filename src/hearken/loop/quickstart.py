@@ -150,7 +150,7 @@ def _compare(project: Project, plan: Plan, data: dict[str, str]) -> EvaluationRe
     from hearken.loop.evaluating import conditions
 
     names = [n for n in ("r00-sft", "r01-ppo", "r01-ppo-without-ptx") if project.artifact(n)]
-    under = conditions(project, project.held_out(plan.heldout), project.config.seed + 1)
+    under = conditions(project, project.held_out(plan.heldout), project.config.seed + 1, pool=plan.pool)
     found = assess([str(project.artifacts / n) for n in names], under)
     texts = [row.text for row in read_examples(data["heldout"]) if isinstance(row, Document)]
     policies = dict(found.policies)
@@ -175,6 +175,7 @@ def _summary(project: Project, reward: Artifact, found: EvaluationResult) -> dic
             "win_rate": ours.win_rate.estimate, "win_rate_low": ours.win_rate.low, "win_rate_high": ours.win_rate.high,
             "win_rate_by_group": {group: rate.estimate for group, rate in ours.win_rate_by_group.items()},
             "kl": ours.kl.estimate, "parse_rate": ours.parse_rate.estimate, "gold": ours.gold.estimate,
+            "allowed": ours.allowed and ours.allowed.model_dump(mode="json"),
             "sft_gold": before.gold.estimate, "sft_parse_rate": before.parse_rate.estimate,
         },
         "perplexity": {

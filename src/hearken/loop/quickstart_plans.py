@@ -40,6 +40,8 @@ class Plan(Options):
     """Demonstrations whose mean score is 0."""
     heldout: int = 200
     """Held-out prompts on which policies are compared."""
+    pool: int = 64
+    """Responses of SFT to each of them, which show what the reward allows."""
     temperature: float = 0.6
     """Of all sampling: a model this small errs often at 1."""
     size: TinyModelSize = TinyModelSize(
@@ -68,7 +70,7 @@ class Plan(Options):
 
 FAST = Plan(
     documents=800, heldout_documents=40, demonstrations=1200, prompts=120, judged=60, heldout_judged=24, heldout=24,
-    size=TinyModelSize(vocabulary=1600, hidden=64, layers=2, heads=1, context=192),
+    pool=8, size=TinyModelSize(vocabulary=1600, hidden=64, layers=2, heads=1, context=192),
     ppo={**Plan().ppo, "batch_size": 24, "minibatches": 2, "episodes": 72},
 )  # fmt: skip
 

@@ -87,7 +87,7 @@ class Text(Domain):
         }  # fmt: skip
         if choice is None:
             figures["entropy"] = entropy(seen.entropy, seen.lengths, prompts)
-        return Measured(tuple(seen.texts), tuple(seen.finished), figures)
+        return Measured(tuple(seen.texts), tuple(seen.finished), figures, tuple(seen.kl))
 
     def compare(
         self, prompts: Sequence[Content], responses: Sequence[str], before: Sequence[str], files: MediaFolder
