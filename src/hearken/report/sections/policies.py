@@ -24,7 +24,7 @@ JUDGES = {
 
 def better(report: Report) -> dict[str, Any] | None:
     """Win rates, leaderboard, rounds, and the rewards themselves."""
-    found = (_wins(report), _judges(report), _leaderboard(report), *_rewards(report))
+    found = (_wins(report), _judges(report), _leaderboard(report), *_rewards(report), _allowed(report))
     shown = [chart for chart in found if chart]
     rounds, board, seeds = _rounds(report), _board(report), _seeds(report)
     if not (shown or rounds or board or seeds):
@@ -122,6 +122,24 @@ def _rewards(report: Report) -> list[Chart]:
         )
         if (found := bars_over(report, field, title, zero=False))
     ]
+
+
+def _allowed(report: Report) -> Chart | None:
+    """Weak training or a weak reward?"""
+    known = {name: p.allowed for name, p in report.evaluation.policies.items() if p.allowed is not None}
+    items = rows_of(report, {name: allowed.share for name, allowed in known.items()}, as_percent=True)
+    if not items:
+        return None
+    pool = max(allowed.pool for allowed in known.values())
+    chart = charts.bars(
+        items, title="Share of what the reward allows", description=in_words(items), as_percent=True,
+        references=[charts.Reference(1.0, "all of it")],
+    )  # fmt: skip
+    note = (
+        f"score − β·KL from the baseline's (0 %) to the best that {pool} of its responses a prompt show (100 %): low, "
+        "training falls short; high with little gold, the reward does"
+    )
+    return "Of what the reward allows", note, Markup(chart)
 
 
 def _rounds(report: Report) -> dict[str, Any] | None:

@@ -56,6 +56,10 @@ def summary_table(report: Report) -> list[Row]:
         if policy.gold is not None:
             before = f"{report.baseline} {_value(baseline.gold)}" if baseline and baseline.gold is not None else ""
             rows.append(Row("gold reward", _value(policy.gold), _join(_interval(policy.gold), before)))
+        if (allowed := policy.allowed) is not None:
+            reached = f"score − {allowed.beta:g}·KL: {fixed(allowed.start, 2)} → {_value(allowed.objective)} of"
+            note = _join(_interval(allowed.share, True), f"{reached} {fixed(allowed.best, 2)}")
+            rows.append(Row("of what the reward allows", _value(allowed.share, True), note))
         if policy.kl is not None:
             rows.append(Row("KL to the start", _value(policy.kl), _join(_interval(policy.kl), "nats a response")))
         if policy.parse_rate is not None:
