@@ -184,7 +184,7 @@ def _rows(policy: PolicyResult, baseline: str) -> list[tuple[str, Figure, bool]]
         (f"win rate against {baseline}", policy.win_rate, True),
         ("gold reward", policy.gold, False),
         ("proxy reward", policy.proxy, False),
-        ("share of what the reward allows", policy.allowed and policy.allowed.share, True),
+        ("share of what the reward allows", policy.allowed.share if policy.allowed else None, True),
         (f"KL to {baseline}, nats a response", policy.kl, False),
         ("tokens a response", policy.length, False),
         ("distinct word pairs", policy.distinct_2, True),
