@@ -29,11 +29,25 @@ from hearken.evaluation.results import (
     read_evaluation,
     write_evaluation,
 )
+from hearken.evaluation.summary import NotesSummary
 from hearken.feedback.examples import Message
 from hearken.statistics.intervals import Interval
 
 NAN = math.nan
 HALF = Interval(0.5, 0.4, 0.6)
+SUMMARY: dict[str, Any] = {
+    "seed": 1, "model": "tiny",
+    "reward": {
+        "accuracy": 0.75, "accuracy_low": 0.5, "accuracy_high": 1.0, "length_accuracy": 0.5, "ceiling": 0.8,
+    },
+    "policy": {
+        "win_rates": {"judge": [0.5, 0.4, 0.6], "reward": [0.5, None, None]},
+        "win_rates_by_reading": {"easy": [0.5, 0.4, 0.6]}, "win_rate_by_group": {"warm": 0.5, "brisk": None},
+        "kl": 3.0, "ended": 1.0, "ended_before": 0.5, "gold": 1.0, "gold_before": 0.0, "length": 9.0,
+        "length_before": 8.0, "says": 1.0, "says_before": 0.5, "distinct_2": 0.75, "distinct_2_before": None,
+    },
+    "perplexity": {"before": 9.0, "after": 9.5},
+}  # fmt: skip
 OLD: dict[str, Any] = {
     "baseline": "r00-sft", "judge": "the reward model (a proxy: ask people before you believe it)",
     "prompts": ["Tell a tale.", [{"role": "user", "content": "And another?"}]],
@@ -67,7 +81,7 @@ OLD: dict[str, Any] = {
     ],
     "groups": {"hearth": {"by": "group", "key": "", "labelers": 3, "comparisons": 7}},
     "seeds": {"kl": {"mean": [3.0, 1.0, 5.0], "deviation": NAN, "lowest": 2.0, "highest": 4.0, "seeds": 2}},
-    "ceiling": 0.8, "summary": {"seed": 1, "ppo": {"kl": 3.0}},
+    "ceiling": 0.8, "summary": SUMMARY,
 }  # fmt: skip
 """What was written before results had a version, and a type."""
 
@@ -108,7 +122,7 @@ def typed(old: dict[str, Any] = OLD) -> EvaluationResult:
         length_effect=Interval(0.1, NAN, NAN),
         groups={"hearth": GroupOfJudges(by="group", labelers=3, comparisons=7)},
         seeds=(Spread(name="kl", mean=Interval(3, 1, 5), lowest=2, highest=4, seeds=2, deviation=NAN),),
-        ceiling=0.8, summary={"seed": 1, "ppo": {"kl": 3.0}},
+        ceiling=0.8, summary=NotesSummary(**SUMMARY),
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from hearken.evaluation.results import (
     read_evaluation,
     write_evaluation,
 )
+from hearken.evaluation.summary import TalesSummary
 from hearken.feedback.examples import Comparison, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
@@ -182,7 +183,9 @@ def test_what_was_compared_before_stays(
 ) -> None:
     project = tales()
     saved = project.path / "evaluation.json"
-    write_evaluation(saved, EvaluationResult(ceiling=0.8, summary={"seed": 1}))
+    summary = read_evaluation(Path(__file__).parent / "project_of_november").summary
+    assert isinstance(summary, TalesSummary) and summary.ppo.win_rate == 0.4375
+    write_evaluation(saved, EvaluationResult(ceiling=0.8, summary=summary))
 
     def known(*policies: str, **more: Any) -> EvaluationResult:
         found = evaluate(project, EvaluationRequest(policies=policies, against="sft", judge="gold", **more))
@@ -191,7 +194,7 @@ def test_what_was_compared_before_stays(
 
     first = known("ours")
     assert len(first.prompts) == project.config.loop.evaluate == 4, "as many as after a round"
-    assert (first.ceiling, first.summary) == (0.8, {"seed": 1})
+    assert (first.ceiling, first.summary) == (0.8, summary)
     second = known("same")
     assert set(second.policies) == {"sft", "ours", "same"}
     assert second.policies["ours"].win_rate == first.policies["ours"].win_rate

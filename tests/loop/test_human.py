@@ -130,8 +130,9 @@ def test_a_run_learns_from_the_person(tmp_path: Path, monkeypatch: pytest.Monkey
     found = quickstart.quickstart(tmp_path / "tales", fast=True, seat=chair)
     people[0].join(60)
     assert people[0].problem == "" and people[0].practised == 3
-    given = found["human"]["judgments"]
-    assert given >= (least or 12) and (not least or given < 12) and found["human"]["needed"] == 12
+    assert found.human is not None
+    given = found.human.judgments
+    assert given >= (least or 12) and (not least or given < 12) and found.human.needed == 12
     # Tales were there to judge before the model had told any, and the run said what it did.
     assert [words for words in people[0].heard if "learning to read" in words]
     assert "report is ready" in people[0].heard[-1]
@@ -141,12 +142,12 @@ def test_a_run_learns_from_the_person(tmp_path: Path, monkeypatch: pytest.Monkey
         made = [kinds[judgment.labeler_id] for judgment in store.judgments(kinds=("comparison",))]
     assert made.count("person") == given and max(12, given) <= len(made) <= max(12, given) + 1
     likes = {one.name: one for one in (taste.load(project.path) or OwnTaste(judgments=0, needed=0)).likings}
-    assert likes["length"].person.estimate == 1.0  # type: ignore[union-attr]
-    page = Path(found["report"]).read_text("utf-8")
+    assert likes["length"].person.estimate == 1.0
+    page = found.report.read_text("utf-8")
     assert "Your taste" in page and "You liked" in page and "length" in page
     # Again: nothing is asked, and nothing is different.
     again = quickstart.quickstart(tmp_path / "tales", fast=True, seat=chair)
-    assert len(people) == 1 and again["human"] == found["human"]
+    assert len(people) == 1 and again.human == found.human
 
 
 def test_the_goal_counts_people_and_ends_early(tmp_path: Path) -> None:

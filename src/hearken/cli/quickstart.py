@@ -8,7 +8,7 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +16,11 @@ from hearken.cli.console import JsonOption, clean_stdout, emit
 from hearken.progress import duration
 
 if TYPE_CHECKING:
+    from hearken.evaluation.allowed import Allowed
+    from hearken.evaluation.summary import Finished, HumanFigures, NotesSummary, TalesSummary
     from hearken.loop.labelling_target import Goal
     from hearken.loop.project import Project
+    from hearken.statistics.intervals import Interval
 
 
 def register(app: typer.Typer) -> None:
@@ -53,22 +56,22 @@ def quickstart(
     trains. Stop whenever you like (Ctrl-C once, or "Train now"): simulated labelers do the rest. The report shows what
     was learned of your taste.
     """
-    how: dict[str, Any] = {"seed": seed, "fast": fast, **({"seat": _seat} if human else {})}
+    chair = _seat if human else None
     with clean_stdout():
         if model:
             from hearken.loop.quickstart_notes import quickstart_notes
 
-            summary = quickstart_notes(directory, model, **how)
+            done = quickstart_notes(directory, model, seed=seed, fast=fast, seat=chair)
         else:
             from hearken.loop.quickstart import quickstart as run
 
-            summary = run(directory, **how)
+            done = run(directory, seed=seed, fast=fast, seat=chair)
     if human and sys.stdout.isatty():
-        webbrowser.open(Path(summary["report"]).resolve().as_uri())
+        webbrowser.open(done.report.resolve().as_uri())
     if as_json:
-        emit(summary, as_json=True)
+        emit(done.to_json(), as_json=True)
     else:
-        emit((closing_notes if model else closing)(summary), as_json=False, title="What changed")
+        emit(closing(done), as_json=False, title="What changed")
 
 
 @contextmanager
@@ -89,68 +92,69 @@ def _seat(project: Project, goal: Goal) -> Iterator[None]:
         yield
 
 
-def closing(summary: dict[str, Any]) -> dict[str, str]:
-    """The summary in a few plain words."""
-    reward, ppo, perplexity = (summary[name] for name in ("reward", "ppo", "perplexity"))
-    groups = ", ".join(f"{name} {_share(rate)}" for name, rate in ppo["win_rate_by_group"].items())
-    figures = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in perplexity.items() if value)
-    return _about_you(summary.get("human")) | {
-        "Reward model": f"right in {_share(reward['accuracy'])} of held-out comparisons; "
-        f"the labelers' noise allows {_share(reward['ceiling'])}",
-        "PPO against SFT": f"wins {_share(ppo['win_rate'])} by the true reward "
-        f"({_share(ppo['win_rate_low'])} to {_share(ppo['win_rate_high'])}); by group: {groups}",
-        "Of what the reward allows": _allowed(ppo.get("allowed")),
-        "Distance": f"KL {ppo['kl']:.1f} nats a tale",
-        "Grammar": f"{_share(ppo['parse_rate'])} of the tales parse",
-        "Perplexity of plain text": figures,
-        "Time": duration(summary["seconds"]),
-        "Report": str(summary["report"]),
+def closing(done: Finished) -> dict[str, str]:
+    """What a run found, in a few plain words."""
+    from hearken.evaluation.summary import TalesSummary
+
+    figures = _tales(done.summary) if isinstance(done.summary, TalesSummary) else _notes(done.summary)
+    return {**_about_you(done.human), **figures, "Time": duration(done.seconds), "Report": str(done.report)}
+
+
+def _tales(found: TalesSummary) -> dict[str, str]:
+    ppo, perplexity = found.ppo, found.perplexity.model_dump()
+    groups = ", ".join(f"{name} {_share(rate)}" for name, rate in ppo.win_rate_by_group.items())
+    return {
+        "Reward model": f"right in {_share(found.reward.accuracy)} of held-out comparisons; "
+        f"the labelers' noise allows {_share(found.reward.ceiling)}",
+        "PPO against SFT": f"wins {_share(ppo.win_rate)} by the true reward "
+        f"({_share(ppo.win_rate_low)} to {_share(ppo.win_rate_high)}); by group: {groups}",
+        "Of what the reward allows": _allowed(ppo.allowed),
+        "Distance": f"KL {ppo.kl:.1f} nats a tale",
+        "Grammar": f"{_share(ppo.parse_rate)} of the tales parse",
+        "Perplexity of plain text": ", ".join(
+            f"{name.replace('_', ' ')} {value:.2f}" for name, value in perplexity.items() if value
+        ),
     }
 
 
-def closing_notes(summary: dict[str, Any]) -> dict[str, str]:
-    """The summary of a pretrained model's run in a few plain words; the independent judge comes first."""
-    reward, policy, perplexity = (summary[name] for name in ("reward", "policy", "perplexity"))
-    won = policy["win_rates"]
-    readings = ", ".join(f"{name} {_share(rate[0])}" for name, rate in policy["win_rates_by_reading"].items())
-    return _about_you(summary.get("human")) | {
+def _notes(found: NotesSummary) -> dict[str, str]:
+    """The independent judge comes first."""
+    policy, won = found.policy, found.policy.win_rates
+    readings = ", ".join(f"{name} {_share(rate.estimate)}" for name, rate in policy.win_rates_by_reading.items())
+    return {
         "Independent judge": f"the trained model wins {_between(won['judge'])}; by what it reads: {readings}",
         "Reward model": f"it wins {_between(won['reward'])}: what it was trained for",
         "Labelers' own taste": f"it wins {_between(won['labelers'])}",
-        "Held-out comparisons": f"the reward model is right in {_share(reward['accuracy'])}; "
-        f"the labelers' noise allows {_share(reward['ceiling'])}",
-        "Says what was asked": f"{_share(policy['says_before'])} of the answers before, {_share(policy['says'])} after",
-        "Ends by itself": f"{_share(policy['ended_before'])} before, {_share(policy['ended'])} after",
-        "Distance": f"KL {policy['kl']:.1f} nats a message",
-        "Perplexity of plain text": f"{perplexity['before']:.1f} before, {perplexity['after']:.1f} after",
-        "Time": duration(summary["seconds"]),
-        "Report": str(summary["report"]),
+        "Held-out comparisons": f"the reward model is right in {_share(found.reward.accuracy)}; "
+        f"the labelers' noise allows {_share(found.reward.ceiling)}",
+        "Says what was asked": f"{_share(policy.says_before)} of the answers before, {_share(policy.says)} after",
+        "Ends by itself": f"{_share(policy.ended_before)} before, {_share(policy.ended)} after",
+        "Distance": f"KL {policy.kl:.1f} nats a message",
+        "Perplexity of plain text": f"{found.perplexity.before:.1f} before, {found.perplexity.after:.1f} after",
     }
 
 
-def _allowed(found: dict[str, Any] | None) -> str:
+def _allowed(found: Allowed | None) -> str:
     if found is None:
         return "–"
-    share, reached = found["share"], found["objective"]["estimate"]
-    bounds = f"{_share(share['low'])} to {_share(share['high'])}"
     return (
-        f"{_share(share['estimate'])} ({bounds}): score - {found['beta']:g}·KL "
-        f"went from {found['start']:.2f} to {reached:.2f}; the best of SFT's own tales allow {found['best']:.2f}"
+        f"{_between(found.share)}: score - {found.beta:g}·KL went from {found.start:.2f} to "
+        f"{found.objective.estimate:.2f}; the best of SFT's own tales allow {found.best:.2f}"
     )
 
 
-def _between(rate: list[float]) -> str:
-    return f"{_share(rate[0])} ({_share(rate[1])} to {_share(rate[2])})"
+def _between(rate: Interval) -> str:
+    return f"{_share(rate.estimate)} ({_share(rate.low)} to {_share(rate.high)})"
 
 
-def _about_you(found: dict[str, Any] | None) -> dict[str, str]:
+def _about_you(found: HumanFigures | None) -> dict[str, str]:
     if found is None:
         return {}
-    said = f"{found['judgments']} of {found['needed']} judgments"
-    if found["agreement"] is not None:
+    said = f"{found.judgments} of {found.needed} judgments"
+    if found.agreement is not None:
         said += (
-            f"; the reward model prefers what you preferred in {_share(found['agreement'])} of "
-            f"{found['held_out_pairs']} held-out pairs"
+            f"; the reward model prefers what you preferred in {_share(found.agreement)} of "
+            f"{found.held_out_pairs} held-out pairs"
         )
     return {"You": said}
 

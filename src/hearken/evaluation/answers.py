@@ -13,8 +13,9 @@ import numpy as np
 from hearken.config import cache_folder
 from hearken.domains.base import Domain, Measured, Scorer, find_domain, mean
 from hearken.domains.best_of import asked_of, label_of
+from hearken.evaluation.allowed import Allowed
 from hearken.evaluation.compare import HeadToHead, head_to_head
-from hearken.evaluation.results import Allowed, EvaluationResult, JudgedBy, PolicyResult
+from hearken.evaluation.results import EvaluationResult, JudgedBy, PolicyResult
 from hearken.feedback.examples import Content
 from hearken.feedback.media import MediaFolder
 from hearken.labelers.simulated import dialogue_text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -16,7 +16,8 @@ def _to_json(interval: Interval) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in interval._asdict().items()}
 
 
-def _from_json(value: Any) -> Any:
+def interval_of(value: object) -> object:
+    """An interval from either of the forms that JSON holds it in; anything else as it is."""
     if isinstance(value, dict) and value.keys() == set(Interval._fields):
         return Interval(**{name: _known(v) for name, v in value.items()})
     if isinstance(value, list) and len(value) == len(Interval._fields):
@@ -24,11 +25,11 @@ def _from_json(value: Any) -> Any:
     return value
 
 
-def _known(value: Any) -> Any:
+def _known(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-JsonInterval = Annotated[Interval, PlainSerializer(_to_json), BeforeValidator(_from_json)]
+JsonInterval = Annotated[Interval, PlainSerializer(_to_json), BeforeValidator(interval_of)]
 """An interval that stands in JSON by name, ``{"estimate": …, "low": …, "high": …}``, a missing bound as null.
 
 ``[estimate, low, high]`` is read too.

@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
 from hearken.config import located
 from hearken.domains.base import find_domain
 from hearken.errors import UserError
+from hearken.evaluation.allowed import Allowed
 from hearken.evaluation.numbers import JsonFloat, JsonInterval
+from hearken.evaluation.record import Record
+from hearken.evaluation.summary import Summary
 from hearken.feedback.examples import Content, Message
 from hearken.feedback.media import MediaFolder
 from hearken.training.artifact import found_from, project_of, seen_from, write_json
@@ -43,16 +46,6 @@ def _finite(value: Any) -> Any:
 
 
 JsonContent = Annotated[Content, BeforeValidator(content_of), PlainSerializer(plain)]
-
-
-class Record(BaseModel):
-    """Base of what stands in a result: immutable, and unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    def but(self, **changes: Any) -> Self:
-        """A copy with other values in some fields, checked as in a new one."""
-        return type(self)(**(dict(self) | changes))
 
 
 class JudgedBy(Record):
@@ -123,28 +116,6 @@ class TaskScores(Record):
     def rate(self) -> JsonInterval | None:
         """The accuracy that stands for the task; None where only a perplexity was measured."""
         return next((rate for rate in (self.acc, self.acc_norm, self.exact_match) if rate is not None), None)
-
-
-class Allowed(Record):
-    """How much of what its reward allows a policy reached: see `statistics.allowance`.
-
-    J is the mean score minus β times the KL to the baseline, by the reward that the policy was trained on.
-    """
-
-    beta: float
-    """The KL coefficient of its training."""
-    share: JsonInterval
-    """0 is the baseline, 1 the best policy that the pool of the baseline's responses shows."""
-    objective: JsonInterval
-    """J of the policy."""
-    start: float
-    """J of the baseline: its mean score."""
-    best: float
-    """J of the pool tilted by exp(r/β); more responses a prompt can only raise it."""
-    best_kl: float
-    """KL of the tilted pool to the baseline, nats a response."""
-    pool: int
-    """Responses of the baseline to each prompt."""
 
 
 class PolicyResult(Record):
@@ -300,7 +271,7 @@ class EvaluationResult(Record):
     seeds: tuple[Spread, ...] = ()
     ceiling: float | None = None
     """Accuracy of the exact vote probability on held-out comparisons, known in simulation."""
-    summary: Mapping[str, JsonValue] = {}
+    summary: Annotated[Summary | None, BeforeValidator(lambda value: value or None)] = None
     """What `hearken quickstart` printed at its end."""
 
     def answers(self, name: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from hearken.errors import UserError
 from hearken.evaluation.compare import Calibration
 from hearken.evaluation.numbers import JsonFloat, JsonInterval, percent
 from hearken.evaluation.people import Discovered, Strangers
-from hearken.evaluation.results import Record
+from hearken.evaluation.record import Record
 from hearken.rewards.trust import CARD, Verdict
 from hearken.training.artifact import write_json
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from hearken.errors import UserError
 from hearken.evaluation.numbers import JsonInterval
-from hearken.evaluation.results import PolicyResult, Record, TaskScores
+from hearken.evaluation.record import Record
+from hearken.evaluation.results import PolicyResult, TaskScores
 from hearken.training.artifact import Artifact
 
 VERSION: Final = 1

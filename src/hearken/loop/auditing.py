@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from hearken.errors import UserError
 from hearken.evaluation.numbers import JsonInterval
-from hearken.evaluation.results import Record
+from hearken.evaluation.record import Record
 from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import read_rows, sources, write_rows
 from hearken.feedback.records import hash_id

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from hearken.algorithms.stage import Inputs
 from hearken.evaluation.results import EvaluationResult, PolicyResult
+from hearken.evaluation.summary import Finished, PPOFigures, ReferencedRewardFigures, TalesPerplexity, TalesSummary
 from hearken.feedback.examples import Demonstration, Document, Example, PromptOnly
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.records import Prompt
@@ -20,15 +20,13 @@ from hearken.loop import human, quickstart_tales
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import Project, ProjectConfig, SampleConfig
 from hearken.loop.quickstart_plans import FAST, Plan, in_person
-from hearken.loop.quickstart_steps import concluded, judged, open_project, steps
+from hearken.loop.quickstart_steps import concluded, held_out_figures, judged, open_project, steps
 from hearken.loop.tiny_model import make_tiny_model
 from hearken.training.artifact import Artifact
 from hearken.worlds.tales.world import TaleWorld
 
 
-def quickstart(
-    directory: Path | str, *, seed: int = 0, fast: bool = False, seat: human.Seat | None = None
-) -> dict[str, Any]:
+def quickstart(directory: Path | str, *, seed: int = 0, fast: bool = False, seat: human.Seat | None = None) -> Finished:
     """Run (or go on with) the whole loop in ``directory``.
 
     Args:
@@ -37,9 +35,6 @@ def quickstart(
         fast: a smoke test.
         seat: opens the labelling page for the person at this machine (`server.seat`), who then judges; without it
             simulated labelers do.
-
-    Returns:
-        The summary that ``--json`` prints: seconds, reward, ppo, perplexity, report, and human where a person judged.
 
     Raises:
         UserError: the folder holds something else.
@@ -55,7 +50,7 @@ def quickstart(
         return _run(project, world, plan, fast, goal)
 
 
-def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal | None) -> dict[str, Any]:
+def _run(project: Project, world: TaleWorld, plan: Plan, fast: bool, goal: Goal | None) -> Finished:
     step = steps(project, goal, quickstart_tales.STEPS)
     with step("Tale world") if not _data_complete(project) else nullcontext():
         data = _write_data(project, world, plan)
@@ -160,29 +155,26 @@ def _compare(project: Project, plan: Plan, data: dict[str, str]) -> EvaluationRe
     return found.but(policies=policies)
 
 
-def _summary(project: Project, reward: Artifact, found: EvaluationResult) -> dict[str, Any]:
+def _summary(project: Project, reward: Artifact, found: EvaluationResult) -> TalesSummary:
     before, ours = found.policies["r00-sft"], found.policies["r01-ppo"]
     assert before.gold and before.parse_rate and ours.win_rate and ours.kl and ours.parse_rate and ours.gold
-    named = {"base": "r00-base", "sft": "r00-sft", "ppo": "r01-ppo", "ppo_without_ptx": "r01-ppo-without-ptx"}
-    return {
-        "seed": project.config.seed,
-        "reward": {
-            "accuracy": reward.metrics["accuracy"], "accuracy_low": reward.metrics["accuracy_low"],
-            "accuracy_high": reward.metrics["accuracy_high"], "ceiling": found.ceiling,
-            "reference_mean": reward.metrics["reference_mean"], "length_accuracy": reward.metrics["length_accuracy"],
-        },
-        "ppo": {
-            "win_rate": ours.win_rate.estimate, "win_rate_low": ours.win_rate.low, "win_rate_high": ours.win_rate.high,
-            "win_rate_by_group": {group: rate.estimate for group, rate in ours.win_rate_by_group.items()},
-            "kl": ours.kl.estimate, "parse_rate": ours.parse_rate.estimate, "gold": ours.gold.estimate,
-            "allowed": ours.allowed and ours.allowed.model_dump(mode="json"),
-            "sft_gold": before.gold.estimate, "sft_parse_rate": before.parse_rate.estimate,
-        },
-        "perplexity": {
-            short: found.policies[name].perplexity if name in found.policies else None
-            for short, name in named.items()
-        },
-    }  # fmt: skip
+    perplexity = {name: policy.perplexity for name, policy in found.policies.items() if policy.perplexity is not None}
+    return TalesSummary(
+        seed=project.config.seed,
+        reward=ReferencedRewardFigures(
+            **held_out_figures(reward), ceiling=found.ceiling, reference_mean=reward.metrics["reference_mean"]
+        ),
+        ppo=PPOFigures(
+            win_rate=ours.win_rate.estimate, win_rate_low=ours.win_rate.low, win_rate_high=ours.win_rate.high,
+            win_rate_by_group={group: rate.estimate for group, rate in ours.win_rate_by_group.items()},
+            kl=ours.kl.estimate, parse_rate=ours.parse_rate.estimate, gold=ours.gold.estimate,
+            allowed=ours.allowed, sft_gold=before.gold.estimate, sft_parse_rate=before.parse_rate.estimate,
+        ),
+        perplexity=TalesPerplexity(
+            base=perplexity["r00-base"], sft=perplexity["r00-sft"], ppo=perplexity["r01-ppo"],
+            ppo_without_ptx=perplexity.get("r01-ppo-without-ptx"),
+        ),
+    )  # fmt: skip
 
 
 __all__ = ["FAST", "Plan", "in_person", "quickstart"]

@@ -14,6 +14,7 @@ from typing import Any
 from hearken.algorithms.stage import Inputs
 from hearken.errors import UserError
 from hearken.evaluation.results import EvaluationResult, JudgedBy
+from hearken.evaluation.summary import Finished, NotesFigures, NotesPerplexity, NotesSummary, RewardFigures
 from hearken.feedback.examples import Content, Message, PromptOnly
 from hearken.feedback.formats import write_examples
 from hearken.feedback.records import Prompt
@@ -21,7 +22,7 @@ from hearken.loop import human, taste
 from hearken.loop.labelling_target import Goal
 from hearken.loop.project import Project, ProjectConfig, SampleConfig
 from hearken.loop.quickstart_plans import NOTES_FAST, NotesPlan, notes_in_person
-from hearken.loop.quickstart_steps import concluded, judged, open_project, steps
+from hearken.loop.quickstart_steps import concluded, held_out_figures, judged, open_project, steps
 from hearken.models.loading import load_tokenizer
 from hearken.models.packaged import PACKAGED, installed, make_model
 from hearken.training.artifact import Artifact, seen_from
@@ -88,7 +89,7 @@ def view(world: NoteWorld, base: str) -> taste.View:
 
 def quickstart_notes(
     directory: Path | str, model: str, *, seed: int = 0, fast: bool = False, seat: human.Seat | None = None
-) -> dict[str, Any]:
+) -> Finished:
     """Run (or go on with) the whole loop on a pretrained chat model in ``directory``.
 
     Args:
@@ -98,10 +99,6 @@ def quickstart_notes(
         fast: a smoke test.
         seat: opens the labelling page for the person at this machine, who then judges; without it simulated labelers
             do.
-
-    Returns:
-        The summary that ``--json`` prints: seconds, reward, policy, perplexity, report, and human where a person
-        judged.
 
     Raises:
         UserError: the folder holds something else; there is no such model here.
@@ -116,7 +113,7 @@ def quickstart_notes(
         return _run(project, world, plan, goal)
 
 
-def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None) -> dict[str, Any]:
+def _run(project: Project, world: NoteWorld, plan: NotesPlan, goal: Goal | None) -> Finished:
     base = project.model
     step = steps(project, goal, STEPS)
     prompts = _write_data(project, world, plan)
@@ -204,29 +201,26 @@ def _compare(project: Project, plan: NotesPlan, base: str, policy: Path) -> Eval
     return found.but(judge=JUDGE.but(name=label_of(base)), policies={found.baseline: before, policy.name: after})
 
 
-def _summary(project: Project, reward: Artifact, found: EvaluationResult) -> dict[str, Any]:
+def _summary(project: Project, reward: Artifact, found: EvaluationResult) -> NotesSummary:
     before, after = found.policies[found.baseline], found.policies[POLICY]
-    assert before.gold and before.length and before.eos_share
-    assert after.kl and after.gold and after.length and after.eos_share
-    return {
-        "seed": project.config.seed,
-        "model": Path(project.config.model).name,
-        "reward": {
-            key: reward.metrics[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "length_accuracy")
-        } | {"ceiling": found.ceiling},
-        "policy": {
-            "win_rates": {name: list(rate) for name, rate in after.win_rate_by_judge.items()},
-            "win_rates_by_reading": {name: list(rate) for name, rate in after.win_rate_by_reading.items()},
-            "win_rate_by_group": {group: rate.estimate for group, rate in after.win_rate_by_group.items()},
-            "kl": after.kl.estimate,
-            "ended": after.eos_share.estimate, "ended_before": before.eos_share.estimate,
-            "gold": after.gold.estimate, "gold_before": before.gold.estimate,
-            "length": after.length.estimate, "length_before": before.length.estimate,
-            "says": sum(after.says) / len(after.says), "says_before": sum(before.says) / len(before.says),
-            "distinct_2": after.distinct_2, "distinct_2_before": before.distinct_2,
-        },
-        "perplexity": {"before": before.perplexity, "after": after.perplexity},
-    }  # fmt: skip
+    assert before.gold and before.length and before.eos_share and before.perplexity
+    assert after.kl and after.gold and after.length and after.eos_share and after.perplexity
+    return NotesSummary(
+        seed=project.config.seed,
+        model=Path(project.config.model).name,
+        reward=RewardFigures(**held_out_figures(reward), ceiling=found.ceiling),
+        policy=NotesFigures(
+            win_rates=after.win_rate_by_judge, win_rates_by_reading=after.win_rate_by_reading,
+            win_rate_by_group={group: rate.estimate for group, rate in after.win_rate_by_group.items()},
+            kl=after.kl.estimate,
+            ended=after.eos_share.estimate, ended_before=before.eos_share.estimate,
+            gold=after.gold.estimate, gold_before=before.gold.estimate,
+            length=after.length.estimate, length_before=before.length.estimate,
+            says=sum(after.says) / len(after.says), says_before=sum(before.says) / len(before.says),
+            distinct_2=after.distinct_2, distinct_2_before=before.distinct_2,
+        ),
+        perplexity=NotesPerplexity(before=before.perplexity, after=after.perplexity),
+    )  # fmt: skip
 
 
 __all__ = ["JUDGE", "POLICY", "quickstart_notes"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 from hearken.config import read_yaml
 from hearken.errors import UserError
 from hearken.evaluation.results import FILE, EvaluationResult, read_evaluation, write_evaluation
+from hearken.evaluation.summary import Finished, Summary
 from hearken.feedback.examples import Comparison
 from hearken.feedback.formats import read_examples
 from hearken.feedback.pairs import decided, hits
@@ -77,12 +77,12 @@ def judged(project: Project, step: Step, plan: Plan | NotesPlan, policy: str, go
 
 def concluded(
     project: Project, step: Step, reward: Artifact, compare: Callable[[], EvaluationResult],
-    summarise: Callable[[EvaluationResult], Mapping[str, Any]], person: taste.View | None,
-) -> dict[str, Any]:  # fmt: skip
+    summarise: Callable[[EvaluationResult], Summary], person: taste.View | None,
+) -> Finished:  # fmt: skip
     """Compare policies, once; measure the reward model and, where a ``person`` judged, their taste; write the report.
 
-    Returns:
-        What ``--json`` prints: the summary, ``seconds``, ``report``, and ``human`` where a person judged.
+    Raises:
+        UserError: an evaluation stands there already that no quickstart made.
     """
     saved = project.path / FILE
     with step("Evaluation"):
@@ -90,13 +90,16 @@ def concluded(
             found = compare()
             found = found.but(ceiling=ceiling(project))
             write_evaluation(saved, found.but(summary=summarise(found)))
-        yours = taste.summary(project, person) if person is not None else {}
+        summary = read_evaluation(saved).summary
+        if summary is None:
+            raise UserError(f"{saved} is not a quickstart's", "Remove it, and go on with the same command")
+        yours = taste.summary(project, person) if person is not None else None
     with step("Card of the reward model"):
         if not (reward.path / CARD).exists():
             project_card(project)
     report, _ = write_report(project)
     seconds = round(sum(project.step_seconds().values()), 1)
-    return {**read_evaluation(saved).summary, **yours, "seconds": seconds, "report": str(report)}
+    return Finished(summary, yours, seconds, report)
 
 
 def ceiling(project: Project) -> float:
@@ -106,3 +109,8 @@ def ceiling(project: Project) -> float:
     pairs = decided(rows)
     margins = [panel.vote_probability(rows[p.judgment].prompt, p.a, p.b) - 0.5 for p in pairs]
     return float(hits(pairs, margins).mean())
+
+
+def held_out_figures(reward: Artifact) -> dict[str, float]:
+    """What a reward model's training found on the comparisons that it held out."""
+    return {key: reward.metrics[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "length_accuracy")}

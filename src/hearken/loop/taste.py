@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hearken.evaluation.results import read_evaluation
+from hearken.evaluation.summary import HumanFigures
 from hearken.feedback.examples import Content, content_key
 from hearken.feedback.pairs import opinions
 from hearken.labelers.simulated import dialogue_text
@@ -103,7 +104,7 @@ def measure(project: Project, view: View) -> OwnTaste:
                 name=name, person=person, pairs=pairs, learned=learned, before=before[trait], after=after[trait],
             )
         )  # fmt: skip
-    likings.sort(key=lambda one: -abs(one.person.estimate - 0.5))  # type: ignore[union-attr]
+    likings.sort(key=lambda liking: -abs(liking.person.estimate - 0.5))
     return OwnTaste(
         judgments=given["judgments"], needed=given["needed"], agreement=agreement, held_out=count, others=others,
         likings=likings,
@@ -146,19 +147,15 @@ def load(path: Path) -> OwnTaste | None:
     return OwnTaste.from_json(file.read_text("utf-8")) if file.exists() else None
 
 
-def summary(project: Project, view: View) -> dict[str, Any]:
-    """``human`` of the quickstart's summary; measured once, and kept for the report."""
+def summary(project: Project, view: View) -> HumanFigures:
+    """The person's taste in a few figures; measured once, and kept for the report."""
     found = load(project.path)
     if found is None:
         found = measure(project, view)
         write_json(project.path / "runs" / FILE, json.loads(found.to_json()))
-    agreement: Any = found.agreement
-    return {
-        "human": {
-            "judgments": found.judgments, "needed": found.needed, "held_out_pairs": found.held_out,
-            "agreement": agreement.estimate if agreement else None,
-            "agreement_low": agreement.low if agreement else None,
-            "agreement_high": agreement.high if agreement else None,
-            "likes": {one.name: one.person.estimate for one in found.likings},  # type: ignore[union-attr]
-        }
-    }  # fmt: skip
+    agreement, low, high = found.agreement or (None, None, None)
+    return HumanFigures(
+        judgments=found.judgments, needed=found.needed, held_out_pairs=found.held_out,
+        agreement=agreement, agreement_low=low, agreement_high=high,
+        likes={liking.name: liking.person.estimate for liking in found.likings},
+    )  # fmt: skip

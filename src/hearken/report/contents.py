@@ -209,11 +209,11 @@ class Liking:
     """Something that responses have more or less of, and whether it is liked."""
 
     name: str
-    person: Figure
+    person: JsonInterval
     """Share of the person's pairs in which the response with more of it was preferred; 0.5 is indifference."""
     pairs: int
     """Pairs that differ in it."""
-    learned: Figure = None
+    learned: JsonInterval | None = None
     """The same share for the reward model, on responses that nobody judged."""
     before: float | None = None
     """How much of it a response of the baseline has on average."""
@@ -228,10 +228,10 @@ class OwnTaste:
     judgments: int
     needed: int
     """Judgments that were asked for; the rest came from simulated labelers."""
-    agreement: Figure = None
+    agreement: JsonInterval | None = None
     """Share of the person's held-out pairs that the reward model orders as they did."""
     held_out: int = 0
-    others: Figure = None
+    others: JsonInterval | None = None
     """The same for the gold reward: the average taste of the simulated labelers."""
     likings: list[Liking] = field(default_factory=list)
     """Most decided first."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hearken.evaluation.numbers import estimate, number, with_interval
+from hearken.evaluation.numbers import number, with_interval
 from hearken.report import charts
-from hearken.report.contents import Figure, Liking, OwnTaste
+from hearken.report.contents import Liking, OwnTaste
 from hearken.statistics.intervals import Interval
 
 SHOWN = 8
@@ -52,10 +52,8 @@ def said(taste: OwnTaste) -> str:
     return ". ".join(parts) + "."
 
 
-def _side(figure: Figure) -> int:
+def _side(figure: Interval) -> int:
     """1 where the whole interval lies above one half, -1 where it lies below, else 0."""
-    if not isinstance(figure, Interval):
-        return 0
     return int(figure.low > 0.5) - int(figure.high < 0.5)
 
 
@@ -63,10 +61,8 @@ def _chart(likings: list[Liking]) -> Markup | None:
     items = []
     for one in likings:
         for label, figure, style in ((one.name, one.person, 0), ("  learned", one.learned, None)):
-            value = estimate(figure)
-            if value is not None:
-                low, high = (figure.low, figure.high) if isinstance(figure, Interval) else (None, None)
-                items.append(charts.Bar(label, value, low, high, with_interval(figure, True), style))
+            if figure is not None:
+                items.append(charts.Bar(label, *figure, with_interval(figure, True), style))
     if not items:
         return None
     return Markup(
