@@ -155,7 +155,11 @@ def test_videos_are_drawn_when_they_are_asked_for(tmp_path: Path, files: MediaFo
     assert video is not None and sniff(video.read_bytes()[:16]) == "video/webm"
     with av.open(str(video)) as opened:
         assert sum(1 for _ in opened.decode(video=0)) == 33, "30 steps, and a flash"
-    assert DOMAIN.shown(media, files) == video and files.delete([media]) == 2, "erased with its clip"
+    strip = DOMAIN.stills(media, files)
+    assert strip is not None and sniff(strip.read_bytes()[:16]) == "image/jpeg"
+    video.write_bytes(b"")
+    assert DOMAIN.shown(media, files) == video and video.stat().st_size, "an empty file is made anew"
+    assert files.delete([media]) == 3, "erased with its clip"
 
 
 def test_one_is_told_from_the_other_by_its_domain(tmp_path: Path) -> None:
@@ -329,6 +333,29 @@ def test_people_see_both_clips(project: Project, chromium: Any) -> None:
         with project.store() as store:
             (judgment,) = store.judgments()
         assert set(judgment.payload.ranks) == {0}  # type: ignore[union-attr]
+
+        # Where videos do not play, moments of them are shown; what does not come at all cannot be judged.
+        page.route(
+            "**/media/**",
+            lambda route: route.continue_() if "stills" in route.request.url else route.fulfill(body=b"\x1aE\xdf\xa3"),
+        )
+        page.reload()
+        page.locator("#desk .stills").nth(1).wait_for()
+        expect(page.locator("#desk [data-unseen]")).to_have_count(0)
+        page.route("**/media/**", lambda route: route.fulfill(status=415))
+        page.reload()
+        page.locator("#desk p[data-unseen]").nth(1).wait_for()
+        page.wait_for_timeout(400)
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#toast, .toast")).to_contain_text("Not every response is shown yet")
+        calm = page.context.browser.new_context(reduced_motion="reduce", storage_state=page.context.storage_state())
+        still = calm.new_page()
+        still.goto(page.url)
+        expect(still.locator("#desk video").first).to_have_js_property("readyState", 4)
+        assert still.eval_on_selector_all("#desk video", "all => all.map(one => one.paused)") == [True, True]
+        still.keyboard.press("Space")
+        expect(still.locator("#desk [data-unseen]")).to_have_count(0)
+        calm.close()
     finally:
         stop.set()
         thread.join(20)

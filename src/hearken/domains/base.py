@@ -256,6 +256,10 @@ class Domain(ABC):
         """
         return files.find(media)
 
+    def stills(self, media: Media, files: MediaFolder) -> Path | None:
+        """A picture of several moments of a video, for browsers that cannot play it; None where there is none."""
+        return None
+
     # -- rewards and figures -----------------------------------------------------------------------------------------
 
     @abstractmethod

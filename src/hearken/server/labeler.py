@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from hearken.domains.base import find_domain
 from hearken.errors import UserError
 from hearken.feedback.access import Account
-from hearken.feedback.media import MediaFolder, shown_type
+from hearken.feedback.media import MediaFolder, shown_type, viewer_of
 from hearken.feedback.records import Response as Stored
 from hearken.feedback.records import utc_now
 from hearken.loop.labelling_target import Goal
@@ -314,8 +314,9 @@ def _options(desk: Desk, found: Who, goal: Goal | None = None) -> dict[str, Any]
 
 @router.get("/media/{item_id}/{place}")
 def media(
-    request: Request, found: Judge, item_id: str, place: int, ticket: Annotated[str, Query(max_length=200)]
-) -> FileResponse:
+    request: Request, found: Judge, item_id: str, place: int, ticket: Annotated[str, Query(max_length=200)],
+    stills: bool = False,
+) -> FileResponse:  # fmt: skip
     """A response that is a file, by the item and the place where it is shown: the address says nothing else."""
     desk = _desk(request)
     check_ticket(desk.salt, found.labeler, item_id, ticket)
@@ -323,11 +324,16 @@ def media(
     if not 0 <= place < len(item.response_ids):
         raise ApiError(404, "there is no such file")
     order = places(order_seed(desk.salt, found.labeler, item_id), len(item.response_ids))
-    return shown_file(request, desk.store.response(item.response_ids[order[place]]))
+    return shown_file(request, desk.store.response(item.response_ids[order[place]]), stills=stills)
 
 
-def shown_file(request: Request, response: Stored) -> FileResponse:
+def shown_file(request: Request, response: Stored, *, stills: bool = False) -> FileResponse:
     """What a person is shown of a response that is a file, with the type that its first bytes say.
+
+    Args:
+        request: whose project it is of.
+        response: it.
+        stills: some moments of a video, as a picture.
 
     Raises:
         ApiError: 404 where there is no file; 415 for one that cannot be shown.
@@ -337,13 +343,16 @@ def shown_file(request: Request, response: Stored) -> FileResponse:
         raise ApiError(404, "there is no such file")
     domain = store_of(request).prompt(response.prompt_id).domain
     try:
-        path = find_domain(domain).shown(response.payload, folder)
-    except UserError:  # of a domain that is not installed here, or of no file that it can read
+        kind = find_domain(domain)
+        path = kind.stills(response.payload, folder) if stills else kind.shown(response.payload, folder)
+    except UserError as error:  # of a domain that is not installed here, or of no file that it can read
         path = folder.find(response.payload)
+        if path is not None and viewer_of(response.payload.type) == "text":  # what only the domain reads
+            raise ApiError(415, error.what, error.hint) from None
     if path is None:
         raise ApiError(404, "there is no such file")
     try:
-        kind = shown_type(path)
+        media_type = shown_type(path)
     except UserError as error:
         raise ApiError(415, error.what, error.hint) from None
-    return FileResponse(path, media_type=kind, headers={"Content-Disposition": "inline"})
+    return FileResponse(path, media_type=media_type, headers={"Content-Disposition": "inline"})

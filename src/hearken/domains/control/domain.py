@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
@@ -49,7 +49,6 @@ class Control(Domain):
     name = "control"
     viewer = "video"
     sampling = ClipSampling
-    kinds = ("comparison",)
     figures = {"return": "True return of an episode, by the environment's own reward"}
 
     def recognises(self, model: str) -> bool:
@@ -131,14 +130,23 @@ class Control(Domain):
         Raises:
             UserError: it cannot be drawn here.
         """
+        from hearken.domains.control.video import write_video
+
+        return self._made(media, files, ".webm", write_video)
+
+    def stills(self, media: Media, files: MediaFolder) -> Path | None:
+        """A film strip of the clip, made as its video is."""
+        from hearken.domains.control.video import write_strip
+
+        return self._made(media, files, ".jpg", write_strip)
+
+    def _made(self, media: Media, files: MediaFolder, suffix: str, write: Callable[[Clip, Path], None]) -> Path | None:
         if (path := files.find(media)) is None or not media.path.endswith(SUFFIX):
             return path
-        video = path.with_suffix(".webm")
-        if not video.is_file():
-            from hearken.domains.control.video import write_video
-
-            write_video(self.decode(files.read(media)), video)
-        return video
+        made = path.with_suffix(suffix)
+        if not made.is_file() or not made.stat().st_size:
+            write(self.decode(files.read(media)), made)
+        return made
 
     def scorer(self, reward: str, files: MediaFolder, facts: Facts | None = None) -> Scorer:
         """The sums of a reward model over clips, in log-odds."""

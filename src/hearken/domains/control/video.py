@@ -1,9 +1,11 @@
-"""A clip as a video that browsers play: VP9 in WebM, made when somebody first asks to see it."""
+"""A clip as a video that browsers play (VP9 in WebM), and as a film strip; made when somebody first asks to see it."""
 
 from __future__ import annotations
 
+import importlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,21 +21,52 @@ from hearken.feedback import privacy
 
 SLOWEST, FASTEST = 5, 30
 """Frames a second: faster environments are shown slowed down."""
+STRIP = (2, 4)
+"""Rows and columns of a film strip."""
 FLASH = 3
-"""White frames at the end, so that the loop is not taken for a movement."""
+"""Grey frames at the end, so that the loop is not taken for a movement."""
 
 
 def write_video(clip: Clip, path: Path) -> None:
-    """Draw a clip and write it; a reader sees the whole file or none.
+    """Draw a clip and write it as a video.
 
     Raises:
-        UserError: the environment cannot be drawn here, or plays otherwise than when the clip was recorded.
+        UserError: the environment cannot be drawn here, or plays otherwise than when the clip was recorded; PyAV is not
+            installed; there is no room for the file.
     """
     pictures, fps = drawing.drawn(lambda: pictures_of(clip))
-    partial = path.with_name(f".{uuid.uuid4().hex}.webm")
+    with _whole(path) as partial:
+        encode([*pictures, *[np.full_like(pictures[-1], 128)] * FLASH], fps, partial)
+
+
+def write_strip(clip: Clip, path: Path) -> None:
+    """Draw a clip and write some of its moments as one picture (JPEG), in the order of reading.
+
+    Raises:
+        UserError: as `write_video`.
+    """
+    pictures, _ = drawing.drawn(lambda: pictures_of(clip))
+    with _whole(path) as partial:
+        partial.write_bytes(jpeg(film_strip(pictures)))
+
+
+def film_strip(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """T pictures (H, W, 3) -> eight moments of them at half the size, with a white line between."""
+    rows, columns = STRIP
+    moments = [pictures[at] for at in np.linspace(0, len(pictures) - 1, rows * columns).round().astype(int)]
+    small = [np.pad(one[::2, ::2], ((0, 2), (0, 2), (0, 0)), constant_values=255) for one in moments]
+    return np.concatenate([np.concatenate(small[row * columns :][:columns], 1) for row in range(rows)])
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write that takes its place when it is whole; a reader sees the whole file or none."""
+    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
-        encode([*pictures, *[np.full_like(pictures[-1], 255)] * FLASH], fps, privacy.private(partial))
+        yield privacy.private(partial)
         partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error})", "Make room on the disk") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -94,22 +127,41 @@ def _draw(clip: Clip, opened: Any) -> NDArray[np.uint8]:
     return picture
 
 
-def encode(pictures: list[NDArray[np.uint8]], fps: int, path: Path) -> None:
+def _av() -> Any:
+    try:
+        return importlib.import_module("av")
+    except ModuleNotFoundError:
+        raise UserError("videos are written by PyAV, which is not installed", EXTRA) from None
+
+
+def encode(pictures: Sequence[NDArray[np.uint8]], fps: int, path: Path) -> None:
     """Write pictures of one size as a video.
 
     Raises:
         UserError: PyAV is not installed.
     """
-    try:
-        import av
-    except ModuleNotFoundError:
-        raise UserError("videos are written by PyAV, which is not installed", EXTRA) from None
+    av = _av()
     height, width = (size // 2 * 2 for size in pictures[0].shape[:2])
     with av.open(str(path), "w", format="webm") as file:
-        stream: Any = file.add_stream("libvpx-vp9", rate=Fraction(fps))
+        stream = file.add_stream("libvpx-vp9", rate=Fraction(fps))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": "40", "b": "0", "deadline": "realtime", "cpu-used": "8"}
         for picture in pictures:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), "rgb24")
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
+
+
+def jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """(H, W, 3) a picture as a file.
+
+    Raises:
+        UserError: PyAV is not installed.
+    """
+    av = _av()
+    height, width = (size // 2 * 2 for size in picture.shape[:2])
+    codec = av.CodecContext.create("mjpeg", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = width, height, "yuvj420p", Fraction(1, 25)
+    codec.options = {"qmin": "3", "qmax": "3"}
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), "rgb24")
+    return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])

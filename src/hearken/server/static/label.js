@@ -5,7 +5,7 @@ import { Clock, span } from "./lib/clock.js";
 import { h, id, keyed } from "./lib/dom.js";
 import { Drafts } from "./lib/drafts.js";
 import { Outbox } from "./lib/outbox.js";
-import { clipKey, clipKeys, isWritten, lookAlike, promptView, setWritten, unseen, writtenButton } from "./lib/prompt.js";
+import { clipButtons, clipKey, clipKeys, isWritten, lookAlike, prepare, promptView, setWritten, unseen, writtenButton } from "./lib/prompt.js";
 import { Unsent } from "./lib/unsent.js";
 import { Help, hotkey } from "./lib/keys.js";
 import * as pair from "./kinds/pair.js";
@@ -73,7 +73,9 @@ class Workplace {
     const waiting = this.outbox.waiting.map((one) => one.said.item_id); // the server takes them for open, and gives them first
     const { tasks } = await post("/api/v1/claims", { n: Math.min(AHEAD + waiting.length, MOST), html: true, practice: true });
     const known = new Set([...this.ready.map((task) => task.item_id), ...this.answered, ...waiting, this.task?.item_id]);
-    this.ready.push(...tasks.filter((task) => !known.has(task.item_id)));
+    const fresh = tasks.filter((task) => !known.has(task.item_id));
+    this.ready.push(...fresh);
+    if (this.task) fresh.forEach(prepare);
   }
 
   async next() {
@@ -159,7 +161,7 @@ class Workplace {
     const practice = task.practice ? h("p", { class: "practice" }, h("b", {}, "Practice."), " This one only shows how it works.") : null;
     const heading = h("h1", { tabindex: -1, class: "question" }, this.view.question);
     $("desk").replaceChildren(...[practice, promptView(task), heading, this.view.body].filter(Boolean));
-    $("bar").replaceChildren(...this.view.bar, this.tagRow(), this.common());
+    $("bar").replaceChildren(...[...this.view.bar, this.tagRow(), clipButtons(task), this.common()].filter(Boolean));
     if (this.forced) setWritten(false);
     this.forced = !isWritten() && lookAlike(task);
     if (this.forced) {
@@ -178,7 +180,7 @@ class Workplace {
   common() {
     return h("div", { class: "common" },
       this.history.length ? keyed("Undo", "U", () => this.undo(), { class: "quiet" }) : null,
-      writtenButton(),
+      this.task.responses.length && this.task.responses.every(({ media }) => media) ? null : writtenButton(),
       keyed("Skip", "S", () => this.skip(), { class: "quiet" }),
       keyed("Flag", "F", () => this.flag(), { class: "quiet" }));
   }

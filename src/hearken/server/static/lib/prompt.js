@@ -37,6 +37,7 @@ export function promptView(task) {
 
 const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const clips = () => [...document.querySelectorAll("#desk video")];
+let slow = false; // from one item to the next
 
 // All clips from their beginning, so that they run side by side; they begin so when the last of them is there.
 function replay() {
@@ -46,14 +47,28 @@ function replay() {
   }
 }
 
+function pace() {
+  for (const clip of clips()) clip.playbackRate = slow ? 0.5 : 1;
+  for (const button of document.querySelectorAll("[data-slow]")) button.setAttribute("aria-pressed", String(slow));
+}
+
 export const clipKeys = () => (clips().length ? [["Space", "Pause, or go on"], ["A", "Again from the beginning"], ["H", "Half speed, or whole"]] : []);
+
+// For those without a keyboard.
+export function clipButtons(task) {
+  if (!task.responses.some(({ viewer }) => viewer === "video")) return null;
+  return h("div", { class: "clip-keys", role: "group", "aria-label": "All clips" },
+    keyed("Pause", "Space", () => clipKey("Space"), { class: "quiet" }),
+    keyed("Again", "A", () => clipKey("A"), { class: "quiet" }),
+    keyed("Half speed", "H", () => clipKey("H"), { class: "quiet", "data-slow": "", "aria-pressed": String(slow) }));
+}
 
 // What a key does to the clips; false where it does nothing.
 export function clipKey(key) {
   const all = clips();
   if (!all.length) return false;
   if (key === "A") replay();
-  else if (key === "H") for (const clip of all) clip.playbackRate = clip.playbackRate === 1 ? 0.5 : 1;
+  else if (key === "H") { slow = !slow; pace(); }
   else if (key === "Space") {
     const playing = all.some((clip) => !clip.paused);
     for (const clip of all) if (playing) clip.pause(); else clip.play().catch(() => {});
@@ -61,18 +76,36 @@ export function clipKey(key) {
   return true;
 }
 
-// A picture, a sound or a clip. Until it is there, and where it cannot be shown, it is marked as unseen.
+// Have the server make the clips of an item that is not on the screen yet.
+export function prepare(task) {
+  for (const { media, viewer } of task.responses) if (viewer === "video") fetch(media).then((got) => got.blob()).catch(() => {});
+}
+
+const broken = (event) => event.target.replaceWith(
+  h("p", { class: "muted", "data-unseen": "" }, "This response cannot be shown here. Skip the item, or flag it."));
+
+// A picture, a sound or a clip. Until it is there, and where it cannot be shown, it is marked as unseen. Where a clip
+// cannot be played, some of its moments are shown; who wants no motion sees it once they have it played.
 function medium({ media, viewer }) {
-  const seen = (event) => {
-    event.target.removeAttribute("data-unseen");
-    if (viewer === "video" && !unseen() && !still()) replay();
-  };
-  const onerror = (event) => event.target.replaceWith(
-    h("p", { class: "muted", "data-unseen": "" }, "This response cannot be shown here. Skip the item, or flag it."));
-  const common = { src: media, "data-unseen": "", onerror };
+  const seen = (event) => event.target.removeAttribute("data-unseen");
+  const common = { src: media, "data-unseen": "", onerror: broken };
   if (viewer === "audio") return h("audio", { ...common, controls: true, preload: "auto", onloadeddata: seen });
   if (viewer === "video") {
-    const clip = h("video", { ...common, controls: true, loop: true, playsinline: true, preload: "auto", onloadeddata: seen });
+    const begin = (event) => {
+      if (still()) return;
+      seen(event);
+      if (!unseen()) replay();
+    };
+    const stills = (event) => {
+      event.target.replaceWith(h("img", {
+        src: `${media}&stills=true`, class: "stills", "data-unseen": "", alt: "Moments of the response, a clip, in the order of reading",
+        onload: (loaded) => { seen(loaded); if (!unseen() && !still()) replay(); }, onerror: broken,
+      }));
+    };
+    const clip = h("video", {
+      ...common, controls: true, loop: true, playsinline: true, preload: "auto", onerror: stills, onloadeddata: begin, onplay: seen,
+      onloadedmetadata: pace,
+    });
     clip.muted = true; // else browsers do not let it begin by itself
     return clip;
   }
