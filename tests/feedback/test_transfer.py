@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 
 from hearken.errors import UserError
 from hearken.feedback.analysis.weights import judgment_weights
+from hearken.feedback.examples import Comparison
+from hearken.feedback.formats import canonical, read_examples
 from hearken.feedback.records import (
     ComparisonPayload,
     EditPayload,
@@ -384,6 +387,43 @@ def test_a_column_says_who_judged(db: FeedbackStore, tmp_path: Path) -> None:
     told = Counter(names[judgment.labeler_id] for judgment in db.judgments())
     assert told == {"ann": 2, "bob": 1, "7": 2, "3": 1, "a/b": 1, "the set": 3}
     assert import_file(db, source, labeler="the set").judgments == 0
+
+
+def as_before(store: FeedbackStore, path: Path, labeler: str) -> None:
+    """Import as versions did that read no labeler from the rows, and put the name as it stood into the labeler's id."""
+    judge = store.add_labeler(Labeler(id=f"import-{labeler}", name=labeler, kind="import"))
+    for example in read_examples(path):
+        assert isinstance(example, Comparison)
+        prompt = Prompt(content=example.prompt)
+        shown = [Response(prompt_id=prompt.id, text=text) for text in example.responses]
+        store.add_prompts([prompt])
+        store.add_responses(shown)
+        payload = ComparisonPayload(response_ids=tuple(r.id for r in shown), ranks=example.ranks)
+        id = hashlib.sha256(f"{judge.id} {canonical.dump(example)}".encode()).hexdigest()[:32]
+        store.submit(
+            Judgment(id=id, prompt_id=prompt.id, labeler_id=judge.id, payload=payload, metadata=example.metadata)
+        )
+
+
+def test_what_an_older_version_imported_under_one_name_is_not_doubled(db: FeedbackStore, tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b", "labeler": f"w{i % 3}"} for i in range(250)]
+    rows += [{"prompt": "p", "chosen": "a", "rejected": "b"}]
+    old = write(tmp_path / "in.jsonl", *rows)
+    import_file(db, write(tmp_path / "other.jsonl", rows[0] | {"prompt": "another"}))  # by this version: under w0
+    as_before(db, old, "the crowd, 2024")
+    grown = write(tmp_path / "in.jsonl", *rows, rows[0] | {"prompt": "new"})
+    with pytest.warns(UserWarning, match="imported 250 of its judgments, all under the labeler 'the crowd, 2024'"):
+        done = import_file(db, grown)
+    assert (done.judgments, done.known) == (2, 250)  # the new row, and that without a labeler, said to be by "import"
+    with pytest.warns(UserWarning, match="imported 251 of its judgments"):
+        again = import_file(db, grown, labeler="the crowd, 2024")
+    assert (again.judgments, again.known) == (0, 252)
+    names = {labeler.id: labeler.name for labeler in db.labelers()}
+    told = Counter(names[judgment.labeler_id] for judgment in db.judgments())
+    assert told == {"the crowd, 2024": 251, "w0": 2, "import": 1}
+    db.erase("labeler", "import-the crowd, 2024", "asked for")
+    with pytest.warns(UserWarning, match="imported 251"):
+        assert import_file(db, grown, labeler="the crowd, 2024").judgments == 0
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from pydantic import ValidationError
+from sqlalchemy import select
 
 from hearken.errors import UserError
 from hearken.feedback.examples import (
@@ -35,6 +36,7 @@ from hearken.feedback.formats.values import Row
 from hearken.feedback.media import Media, MediaFolder
 from hearken.feedback.names import check_name
 from hearken.feedback.pairs import UNNAMED, best_and_worst, ranked_pairs
+from hearken.feedback.queue import among
 from hearken.feedback.reading import ReadingKeywords
 from hearken.feedback.records import (
     ComparisonPayload,
@@ -52,6 +54,7 @@ from hearken.feedback.records import (
     Tombstone,
     hash_id,
 )
+from hearken.feedback.schema import Judgments, Labelers
 from hearken.feedback.snapshot import inline_examples
 from hearken.feedback.splits import identity, labeler_of, side
 from hearken.feedback.store import FeedbackStore
@@ -59,6 +62,8 @@ from hearken.progress import progress
 
 RAW_VERSION = 1
 _BATCH = 2_000
+_TRIAL = 100
+"""Rows by which it is found out whether an older version imported a file under some labeler."""
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -144,7 +149,8 @@ def import_file(
     report = ReadReport()
     prompts: dict[str, Prompt] = {}
     responses: dict[str, Response] = {}
-    judgments = []
+    judgments: list[Judgment] = []
+    renamed: dict[str, tuple[str, str]] = {}
     judges: dict[str, Labeler] = {}
     by_column: dict[str, Counter[str]] = {}
     times: Counter[str] = Counter()
@@ -173,11 +179,15 @@ def import_file(
         judge = judges.setdefault(name, _imported(name))
         by_column.setdefault(column, Counter())[name] += 1
         # Equal rows of one file are several judgments; the same row in a file imported again is the same judgment.
-        digest = hashlib.sha256(f"{judge.id} {canonical.dump(example)}".encode()).hexdigest()[:32]
+        said = canonical.dump(example)
+        digest = _judgment_id(judge.id, said)
         times[digest] += 1
+        id = digest if times[digest] == 1 else f"{digest}-{times[digest]}"
+        if column or judge.id != f"import-{name}":
+            renamed[id] = said, "" if column else f"import-{name}"
         judgments.append(
             Judgment(
-                id=digest if times[digest] == 1 else f"{digest}-{times[digest]}",
+                id=id,
                 prompt_id=prompt.id,
                 labeler_id=judge.id,
                 payload=_payload(example, [response.id for response in shown]),
@@ -187,8 +197,49 @@ def import_file(
         )
     say_disputed(os.fspath(path), disputed)
     _bring_files(path, files, responses.values())
-    done = _store(store, report, judges.values(), prompts.values(), responses.values(), [], judgments)
-    return replace(done, twice=twice, labelers=by_column)
+    former = _under_former_labelers(store, renamed)
+    for name, count in Counter(former.values()).items():
+        warnings.warn(
+            f"{os.fspath(path)}: an older version imported {count} of its judgments, all under the labeler '{name}'; "
+            "they stay so, and are not added again (a new project has them under the names in the file)",
+            stacklevel=2,
+        )
+    judgments = [judgment for judgment in judgments if judgment.id not in former]
+    those = {judgment.labeler_id for judgment in judgments}
+    named = [judge for judge in judges.values() if judge.id in those]
+    done = _store(store, report, named, prompts.values(), responses.values(), [], judgments)
+    return replace(done, known=done.known + len(former), twice=twice, labelers=by_column)
+
+
+def _judgment_id(labeler: str, said: str) -> str:
+    """The id of an imported judgment: of a labeler's id and an example as `canonical.dump` writes it."""
+    return hashlib.sha256(f"{labeler} {said}".encode()).hexdigest()[:32]
+
+
+def _under_former_labelers(store: FeedbackStore, rows: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Judgments that are stored under another imported labeler than they would be now.
+
+    Older versions read no labeler from the rows, and made labelers' ids of names as they stood.
+
+    Args:
+        store: the feedback database.
+        rows: by the id that a judgment has now what it says (`canonical.dump`), and the id of the labeler under whom it
+            may be stored ("" for any).
+
+    Returns:
+        By that id the name of the labeler under whom it is stored.
+    """
+    stored, found = select(Judgments.c.id).where(among(Judgments.c.id)), dict[str, str]()
+    imported = select(Labelers.c.id, Labelers.c.name).where(Labelers.c.kind == "import")
+    for labeler, name in store.select(imported) if rows else ():
+        theirs = [(id, text) for id, (text, only) in rows.items() if only in ("", labeler)]
+        for some in (theirs[:: max(len(theirs) // _TRIAL, 1)], theirs):
+            ids = {_judgment_id(labeler, text) + id[32:]: id for id, text in some}
+            there = {ids[former] for (former,) in store.select(stored, ids) if former != ids[former]}
+            if not there:
+                break
+        found |= dict.fromkeys(there, name)
+    return found
 
 
 def _bring_files(path: str | os.PathLike[str], files: MediaFolder | None, responses: Iterable[Response]) -> None:
