@@ -275,7 +275,10 @@ def _degrees(row: Row, columns: Sequence[str], prompt: Content, lead: int) -> li
 
 
 def saferlhf(row: Row, which: str = "better_response_id") -> list[Example]:
-    """PKU-SafeRLHF: which of two responses is more helpful, or (``safer_response_id``) safer."""
+    """PKU-SafeRLHF: the number of the more helpful of two responses, or (``safer_response_id``) of the safer one.
+
+    Source: the card, huggingface.co/datasets/PKU-Alignment/PKU-SafeRLHF.
+    """
     texts = text(column(row, "response_0"), "response_0"), text(column(row, "response_1"), "response_1")
     better = whole(column(row, which), which, 0, 1)
     columns = ("prompt", "response_0", "response_1", which)
@@ -284,7 +287,10 @@ def saferlhf(row: Row, which: str = "better_response_id") -> list[Example]:
 
 
 def nectar(row: Row) -> list[Example]:
-    """Nectar: answers with ranks from 1, the best; the prompt may be a dialogue as HH writes it."""
+    """Nectar: answers with ranks from 1, the best; the prompt may be a dialogue as HH writes it.
+
+    Source: the card, huggingface.co/datasets/berkeley-nest/Nectar.
+    """
     said = text(column(row, "prompt"), "prompt")
     prompt = hh.turns(said) if said.startswith("\n\nHuman: ") else (Message("user", said),)
     answers = _objects(row, "answers")
@@ -295,7 +301,10 @@ def nectar(row: Row) -> list[Example]:
 
 
 def stackexchange(row: Row) -> list[Example]:
-    """Stack Exchange's answers, the higher ``pm_score`` the better; the texts are HTML and stay so."""
+    """Stack Exchange's answers, the higher ``pm_score`` the better; the texts are HTML and stay so.
+
+    Source: the card, huggingface.co/datasets/HuggingFaceH4/stack-exchange-preferences (Askell et al. 2021).
+    """
     answers = _objects(row, "answers")
     texts = tuple(text(column(one, "text"), "text of an answer") for one in answers)
     ranks = levels([number(column(one, "pm_score"), "pm_score") for one in answers], best_is_low=False)
@@ -304,14 +313,20 @@ def stackexchange(row: Row) -> list[Example]:
 
 
 def stackexchange_pairs(row: Row) -> list[Example]:
-    """Stack Exchange in pairs: ``response_j`` had the higher score."""
+    """Stack Exchange in pairs: ``response_j`` had the higher score.
+
+    Source: the loss of github.com/huggingface/trl, examples/research_projects/stack_llama/scripts/reward_modeling.py.
+    """
     texts = text(column(row, "response_j"), "response_j"), text(column(row, "response_k"), "response_k")
     prompt = _said(column(row, "question"), "question")
     return pair(row, ("question", "response_j", "response_k"), prompt, texts, 1)
 
 
 def shp(row: Row) -> list[Example]:
-    """Stanford Human Preferences: ``labels`` is 1 where comment A was preferred to B, as their scores say too."""
+    """Stanford Human Preferences: ``labels`` is 1 where comment A was preferred to B, as their scores say too.
+
+    Source: the card, huggingface.co/datasets/stanfordnlp/SHP.
+    """
     texts = text(column(row, "human_ref_A"), "human_ref_A"), text(column(row, "human_ref_B"), "human_ref_B")
     first = whole(column(row, "labels"), "labels", 0, 1)
     if None not in (row.get("score_A"), row.get("score_B")):
@@ -324,7 +339,10 @@ def shp(row: Row) -> list[Example]:
 
 
 def arena(row: Row) -> list[Example]:
-    """Chatbot arena: two conversations on one prompt, and which won (``model_a``, ``model_b``, or a tie)."""
+    """Chatbot arena: two conversations on one prompt, and which won (``model_a``, ``model_b``, or a tie).
+
+    Source: how votes are written in github.com/lm-sys/FastChat, fastchat/serve/monitor/clean_battle_data.py.
+    """
     sides = [messages(column(row, name), name) for name in ("conversation_a", "conversation_b")]
     winner = str(column(row, "winner"))
     lead = {"model_a": 1, "model_b": -1, "tie": 0, "tie (bothbad)": 0, "both_bad": 0}.get(winner)
@@ -338,7 +356,11 @@ def arena(row: Row) -> list[Example]:
 
 
 def rewardbench2(row: Row) -> list[Example]:
-    """RewardBench 2: responses that are right, each better than each that is wrong."""
+    """RewardBench 2: responses that are right, each better than each that is wrong.
+
+    Source: the card, huggingface.co/datasets/allenai/reward-bench-2, and its program, scripts/run_v2.py of
+    github.com/allenai/reward-bench.
+    """
     right, wrong = ([text(one, name) for one in listed(row, name)] for name in ("chosen", "rejected"))
     for name, counted in (("num_correct", right), ("num_incorrect", wrong)):
         if row.get(name) is not None and number(row[name], name) != len(counted):
