@@ -87,6 +87,22 @@ CASES: dict[str, tuple[str, Callable[[Any, Path], dict[str, Any]], str]] = {
     "half an attribute": ("ppo", lambda w, t: {"reward": "#kind"}, "is not model#attribute"),
     "leakage": ("sft", lambda w, t: {"validation": w.demonstrations}, "validation data .* are in the training data"),
     "held out for nobody": ("ppo", lambda w, t: {"validation": w.prompts}, "prompts for a judge, and there is none"),
+    "thumbs as ptx": (
+        "ppo", lambda w, t: {"ptx": rows(t, {"prompt": "a", "completion": "b", "label": True})},
+        "--ptx, row 1 is a thumb, which is not something to imitate",
+    ),
+    "counts as ptx": (
+        "ppo", lambda w, t: {"ptx": rows(t, {"prompt": "a", "completion": "b", "label": 1})},
+        r"rows.jsonl.*1 in every row.*; or --ptx-format binary reads",
+    ),
+    "a layout of ptx": ("ppo", lambda w, t: {"ptx": w.text, "ptx_format": "txt"}, "unknown format 'txt'.*'text'"),
+    "prompts as references": (
+        "reward", lambda w, t: {"references": w.prompts}, "--references, row 1 is a prompt, which is not",
+    ),
+    "a layout of references": (
+        "reward", lambda w, t: {"references": w.demonstrations, "references_format": "pairs"},
+        r"sft.jsonl.*1.*'chosen' is missing",
+    ),
     "encoding": ("sft", lambda w, t: {"data": cp1252(t)}, "cp1252"),
 }  # fmt: skip
 

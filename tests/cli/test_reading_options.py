@@ -13,6 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 from typer.testing import Result
 
+from hearken.algorithms.ppo_options import PPOConfig
+from hearken.algorithms.reward_options import RewardConfig
 from hearken.cli.main import app
 from hearken.domains.text.data import Reader
 from hearken.errors import UserError
@@ -104,15 +106,19 @@ def test_evaluate(hearken: Run, tmp_path: Path) -> None:
     assert wrong.exit_code == 2 and "prompts.csv, line 2" in wrong.stderr and "'chosen'" in wrong.stderr
 
 
-def test_train_reads_data_in_the_layout_and_what_stands_beside_by_its_columns(tmp_path: Path) -> None:
+def test_train_reads_data_in_its_layout_and_what_stands_beside_in_another(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("One.\nTwo.\n")
     reader, files = Reader(TextOptions(format="lines")), [str(tmp_path / "lines.txt")]
     assert [row.text for row in reader.rows(files, [], 0.0, 0).train] == ["One.", "Two."]  # type: ignore[union-attr]
-    assert [row.text for row in reader.read(files, "auto")] == ["One.\nTwo.\n"]  # type: ignore[union-attr]
+    assert [row.text for row in reader.read(files, "ptx_format")] == ["One.\nTwo.\n"]  # type: ignore[union-attr]
+    assert len(Reader(PPOConfig(ptx_format="lines")).read(files, "ptx_format")) == 2
     safer = {"prompt": "P", "response_0": "a", "response_1": "b", "better_response_id": 0, "safer_response_id": 1}
     (tmp_path / "safe.jsonl").write_text(json.dumps(safer) + "\n")
     for layout, ranks in (("auto", (0, 1)), ("saferlhf-safer", (1, 0))):
         (row,) = Reader(TextOptions(format=layout)).rows([str(tmp_path / "safe.jsonl")], [], 0.0, 0).train
+        assert row.ranks == ranks  # type: ignore[union-attr]
+        options = RewardConfig(format="pairs", references_format=layout)
+        (row,) = Reader(options).read([str(tmp_path / "safe.jsonl")], "references_format")
         assert row.ranks == ranks  # type: ignore[union-attr]
 
 

@@ -74,7 +74,7 @@ def of_sampled(options: Any, prompts: Sequence[Sequence[int]], ptx: bool = True)
             )
     if getattr(options, "refresh", 0) >= iterations > 1:
         yield f"refresh={options.refresh}: in {iterations} iterations the mask policy stays as it was at the start"
-    for name in ("ptx_coef", "ptx_batch"):
+    for name in ("ptx_coef", "ptx_batch", "ptx_format"):
         if not ptx and _given(options, name):
             yield f"{name} does nothing without --ptx"
     for name in ("percentile", "last_percentile"):

@@ -55,6 +55,8 @@ class PPOConfig(WatchOptions, CriticOptions):
     """Weight of the pretraining loss where --ptx is given; both are means per token (InstructGPT's 27.8 is not)."""
     ptx_batch: int = Field(0, ge=0)
     """Pieces of pretraining text per optimiser step; 0 takes as many as responses."""
+    ptx_format: str = "auto"
+    """Layout of --ptx, which need not be that of the data; as --format."""
 
 
 INPUTS = (MODEL, DATA, HELD_OUT, REWARD, REF, PTX)

@@ -49,6 +49,8 @@ class RewardConfig(TrainingOptions, TextOptions):
     """After training: reference responses score 0 on average (mean), and with standard deviation 1 (unit)."""
     calibrate_on: int = Field(256, ge=0)
     """For that, so many prompts' responses are scored, drawn at random; 0: all of them."""
+    references_format: str = "auto"
+    """Layout of --references, which need not be that of the data; as --format."""
     labeler_weights: str = ""
     """Weight judgments by labeler: reliability (from pairs that several judged), or a file (labeler, weight)."""
     population: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}

@@ -41,7 +41,7 @@ def read(inputs: Inputs, options: RewardConfig) -> RewardRows:
         counted = reweight(train, options.labeler_weights, options.population)
         train = counted.rows
         facts = facts | {"labeler_weights": counted.by_labeler, "effective": counted.effective}
-    references = reader.read(inputs.references, "auto")
+    references = reader.read(inputs.references, "references_format")
     heads = tastes(train, options.by, options.weights) if options.by else weighted(attributes(train), options.weights)
     return RewardRows(train, held_out, references, heads, facts | {"skipped": reader.skipped})
 

@@ -72,7 +72,7 @@ def load(inputs: Inputs, options: RewardConfig) -> RewardSetup:
     data, held_out = (judgments(some, encoder, options.by) for some in (rows.train, rows.held_out))
     if not data:
         raise nothing_fits(inputs.data)
-    references = demonstrations(rows.references, encoder)
+    references = demonstrations(rows.references, encoder, file="--references")
     prepare(model, options)
     if options.lora:
         adapt(model, "reward", options)

@@ -77,13 +77,13 @@ def set_up(
     """
     check_batches(options)
     reader = Reader(options)  # what is wrong with a file shows before a model is loaded
-    rows, text = reader.rows(inputs.data, inputs.validation, 0.0, options.seed), reader.read(inputs.ptx)
+    rows, text = reader.rows(inputs.data, inputs.validation, 0.0, options.seed), reader.read(inputs.ptx, "ptx_format")
     policy = open_policy(inputs.model, options, options, reserve=options.max_new_tokens)
     asked, held_out = (Prompts(*prompts(some, policy.encoder)) for some in (rows.train, rows.validation))
     if not asked.ids:
         raise nothing_fits(inputs.data)
     facts = rows.facts | say(of_sampled(options, asked.ids, ptx=bool(inputs.ptx)))
-    ptx = demonstrations(text, policy.encoder)
+    ptx = demonstrations(text, policy.encoder, file="--ptx")
     known: Known = {
         **prompt_facts(rows.train, asked.contents, asked.ids),
         **prompt_facts(rows.validation, held_out.contents, held_out.ids),

@@ -83,19 +83,19 @@ def _marked(rows: list[Example], sizes: Sequence[tuple[str, int]]) -> list[Examp
 class Reader:
     """Reads every input of a stage in the same way, and remembers what it left out.
 
-    The options' layout is that of data and validation files; `read` may be told another for what stands beside them.
+    The option ``format`` is the layout of data and validation files; what stands beside them has its own.
     """
 
     options: TextOptions
     skipped: dict[str, str] = field(default_factory=dict)
     """By file: how many rows were left out, why, and the first of them."""
 
-    def read(self, paths: Sequence[str], format: str | None = None) -> list[Example]:
+    def read(self, paths: Sequence[str], layout: str = "format") -> list[Example]:
         """The rows of some files, folders or Hub names.
 
         Args:
             paths: what to read.
-            format: their layout, where that of the options is not theirs.
+            layout: name of the option that says their layout.
 
         Raises:
             UserError: where and what is wrong; with ``on_bad=skip`` only where nothing can be read.
@@ -103,7 +103,10 @@ class Reader:
         rows: list[Example] = []
         sizes: list[tuple[str, int]] = []
         for path in paths:
-            found, report = read_as(path, self.options, format=format)
+            try:
+                found, report = read_as(path, self.options, format=getattr(self.options, layout, "auto"))
+            except UserError as error:
+                raise UserError(error.what, error.hint.replace("--format", f"--{layout.replace('_', '-')}")) from None
             if kind := next((row.metadata[MEDIA] for row in found if MEDIA in row.metadata), None):
                 what = f"{path}: its responses are files ({kind}), and this stage reads text"
                 raise UserError(what, "Train by a stage of their domain")
@@ -182,12 +185,17 @@ def encoded(row: Example, encoder: TextEncoder, where: str = "", train_on: str =
     return [] if group is None else [group]
 
 
-def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str = "last") -> list[Group]:
-    """One group per demonstration (or best response of a comparison), with its weight, and pieces of plain text."""
+def demonstrations(
+    rows: Sequence[Example], encoder: TextEncoder, train_on: str = "last", file: str = ""
+) -> list[Group]:
+    """One group per demonstration (or best response of a comparison), with its weight, and pieces of plain text.
+
+    ``file`` says for messages where the rows are from, if not from the data.
+    """
     groups: list[Group] = []
     documents: list[Group] = []
     for number, row in enumerate(rows, 1):
-        where = f"row {number}"
+        where = f"{file}{', ' if file else ''}row {number}"
         if isinstance(row, Document):
             documents += encoded(row, encoder, where)
         elif isinstance(row, Demonstration | Comparison):
@@ -199,7 +207,7 @@ def demonstrations(rows: Sequence[Example], encoder: TextEncoder, train_on: str 
         else:
             raise UserError(
                 f"{where} is a {kind_name(row)}, which is not something to imitate",
-                "SFT reads prompt/completion, messages, plain text, or the best response of comparisons",
+                "Give prompt/completion, messages, plain text, or comparisons, whose best response is taken",
             )
     return groups + documents
 
