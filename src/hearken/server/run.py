@@ -6,6 +6,7 @@ import asyncio
 import html
 import os
 import socket
+import sys
 import tempfile
 import threading
 import webbrowser
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from hearken.server.chat import Policy
 
 LINK_MINUTES = 15
+_TURN = 0.0005
+"""Seconds after which a thread gives way to others; Python's own value is ten times as long."""
 
 
 @dataclass(frozen=True)
@@ -309,6 +312,8 @@ def _run(
 ) -> None:  # fmt: skip
     import uvicorn
 
+    # Who is answered waits for the interpreter so long, many times over, while figures are counted in another thread.
+    sys.setswitchinterval(_TURN)
     key, chain = (None, None) if certificate is None else (str(certificate[1]), str(certificate[0]))
     protocol: Any = partial(Connection, bounds)
     config = uvicorn.Config(
