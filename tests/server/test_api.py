@@ -349,7 +349,7 @@ def test_whoever_fails_the_gold_items_is_paused_and_nothing_is_deleted(store: Fe
 
 
 def test_own_items_come_back_to_measure_consistency(store: FeedbackStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hearken.feedback.analysis import Book, labelers_page
+    from hearken.feedback.analysis import Book, agreement_page, labelers_page
 
     monkeypatch.setattr("hearken.server.desk.REPEAT_AFTER", 0)
     fill(store)
@@ -367,6 +367,34 @@ def test_own_items_come_back_to_measure_consistency(store: FeedbackStore, monkey
     row = next(row for row in labelers_page(Book.load(store)).rows if row.labeler_id == visitor.labeler_id)
     assert row.consistency.estimate == 1
     assert len(list(store.judgments())) == 3
+    (again,) = agreement_page(Book.load(store), store).again
+    assert again.name == "comparisons" and again.units == len(repeats) and again.raw.estimate == 1
+
+
+def test_ratings_and_thumbs_that_are_asked_twice_are_counted(
+    store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hearken.feedback.analysis import Book, agreement_page
+
+    monkeypatch.setattr("hearken.server.desk.REPEAT_AFTER", 0)
+    fill(store, ("rating", "thumb"))
+    visitor = site_of(store, "rating", "thumb", check_share=0.5).enter()
+    given: dict[str, int] = {}
+    for number in range(60):
+        for task in visitor.claim(2):
+            item = store.item(task["item_id"])
+            again = item.repeat_of is not None
+            if item.kind == "thumb":
+                said: dict[str, object] = {"kind": "thumb", "label": True}
+            else:
+                first = given.setdefault(item.response_ids[0], 1 + len(given))
+                value = first if not again or first < 3 else first - 2
+                said = {"kind": "rating", "ratings": {"overall": value}}
+            visitor.submit(task, said, id=f"{number}-{task['item_id']}"[:32])
+    found = {one.name: one for one in agreement_page(Book.load(store), store).again}
+    assert found["thumbs"].raw.estimate == 1 and found["thumbs"].units == 3
+    (rated,) = (one for name, one in found.items() if name != "thumbs")
+    assert rated.units == 3 and 0 < rated.raw.estimate < 1 and rated.alpha.estimate < 1
 
 
 # -- reading, writing, managing ----------------------------------------------------------------------------------

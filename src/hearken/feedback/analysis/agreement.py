@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,6 +91,8 @@ class AgreementPage:
     single: int
     """Units with a single judgment, which say nothing of agreement."""
     disagreements: list[Disagreement]
+    again: list[Agreement] = field(default_factory=list)
+    """Of labelers with themselves, on what they were asked twice: of the same kinds. Repeats are no further data."""
 
     @property
     def main(self) -> Agreement | None:
@@ -107,17 +109,22 @@ def agreement_page(book: Book, store: FeedbackStore, limit: int = 50) -> Agreeme
         limit: how many disputed items at most, the most disputed first.
     """
     pairs = book.fair(book.opinions)
-    unit = book.unit(pairs)
-    tags = [(tag, _pair_agreement(book, tag, pairs[rows])) for tag, rows in _by_tag(book, pairs, unit)]
+    unit, scores = book.unit(pairs), book.scores[book.work[book.scores["judgment"]]]
+    tags = [(tag, _pair_agreement(book, tag, pairs[rows], unit[rows])) for tag, rows in _by_tag(book, pairs, unit)]
     gap = book.length_gap(pairs)
-    gaps = [_pair_agreement(book, name, pairs[gap == number]) for number, (name, _) in enumerate(LENGTH_GAPS)]
+    gaps = [
+        _pair_agreement(book, name, pairs[gap == number], unit[gap == number])
+        for number, (name, _) in enumerate(LENGTH_GAPS)
+    ]
     return AgreementPage(
-        kinds=([_pair_agreement(book, "comparisons", pairs)] if len(pairs) else []) + _other_agreement(book),
+        kinds=([_pair_agreement(book, "comparisons", pairs, unit)] if len(pairs) else [])
+        + _by_scale(book, scores, scores["response"]),
         by_tag=[one for _, one in sorted(tags, key=lambda named: (-named[1].units, named[0])) if one.units][:12],
         by_length_gap=[one for one in gaps if one.units],
         kappas=_kappas(book, pairs[book.named(pairs)]),
         single=int((np.unique(unit, return_counts=True)[1] == 1).sum()),
         disagreements=_disagreements(book, store, limit),
+        again=_asked_again(book),
     )
 
 
@@ -131,11 +138,12 @@ def _by_tag(book: Book, pairs: Rows, unit: Ints) -> Iterator[tuple[str, Bools]]:
             yield tag, np.isin(unit, unit[marked])
 
 
-def _pair_agreement(book: Book, name: str, pairs: Rows) -> Agreement:
+def _pair_agreement(book: Book, name: str, pairs: Rows, units: Ints) -> Agreement:
     """Of comparisons: lost, tied, won, in order. Labelers do not know which response counts as the first, so each
-    pair enters both ways round, and chance is the same for both sides.
+    pair enters both ways round, and chance is the same for both sides. Of ``units`` (N,) that are the same, pairs are
+    held against each other.
     """
-    unit = cluster_index(book.unit(pairs), len(pairs))
+    unit = cluster_index(units, len(pairs))
     prompts = np.empty(int(unit.max(initial=-1)) + 1, dtype=np.int64)
     prompts[unit] = book.prompt(pairs)
     counts = value_counts(unit, pairs["verdict"] + 1, 3)
@@ -150,14 +158,13 @@ def _pair_agreement(book: Book, name: str, pairs: Rows) -> Agreement:
     )
 
 
-def _other_agreement(book: Book) -> list[Agreement]:
-    """Of thumbs and ratings, in the order in which they were first given."""
-    scores = book.scores[book.work[book.scores["judgment"]]]
+def _by_scale(book: Book, scores: Rows, units: Ints) -> list[Agreement]:
+    """Of thumbs and ratings, in the order in which they were first given; ``units`` as in `_pair_agreement`."""
     found = []
     for number in dict.fromkeys(scores["scale"].tolist()):
-        rows = scores[scores["scale"] == number]
-        name = book.scales[number]
-        unit = cluster_index(rows["response"], len(rows))
+        inside = scores["scale"] == number
+        rows, name = scores[inside], book.scales[number]
+        unit = cluster_index(units[inside], len(rows))
         prompts = np.empty(int(unit.max()) + 1, dtype=np.int64)
         prompts[unit] = book.responses["prompt"][rows["response"]]
         values, value = np.unique(rows["value"], return_inverse=True)
@@ -173,6 +180,22 @@ def _other_agreement(book: Book) -> list[Agreement]:
             )
         )
     return found
+
+
+def _asked_again(book: Book) -> list[Agreement]:
+    """Test-retest: what labelers said at first, and when they were asked again; a unit is what one labeler saw."""
+    time = np.full(len(book.judgments), -1)
+    for place in book.repeated.T:
+        time[place] = np.arange(len(place))
+    pairs, scores = (rows[time[rows["judgment"]] >= 0] for rows in (book.pairs, book.scores))
+
+    def own(rows: Rows, unit: Ints) -> Ints:
+        found: Ints = time[rows["judgment"]] * len(rows) + cluster_index(unit, len(rows))
+        return found
+
+    found = [_pair_agreement(book, "comparisons", pairs, own(pairs, book.unit(pairs)))] if len(pairs) else []
+    found += _by_scale(book, scores, own(scores, scores["response"]))
+    return [one for one in found if one.units]
 
 
 def _kappas(book: Book, pairs: Rows, least: int = 5) -> list[Kappa]:

@@ -185,6 +185,17 @@ class Book:
         return found
 
     @cached_property
+    def repeated(self) -> Ints:
+        """(R, 2) places of a labeler's answer to an item and of their answer when they were asked it again."""
+        judgments = self.judgments
+        again = np.flatnonzero(judgments["live"] & (judgments["repeats"] > 0))
+        first = np.flatnonzero(judgments["live"] & np.isin(judgments["item"], judgments["repeats"][again]))
+        place = {(judgments["item"][at], judgments["labeler"][at]): at for at in first.tolist()}
+        asked = [(judgments["repeats"][at], judgments["labeler"][at]) for at in again.tolist()]
+        both = [(place[key], at) for key, at in zip(asked, again.tolist(), strict=True) if key in place]
+        return np.array(both, np.int64).reshape(-1, 2)
+
+    @cached_property
     def work_pairs(self) -> Rows:
         """Compared pairs of all judgments that are data; of several by one labeler on the same responses the last."""
         return self.latest(self.pairs[self.work[self.pairs["judgment"]]])

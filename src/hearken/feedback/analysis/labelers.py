@@ -150,25 +150,18 @@ def _crowd_bt(book: Book, pairs: Rows, least: int = 10) -> dict[str, float]:
 
 def _consistency(book: Book) -> dict[str, Interval]:
     """By labeler: how often a repeated item got the same verdict, pair by pair."""
-    judgments = book.judgments
-    again = np.flatnonzero(judgments["live"] & (judgments["repeats"] > 0))
-    old = np.flatnonzero(judgments["live"] & np.isin(judgments["item"], judgments["repeats"][again]))
-    first = {(judgments["item"][at], judgments["labeler"][at]): at for at in old.tolist()}
-    begin = np.searchsorted(book.pairs["judgment"], np.arange(len(judgments) + 1))
+    begin = np.searchsorted(book.pairs["judgment"], np.arange(len(book.judgments) + 1))
 
     def said(at: int) -> dict[int, float]:
         pairs = book.pairs[begin[at] : begin[at + 1]]
         return dict(zip(book.unit(pairs).tolist(), pairs["outcome"].tolist(), strict=True))
 
     asked: dict[str, tuple[list[float], list[float], list[int]]] = defaultdict(lambda: ([], [], []))
-    for at in again.tolist():
-        before = first.get((judgments["repeats"][at], judgments["labeler"][at]))
-        if before is None:
-            continue
+    for before, at in book.repeated.tolist():
         then = said(before)
         for unit, outcome in said(at).items():
             if unit in then:
-                rows = asked[book.people[judgments["labeler"][at]]]
+                rows = asked[book.people[book.judgments["labeler"][at]]]
                 rows[0].append(then[unit])
                 rows[1].append(outcome)
                 rows[2].append(at)
