@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
@@ -26,7 +27,8 @@ from hearken.evaluation.results import read_evaluation
 from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.formats import read_examples
 from hearken.feedback.media import Media, MediaFolder
-from hearken.feedback.records import ComparisonPayload
+from hearken.feedback.records import ComparisonPayload, QueueItem
+from hearken.loop.maintenance import forget
 from hearken.loop.project import Project
 from hearken.rollout.sampler import SamplingParameters
 from hearken.server.desk import Desk
@@ -64,21 +66,30 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
+(TITLES,) = map(int, re.findall(r"the titles of (\d+) tunes", PAGE))
+FEW = {"held_out": 8, "evaluate": 12}
+"""Rounds that take less time than those of the page."""
+
+
 @pytest.fixture
 def project(package: Path, tmp_path: Path) -> Project:
+    return init(tmp_path, 60, FEW)
+
+
+def init(tmp_path: Path, titles: int, rounds: dict[str, int]) -> Project:
     """What ``hearken init`` makes, with the page's settings."""
     model = tmp_path / "my-melody"
     model.mkdir()
     (model / "melody.json").write_text("[10, 10, 10]")
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt": f"Tune {i}"}) + "\n" for i in range(60)))
+    prompts.write_text("".join(json.dumps({"prompt": f"Tune {i}"}) + "\n" for i in range(titles)))
     hearken("init", tmp_path / "tunes", "--model", model, "--prompts", prompts)
     file = tmp_path / "tunes" / "hearken.yaml"
     settings = yaml.safe_load(file.read_text())
     assert settings["domain"] == "melody", "told from the model"
     for section, values in yaml.safe_load(SETTINGS).items():
         settings[section] = {**settings[section], **values} if isinstance(values, dict) else values
-    settings["loop"] |= {"held_out": 8, "evaluate": 12}
+    settings["loop"] |= rounds
     file.write_text(yaml.safe_dump(settings))
     return Project(tmp_path / "tunes")
 
@@ -144,6 +155,38 @@ def test_a_domain_goes_through_every_command(project: Project) -> None:
     assert page.count('<audio controls src="data:audio/wav;base64,') >= 2 * 8, "before and after"
     assert "media-src data:" in page and "Distinct" not in page and "Self-BLEU" not in page
     assert "melody-climb" in hearken("trace", "r02-melody-climb", *where)
+
+
+@pytest.mark.slow
+def test_the_page_to_the_letter(package: Path, tmp_path: Path) -> None:
+    tunes = init(tmp_path, TITLES, {})
+    where = ("-C", tunes.path)
+    hearken("loop", *where)
+    assert {f"r0{number}-melody-climb" for number in (1, 2, 3)} <= {one.name for one in tunes.artifacts.iterdir()}
+    hearken("report", *where)
+
+
+def test_cards_and_inspections_are_its_own(project: Project, tmp_path: Path) -> None:
+    where = ("-C", project.path)
+    hearken("sample", *where)
+    hearken("label", "--with", "simulated", *where)
+    hearken("loop", "--rounds", "1", *where)
+    for name in ("r01-melody-climb", "r01-reward"):
+        hearken("push", name, "--dry-run", "--out", tmp_path / name, *where)
+    policy, reward = ((tmp_path / name / "README.md").read_text() for name in ("r01-melody-climb", "r01-reward"))
+    assert "Notes between the lowest and the highest" in policy and "hearken train melody-climb --model" in policy
+    assert "made by melody-climb" in policy
+    for word in ("transformers\n", "text-generation", "safety", "tokens"):
+        assert word not in policy + reward.replace("transformers 5", ""), word
+    data = next((project.path / "snapshots").glob("comparison-train-*.parquet"))
+    (seen,) = json.loads(hearken("inspect", data, "-n", "1", "--model", "r01-reward", "--json", *where))["views"]
+    first, _ = seen["responses"]
+    assert first["facts"]["holds"] == project.read(first["content"]) and first["note"].startswith("rank ")
+    score = project.domain.scorer(str(project.artifacts / "r01-reward"), project.media)
+    assert first["score"] == score([seen["prompt"]], [[first["content"]]])[0][0]
+    (alone,) = json.loads(hearken("inspect", project.path / first["content"], "--json", *where))["views"]
+    assert alone["responses"][0]["facts"] == first["facts"] and alone["responses"][0]["score"] is None
+    assert "holds" in hearken("inspect", data, "-n", "1", *where)
 
 
 def test_people_hear_it_and_nobody_else(project: Project, chromium: Any) -> None:
@@ -248,6 +291,61 @@ def test_files_go_with_their_responses(project: Project, tmp_path: Path) -> None
     (pairs.parent / alone.payload.path).unlink()
     broken = CliRunner().invoke(app, ["import", str(pairs), "-C", str(project.path)])
     assert broken.exit_code == 2 and f"{alone.payload.path} is not beside it" in broken.output
+
+
+def test_files_come_through_the_api(project: Project) -> None:
+    from starlette.testclient import TestClient
+
+    from hearken.server import api
+    from hearken.server.app import create_app
+
+    write = sys.modules["melody"].write
+    with project.store() as store:
+        prompt = next(iter(store.prompts()))
+        app = create_app(store, media=project.path, domain=project.domain, model=project.config.model)
+        client = TestClient(app, base_url="http://127.0.0.1")
+
+        def bring(data: bytes, scopes: Any = ("write",), at: str = prompt.id, **params: Any) -> httpx.Response:
+            token, _ = store.access.add_token("program", list(scopes))
+            headers = {"Authorization": f"Bearer {token}"}
+            return client.post(f"/api/v1/prompts/{at}/files", content=data, headers=headers, params=params)  # type: ignore[return-value]
+
+        first = bring(write([1, 2, 3]), policy="mine", seed=3)
+        assert first.status_code == 200 and first.json()["type"] == "audio/wav" and first.json()["new"]
+        response = store.response(first.json()["id"])
+        assert response.payload and project.read(response.payload.path) == [1, 2, 3] and response.policy == "mine"
+        assert not bring(write([1, 2, 3]), policy="mine", seed=3).json()["new"], "sent again, it is there"
+        shown = store.response(bring(write([1, 2, 4]), policy="mine").json()["id"])
+        assert store.enqueue([QueueItem(prompt_id=prompt.id, response_ids=(response.id, shown.id))]) == 1
+
+        count = len(list((project.path / "media").rglob("*.wav")))
+        for data, status, says in (
+            (b"\x1aE\xdf\xa3" + b"0" * 40, 415, "video/webm is no response"), (b"<script>", 415, "no response"),
+            (write([1, 2, 3])[:60], 415, "cannot be read"), (b"", 415, "no response"),
+            (b"0" * (64_000_001), 413, "longer than 64,000,000"),
+        ):  # fmt: skip
+            answer = bring(data)
+            assert (answer.status_code, says in answer.json()["error"]) == (status, True), answer.text
+        assert bring(write([5, 5, 5]), ("read",)).status_code == 403
+        assert bring(write([5, 5, 5]), at="nobody").status_code == 404
+        assert client.post(f"/api/v1/prompts/{prompt.id}/files", content=b"0" * 70_000).status_code == 401
+        assert len(list((project.path / "media").rglob("*.wav"))) == count, "nothing that was refused is kept"
+        document = client.get("/api/v1/openapi.json").json()["paths"]["/api/v1/prompts/{prompt_id}/files"]["post"]
+        assert "application/octet-stream" in document["requestBody"]["content"] and "408" in document["responses"]
+
+        store.erase("response", response.id)
+        assert bring(write([1, 2, 3]), policy="mine", seed=3).status_code == 410
+        forget(store, project.media, [response.payload])
+        assert project.media.find(response.payload) is None
+
+    async def slow(_: Any) -> bytes:
+        await asyncio.sleep(9)
+        return b""
+
+    with project.store() as store, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "UPLOAD_SECONDS", 0.05)
+        patch.setattr("starlette.requests.Request.body", slow)
+        assert bring(b"").status_code == 408
 
 
 def test_a_program_registers_one(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def import_(
         with opened.store() as store:
             done = import_file(
                 store, path, labeler=labeler, validation=validation, domain=opened.domain.name, files=opened.media,
-                **reading(ctx).reading(),
+                admit=opened.admit, **reading(ctx).reading(),
             )  # fmt: skip
     result: dict[str, Any] = {
         "layouts": sorted(done.read.layouts),

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from hearken.domains.base import Domain
     from hearken.domains.text.inspect import Inspection, Piece, View
     from hearken.evaluation.rollouts import Browsed, Rollout
+    from hearken.feedback.examples import Content
+    from hearken.loop.inspecting import View as MediaView
 
 STYLES = {"prompt": "cyan", "response": "green", "untrained": "yellow", "end": "bold white on red"}
 
@@ -41,7 +44,7 @@ def inspect(
     ctx: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help="A file, a folder or a Hub name; or a run.")],
     model: Annotated[
-        str, typer.Option(metavar="MODEL", help="Whose tokenizer and template: a folder or a Hub name.")
+        str, typer.Option(metavar="MODEL", help="Whose tokenizer and template; of files, a reward to score them.")
     ] = "",
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many examples to show.")] = 3,
     start: Annotated[int, typer.Option(min=1, help="Number of the first one.")] = 1,
@@ -76,7 +79,8 @@ def inspect(
     """What the model really sees: template, loss mask, end of sequence, truncation, token ids.
 
     Text is encoded exactly as the training stages do it. Only the tokenizer is loaded. With --rollouts (or where DATA
-    is a run), the responses that a policy was trained on, by reward, KL or length.
+    is a run), the responses that a policy was trained on, by reward, KL or length. Of clips, sounds and pictures, what
+    rewards and simulated labelers see of each; DATA may then be the file of one.
     """
     run = find_rollouts(resolve(data, project), rollouts)
     if run is not None:
@@ -84,6 +88,11 @@ def inspect(
             top = bottom = 3
         browse(run, html, as_json, sort=sort, top=top or 0, bottom=bottom or 0, steps=steps, grep=grep,
                unfinished=unfinished)  # fmt: skip
+        return
+    model = resolve(model, project)
+    domain = _domain(model, project)
+    if domain.viewer != "text":
+        _inspect_media(data, domain, model, as_json, count=count, start=start, reading=reading(ctx))
         return
     if not model:
         raise UserError("--model is missing: whose template and tokens?", "Name a folder or Hub name: --model my-sft")
@@ -103,6 +112,54 @@ def inspect(
     show(found, console, ids=ids)
     if html:
         html.write_text(console.export_html(), encoding="utf-8")
+
+
+def _domain(model: str, project: Path) -> Domain:
+    """That of the model that is named, else of the project."""
+    from hearken.domains.base import find_domain
+
+    if model:
+        from hearken.loop.artifacts import domain_of_artifact
+
+        return domain_of_artifact(model)
+    from hearken.loop.project import CONFIG, Project
+
+    return Project(project).domain if (project / CONFIG).is_file() else find_domain("text")
+
+
+def _inspect_media(data: str, domain: Domain, model: str, as_json: bool, **how: Any) -> None:
+    """Show what is seen of responses that are files; their scores, where the model is one that gives some."""
+    from hearken.loop.artifacts import is_reward
+    from hearken.loop.inspecting import inspect_media
+
+    with clean_stdout():
+        views = inspect_media(data, domain, reward=model if model and is_reward(model) else "", **how)
+    if as_json:
+        emit({"views": [view.to_json() for view in views]}, as_json=True)
+        return
+    from rich.console import Console
+
+    show_media(views, Console(highlight=False))
+
+
+def show_media(views: Sequence[MediaView], console: Console) -> None:
+    """Print examples whose responses are files."""
+    from rich.text import Text
+
+    for view in views:
+        console.rule(f"example {view.example}  [dim]{view.kind}[/]", align="left")
+        if view.prompt:
+            console.print(Text(printable(words_of(view.prompt)), STYLES["prompt"]))
+        for one in view.responses:
+            score = "" if one.score is None else f"  score {one.score:.3f}"
+            console.print(Text.assemble((one.content, STYLES["response"]), f"  {one.note}", (score, "bold")))
+            for name, value in one.facts.items():
+                console.print(Text.assemble((f"  {name}  ", "dim"), printable(str(value))))
+
+
+def words_of(prompt: Content) -> str:
+    """A prompt as it is read."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in prompt)
 
 
 def show(found: Inspection, console: Console, *, ids: bool = False) -> None:
@@ -255,6 +312,5 @@ def _rollout(row: Rollout, console: Console) -> None:
             str(row.length), ("  step ", "dim"), str(row.step), ("  line ", "dim"), str(row.line), (ended, "bold red"),
         )
     )  # fmt: skip
-    prompt = row.prompt if isinstance(row.prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in row.prompt)
-    console.print(Padding(Text(printable(prompt), STYLES["prompt"]), (0, 0, 0, 2)))
+    console.print(Padding(Text(printable(words_of(row.prompt)), STYLES["prompt"]), (0, 0, 0, 2)))
     console.print(Padding(Text(printable(row.completion)), (0, 0, 1, 2)))

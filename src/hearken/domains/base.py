@@ -28,7 +28,7 @@ from hearken.domains.best_of import BestOf
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Content, Example
 from hearken.feedback.formats import read_examples
-from hearken.feedback.media import Media, MediaFolder, Viewer
+from hearken.feedback.media import Media, MediaFolder, Viewer, sniff, viewer_of
 from hearken.feedback.records import ItemKind, Response
 from hearken.rollout.sampler import SamplingParameters
 from hearken.statistics.intervals import Interval, cluster_bootstrap
@@ -36,6 +36,8 @@ from hearken.training.artifact import Artifact
 
 if TYPE_CHECKING:
     from hearken.domains.text.loading import TextPolicy
+
+SCORES = "Its scores mean nothing by themselves; their differences are log-odds of being preferred."
 
 Facts = Mapping[Content, dict[str, Any]]
 """What is known of prompts besides, for samplers and rewards that read it."""
@@ -74,6 +76,25 @@ def mean(values: Sequence[float], prompts: Sequence[Content]) -> Interval:
     return cluster_bootstrap(np.asarray(values, float), np.array([repr(p) for p in prompts]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a model card says of every model of a sort. Texts are Markdown."""
+
+    library: str = ""
+    """That loads it, as the Hub calls it."""
+    task: str = ""
+    """The Hub's pipeline tag."""
+    tags: tuple[str, ...] = ()
+    on_hub: bool = False
+    """What it began with may be a model of the Hub."""
+    load: str = ""
+    """How it is loaded: a block of code."""
+    use: str
+    """What it is for."""
+    limits: tuple[str, ...] = ()
+    """What it was not tested for, beside what is true of all."""
+
+
 class Scorer(Protocol):
     """A reward that scores contents: for each prompt one score for each of its responses."""
 
@@ -106,6 +127,14 @@ class Told(NamedTuple):
     """Keys."""
 
 
+class Probed(NamedTuple):
+    """One question put to a reward model: its answer, and what it means."""
+
+    name: str
+    value: Interval
+    says: str
+
+
 class Details:
     """What a domain can tell of a reward model beside its scores, for its card; unless it says otherwise, nothing."""
 
@@ -133,6 +162,15 @@ class Details:
     def told(self, rows: Sequence[Comparison]) -> Told | None:
         """What it sees in what the rows' labelers told apart; None where it cannot be looked into."""
         return None
+
+    def probes(self, rows: Sequence[Comparison], scored: Sequence[Sequence[float]]) -> list[Probed]:
+        """Whether it goes by something else than worth. Of texts the card itself asks.
+
+        Args:
+            rows: held-out comparisons.
+            scored: scores of their responses.
+        """
+        return []
 
 
 class Domain(ABC):
@@ -248,6 +286,30 @@ class Domain(ABC):
         """What a file of this domain holds."""
         return data
 
+    def admit(self, data: bytes, model: str = "") -> str:
+        """The suffix under which a file that comes from elsewhere is kept, where its type does not say one.
+
+        Args:
+            data: what it holds.
+            model: the policy that a project begins with.
+
+        Raises:
+            UserError: it is no response of this domain, by its first bytes and by what `decode` makes of it.
+        """
+        kind = sniff(data[:16])
+        if self.viewer == "text" or viewer_of(kind) != self.viewer:
+            raise UserError(
+                f"a file of the type {kind} is no response of the domain {self.name}",
+                f"Its responses are of the sort: {self.viewer}",
+            )
+        try:
+            self.decode(data)
+        except UserError:
+            raise
+        except Exception as error:  # whatever reads such files
+            raise UserError(f"this file cannot be read ({error})", "Write it again") from None
+        return ""
+
     def shown(self, media: Media, files: MediaFolder) -> Path | None:
         """The file that a person is shown of a response, None where there is none.
 
@@ -321,9 +383,32 @@ class Domain(ABC):
             raise UserError(f"{reward} was trained on {gone[0]}, which is not here", "Run this where its data are")
         return [row for path in paths for row in read_examples(path)]
 
-    def details(self, reward: str, scorer: Any) -> Details:
+    def details(self, reward: str, scorer: Any, files: MediaFolder) -> Details:
         """What a reward model, opened by `scorer`, tells of itself."""
         return Details()
+
+    # -- publishing and inspecting ---------------------------------------------------------------------------------
+
+    def published(self, folder: Path, name: str, *, reward: bool) -> Published:
+        """What the card of a policy or a reward model says.
+
+        Args:
+            folder: the model's.
+            name: where readers get it: of a repository, or of the folder.
+            reward: whether it is a reward model.
+        """
+        if reward:
+            use = f"To rank or score responses of the domain {self.name} like those it was fitted on."
+            return Published(use=f"{use} {SCORES}")
+        return Published(use=f"To be sampled from, as a policy of the domain {self.name}.")
+
+    def describe(self, content: str, files: MediaFolder) -> dict[str, Any]:
+        """What a world, a simulated labeler or a reward sees of a response, for `hearken inspect`.
+
+        Raises:
+            UserError: its file is not here, or was changed.
+        """
+        return {"holds": self.read(content, files)}
 
     # -- what only some domains offer --------------------------------------------------------------------------------
 

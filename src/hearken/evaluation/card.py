@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata, spearmanr
 
+from hearken.domains.base import Probed
 from hearken.errors import UserError
 from hearken.evaluation.compare import Calibration, calibration
 from hearken.evaluation.numbers import percent, with_interval
@@ -46,6 +47,7 @@ def make_card(
     own: Sequence[Sequence[float]] | None = None,
     strangers: Strangers | None = None,
     discovered: Discovered | None = None,
+    probes: Callable[[Sequence[Comparison], Table], Sequence[Probed]] = lambda rows, scored: (),
 ) -> RewardCard:
     """Measure a reward model on held-out comparisons.
 
@@ -64,6 +66,7 @@ def make_card(
         own: scores of the rows' responses by the heads of their labelers' groups, where the model has such.
         strangers: see `people.strangers`.
         discovered: see `people.discover`.
+        probes: what the domain asks the model where responses are no texts; see `domains.base.Details.probes`.
 
     Raises:
         UserError: no row orders two responses.
@@ -82,7 +85,11 @@ def make_card(
     written = not any(MEDIA in row.metadata for row in rows)  # a file has no words
     failures = _verdict(found, baseline if written else 0.0, longer.estimate >= 0.5, len(set(keys)))
     remarks = []
-    probes = _probes(rows, scored, pairs, right, score) if written else _sides(pairs, right)
+    if written:
+        probed = _probes(rows, scored, pairs, right, score)
+    else:
+        probed = [Probe(name=name, value=value, says=says) for name, value, says in probes(rows, scored)]
+        probed += _sides(pairs, right)
     if ceiling is not None and found.low > ceiling[1]:
         remarks.append(
             f"The accuracy is above what labelers' agreement allows ({percent(ceiling[1])}): look for prompts that "
@@ -111,7 +118,7 @@ def make_card(
         reward=reward, pairs=len(pairs), prompts=len(set(keys)), accuracy=found,
         longer_wins=longer, length_baseline=baseline, passes=not failures, failures=failures,
         remarks=remarks, agreement=agreement,
-        ceiling=ceiling, calibration=calibrated(pairs, margins), slices=slices, probes=probes, uniform=uniform,
+        ceiling=ceiling, calibration=calibrated(pairs, margins), slices=slices, probes=probed, uniform=uniform,
         selected=selected, lengths=[flat[i][0] for i in sample], scores=[round(flat[i][1], 4) for i in sample],
         ensemble=_ensemble(rows, pairs, scored, others, heads), shift=shift, learning=[],
         strangers=strangers, discovered=discovered,

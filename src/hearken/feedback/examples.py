@@ -165,3 +165,16 @@ Answered = Graded | Demonstration
 """Examples with a response."""
 
 Example = Answered | Document | PromptOnly
+
+
+def verdicts(example: Answered) -> list[str]:
+    """What an example says about each response, in words: ``rank 0``, ``thumb up``; of a demonstration nothing."""
+    match example:
+        case Comparison():
+            return ["not ranked" if rank is None else f"rank {rank}" for rank in example.ranks]
+        case Rating():
+            return [", ".join(f"{name} {value:g}" for name, value in example.ratings.items())]
+        case Thumb():
+            return ["thumb up" if example.label else "thumb down"]
+        case Demonstration():
+            return [""]

@@ -92,16 +92,20 @@ class MediaFolder:
         places = Path(file).absolute().parents
         return cls(next((place for place in places[:2] if (place / FOLDER).is_dir()), places[0]))
 
-    def keep(self, data: bytes, suffix: str = "") -> Media:
-        """Write a file under the hash of what it holds, where it is not there yet.
+    @staticmethod
+    def name(data: bytes, suffix: str = "") -> Media:
+        """What a file is called here.
 
         Args:
             data: what it holds.
             suffix: of the name of a file that has none of the types that are shown, as ``.npz``.
         """
         digest = hashlib.sha256(data).hexdigest()
-        suffix = _SUFFIXES.get(sniff(data[:16]), suffix)
-        media = Media(f"{FOLDER}/{digest[:2]}/{digest}{suffix}")
+        return Media(f"{FOLDER}/{digest[:2]}/{digest}{_SUFFIXES.get(sniff(data[:16]), suffix)}")
+
+    def keep(self, data: bytes, suffix: str = "") -> Media:
+        """Write a file under the hash of what it holds, where it is not there yet; see `name`."""
+        media = self.name(data, suffix)
         path = self.root / media.path
         if not path.is_file():
             path.parent.mkdir(privacy.FOLDER, parents=True, exist_ok=True)

@@ -8,8 +8,9 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -119,6 +120,7 @@ def import_file(
     seed: int = 0,
     domain: str = "text",
     files: MediaFolder | None = None,
+    admit: Callable[[bytes], str] = lambda data: "",
     **reading: Unpack[ReadingKeywords],
 ) -> ImportReport:
     """Read a file, folder or Hub data set (see `formats.read_examples`), or a raw dump, into the feedback database.
@@ -137,7 +139,8 @@ def import_file(
             own splits.
         seed: of that split.
         domain: of its prompts; a raw dump brings its own.
-        files: where the files of its responses go, which stand in ``media/`` beside it.
+        files: where the files of its responses go, which the rows name as seen from it (in an export: ``media/…``).
+        admit: refuses what is no response of the domain; see `domains.base.Domain.admit`.
         reading: see `ReadingOptions`; ``format`` may be "raw", too.
 
     Raises:
@@ -145,7 +148,7 @@ def import_file(
     """
     format, max_unpacked = reading.get("format", "auto"), reading.get("max_unpacked", 0.0)
     if format == "raw" or (format == "auto" and _is_raw(path, max_unpacked)):
-        return _import_raw(store, path, max_unpacked, files)
+        return _import_raw(store, path, max_unpacked, _Brought(path, files, admit))
     report = ReadReport()
     prompts: dict[str, Prompt] = {}
     responses: dict[str, Response] = {}
@@ -156,8 +159,8 @@ def import_file(
     times: Counter[str] = Counter()
     disputed: Counter[str] = Counter()
     seen: set[str] = set()
-    twice = 0
-    for example in iter_examples(path, report=report, **reading):
+    twice, brought = 0, _Brought(path, files, admit)
+    for number, example in enumerate(iter_examples(path, report=report, **reading), 1):
         if isinstance(example, Document):
             raise UserError(
                 f"{os.fspath(path)}: plain text is not feedback", "Give it to training as a file: hearken train --data"
@@ -173,7 +176,7 @@ def import_file(
             if same in seen:
                 continue
             seen.add(same)
-        shown = _responses(example, prompt.id)
+        shown = _responses(example, prompt.id, partial(brought.media, where=f"example {number}"))
         responses |= {response.id: response for response in shown}
         column, name = labeler_of(example.metadata) or ("", labeler)
         judge = judges.setdefault(name, _imported(name))
@@ -196,7 +199,7 @@ def import_file(
             )
         )
     say_disputed(os.fspath(path), disputed)
-    _bring_files(path, files, responses.values())
+    brought.keep()
     former = _under_former_labelers(store, renamed)
     for name, count in Counter(former.values()).items():
         warnings.warn(
@@ -242,20 +245,43 @@ def _under_former_labelers(store: FeedbackStore, rows: Mapping[str, tuple[str, s
     return found
 
 
-def _bring_files(path: str | os.PathLike[str], files: MediaFolder | None, responses: Iterable[Response]) -> None:
-    """Copy the files that responses are from beside a data file.
+class _Brought:
+    """The files that the responses of a data file are. All are looked at before any is kept."""
 
-    Raises:
-        UserError: one is neither there nor in the project.
-    """
-    media = [response.payload for response in responses if response.payload is not None]
-    if not media:
-        return
-    if files is None:
-        raise UserError(f"{os.fspath(path)}: its responses are files", "Import it into a project")
-    MediaFolder.beside(path).copy_to(files, media)
-    if missing := next((one for one in media if files.find(one) is None), None):
-        raise UserError(f"{os.fspath(path)}: {missing.path} is not beside it", "Copy the folder media with the file")
+    def __init__(
+        self, path: str | os.PathLike[str], files: MediaFolder | None, admit: Callable[[bytes], str]
+    ) -> None:  # fmt: skip
+        self._path, self._files, self._admit = os.fspath(path), files, admit
+        self._beside = MediaFolder.beside(path)
+        self._kept: dict[str, tuple[Media, str]] = {}
+
+    def media(self, name: str, where: str) -> Media:
+        """A file that a row names, as the project will have it.
+
+        Raises:
+            UserError: it is neither beside the data file nor in the project, is not what its name says, or no response.
+        """
+        if name not in self._kept:
+            if self._files is None:
+                raise UserError(f"{self._path}: its responses are files", "Import it into a project")
+            if self._beside.find(Media(name)) is None:
+                if self._files.find(Media(name)) is None:
+                    what = f"{self._path}: {where}: {name} is not beside it"
+                    raise UserError(what, "Copy the folder media with the file")
+                return Media(name)
+            try:
+                data = self._beside.read(Media(name))
+                suffix = self._admit(data)
+            except UserError as error:
+                raise UserError(f"{self._path}: {where}: {name}: {error.what}", error.hint) from None
+            self._kept[name] = self._files.name(data, suffix), suffix
+        return self._kept[name][0]
+
+    def keep(self) -> None:
+        """Copy them into the project."""
+        for name, (_, suffix) in self._kept.items():
+            assert self._files is not None
+            self._files.keep(self._beside.read(Media(name)), suffix)
 
 
 def _imported(name: str) -> Labeler:
@@ -286,7 +312,7 @@ def say_disputed(where: str, disputed: Counter[str]) -> None:
         warnings.warn(f"{where}: {count} rows repeat a prompt with another '{key}'; the first is kept", stacklevel=3)
 
 
-def _responses(example: Answered, prompt: str) -> list[Response]:
+def _responses(example: Answered, prompt: str, bring: Callable[[str], Media]) -> list[Response]:
     if isinstance(example, Demonstration):
         return []
     texts = example.responses if isinstance(example, Comparison) else (example.response,)
@@ -296,7 +322,7 @@ def _responses(example: Answered, prompt: str) -> list[Response]:
     calls = [(message,) if message.more else None for message in said]
     if MEDIA in example.metadata:
         return [
-            Response(prompt_id=prompt, payload=Media(path), sample=n) for path, n in zip(texts, numbers, strict=True)
+            Response(prompt_id=prompt, payload=bring(path), sample=n) for path, n in zip(texts, numbers, strict=True)
         ]
     return [
         Response(prompt_id=prompt, text=text, messages=turns, sample=n)
@@ -510,7 +536,7 @@ def _is_header(row: Row | UserError) -> bool:
 
 
 def _import_raw(
-    store: FeedbackStore, path: str | os.PathLike[str], max_unpacked: float, files: MediaFolder | None
+    store: FeedbackStore, path: str | os.PathLike[str], max_unpacked: float, brought: _Brought
 ) -> ImportReport:
     """Restore a raw dump. Tombstones are not restored: what they stand for is not in the dump."""
     report = ReadReport(files=1, layouts={"raw"})
@@ -534,7 +560,10 @@ def _import_raw(
             field_name = ".".join(map(str, first["loc"])) or "record"
             raise UserError(f"{where}: {field_name}: {first['msg']}", "Mend the line") from None
         found[type(record)].append(record)
-    _bring_files(path, files, found[Response])
+    for number, response in enumerate(found[Response], 1):
+        if (payload := response.payload) is not None and brought.media(payload.path, f"response {number}") != payload:
+            raise UserError(f"{os.fspath(path)}: {payload.path} is not named by what it holds", "Export it again")
+    brought.keep()
     report.examples = len(found[Judgment])
     versions = {guideline.version: store.add_guideline(guideline.text).version for guideline in found[Guideline]}
     judgments: list[Judgment] = sorted(found[Judgment], key=lambda judgment: judgment.seq or 0)

@@ -251,13 +251,16 @@ class Draft:
     critiques: tuple[str, ...]
 
 
-def drafts(store: FeedbackStore, labeler_id: str | None = None, round: int | None = None) -> list[Draft]:
+def drafts(
+    store: FeedbackStore, labeler_id: str | None = None, round: int | None = None, domain: str | None = None
+) -> list[Draft]:
     """What is to be revised in the training prompts: every response that people criticised, else each prompt's first.
 
     Args:
         store: the feedback database.
         labeler_id: what this labeler has revised is left out; None: what any AI labeler has.
         round: only responses of this round.
+        domain: only of this one.
     """
     authors = {labeler_id} if labeler_id else {r.id for r in store.labelers(kind="ai")}
     people = _people(store)
@@ -268,7 +271,7 @@ def drafts(store: FeedbackStore, labeler_id: str | None = None, round: int | Non
             done.add(judgment.id)
         elif judgment.labeler_id in people and isinstance(judgment.payload, CritiquePayload):
             said.setdefault(judgment.payload.response_id, []).append(judgment.payload.text)
-    prompts = {p.id: p.content for p in store.prompts(split="train", domain="text")}
+    prompts = {p.id: p.content for p in store.prompts(split="train", domain=domain)}
     every = [r for r in store.responses(split="train", round=round) if r.prompt_id in prompts]
     blamed = {r.prompt_id for r in every if r.id in said}
     chosen: dict[str, Draft] = {}
@@ -292,9 +295,10 @@ def estimate_revisions(
     round: int | None = None,
     price_in: float = 0.0,
     price_out: float = 0.0,
+    domain: str | None = None,
 ) -> Cost:
     """What `revise` will take, before anything is asked; see `estimate`."""
-    todo = drafts(store, round=round)
+    todo = drafts(store, round=round, domain=domain)
     requests = inside = 0
     for draft in todo:
         size = math.ceil((length(draft.prompt) + len(draft.response.text)) / CHARACTERS_PER_TOKEN) + OVERHEAD_TOKENS
@@ -308,8 +312,9 @@ def estimate_revisions(
 
 
 def revise(
-    store: FeedbackStore, labeler: AILabeler, *, seed: int = 0, workers: int = 4, round: int | None = None
-) -> dict[str, Any]:
+    store: FeedbackStore, labeler: AILabeler, *, seed: int = 0, workers: int = 4, round: int | None = None,
+    domain: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Rewrite responses of the training prompts: as people's critiques ask where there are any (Scheurer et al. 2023).
 
     Else one response of each prompt is criticised by a principle first (Constitutional AI's first stage). Critique and
@@ -332,7 +337,7 @@ def revise(
         except Nonsense:
             return None
 
-    todo = drafts(store, labeler_id, round)
+    todo = drafts(store, labeler_id, round, domain)
     with ThreadPoolExecutor(workers) as pool, progress("AI revisions", len(todo), "response") as bar:
         for start in range(0, len(todo), 4 * workers):
             part = todo[start : start + 4 * workers]

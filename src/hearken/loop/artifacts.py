@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from hearken.algorithms.stage import makes_reward
+from hearken.algorithms.stage import Stage, makes_reward, stage_of
+from hearken.domains.base import Domain, domain_of, find_domain
 from hearken.training.artifact import MANIFEST, Artifact
 
 RECORDS = ("samples", "judgments", "evaluation")
@@ -88,3 +89,24 @@ def _in_ensemble(artifact: Artifact, first: Artifact | None) -> bool:
     if first is None or first == artifact:
         return False
     return bool(artifact.inputs["data"] == first.inputs["data"])
+
+
+def domain_of_artifact(folder: str | Path) -> Domain:
+    """The domain of a policy or reward model: the one that knows its folder, else that of the stage that made it."""
+    if (known := domain_of(str(folder))).recognises(str(folder)):
+        return known
+    if (Path(folder) / MANIFEST).is_file() and (stage := stage_of(Artifact.load(folder).kind)) is not None:
+        return find_domain(stage.domain)
+    return known
+
+
+def stage_that_made(artifact: Artifact) -> Stage | None:
+    """The stage of an artifact: of several of that name its own domain's; None where none is known."""
+    return stage_of(artifact.kind, domain_of_artifact(artifact.path).name)
+
+
+def is_reward(folder: str | Path) -> bool:
+    """Whether a folder is a reward model: its manifest says so, or, where it has none, it is no policy."""
+    if (Path(folder) / MANIFEST).is_file():
+        return makes_reward(Artifact.load(folder).kind)
+    return not domain_of(str(folder)).recognises(str(folder))

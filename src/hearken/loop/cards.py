@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hearken.algorithms.stage import Inputs, find_stage, makes_reward, run_stage, stage_of
-from hearken.domains.base import Details, Domain, domain_of, find_domain
+from hearken.algorithms.stage import Inputs, find_stage, makes_reward, run_stage
+from hearken.domains.base import Details, Domain
 from hearken.errors import UserError
 from hearken.evaluation.card import correctness, make_card, measure_shift, pair_labelers, would_help
 from hearken.evaluation.numbers import duration
@@ -24,6 +24,7 @@ from hearken.feedback.reading import ReadingOptions
 from hearken.feedback.records import hash_id
 from hearken.feedback.splits import check_leakage, labeler_value, split_by_labeler
 from hearken.feedback.weighting import multiply, reweight
+from hearken.loop.artifacts import domain_of_artifact
 from hearken.loop.measured import kept
 from hearken.statistics.intervals import clustered_wilson
 from hearken.training.artifact import MANIFEST, Artifact
@@ -74,10 +75,10 @@ def evaluate_reward(
         UserError: nothing is held out, or a prompt stands in the training data too.
     """
     reward = Path(reward)
-    domain, files = domain_of_reward(reward), MediaFolder.beside(reward)
+    domain, files = domain_of_artifact(reward), MediaFolder.beside(reward)
     rows = [row for row in _among(reward, _held_out(reward, data, reading or ReadingOptions())) if row.weight > 0]
     judge = domain.scorer(str(reward), files)
-    details = domain.details(str(reward), judge)
+    details = domain.details(str(reward), judge, files)
     shift = _shift(reward, details, now) if now else None
     again = _Again(reward, domain) if learning_curve or larger or held_out_labelers else None
     if again is not None:
@@ -87,7 +88,7 @@ def evaluate_reward(
         reward.name, rows, judge, others=[domain.scorer(str(o), files) for o in others],
         heads=[] if others else details.heads(rows), shift=shift, own=details.own(rows),
         strangers=again.strangers(rows, judge) if again and held_out_labelers else None,
-        discovered=_discovered(reward, rows, details),
+        discovered=_discovered(reward, rows, details), probes=details.probes,
     )  # fmt: skip
     card = card.but(learning=learning, learning_says=says)
     card.save(reward)
@@ -95,7 +96,7 @@ def evaluate_reward(
 
 
 def _held_out(reward: Path, data: Sequence[Any], reading: ReadingOptions) -> list[Comparison]:
-    domain, made = domain_of_reward(reward), (reward / MANIFEST).is_file()
+    domain, made = domain_of_artifact(reward), (reward / MANIFEST).is_file()
     if not data:
         if not made:
             raise UserError(f"{reward} does not say what it was trained on", "Give held-out comparisons: --data FILE")
@@ -123,7 +124,7 @@ def _among(reward: Path, rows: list[Comparison]) -> list[Comparison]:
         return rows
     by_labeler = made.data["labeler_weights"]
     if made.options.get("labeler_weights"):  # those hold the labelers' reliability as well
-        by_labeler = reweight(domain_of_reward(reward).trained_on(str(reward)), population=population).by_labeler
+        by_labeler = reweight(domain_of_artifact(reward).trained_on(str(reward)), population=population).by_labeler
     return [row for row in multiply(rows, by_labeler) if isinstance(row, Comparison)]
 
 
@@ -132,9 +133,9 @@ def renew_shift(project: Project, reward: Path, policy: str) -> None:
     card, now = RewardCard.load(reward), {n: answers for n, answers in _scored_now(project).items() if n == policy}
     if card is None or not now or (card.shift is not None and card.shift.answers == _digest(now)):
         return
-    domain = domain_of_reward(reward)
+    domain = domain_of_artifact(reward)
     scorer = domain.scorer(str(reward), project.media)
-    shift = _shift(reward, domain.details(str(reward), scorer), now)
+    shift = _shift(reward, domain.details(str(reward), scorer, project.media), now)
     if shift is not None:  # else what it was trained on is not here any more
         card.with_shift(shift).save(reward)
 
@@ -149,7 +150,7 @@ def _shift(reward: Path, details: Details, now: Mapping[str, Answers]) -> Shift 
         return None
     rng = np.random.default_rng(0)
     try:
-        rows = domain_of_reward(reward).trained_on(str(reward))
+        rows = domain_of_artifact(reward).trained_on(str(reward))
         training = [(r.prompt, t) for r in rows if isinstance(r, Comparison) for t in r.responses]
         new = [answer for said in now.values() for answer in said]
         before, after = (details.look([side[i] for i in rng.permutation(len(side))[:CUT]]) for side in (training, new))
@@ -169,22 +170,13 @@ def _discovered(reward: Path, rows: Sequence[Comparison], details: Details) -> D
     training: list[Any] = []
     if (reward / MANIFEST).is_file():
         with suppress(UserError):  # its data are gone: the held-out ones remain
-            training = domain_of_reward(reward).trained_on(str(reward))
+            training = domain_of_artifact(reward).trained_on(str(reward))
     known = [r for r in [*rows, *training] if isinstance(r, Comparison) and labeler_value(r, "labeler") is not None]
     if not known or any(labeler_value(r, "group") is not None for r in known):
         return None
     chosen = [known[i] for i in sorted(np.random.default_rng(0).permutation(len(known))[:MOST])]
     told = details.told(chosen)
     return discover(*told) if told is not None else None
-
-
-def domain_of_reward(reward: str | Path) -> Domain:
-    """The domain of a reward model: the one that knows its folder, else that of the stage that made it."""
-    if (known := domain_of(str(reward))).recognises(str(reward)):
-        return known
-    if (Path(reward) / MANIFEST).is_file() and (stage := stage_of(Artifact.load(reward).kind)) is not None:
-        return find_domain(stage.domain)
-    return known
 
 
 class _Again:
@@ -196,7 +188,8 @@ class _Again:
         self.folder = reward / "learning"
         self.stage = find_stage(self.made.kind, domain.name)
         # The data are cut here: what training would hold out was held out already.
-        changed = {"validation": 0.0, "trackers": "none", "only": ""}
+        known = self.stage.options.model_fields
+        changed = {k: v for k, v in {"validation": 0.0, "trackers": "none", "only": ""}.items() if k in known}
         self.options = self.stage.options.parse({**self.made.options, **changed}, where=str(reward))
 
     def cost(self, curve: bool, larger: str, labelers: bool) -> str:
@@ -208,8 +201,8 @@ class _Again:
         trainings = f"{count} more training{'s' if count > 1 else ''}"
         return f"The card takes {trainings}: about {duration(seconds)} here{more} (less where they were done before)."
 
-    def fit(self, name: str, model: str, some: Sequence[Any]) -> Any:
-        """The judge fitted to some of the rows, or what an earlier call left."""
+    def fit(self, name: str, model: str, some: Sequence[Any]) -> tuple[Any, str]:
+        """The judge fitted to some of the rows, or what an earlier call left; and its folder."""
         data, out = self.folder / f"{name}.parquet", self.folder / name
         if not data.exists():
             self.folder.mkdir(exist_ok=True)
@@ -217,28 +210,28 @@ class _Again:
         if not (out / MANIFEST).is_file():
             references = tuple(self.made.inputs.get("references") or ())
             run_stage(self.stage, Inputs(model=model, data=(str(data),), references=references), self.options, out)
-        return self.domain.scorer(str(out), self.files)
+        return self.domain.scorer(str(out), self.files), str(out)
 
     def learning(self, rows: Sequence[Comparison], judge: Any, larger: str) -> tuple[list[Learnt], str]:
         """Fits on growing shares of the labels, and one with more weights, all measured on the same held-out pairs."""
         keys = list({content_key(r.prompt): None for r in self.rows})
         order = [keys[i] for i in np.random.default_rng(0).permutation(len(keys))]
-        points: list[tuple[int, Any]] = []
+        points: list[tuple[int, Any, str]] = []
         for share in SHARES:
             kept = set(order[: max(round(share * len(order)), 1)])
             some = [r for r in self.rows if content_key(r.prompt) in kept]
-            points.append((len(some), self.fit(f"share-{share:g}", self.made.model, some)))
-        points.append((len(self.rows), judge))
+            points.append((len(some), *self.fit(f"share-{share:g}", self.made.model, some)))
+        points.append((len(self.rows), judge, str(self.made.path)))
         if larger:
-            points.append((len(self.rows), self.fit("larger", larger, self.rows)))
-        right = [(labels, *correctness(rows, fitted)) for labels, fitted in points]
+            points.append((len(self.rows), *self.fit("larger", larger, self.rows)))
+        right = [(labels, *correctness(rows, scorer)) for labels, scorer, _ in points]
         learnt = [
             Learnt(
                 labels=labels,
                 accuracy=clustered_wilson(hits, of),
-                parameters=self.domain.details("", fitted).parameters,
+                parameters=self.domain.details(folder, scorer, self.files).parameters,
             )
-            for (labels, hits, of), (_, fitted) in zip(right, points, strict=True)
+            for (labels, hits, of), (_, scorer, folder) in zip(right, points, strict=True)
         ]
         bigger = right.pop()[1] if larger else None
         return learnt, would_help([(labels, hits) for labels, hits, _ in right], bigger, right[-1][2])
@@ -250,7 +243,7 @@ class _Again:
             UserError: the judgments name fewer than two labelers.
         """
         split = split_by_labeler(self.rows, LEFT_OUT)
-        fitted = self.fit("without-labelers", self.made.model, split.train)
+        fitted, _ = self.fit("without-labelers", self.made.model, split.train)
         out = {str(labeler_value(row, "labeler")) for row in split.validation}
         (without, prompts), (whole, _) = correctness(rows, fitted), correctness(rows, judge)
         return strangers(pair_labelers(rows), without, whole, prompts, out)

@@ -217,6 +217,10 @@ class Project:
         """What worlds and simulated labelers read of a response (see `Domain.read`)."""
         return self.domain.read(content, self.media)
 
+    def admit(self, data: bytes) -> str:
+        """See `Domain.admit`."""
+        return self.domain.admit(data, self.config.model)
+
     # Artifacts
 
     @property
@@ -427,7 +431,7 @@ class Project:
         with self.store() as store:
             prices: dict[str, Any] = {"round": round, "price_in": ai.price_in, "price_out": ai.price_out}
             if revise:
-                cost = answering.estimate_revisions(store, tokens_out=MAX_TOKENS, **prices)
+                cost = answering.estimate_revisions(store, tokens_out=MAX_TOKENS, **prices, domain=self.domain.name)
             else:
                 cost = answering.estimate(store, tokens_out=out, only=only, **prices)
             announce(cost.say())
@@ -436,7 +440,7 @@ class Project:
             labeler = self.ai_labeler(ai)
             how: dict[str, Any] = {"seed": seed, "workers": ai.workers, "round": round}
             if revise:
-                found = answering.revise(store, labeler, **how)
+                found = answering.revise(store, labeler, **how, domain=self.domain.name)
             else:
                 found = answering.answer_queue(store, labeler, **how, only=only)
         write_json(self.path / "runs" / "ai-labels.json", found)

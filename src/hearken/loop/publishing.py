@@ -14,7 +14,7 @@ from hearken.errors import UserError
 from hearken.evaluation.results import EvaluationResult
 from hearken.evaluation.reward_card import RewardCard
 from hearken.loop import auditing, recipes
-from hearken.loop.artifacts import ArtifactStore
+from hearken.loop.artifacts import RECORDS, ArtifactStore, domain_of_artifact
 from hearken.loop.measured import kept
 from hearken.loop.reckoning import held_out_accuracy
 from hearken.report.model_card import Ancestor, Feedback, ModelCard
@@ -101,11 +101,12 @@ def model_card(artifact: Artifact, *, to: str = "", license: str = "") -> str:
     """README.md of an artifact; of one in a project with what its database and evaluation say."""
     name, root, reward = artifact.path.resolve().name, artifact.root, makes_reward(artifact.kind)
     family = ArtifactStore(artifact.path.resolve().parent).ancestors(artifact)
+    about = domain_of_artifact(artifact.path).published(artifact.path, to or name, reward=reward)
     audited = auditing.load(root) if root else None
     return ModelCard(
         name=name, repository=to, license=license,
         family=[_ancestor(name, one, root) for name, one in family.items()],
-        adapter=(artifact.path / "adapter_config.json").exists(), base_model=_hub_base(family),
+        about=about, base_model=_hub_base(family) if about.on_hub else None,
         weights=recipes.count_weights(artifact.path), versions=list(family.values())[-1].versions,
         feedback=_feedback(root) if root and any(one.judgments for one in family.values()) else None,
         accuracy=held_out_accuracy(artifact) if reward else None,
@@ -121,8 +122,8 @@ def _ancestor(name: str, one: Artifact, root: Path | None) -> Ancestor:
         name=name, kind=one.kind, reward=makes_reward(one.kind),
         parents=[(role, recipes.relative(path, root)) for role, path in one.parents],
         files=[recipes.relative(str(file), root) for file in one.data.get("files") or []],
-        data_hash=one.data_hash, judgments=one.judgments, seed=one.seed, created=one.created,
-        command=recipes.command(one, root),
+        data_hash=one.data_hash, judgments=None if one.kind in RECORDS else one.judgments, seed=one.seed,
+        created=one.created, command=recipes.command(one, root),
     )  # fmt: skip
 
 

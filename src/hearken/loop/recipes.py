@@ -8,8 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from hearken.algorithms.stage import find_stage
-from hearken.errors import UserError
+from hearken.loop.artifacts import stage_that_made
 from hearken.training.artifact import Artifact
 
 
@@ -23,9 +22,7 @@ def command(artifact: Artifact, root: Path | None = None) -> str:
     Returns:
         The command, or "" for an artifact that no stage made.
     """
-    try:
-        stage = find_stage(artifact.kind)
-    except UserError:
+    if (stage := stage_that_made(artifact)) is None:
         return ""
     words = ["hearken", "train", stage.name]
     inputs, name = artifact.inputs, artifact.path.name

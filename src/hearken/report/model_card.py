@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import yaml
 
@@ -48,6 +49,23 @@ class Feedback:
     """Judgments by the version of the guideline they were given under."""
 
 
+class About(Protocol):
+    """What a domain says of its models: see `domains.base.Published`."""
+
+    @property
+    def library(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+    @property
+    def load(self) -> str: ...
+    @property
+    def use(self) -> str: ...
+    @property
+    def limits(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What is known of a model that is to be published."""
@@ -55,11 +73,11 @@ class ModelCard:
     name: str
     family: Sequence[Ancestor]
     """The lineage, the oldest first and itself last."""
+    about: About
+    """What is true of all models of its sort."""
     repository: str = ""
     """OWNER/NAME on the Hub."""
     license: str = ""
-    adapter: bool = False
-    """Whether it is an adapter of PEFT."""
     base_model: str | None = None
     """The Hub name of what it all began with."""
     weights: int | None = None
@@ -95,21 +113,21 @@ class ModelCard:
         """README.md: the header, then lineage, figures, use, limits and how to make it again."""
         header = {
             "license": self.license or None,
-            "library_name": "peft" if self.adapter else "transformers",
-            "pipeline_tag": "text-classification" if self.reward else "text-generation",
+            "library_name": self.about.library,
+            "pipeline_tag": self.about.task,
             "base_model": self.base_model,
-            "tags": ["hearken", "rlhf", "reward-model" if self.reward else self.kind],
+            "tags": ["hearken", "rlhf", "reward-model" if self.reward else self.kind, *self.about.tags],
         }
         text = yaml.safe_dump({k: v for k, v in header.items() if v}, sort_keys=False, allow_unicode=True)
         parts = [
             f"---\n{text}---\n",
             f"# {self.repository.rpartition('/')[2] or self.name}\n",
             _about(self) + "\n",
-            _load(self.repository or self.name, self.reward),
+            self.about.load,
             _section("How it was made", _lineage(self)),
             _section("Who judged", _judged(self)),
             _section("How good it is", _measured(self)),
-            _section("Intended use", _use(self.reward)),
+            _section("Intended use", self.about.use),
             _section("Limits", _limits(self)),
             _section("How to make it again", _again(self.family)),
             "Made with Hearken.\n",
@@ -125,18 +143,8 @@ def _about(card: ModelCard) -> str:
     size = f"{card.weights:,} weights, " if card.weights else ""
     if card.reward:
         return f"A reward model ({size}fitted to judgments): it scores a response to a prompt."
-    stages = " → ".join(dict.fromkeys(one.kind for one in card.family if not one.reward))
+    stages = " → ".join(dict.fromkeys(one.kind for one in card.family if one.command and not one.reward))
     return f"A policy ({size}made by {stages}), trained from feedback."
-
-
-def _load(name: str, reward: bool) -> str:
-    kind = "SequenceClassification" if reward else "CausalLM"
-    score = "# score = logit * model.config.hearken_reward_gain + model.config.hearken_reward_bias\n"
-    return (
-        f"```python\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n\n"
-        f'model = AutoModelFor{kind}.from_pretrained("{name}")\ntokenizer = AutoTokenizer.from_pretrained("{name}")\n'
-        f"{score if reward else ''}```\n"
-    )
 
 
 def _lineage(card: ModelCard) -> str:
@@ -178,7 +186,7 @@ def _judged(card: ModelCard) -> str:
     return f"{said} Guideline: {versions}."
 
 
-def _rows(policy: PolicyResult, baseline: str) -> list[tuple[str, Figure, bool]]:
+def _rows(policy: PolicyResult, baseline: str, titles: Mapping[str, str]) -> list[tuple[str, Figure, bool]]:
     """What an evaluation says of a policy: label, figure, whether it is a share."""
     return [
         (f"win rate against {baseline}", policy.win_rate, True),
@@ -193,6 +201,7 @@ def _rows(policy: PolicyResult, baseline: str) -> list[tuple[str, Figure, bool]]
         ("responses that end by themselves", policy.eos_share, True),
         ("responses that parse", policy.parse_rate, True),
         ("perplexity of held-out text", policy.perplexity, False),
+        *((titles.get(name, name), figure, False) for name, figure in policy.figures.items()),
         *((f"accuracy on {task}", scores.rate, True) for task, scores in policy.tasks.items()),
     ]
 
@@ -206,7 +215,7 @@ def _measured(card: ModelCard) -> str:
             by_tokens = with_interval(card.length_accuracy, True)
             rows.append(("accuracy of preferring the one with more tokens", by_tokens))
     if figures is not None:
-        known = _rows(figures, evaluation.baseline)
+        known = _rows(figures, evaluation.baseline, evaluation.titles)
         rows += [(label, with_interval(figure, share)) for label, figure, share in known if figure is not None]
     if card.checked is not None:
         verdict = "passes" if card.checked.passes else f"fails: {' '.join(card.checked.failures)}"
@@ -224,15 +233,6 @@ def _measured(card: ModelCard) -> str:
     return f"{table}\n\nIn brackets 95 % intervals.{how}"
 
 
-def _use(reward: bool) -> str:
-    if reward:
-        return (
-            "To rank or score responses to prompts like those it was fitted on, and to train policies under a KL "
-            "penalty. Its scores mean nothing by themselves; their differences are log-odds of being preferred."
-        )
-    return "To answer prompts like those it was trained on, and to study learning from feedback."
-
-
 def _limits(card: ModelCard) -> str:
     said = [
         "It knows the taste of the labelers named above, not of everyone, and was checked on no other kind of prompt."
@@ -241,8 +241,8 @@ def _limits(card: ModelCard) -> str:
         said.append("It was trained on a learned reward, which is a proxy: what scores high need not be good.")
     if card.audit:
         said.append(f"A slice of its answers was checked. {card.audit} It was not tested for safety.")
-    elif not card.reward:
-        said.append("It was not tested for safety or truth. It may say what is false or harmful.")
+    else:
+        said += card.about.limits
     figures, judge = card.figures, card.evaluation.judge
     if figures is not None and judge is not None and judge.kind == "reward":
         said.append("The figures above are by the reward model itself; people were not asked.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,10 +11,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as HTTPResponse
 
+from hearken.errors import UserError
 from hearken.feedback.access import Account, AuditEntry, Invite, Role, Scope, Token, Webhook
 from hearken.feedback.analysis import agreement_with_people
+from hearken.feedback.media import LARGEST
 from hearken.feedback.records import (
     Guideline,
     ItemKind,
@@ -27,6 +31,7 @@ from hearken.feedback.records import (
     Response,
     prompt_id,
 )
+from hearken.loop.maintenance import forget
 from hearken.server.desk import Desk
 from hearken.server.direct import Direct
 from hearken.server.owner_cache import pages_of
@@ -54,6 +59,9 @@ class Problem(Model):
     final: bool = False
     """The same answer can never be stored; where this is not so, keep it and send it again."""
 
+
+UPLOAD_SECONDS = 60
+"""Within which a file is to be there."""
 
 _common: dict[str, Any] = {
     "prefix": "/api/v1",
@@ -300,8 +308,69 @@ def _of(prompt: Prompt, domain: str) -> Prompt:
 def add_responses(request: Request, who: Writer, new: NewResponses) -> Added:
     """Add responses to prompts that are known."""
     if any(response.payload is not None for response in new.responses):
-        raise ApiError(422, "media cannot be named from outside", "Sample into the project folder")
+        raise ApiError(422, "media cannot be named from outside", "Send the file itself: POST /prompts/ID/files")
     return Added(new=store_of(request).add_responses(new.responses))
+
+
+class AddedFile(Model):
+    """A response that is a file."""
+
+    id: str
+    """Of the response."""
+    type: str
+    """Of the file, as its first bytes say, such as ``audio/wav``."""
+    new: bool
+    """False where it was there: the same file of the same policy, round, seed and sample."""
+
+
+@router.post(
+    "/prompts/{prompt_id}/files", tags=["writing"], operation_id="add_file",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": f"The file: at most {LARGEST:,} bytes, within {UPLOAD_SECONDS} seconds.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+    responses={status: {"model": Problem} for status in (408, 410, 415)},
+)  # fmt: skip
+async def add_file(
+    request: Request, who: Writer, prompt_id: Id, policy: Annotated[str | None, Query(max_length=200)] = None,
+    round: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
+    seed: Annotated[int | None, Query(ge=-(2**63), lt=2**63)] = None,
+    sample: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+) -> AddedFile:  # fmt: skip
+    """Add a response that is a file (a clip, a sound, a picture); the body is the file.
+
+    It is kept in the project's ``media/`` under the hash of what it holds, and erased with the response. What it is,
+    its bytes say: of the project's domain, or it is refused.
+    """
+    try:
+        async with asyncio.timeout(UPLOAD_SECONDS):
+            data = await request.body()
+    except TimeoutError:
+        raise ApiError(408, f"the file was not there within {UPLOAD_SECONDS} seconds", "Send it again") from None
+    facts = {"prompt_id": prompt_id, "policy": policy, "round": round, "seed": seed, "sample": sample}
+    return await run_in_threadpool(_store_file, request, data, facts)
+
+
+def _store_file(request: Request, data: bytes, facts: dict[str, Any]) -> AddedFile:
+    store, files, domain = store_of(request), request.app.state.media, desk_of(request).domain
+    if files is None:
+        raise ApiError(422, "this server has no project folder for files", "Start it in one: hearken serve")
+    if facts["prompt_id"] not in store.prompts_by_id([facts["prompt_id"]]):
+        raise ApiError(404, "there is no such prompt", "Add it first: POST /prompts")
+    try:
+        suffix = domain.admit(data, request.app.state.model)
+    except UserError as error:
+        raise ApiError(415, error.what, error.hint, final=True) from None
+    media = files.keep(data, suffix)
+    response = Response(payload=media, **facts)
+    new = store.add_responses([response])
+    if not new and response.id not in store.responses_by_id([response.id]):
+        forget(store, files, [media])
+        raise ApiError(410, "this response was erased", "It is not to come back", final=True)
+    return AddedFile(id=response.id, type=media.type, new=bool(new))
 
 
 @router.post("/items", tags=["writing"], operation_id="enqueue")

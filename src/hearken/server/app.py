@@ -31,6 +31,7 @@ from hearken.server.webhooks import Caller
 def create_app(
     store: FeedbackStore, *, door: Door | None = None, policy: chat.Policy | None = None, media: Path | None = None,
     goal: Goal | None = None, webhooks_to: Sequence[Network] = (), domain: Domain | None = None,
+    model: str = "",
 ) -> FastAPI:  # fmt: skip
     """The labelling app and its API over one feedback database.
 
@@ -42,6 +43,7 @@ def create_app(
         goal: what a run waits for, shown to the labelers; None where none does.
         webhooks_to: networks that webhooks may call though they are not public.
         domain: what responses are; text unless said otherwise.
+        model: the policy that the project begins with.
     """
     door = door or Door()
     caller = Caller(store, webhooks_to)
@@ -56,7 +58,7 @@ def create_app(
         openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.store, app.state.door, app.state.desk = store, door, Desk(store, domain)
-    app.state.policy, app.state.goal = policy, goal
+    app.state.policy, app.state.goal, app.state.model = policy, goal, model
     app.state.media = MediaFolder(media) if media is not None else None
     app.state.webhooks_to = webhooks_to
     app.state.passwords, app.state.attempts = Passwords(), Attempts(store.access, app.state.desk.salt)

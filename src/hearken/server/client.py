@@ -183,6 +183,15 @@ class HearkenClient:
         """Add responses; returns how many were new."""
         return int(self._send("POST", "/responses", {"responses": [_plain(one) for one in responses]})["new"])
 
+    def add_file(
+        self, prompt_id: str, data: bytes, *, policy: str | None = None, round: int | None = None,
+        seed: int | None = None, sample: int = 0,
+    ) -> str:  # fmt: skip
+        """Add a response that is a file, as ``Path("clip.webm").read_bytes()``. Returns the response's id."""
+        known = {"policy": policy, "round": round, "seed": seed, "sample": sample}
+        params = {name: value for name, value in known.items() if value is not None}
+        return str(self._send("POST", f"/prompts/{quote(prompt_id, safe='')}/files", params=params, file=data)["id"])
+
     def enqueue(self, items: Iterable[QueueItem]) -> int:
         """Ask for judgments; returns how many items were new."""
         return int(self._send("POST", "/items", {"items": [_plain(one) for one in items]})["new"])
@@ -198,12 +207,15 @@ class HearkenClient:
             self.url, found["token"], patience=self._patience, transport=self._transport
         )
 
-    def _send(self, method: str, path: str, body: Any = None, params: dict[str, Any] | None = None) -> Any:
+    def _send(
+        self, method: str, path: str, body: Any = None, params: dict[str, Any] | None = None,
+        file: bytes | None = None,
+    ) -> Any:  # fmt: skip
         start, pause = time.monotonic(), 0.2
         while True:
             patience = SHORT_PATIENCE
             try:
-                answer = self._http.request(method, path, json=body, params=params)
+                answer = self._http.request(method, path, json=body, params=params, content=file)
                 if answer.status_code not in PASSING:
                     break
                 problem, pause = _refused(answer), max(pause, _seconds(answer.headers.get("Retry-After", "")))

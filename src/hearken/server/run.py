@@ -28,8 +28,8 @@ from hearken.server.connections import Bounds, Connection, Listener, networks, w
 from hearken.server.security import LOOPBACK, Door
 
 if TYPE_CHECKING:
-    from hearken.domains.base import Domain
     from hearken.loop.labelling_target import Goal
+    from hearken.loop.project import Project
     from hearken.server.chat import Policy
 
 LINK_MINUTES = 15
@@ -157,7 +157,8 @@ def serve(
     location, media = _where(project, database)
     callable_ = networks(network.webhooks_to, "--webhooks-to")
     bounds = Bounds(trusted=networks(network.trusted_proxies, "--trusted-proxy"), together=_most_connections())
-    domain = domain_at(project) if project is not None else None
+    opened = opened_at(project) if project is not None else None
+    domain = opened.domain if opened is not None else None
     if policy is None and project is not None and domain is not None and "chat" in domain.offers:
         policy = _Newest(project)
     with FeedbackStore(location) as store, alone(location), _listen(network.host, network.port) as listener:
@@ -166,7 +167,10 @@ def serve(
         port = listener.getsockname()[1]
         door = Door(port=port, secure=network.secure, hosts=network.hosts)
         address = Address(url := network.url(port), _link(store, url, invitation, owners) if network.local else "")
-        app = create_app(store, door=door, policy=policy, media=media, goal=goal, webhooks_to=callable_, domain=domain)
+        app = create_app(
+            store, door=door, policy=policy, media=media, goal=goal, webhooks_to=callable_, domain=domain,
+            model=opened.config.model if opened is not None else "",
+        )  # fmt: skip
 
         def ready() -> None:
             if on_ready is not None:
@@ -189,11 +193,11 @@ def _where(project: Path | str | None, database: str | Path | None) -> tuple[str
     return database, None
 
 
-def domain_at(project: Path | str) -> Domain:
-    """What responses are in a project."""
+def opened_at(path: Path | str) -> Project:
+    """The project in a folder."""
     from hearken.loop.project import Project
 
-    return Project(project).domain
+    return Project(path)
 
 
 class _Newest:

@@ -12,6 +12,7 @@ import ipaddress
 import json
 import logging
 import math
+import re
 import secrets
 import threading
 import time
@@ -35,6 +36,7 @@ from starlette.types import Scope as HTTPScope
 
 from hearken.errors import Unavailable, UserError
 from hearken.feedback.access import SESSION_DAYS, Access, Account, Role, Scope, Session
+from hearken.feedback.media import LARGEST
 from hearken.feedback.store import FeedbackStore
 
 log = logging.getLogger(__name__)
@@ -55,8 +57,9 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 LONGEST_BODY = 4_000_000
-"""Bytes of a request's body."""
-_TOO_LONG = f"the request is longer than {LONGEST_BODY:,} bytes"
+"""Bytes of a request's body, other than of one that brings a file."""
+FILES = re.compile(r"/api/v1/prompts/[^/]+/files")
+"""Where files are brought."""
 RETRY_AFTER = "5"
 """Seconds after which a fault that passes may be over."""
 LONGEST_OF_STRANGERS = 64_000
@@ -387,15 +390,15 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(headers, scope["query_string"])
-        seen, asked = 0, False
+        refusal = self._refusal(headers, scope["query_string"], _longest(scope))
+        seen, asked, longest = 0, False, _longest(scope)
 
         async def measured() -> Message:
             nonlocal seen, asked
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > LONGEST_BODY:
-                raise HTTPException(413, _TOO_LONG)
+            if seen > longest:
+                raise HTTPException(413, _too_long(longest))
             if seen > LONGEST_OF_STRANGERS and not asked:
                 asked = True
                 if found := await run_in_threadpool(_stranger, Request(scope)):
@@ -414,7 +417,7 @@ class Guard:
         with suppress(ClientDisconnect):  # it went before its request was there: nobody is left to be answered
             await (refusal or self._app)(scope, measured, careful)
 
-    def _refusal(self, headers: Headers, query: bytes) -> JSONResponse | None:
+    def _refusal(self, headers: Headers, query: bytes, longest: int) -> JSONResponse | None:
         name = _host(headers.get("host", ""))
         if name is None or (self._door.hosts and name not in self._door.hosts):
             return _problem(400, "this server does not answer to that name")
@@ -423,8 +426,8 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             return _problem(400, "Content-Length is no number")
-        if len(length) > 15 or int(length) > LONGEST_BODY:
-            return _problem(413, _TOO_LONG)
+        if len(length) > 15 or int(length) > longest:
+            return _problem(413, _too_long(longest))
         return None
 
     def _harden(self, headers: Iterable[tuple[bytes, bytes]], path: str) -> list[tuple[bytes, bytes]]:
@@ -432,6 +435,15 @@ class Guard:
         keep = b"no-cache" if path.startswith("/static/") else b"no-store"
         others = [header for header in headers if header[0].lower() not in self._ours]
         return [*others, *self._always, (b"cache-control", keep)]
+
+
+def _longest(scope: HTTPScope) -> int:
+    """Bytes of a request's body: of one that brings a file, those of the largest file that is shown."""
+    return LARGEST if scope["method"] == "POST" and FILES.fullmatch(scope["path"]) else LONGEST_BODY
+
+
+def _too_long(longest: int) -> str:
+    return f"the request is longer than {longest:,} bytes"
 
 
 def _host(written: str) -> str | None:

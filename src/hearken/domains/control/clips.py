@@ -15,6 +15,8 @@ from hearken.domains.control.environment import Environment, features
 from hearken.errors import UserError
 
 SUFFIX = ".npz"
+LARGEST = 256_000_000
+"""Bytes of a clip, unpacked."""
 _ARRAYS = ("observations", "actions", "rewards", "before", "positions", "velocities")
 
 
@@ -71,6 +73,9 @@ class Clip:
             UserError: it is no clip, or not whole.
         """
         try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                if (size := sum(one.file_size for one in archive.infolist())) > LARGEST:
+                    raise ValueError(f"it unpacks to {size:,} bytes")
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 arrays = {name: file[name] for name in _ARRAYS}
@@ -84,3 +89,21 @@ class Clip:
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"this file is no clip, or not whole ({error})", "Sample again") from None
         return clip
+
+
+def check_clip(clip: Clip, environment: Environment, observations: tuple[int, ...], actions: tuple[int, ...]) -> None:
+    """Refuse a clip of another environment, or of other shapes than its observations and actions have.
+
+    Raises:
+        UserError: it is one.
+    """
+    if clip.environment.key != environment.key:
+        raise UserError(
+            f"a clip is of {clip.environment.id}, not of {environment.id} as it is set up here",
+            "Compare and train clips of one environment, with the same kwargs",
+        )
+    if clip.observations.shape[1:] != observations or clip.actions.shape[1:] != actions:
+        raise UserError(
+            f"a clip holds observations {clip.observations.shape[1:]} and actions {clip.actions.shape[1:]}, "
+            f"{environment.id} has {observations} and {actions}", "It was recorded with another version: sample again",
+        )  # fmt: skip

@@ -6,17 +6,19 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from pydantic import model_validator
 
-from hearken.domains.base import Domain, Drawn, Facts, Measured, Scorer, mean
+from hearken.domains.base import SCORES, Details, Domain, Drawn, Facts, Measured, Published, Scorer, mean
 from hearken.domains.best_of import BestOf
-from hearken.domains.control.clips import SUFFIX, Clip
+from hearken.domains.control.clips import SUFFIX, Clip, check_clip
 from hearken.domains.control.environment import FILE, Environment, is_id
 from hearken.domains.control.playing import cut, horizon, play
+from hearken.domains.control.policy import FILE as POLICY
 from hearken.domains.control.policy import load_policy
 from hearken.errors import UserError
 from hearken.feedback.examples import Content, content_key
@@ -26,6 +28,34 @@ from hearken.rollout.sampler import SamplingParameters
 STARTS = 500
 """Prompts that a project gets where it names none."""
 REWARD = "reward.safetensors"
+
+
+LOAD = """```python
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from huggingface_hub import snapshot_download
+from stable_baselines3 import PPO
+
+folder = Path("{name}")
+if not folder.is_dir():
+    folder = Path(snapshot_download("{name}"))
+policy, seen = PPO.load(folder / "policy.zip", device="cpu"), np.load(folder / "normalisation.npz")
+mean, deviation = seen["mean"], np.sqrt(seen["variance"] + 1e-8)
+
+environment = gymnasium.make("{environment.id}", **{environment.kwargs})
+observation, _ = environment.reset(seed=1)
+total, over = 0.0, False
+while not over:
+    normal = np.clip((observation.reshape(-1) - mean) / deviation, -10, 10).reshape(observation.shape)
+    action, _ = policy.predict(normal, deterministic=True)
+    observation, reward, terminated, truncated, _ = environment.step(action)
+    total, over = total + reward, terminated or truncated
+print(total)
+```
+"""
+"""Loads and plays a policy without this package."""
 
 
 class ClipSampling(SamplingParameters):
@@ -120,9 +150,52 @@ class Control(Domain):
         media = files.keep(clip.to_bytes(), SUFFIX)
         return Drawn(prompt, media.path, seed, number, "stop" if clip.terminated else "length", metadata={})
 
+    def admit(self, data: bytes, model: str = "") -> str:
+        """A whole clip of the project's environment; its video is made here.
+
+        No other environment is opened: what a file names could be any module that is installed.
+        """
+        if not model:
+            raise UserError("nobody says which environment clips are of", "Bring them to a project")
+        environment, observations, actions = _spaces(model)
+        check_clip(self.decode(data), environment, observations, actions)
+        return SUFFIX
+
     def decode(self, data: bytes) -> Clip:
         """See `Clip.from_bytes`."""
         return Clip.from_bytes(data)
+
+    def describe(self, content: str, files: MediaFolder) -> dict[str, Any]:
+        """Where a clip begins, how long it is, and what the environment itself paid."""
+        clip = self.read(content, files)
+        return {
+            "environment": clip.environment.id, "start": clip.seed, "from step": len(clip.before), "steps": len(clip),
+            "true return": round(clip.total, 3), "ends": "the episode ends" if clip.terminated else "cut off",
+        }  # fmt: skip
+
+    def published(self, folder: Path, name: str, *, reward: bool) -> Published:
+        """A policy that Stable-Baselines3 loads by itself; a reward model that only this package reads."""
+        environment = Environment.named(str(folder))
+        if reward:
+            load = (
+                "```python\nfrom pathlib import Path\n\nfrom hearken.domains.base import find_domain\n"
+                "from hearken.feedback.media import MediaFolder\n\n"
+                f'score = find_domain("{self.name}").scorer("{name}", MediaFolder(Path()))\n```\n'
+            )
+            use = f"To score clips of {environment.id}, and to train policies there."
+            return Published(library="hearken", task="reinforcement-learning", load=load, use=f"{use} {SCORES}")
+        return Published(
+            library="stable-baselines3", task="reinforcement-learning", tags=("deep-reinforcement-learning",),
+            load=LOAD.format(name=name, environment=environment) if (folder / POLICY).is_file() else "",
+            use=f"To act in {environment.id}, asked for by: {environment.question}",
+            limits=("It was only ever in simulation, in one environment: it is fit for no real machine.",),
+        )  # fmt: skip
+
+    def details(self, reward: str, scorer: Any, files: MediaFolder) -> Details:
+        """Members, features and probes: see `details.ClipDetails`."""
+        from hearken.domains.control.details import ClipDetails
+
+        return ClipDetails(self, reward, files)
 
     def shown(self, media: Media, files: MediaFolder) -> Path | None:
         """A video of the clip, made when it is first asked for; None where the clip is not here.
@@ -164,6 +237,14 @@ class Control(Domain):
             return [[float(next(scores)) for _ in some] for some in responses]
 
         return score
+
+
+@lru_cache(8)
+def _spaces(model: str) -> tuple[Environment, tuple[int, ...], tuple[int, ...]]:
+    """The environment of a policy, and the shapes of its observations and actions."""
+    environment = Environment.named(model)
+    with closing(environment.open()) as opened:
+        return environment, opened.observation_space.shape, opened.action_space.shape
 
 
 def start_of(prompt: Content) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hearken.domains.control.clips import Clip
+from hearken.domains.control.clips import Clip, check_clip
 from hearken.domains.control.environment import Environment
 from hearken.errors import UserError
 
@@ -131,16 +131,7 @@ def features_of(
     """
     acts, shape = opened.action_space, opened.observation_space.shape
     for clip in clips:
-        if clip.environment.key != environment.key:
-            raise UserError(
-                f"a clip is of {clip.environment.id}, not of {environment.id} as it is set up here",
-                "Compare and train clips of one environment, with the same kwargs",
-            )
-        if clip.observations.shape[1:] != shape or clip.actions.shape[1:] != acts.shape:
-            raise UserError(
-                f"a clip holds observations {clip.observations.shape[1:]} and actions {clip.actions.shape[1:]}, "
-                f"{environment.id} has {shape} and {acts.shape}", "It was recorded with another version: sample again",
-            )  # fmt: skip
+        check_clip(clip, environment, shape, acts.shape)
     found = [clip.seen(acts) for clip in clips]
     if found and size and found[0].shape[1] != size:
         raise UserError(

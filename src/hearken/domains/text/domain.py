@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from hearken.domains.base import Details, Domain, Drawn, Facts, Measured, Scorer, mean
+from hearken.domains.base import SCORES, Details, Domain, Drawn, Facts, Measured, Published, Scorer, mean
 from hearken.domains.best_of import BestOf, best_of_name
 from hearken.feedback.examples import Comparison, Content, Example
 from hearken.feedback.media import MediaFolder
@@ -114,11 +114,33 @@ class Text(Domain):
 
         return held_out_from(reward)
 
-    def details(self, reward: str, scorer: Any) -> Details:
+    def details(self, reward: str, scorer: Any, files: MediaFolder) -> Details:
         """Features of the last layer, bootstrapped heads, heads of groups."""
         from hearken.domains.text.details import TextDetails
 
         return TextDetails(reward, scorer)
+
+    def published(self, folder: Path, name: str, *, reward: bool) -> Published:
+        """A model of transformers, or an adapter of PEFT."""
+        kind = "SequenceClassification" if reward else "CausalLM"
+        score = "# score = logit * model.config.hearken_reward_gain + model.config.hearken_reward_bias\n"
+        load = (
+            f"```python\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n\n"
+            f'model = AutoModelFor{kind}.from_pretrained("{name}")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n{score if reward else ""}```\n'
+        )
+        library = "peft" if (folder / "adapter_config.json").exists() else "transformers"
+        if reward:
+            use = (
+                "To rank or score responses to prompts like those it was fitted on, and to train policies under a KL "
+                f"penalty. {SCORES}"
+            )
+            return Published(library=library, task="text-classification", on_hub=True, load=load, use=use)
+        return Published(
+            library=library, task="text-generation", on_hub=True, load=load,
+            use="To answer prompts like those it was trained on, and to study learning from feedback.",
+            limits=("It was not tested for safety or truth. It may say what is false or harmful.",),
+        )  # fmt: skip
 
     def language_model(self, name: str, **more: Any) -> TextPolicy:
         """The policy itself: see `sampling.open_frozen`."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from hearken.domains.text.data import encoded
 from hearken.domains.text.encoder import TextEncoder, Truncation
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration, Document, Example, Graded, PromptOnly, Rating
+from hearken.feedback.examples import Demonstration, Document, Example, PromptOnly, verdicts
 from hearken.feedback.formats import ReadReport, iter_examples
 from hearken.feedback.reading import ReadingOptions
 from hearken.models.layout import Group
@@ -174,7 +174,7 @@ def _views(example: Example, number: int, encoder: TextEncoder, train_on: str) -
         every = train_on == "all" and not isinstance(example.prompt, str)
         notes = ["every assistant turn" if every else ""]
     else:
-        notes = _notes(example)
+        notes = verdicts(example)
     fitting = [part for group in cut for part in _parts(group)]
     full = [part for group in whole for part in _parts(group)]
     for (prompt, response, mask), (all_prompt, all_response, _), note in zip(fitting, full, notes, strict=True):
@@ -189,15 +189,6 @@ def _parts(group: Group) -> Iterator[tuple[Sequence[int], Sequence[int], Sequenc
     """Prompt, response and what of it is trained, of every response of a group; of a prompt alone, one empty one."""
     for i, response in enumerate(group.responses or [[]]):
         yield group.prompt, response, group.masks[i] if group.masks else [True] * len(response)
-
-
-def _notes(example: Graded) -> list[str]:
-    """What the example says about each response."""
-    if isinstance(example, Comparison):
-        return ["not ranked" if rank is None else f"rank {rank}" for rank in example.ranks]
-    if isinstance(example, Rating):
-        return [", ".join(f"{name} {value:g}" for name, value in example.ratings.items())]
-    return ["thumb up" if example.label else "thumb down"]
 
 
 def _piece(encoder: TextEncoder, token: int, part: Literal["prompt", "response", "end"], trained: bool) -> Piece:

@@ -268,6 +268,11 @@ def write_rows(rows: Iterable[Row], path: str | os.PathLike[str], overwrite: boo
 # --- finding ---------------------------------------------------------------------------------------------------------
 
 
+def is_data(name: str) -> bool:
+    """Whether a file's suffix is one of those that are read as data."""
+    return _type(name) is not None or name.lower().endswith(".zip")
+
+
 def _type(name: str) -> str | None:
     path = PurePosixPath(name.lower())
     if path.suffix == ".gz":
