@@ -333,7 +333,7 @@ def test_files_come_through_the_api(project: Project) -> None:
         document = client.get("/api/v1/openapi.json").json()["paths"]["/api/v1/prompts/{prompt_id}/files"]["post"]
         assert "application/octet-stream" in document["requestBody"]["content"] and "408" in document["responses"]
 
-        store.erase("response", response.id)
+        store.erase("response", response.id, "asked for")
         assert bring(write([1, 2, 3]), policy="mine", seed=3).status_code == 410
         forget(store, project.media, [response.payload])
         assert project.media.find(response.payload) is None
