@@ -15,7 +15,7 @@ from hearken.domains.text.data import encoded
 from hearken.domains.text.encoder import TextEncoder
 from hearken.domains.text.inspect import inspect
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Demonstration, Thumb, answers
+from hearken.feedback.examples import Comparison, Demonstration, Document, Thumb, answers
 from hearken.feedback.formats import read_examples, write_examples
 from hearken.feedback.snapshot import load_snapshot, snapshot
 from hearken.feedback.store import FeedbackStore
@@ -105,6 +105,60 @@ def test_calls_go_through_files_and_the_database(tmp_path: Path) -> None:
         assert next(store.prompts()).content == found.prompt
 
 
+SAID = {"role": "assistant", "content": "No."}
+IN_LAYOUTS: dict[str, dict[str, Any]] = {
+    "messages": {"messages": [TURNS[0], ANSWER]},
+    "sft": {"prompt": [TURNS[0]], "completion": [ANSWER]},
+    "pairs": {"prompt": [TURNS[0]], "chosen": [ANSWER], "rejected": [SAID]},
+    "implicit": {"chosen": [TURNS[0], ANSWER], "rejected": [TURNS[0], SAID]},
+    "binary": {"prompt": [TURNS[0]], "completion": [ANSWER], "label": True},
+    "rankings": {"prompt": [TURNS[0]], "responses": ["yes", "no"], "ranks": [0, 1]},
+    "prompts": {"prompt": [TURNS[0]]},
+}
+
+
+@pytest.mark.parametrize("layout", IN_LAYOUTS)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_tools_of_a_row_reach_the_template_and_files_in_every_layout(tmp_path: Path, layout: str, suffix: str) -> None:
+    row = IN_LAYOUTS[layout]
+    (found,) = read_examples(write(tmp_path / "a.jsonl", row | {"tools": TOOLS}))
+    assert not isinstance(found, Document) and not found.metadata
+    made = encoder(SHOWS)
+    shown = made.tokenizer.decode(made.prompt(found.prompt, ""))
+    assert shown.startswith(f"TOOLS {json.dumps(TOOLS)}")
+    write_examples([found], tmp_path / f"b.{suffix}", layout)
+    assert read_examples(tmp_path / f"b.{suffix}", layout) == [found]
+    for empty in ([], None, "[]"):
+        (bare,) = read_examples(write(tmp_path / "a.jsonl", row | {"tools": empty}))
+        assert not isinstance(bare, Document) and bare.prompt != found.prompt
+
+
+def test_tools_beside_a_text_are_refused(tmp_path: Path) -> None:
+    row = {"prompt": "Rain?", "completion": "Yes."}
+    with pytest.raises(UserError, match="'tools' describes tools, and the prompt is text"):
+        read_examples(write(tmp_path / "a.jsonl", row | {"tools": TOOLS}))
+    (found,) = read_examples(write(tmp_path / "a.jsonl", row | {"tools": ["hammer"]}))  # some other column
+    assert found.metadata == {"tools": ["hammer"]}
+
+
+def test_several_templates_of_a_tokenizer(tmp_path: Path) -> None:
+    """As transformers chooses: the default, and for tools that for tools; without a default none."""
+    (found,) = read_examples(write(tmp_path / "a.jsonl", {"messages": [TURNS[0], ANSWER], "tools": TOOLS}))
+    (bare,) = read_examples(write(tmp_path / "a.jsonl", {"messages": [TURNS[0], ANSWER]}))
+    assert isinstance(found, Demonstration) and isinstance(bare, Demonstration)
+    made = tokenizer()
+    made.chat_template = {"default": HIDES, "tool_use": "WITH " + SHOWS}
+    both = TextEncoder(made, 2048)
+    for example, tools in ((found, TOOLS), (bare, None)):
+        (group,) = encoded(example, both)
+        said = made.decode([*group.prompt, *group.responses[0]])
+        assert said.rstrip() == made.apply_chat_template([TURNS[0], ANSWER], tools=tools, tokenize=False).rstrip()
+        assert said.startswith("WITH TOOLS") == bool(tools)
+    made.chat_template = {"chat": SHOWS, "rag": SHOWS}
+    with pytest.raises(UserError, match="several chat templates, none of which is the default: chat, rag"):
+        TextEncoder(made, 2048)
+
+
 @pytest.mark.parametrize(
     ("turns", "match"),
     [
@@ -113,7 +167,7 @@ def test_calls_go_through_files_and_the_database(tmp_path: Path) -> None:
         ([TURNS[0] | {"tool_calls": [CALL]}, ANSWER], "message 1 of 'messages' has 'tool_calls', and is user's"),
         ([TURNS[0], TURNS[1] | {"tool_calls": ["f"]}, ANSWER], "the calls of message 2 of 'messages' must be objects"),
         ([TURNS[0], ANSWER | {"reasoning": "hm"}], "message 2 of 'messages' has 'reasoning'"),
-        ([TURNS[0], ANSWER | {"content": None}], "content of message 2 of 'messages'"),
+        ([TURNS[0], ANSWER | {"content": None}], "^[^']*: content of message 2 of 'messages' must be text"),
     ],
 )
 def test_what_would_be_lost_is_refused(tmp_path: Path, turns: list[dict[str, Any]], match: str) -> None:

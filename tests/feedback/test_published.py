@@ -363,6 +363,37 @@ def test_a_row_says_what_its_set_means(tmp_path: Path, layout: str, row: dict[st
     assert [bare(e) for e in read_examples(path, layout)] == wanted
 
 
+@pytest.mark.parametrize("layout", ["pairs", "implicit", "messages", "sft", "binary", "prompts", "alpaca"])
+def test_what_a_model_would_miss_is_refused_in_every_layout(tmp_path: Path, layout: str) -> None:
+    """Pictures, and settings of the chat template: also where TRL's columns have them."""
+    ask, yes, no = [turn(U, "Hi?")], [turn(A, "yes")], [turn(A, "no")]
+    row: dict[str, Any] = {
+        "pairs": {"prompt": ask, "chosen": yes, "rejected": no},
+        "implicit": {"chosen": ask + yes, "rejected": ask + no},
+        "messages": {"messages": ask + yes}, "sft": {"prompt": ask, "completion": yes},
+        "binary": {"prompt": ask, "completion": yes, "label": True}, "prompts": {"prompt": ask},
+        "alpaca": {"instruction": "Hi?", "output": "yes"},
+    }[layout]  # fmt: skip
+    for more, said in (
+        ({"images": ["a.png"]}, "the row has a column 'images'"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "'chat_template_kwargs' changes what the chat template"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_examples(write(tmp_path / "a.jsonl", row | more))
+        assert read_examples(write(tmp_path / "a.jsonl", row | dict.fromkeys(more)))
+
+
+def test_a_margin_in_another_programs_units_is_said_not_to_be_read(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl", *({"prompt": "p", "chosen": "a", "rejected": "b", "margin": m} for m in (3.0, 1))
+    )
+    with pytest.warns(
+        UserWarning, match="line 1: 'margin' is kept with the row and not read; write 'strength'"
+    ) as said:
+        assert all(e.strength is None for e in read_examples(path) if isinstance(e, Comparison))
+    assert len(said) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", sorted({name for name, _, _ in ROWS}))
 def test_tables_and_the_database_read_the_same(tmp_path: Path, layout: str) -> None:

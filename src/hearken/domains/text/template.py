@@ -83,7 +83,7 @@ class Template:
         self.tokenizer, self.escape = tokenizer, escape
         self.own = bool(tokenizer.chat_template)
         self._names: dict[str, Any] = dict(tokenizer.special_tokens_map)
-        self.source: str = tokenizer.get_chat_template() if self.own else PLAIN_TURNS
+        self.source, self.with_tools = self._sources() if self.own else (PLAIN_TURNS, PLAIN_TURNS)
         self.marks = _GENERATION.search(self.source) is not None
         hello = (Message("user", "a"),)
         self.headless, self.usual = False, Frame("", "", "", "", False)
@@ -96,6 +96,21 @@ class Template:
             self.around = opening, closing
         except UserError:  # it asks for other turns; each dialogue will tell
             pass
+
+    def _sources(self) -> tuple[str, str]:
+        """The template, and that for dialogues with tools, where the tokenizer has one of its own for them.
+
+        Raises:
+            UserError: it has several, and none is the default.
+        """
+        try:
+            return self.tokenizer.get_chat_template(), self.tokenizer.get_chat_template(tools=[{}])
+        except ValueError:
+            known = ", ".join(self.tokenizer.chat_template)
+            raise UserError(
+                f"the tokenizer has several chat templates, none of which is the default: {known}",
+                "Save it with the one that is meant as its chat_template",
+            ) from None
 
     def render(self, turns: Sequence[Message], *, ask: bool = False) -> str:
         """The text of a dialogue; with ``ask`` up to where the assistant answers, as far as the template says.
@@ -110,7 +125,8 @@ class Template:
         plain = [self._escaped(m.plain() if self.own else {"role": m.role, "content": m.content}) for m in turns]
         tools = next((p.pop("tools") for p in plain if "tools" in p), None)
         try:
-            made: Any = render_jinja_template([plain], tools=tools, chat_template=self.source, **(self._names | how))
+            source = self.with_tools if tools else self.source
+            made: Any = render_jinja_template([plain], tools=tools, chat_template=source, **(self._names | how))
         except (TemplateError, TypeError, KeyError, ValueError) as error:
             roles = ", ".join(m.role for m in turns)
             raise UserError(

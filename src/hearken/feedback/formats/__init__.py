@@ -31,6 +31,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+_MARGIN = "'margin' is kept with the row and not read; write 'strength', 0 to 1, which train reward --margin scales"
+
+
 @dataclass
 class ReadReport:
     """What reading found: counts, and why rows were left out."""
@@ -120,7 +123,7 @@ def iter_examples(
     A file has one layout. Where ``format`` is "auto", a row that another layout fits is refused: nothing that it says
     beside is passed over. Thumbs as the numbers 0 and 1 are read once both were seen.
     """
-    report = ReadReport() if report is None else report
+    report, warned = ReadReport() if report is None else report, False
     check_encoding(encoding)
     text: TextMode = "lines" if format == "lines" else "prompts" if format == "prompts" else "document"
     fixed = None if format == "auto" else find_layout("text" if format == "lines" else format)
@@ -155,6 +158,9 @@ def iter_examples(
             if layout.says and layout.name not in report.layouts:
                 warnings.warn(f"{source}: {layout.says}", stacklevel=2)
             report.layouts.add(layout.name)
+            if not warned and any(isinstance(e, Comparison) and "margin" in e.metadata for e in examples):
+                warned = True
+                warnings.warn(f"{where}: {_MARGIN}", stacklevel=2)
             report.examples += len(examples)
             report.unjudged += not examples
             yield from examples

@@ -13,8 +13,8 @@ from typing import Any
 
 from hearken.errors import UserError
 from hearken.feedback.examples import Comparison, Content, Demonstration, Example, Rating
-from hearken.feedback.formats.making import make
-from hearken.feedback.formats.published import levels, no_media
+from hearken.feedback.formats.making import make, refuse_unread
+from hearken.feedback.formats.published import levels
 from hearken.feedback.formats.values import Row, column, content, number, structured, text
 
 _PROMPTS = ("prompt", "instruction", "question", "input", "context", "query", "text")
@@ -44,7 +44,7 @@ class _Asked:
 
 
 def _asked(fields: Mapping[str, Any], rest: Row) -> _Asked:
-    no_media(fields)
+    refuse_unread(fields)
     shown = [name for name, value in fields.items() if value not in (None, "")]
     matched = {name: found for name in shown if (found := _RESPONSE.fullmatch(name))}
     numbered = sorted((found[2].lower(), name) for name, found in matched.items() if found[2])

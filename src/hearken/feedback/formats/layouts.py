@@ -291,7 +291,6 @@ def _read_sft(row: Row) -> list[Example]:
 
 
 def _read_messages(row: Row) -> list[Example]:
-    published.no_media(row)
     found = messages(column(row, "messages"), "messages")
     if len(found) < 2 or found[-1].role != "assistant":
         raise UserError("'messages' must end with an assistant message after a prompt")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 from hearken.errors import UserError
 from hearken.feedback.examples import CALLS, Comparison, Example, Rating, content_key
-from hearken.feedback.formats.values import SKIP, Calling, Cell, Row, number, structured
+from hearken.feedback.formats.values import SKIP, Calling, Cell, Row, number, structured, tools_of, with_tools
+
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 
 
 def _defaults(kind: type[Example], names: Sequence[str]) -> dict[str, Any]:
@@ -22,10 +24,19 @@ OPTIONAL: dict[type[Example], dict[str, Any]] = {
 
 
 def make(kind: type[Example], row: Row, columns: Sequence[str], **values: Any) -> list[Example]:
-    """An example of ``values``, the row's optional columns, and its further columns as metadata."""
+    """An example of ``values``, the row's optional columns, and its further columns as metadata.
+
+    A column ``tools`` describes the tools that a prompt of messages may call, in every layout.
+
+    Raises:
+        UserError: the example means nothing, or a column says what would be lost.
+    """
+    refuse_unread(row, columns)
     metadata = {}
+    if "prompt" in values:
+        values["prompt"] = with_tools(values["prompt"], row)
     for key, value in row.items():
-        if key in columns:
+        if key in columns or (key == "tools" and not isinstance(values.get("prompt", ""), str)):
             continue
         if key in OPTIONAL[kind] and value is not None and value != "":
             stated = number(value, key)
@@ -38,6 +49,16 @@ def make(kind: type[Example], row: Row, columns: Sequence[str], **values: Any) -
     example = kind(**values, metadata=metadata)
     check(example)
     return [example]
+
+
+def refuse_unread(row: Mapping[str, Any], columns: Sequence[str] = ()) -> None:
+    """Refuse a row with pictures, sound or video, or with settings of the chat template: a model would miss them."""
+    for name in _MEDIA:
+        if name not in columns and row.get(name) not in (None, "", []):
+            raise UserError(f"the row has a column '{name}'", "Pictures, sound and video are not read beside text")
+    name = "chat_template_kwargs"
+    if structured(row.get(name)) not in (None, "", {}):
+        raise UserError(f"'{name}' changes what the chat template writes, and is not read", "Set it in the template")
 
 
 def _calls(values: dict[str, Any], known: Any) -> dict[str, str]:
@@ -57,6 +78,8 @@ def row_of(example: Example, **columns: Any) -> Row:
     options = {key: getattr(example, key) for key, default in OPTIONAL[type(example)].items()}
     changed = {key: value for key, value in options.items() if value != OPTIONAL[type(example)][key]}
     own = columns | changed
+    if tools := tools_of(getattr(example, "prompt", "")):
+        own["tools"] = tools
     return own | {key: value for key, value in example.metadata.items() if key not in own}
 
 

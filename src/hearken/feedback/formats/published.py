@@ -6,10 +6,8 @@ preference become its ``strength``.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from hearken.errors import UserError
@@ -20,7 +18,6 @@ from hearken.feedback.formats.values import (
     SKIP,
     Row,
     column,
-    described,
     label,
     listed,
     messages,
@@ -33,7 +30,6 @@ from hearken.feedback.formats.values import (
 )
 
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _HELPSTEER_TURN = re.compile(r"<extra_id_1>(User|Assistant)\n")
 _ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 
@@ -61,13 +57,6 @@ def pair(
     return make(Comparison, row, columns, prompt=prompt, responses=tuple(texts), ranks=ranks, **more)
 
 
-def no_media(row: Mapping[str, Any]) -> None:
-    """Refuse a row of text that comes with pictures, sound or video."""
-    for name in _MEDIA:
-        if row.get(name) not in (None, "", []):
-            raise UserError(f"the row has a column '{name}'", "Pictures, sound and video are not read beside text")
-
-
 def _said(value: Any, name: str) -> tuple[Message, ...]:
     return (Message("user", text(value, name)),)
 
@@ -82,7 +71,6 @@ def _system(row: Mapping[str, Any]) -> tuple[Message, ...]:
 
 def _shared(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
     """The turns of a row in ShareGPT's layout with its system prompt, and the columns read."""
-    no_media(row)
     name = next((n for n in ("conversations", "conversation", "messages") if row.get(n) is not None), "conversations")
     said, system = structured(column(row, name)), _system(row)
     found = messages(said, name)
@@ -90,10 +78,7 @@ def _shared(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
         if found[0] != system[0]:
             raise UserError("the row has two system prompts", f"Keep the column 'system' or that in '{name}'")
         system = ()
-    given = described(row)
-    if system:
-        return (replace(system[0], more=_with_tools(system[0], given)), *found), (name, "system", "tools")
-    return messages(said, name, given), (name, "system", "tools")
+    return (*system, *found), (name, "system")
 
 
 def sharegpt(row: Row) -> list[Example]:
@@ -116,10 +101,6 @@ def sharegpt_thumbs(row: Row) -> list[Example]:
     return make(Thumb, row, (*columns, name), **_last(turns, columns[0]), label=label(column(row, name)))
 
 
-def _with_tools(message: Message, tools: Sequence[Any]) -> str:
-    return json.dumps(message.plain() | {"tools": tools}, ensure_ascii=False) if tools else message.more
-
-
 def _last(turns: tuple[Message, ...], name: str) -> dict[str, Any]:
     if len(turns) < 2 or turns[-1].role != "assistant":
         raise UserError(f"'{name}' must end with an assistant message after a prompt")
@@ -132,7 +113,6 @@ def _thumb(row: Mapping[str, Any]) -> str:
 
 def _instructed(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
     """The prompt of a row in Alpaca's layout (instruction, line break, input), and the columns read."""
-    no_media(row)
     name = "instruction" if row.get("instruction") is not None else "question"
     extra = "input" if "input" in row else "context"
     asked = text(column(row, name), name)

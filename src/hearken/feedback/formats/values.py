@@ -102,7 +102,8 @@ def column(row: Mapping[str, Any], name: str) -> Any:
 
 def type_error(name: str, wanted: str, value: Any) -> UserError:
     """What to say of a value of the wrong type."""
-    return UserError(f"'{name}' must be {wanted}", f"It is {type(value).__name__} here")
+    shown = name if "'" in name else f"'{name}'"
+    return UserError(f"{shown} must be {wanted}", f"It is {type(value).__name__} here")
 
 
 def number(value: Any, name: str) -> float:
@@ -161,11 +162,10 @@ def text(value: Any, name: str) -> str:
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
-def messages(value: Any, name: str, tools: Any = None) -> tuple[Message, ...]:
+def messages(value: Any, name: str) -> tuple[Message, ...]:
     """A list of messages {role, content}, or {from, value} as ShareGPT writes them.
 
-    Calls of tools and their results keep all that a chat template may take (`Message.more`), and so does the first
-    message with ``tools``, a list of their descriptions.
+    Calls of tools and their results keep all that a chat template may take (`Message.more`).
 
     Raises:
         UserError: no such list; or a message that holds what a `Message` cannot, such as an image or a tool call.
@@ -200,10 +200,30 @@ def messages(value: Any, name: str, tools: Any = None) -> tuple[Message, ...]:
         shown = "\n".join(filter(None, [words, *map(_call, calls or [])]))
         whole_ = json.dumps({"role": role, "content": words, **more}, ensure_ascii=False) if more else ""
         found.append(Message(role, shown, whole_))
-    if tools:
-        first = found[0].plain() | {"tools": tools}
-        found[0] = replace(found[0], more=json.dumps(first, ensure_ascii=False))
     return tuple(found)
+
+
+def with_tools(prompt: Content, row: Mapping[str, Any]) -> Content:
+    """A prompt whose first message has the tools that the row's column ``tools`` describes.
+
+    Raises:
+        UserError: they are no such list; or the prompt is text, which shows none.
+    """
+    if isinstance(prompt, str):
+        value = structured(row.get("tools"))
+        if isinstance(value, list) and any(isinstance(structured(one), dict) for one in value):
+            raise UserError("'tools' describes tools, and the prompt is text, which shows none", "Write it as messages")
+        return prompt
+    tools = described(row)
+    if not tools:
+        return prompt
+    first = json.dumps(prompt[0].plain() | {"tools": tools}, ensure_ascii=False)
+    return (replace(prompt[0], more=first), *prompt[1:])
+
+
+def tools_of(prompt: Content) -> list[Any]:
+    """The tools that a prompt describes, as `with_tools` put them there."""
+    return [] if isinstance(prompt, str) else list(prompt[0].plain().get("tools", ()))
 
 
 def described(row: Mapping[str, Any]) -> list[dict[str, Any]]:
