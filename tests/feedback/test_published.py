@@ -383,6 +383,23 @@ def test_what_a_model_would_miss_is_refused_in_every_layout(tmp_path: Path, layo
         assert read_examples(write(tmp_path / "a.jsonl", row | dict.fromkeys(more)))
 
 
+@pytest.mark.parametrize("name", ["system", "system_prompt", "system_message"])
+def test_a_system_prompt_beside_messages_is_read_in_every_layout(tmp_path: Path, name: str) -> None:
+    ask, yes, no, told = [turn(U, "Hi?")], [turn(A, "yes")], [turn(A, "no")], Message("system", "Be brief.")
+    rows: list[dict[str, Any]] = [
+        {"prompt": ask, "chosen": yes, "rejected": no}, {"chosen": ask + yes, "rejected": ask + no},
+        {"messages": ask + yes}, {"prompt": ask, "completion": yes}, {"prompt": ask, "completion": yes, "label": True},
+        {"prompt": ask}, {"instruction": "Hi?", "output": "a"}, {"instruction": "Hi?", "chosen": "a", "rejected": "b"},
+        {"conversations": [says("human", "Hi?"), says("gpt", "yes")]},
+        {"messages": [turn("system", "Be brief."), *ask, *yes]},
+    ]  # fmt: skip
+    for row in rows:
+        (found,) = read_examples(write(tmp_path / "a.jsonl", row | {name: "Be brief."}))
+        assert found.prompt == (told, *ASK) and not found.metadata, row  # type: ignore[union-attr]
+        (bare_,) = read_examples(write(tmp_path / "a.jsonl", row | {name: ""}))
+        assert bare_.prompt == ASK or "messages" in row, row  # type: ignore[union-attr]
+
+
 def test_a_margin_in_another_programs_units_is_said_not_to_be_read(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl", *({"prompt": "p", "chosen": "a", "rejected": "b", "margin": m} for m in (3.0, 1))
@@ -599,6 +616,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 2},
         "the row contradicts itself",
     ),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "rating_chosen": 1, "rating_rejected": 2}, "contradicts itself"),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "winner": "b"}, "'winner' looks like a judgment.*'pairs' would"),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "label": 0}, "'label' looks like a judgment.*--format pairs"),
+    ({"chosen": [turn(U, "p"), turn(A, "a")], "rejected": [turn(U, "p"), turn(A, "b")], "tie": True}, "'tie' looks"),
+    (
+        {"prompt": "What is it?", "chosen": "What is it? A.", "rejected": "What is it? B.", "votes": [1, 3]},
+        "'votes' looks like a judgment",
+    ),
+    ({"prompt": "p", "Chosen": "a", "Rejected": "b"}, "the column 'Chosen' would be ignored.*Did you mean 'chosen'"),
+    ({"prompt": "p", "completion ": "a"}, "the column 'completion ' would be ignored"),
+    ({"prompt": "p", "completion": "a", "Label": False}, "'Label' would be ignored.*Did you mean 'label'"),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "Weight": 2}, "'Weight' would be ignored.*Did you mean 'weight'"),
+    ({"prompt": "p", "completion": "a", "rating": 4, "scale": [0, 10]}, "'scale' looks like a scale.*'low' and 'high'"),
+    ({"prompt": "p", "completion": "a", "score": 4, "max": 10}, "'max' looks like a scale"),
+    ({"prompt": "p", "completion": "a", "system": "Be brief."}, "'system' looks like a system message, and the prompt"),
+    ({"prompt": "p", "chosen": "a", "rejected": "b", "system_prompt": "Be brief."}, "'system_prompt' looks like"),
+    ({"prompt": [turn("system", "a"), turn(U, "p")], "completion": "c", "system": "b"}, "two system prompts"),
     (SHP | {"labels": 0, "score_A": 9, "score_B": 2}, "'labels' and the scores disagree"),
     (SAFE | {"better_response_id": 2}, "'better_response_id' must be a whole number from 0 to 1. It is 2"),
     (STEER3 | {"overall_preference": 4}, "from -3 to 3. It is 4 here"),

@@ -10,6 +10,7 @@ from typing import Any
 from hearken.errors import UserError
 from hearken.feedback.formats.exports import is_answers
 from hearken.feedback.formats.layouts import LAYOUTS, OWN, PUBLISHED, Layout, repeats_prompt
+from hearken.feedback.formats.making import OPTIONAL
 from hearken.feedback.formats.values import Cell, Row, is_digit
 
 AHEAD = 16
@@ -35,14 +36,26 @@ _JUDGED = frozenset(
 )  # fmt: skip
 """Columns that hold a judgment in other layouts: a row with one of them is no demonstration."""
 
+_CONTRADICTS = frozenset(
+    {
+        "label", "labels", "rank", "ranks", "ranking", "winner", "tie", "is_tie", "vote", "votes", "preference",
+        "preferred", "choice", "chosen_index", "better_response_id",
+    }
+)  # fmt: skip
+"""Columns that say who is better in other layouts: beside chosen and rejected, it would be unclear which is meant."""
+_PAIRS = ("pairs", "implicit", "hh", "sharegpt-pairs", "alpaca-pairs")
+
+_SCALES = frozenset({"scale", "min", "max", "minimum", "maximum", "range", "max_score", "min_score", "max_rating"})
+"""Columns that state a scale in other words than ours."""
+
 _WRITE = (
     "Write prompt, chosen, rejected (pairs); prompt, responses, ranks (rankings); prompt, completion, label (thumbs); "
     "or prompt, completion, score (ratings)"
 )
 _BESIDE = {
     "prompts": _RESPONSES, "sft": _JUDGED | _RESPONSES, "messages": _JUDGED, "sharegpt": _JUDGED, "alpaca": _JUDGED,
-    "binary": frozenset({"ratings", "score", "rating"}), "ratings": frozenset({"score", "rating"}),
-    "score": frozenset({"rating"}),
+    "binary": frozenset({"ratings", "score", "rating"}), "ratings": frozenset({"score", "rating"}) | _SCALES,
+    "score": frozenset({"rating"}) | _SCALES, "rating": _SCALES, **dict.fromkeys(_PAIRS, _CONTRADICTS),
 }  # fmt: skip
 """What a row of a layout must not have beside its columns: it would be ignored."""
 
@@ -80,6 +93,7 @@ def detect(row: Row) -> Layout:
     if any(str(key).endswith(".responses") for key in row) or any(is_answers(row[key]) for key in columns):
         return LAYOUTS["argilla-table"]
     if {"chosen", "rejected"} <= columns and (found := _chosen(row, columns)):
+        _refuse_ignored(LAYOUTS[found], columns)
         return LAYOUTS[found]
     for layout in (*(one for one in OWN if one.name not in (*_LAST, *_BY_VALUE)), *PUBLISHED):
         if set(layout.columns) <= columns and (layout.fits is None or layout.fits(row)):
@@ -121,13 +135,18 @@ def _dialogue(said: Any) -> bool:
 
 def _refuse_ignored(layout: Layout, columns: set[str]) -> None:
     """Refuse a row that is read as less than it holds: a prompt with responses, a demonstration with a judgment."""
-    also = _BESIDE.get(layout.name)
-    if also and (found := sorted((columns & also) - set(layout.columns))):
-        what = "a response" if found[0] in _RESPONSES - _JUDGED else "a judgment"
-        raise UserError(
-            f"'{found[0]}' looks like {what}, which the layout '{layout.name}' would ignore",
-            f"{_WRITE}; or drop the column",
-        )
+    also, own = _BESIDE.get(layout.name, frozenset()), {*layout.columns, *OPTIONAL.get(layout.kind, ())}
+    for name in sorted(map(str, columns - own)):
+        meant = name.strip().lower()
+        if meant != name and meant in also | own:
+            raise UserError(f"the column '{name}' would be ignored", f"Did you mean '{meant}'?")
+        if name in also - own:
+            what = "a scale" if name in _SCALES else "a response" if name in _RESPONSES - _JUDGED else "a judgment"
+            write = "Write it as 'low' and 'high'" if name in _SCALES else _WRITE
+            raise UserError(
+                f"'{name}' looks like {what}, which the layout '{layout.name}' would ignore",
+                f"{write}; or drop the column, or --format {layout.name} reads the rest",
+            )
 
 
 def _unknown(columns: set[str]) -> UserError:
@@ -164,7 +183,8 @@ def look_ahead(rows: Iterator[Located]) -> tuple[Layout | None, Iterator[Located
     first = list(islice(rows, AHEAD))
     good = [row for _, row in first if isinstance(row, dict)]
     rest = chain(first, rows)
-    if good and all(repeats_prompt(row) for row in good) and not any(_dialogue(row["prompt"]) for row in good):
+    repeated = good and all(repeats_prompt(row) and not _CONTRADICTS & row.keys() for row in good)
+    if repeated and not any(_dialogue(row["prompt"]) for row in good):
         return LAYOUTS["repeated"], rest
     if good and all(is_digit(row.get("label")) for row in good[:1]) and "completion" in good[0]:
         return None, _both_labels(rest)

@@ -68,10 +68,8 @@ class Layout:
 
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
-_SCORES = (
-    ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen_rating", "rejected_rating"),
-    ("chosen-rating", "rejected-rating"), ("chosen_avg_rating", "rejected_avg_rating"),
-)  # fmt: skip
+_NAMES = ("score_{}", "{}_score", "rating_{}", "{}_rating", "{}-rating", "{}_avg_rating")
+_SCORES = tuple((name.format("chosen"), name.format("rejected")) for name in _NAMES)
 
 
 def _pair(row: Row, columns: Sequence[str], prompt: Content, chosen: str, rejected: str) -> list[Example]:

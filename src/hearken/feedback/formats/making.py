@@ -8,7 +8,18 @@ from typing import Any
 
 from hearken.errors import UserError
 from hearken.feedback.examples import CALLS, Comparison, Example, Rating, content_key
-from hearken.feedback.formats.values import SKIP, Calling, Cell, Row, number, structured, tools_of, with_tools
+from hearken.feedback.formats.values import (
+    SKIP,
+    SYSTEM,
+    Calling,
+    Cell,
+    Row,
+    number,
+    structured,
+    tools_of,
+    with_system,
+    with_tools,
+)
 
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 
@@ -26,7 +37,8 @@ OPTIONAL: dict[type[Example], dict[str, Any]] = {
 def make(kind: type[Example], row: Row, columns: Sequence[str], **values: Any) -> list[Example]:
     """An example of ``values``, the row's optional columns, and its further columns as metadata.
 
-    A column ``tools`` describes the tools that a prompt of messages may call, in every layout.
+    In every layout, a column of `SYSTEM` is the first message of a prompt of messages, and a column ``tools`` describes
+    the tools that it may call.
 
     Raises:
         UserError: the example means nothing, or a column says what would be lost.
@@ -34,9 +46,10 @@ def make(kind: type[Example], row: Row, columns: Sequence[str], **values: Any) -
     refuse_unread(row, columns)
     metadata = {}
     if "prompt" in values:
-        values["prompt"] = with_tools(values["prompt"], row)
+        values["prompt"] = with_tools(with_system(values["prompt"], row, columns), row)
+    beside = () if isinstance(values.get("prompt", ""), str) else ("tools", *SYSTEM)
     for key, value in row.items():
-        if key in columns or (key == "tools" and not isinstance(values.get("prompt", ""), str)):
+        if key in columns or key in beside:
             continue
         if key in OPTIONAL[kind] and value is not None and value != "":
             stated = number(value, key)

@@ -61,24 +61,13 @@ def _said(value: Any, name: str) -> tuple[Message, ...]:
     return (Message("user", text(value, name)),)
 
 
-def _system(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    value = row.get("system")
-    return (Message("system", text(value, "system")),) if value not in (None, "") else ()
-
-
 # --- dialogues for tuning: ShareGPT, Alpaca --------------------------------------------------------------------------
 
 
 def _shared(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
-    """The turns of a row in ShareGPT's layout with its system prompt, and the columns read."""
+    """The turns of a row in ShareGPT's layout, and the column read."""
     name = next((n for n in ("conversations", "conversation", "messages") if row.get(n) is not None), "conversations")
-    said, system = structured(column(row, name)), _system(row)
-    found = messages(said, name)
-    if system and found[0].role == "system":
-        if found[0] != system[0]:
-            raise UserError("the row has two system prompts", f"Keep the column 'system' or that in '{name}'")
-        system = ()
-    return (*system, *found), (name, "system")
+    return messages(column(row, name), name), (name,)
 
 
 def sharegpt(row: Row) -> list[Example]:
@@ -119,7 +108,7 @@ def _instructed(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
     given = row.get(extra)
     if given is not None and not isinstance(given, str):
         raise UserError(f"'{extra}' must be text", f"It is {type(given).__name__} here")
-    turns = list(_system(row))
+    turns: list[Message] = []
     history = structured(row.get("history")) or []
     if not isinstance(history, list):
         raise UserError("'history' must be a list", "Write [[question, answer], ...]")
@@ -128,7 +117,7 @@ def _instructed(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
             raise UserError(f"turn {number_} of 'history' must be two texts", "Write [[question, answer], ...]")
         turns += [Message("user", text(turn[0], "history")), Message("assistant", text(turn[1], "history"))]
     turns.append(Message("user", f"{asked}\n{given}" if given and given.strip() else asked))
-    return tuple(turns), (name, extra, "system", "history", "text")
+    return tuple(turns), (name, extra, "history", "text")
 
 
 def _output(row: Row) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast, get_args
 
@@ -15,6 +15,9 @@ from hearken.errors import UserError
 from hearken.feedback.examples import Content, Message, Role
 
 Row = dict[str, Any]
+
+SYSTEM = ("system", "system_prompt", "system_message")
+"""Columns with what a model is told before the first turn."""
 
 CONTENT = frozenset(
     {
@@ -201,6 +204,28 @@ def messages(value: Any, name: str) -> tuple[Message, ...]:
         whole_ = json.dumps({"role": role, "content": words, **more}, ensure_ascii=False) if more else ""
         found.append(Message(role, shown, whole_))
     return tuple(found)
+
+
+def with_system(prompt: Content, row: Mapping[str, Any], columns: Sequence[str] = ()) -> Content:
+    """A prompt that begins with the system message that a column of the row gives, of none that is among ``columns``.
+
+    Raises:
+        UserError: the prompt begins with another one; or it is text, which has none.
+    """
+    for name in SYSTEM:
+        said = row.get(name) if name not in columns else None
+        if not isinstance(said, str) or not said.strip():
+            continue
+        if isinstance(prompt, str):
+            raise UserError(
+                f"'{name}' looks like a system message, and the prompt is text, which has none",
+                'Write the prompt as messages, the first {"role": "system", "content": ...}; or rename the column',
+            )
+        if prompt[0].role != "system":
+            prompt = (Message("system", text(said, name)), *prompt)
+        elif prompt[0].content != said:
+            raise UserError("the row has two system prompts", f"Keep the column '{name}' or that in the prompt")
+    return prompt
 
 
 def with_tools(prompt: Content, row: Mapping[str, Any]) -> Content:
