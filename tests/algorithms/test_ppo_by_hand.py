@@ -10,6 +10,7 @@ from test_ppo import improve, metrics, spy
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 BETA, GAMMA, LAM, CLIP, VCLIP, VF, LR, VLR, T, PTX = 0.1, 0.97, 0.9, 0.15, 0.1, 0.3, 2e-3, 5e-3, 0.8, 0.3
+WARM = 2
 
 
 def test_one_iteration_by_hand(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,10 +20,9 @@ def test_one_iteration_by_hand(world, tmp_path: Path, monkeypatch: pytest.Monkey
     pieces = [torch.tensor([stream[i : i + 96]]) for i in range(0, len(stream), 96)]
     out = improve(
         world, tmp_path / "out", batch_size=16, episodes=16, num_generations=2, max_new_tokens=4, minibatches=1,
-        epochs=3, lr=LR,
-        value_lr=VLR, beta=BETA, gamma=GAMMA, lam=LAM, clip=CLIP, value_clip=VCLIP, vf_coef=VF, temperature=T,
-        missing_eos=-0.5, schedule="linear", weight_decay=0.01, max_grad_norm=0.5, tokens=128,
-        ptx=(str(world.text),), ptx_coef=PTX, ptx_batch=len(pieces),
+        epochs=3, lr=LR, value_lr=VLR, value_warmup=WARM, beta=BETA, gamma=GAMMA, lam=LAM, clip=CLIP,
+        value_clip=VCLIP, vf_coef=VF, temperature=T, missing_eos=-0.5, schedule="linear",
+        weight_decay=0.01, max_grad_norm=0.5, tokens=128, ptx=(str(world.text),), ptx_coef=PTX, ptx_batch=len(pieces),
     ).path  # fmt: skip
 
     # From the package: only what was sampled.
@@ -54,22 +54,10 @@ def test_one_iteration_by_hand(world, tmp_path: Path, monkeypatch: pytest.Monkey
         return model.score(hidden)[..., 0] * gain + bias
 
     with torch.no_grad():
-        old, ref, values = logprobs(policy), logprobs(reference), value(critic)[:, :-1]
+        old, ref = logprobs(policy), logprobs(reference)
         last = attention.sum(1) - 1
         score = value(reward)[torch.arange(len(rows)), last]
         score = torch.where(ended, score, torch.tensor(-0.5))
-        advantages, returns = torch.zeros_like(old), torch.zeros_like(old)
-        for i, (p, r) in enumerate(rows):
-            ahead = 0.0
-            for t in range(len(p) + len(r) - 2, len(p) - 2, -1):
-                end = t == len(p) + len(r) - 2
-                reward_t = -BETA * (old[i, t] - ref[i, t]) + (score[i] if end else 0.0)
-                after = 0.0 if end else values[i, t + 1]
-                ahead = reward_t + GAMMA * after - values[i, t] + GAMMA * LAM * ahead
-                advantages[i, t] = ahead
-                returns[i, t] = ahead + values[i, t]
-        real = advantages[mask]
-        advantages = (advantages - real.mean()) / (real.var(unbiased=False) + 1e-8).sqrt()
 
     def adamw(model: torch.nn.Module, rate: float) -> torch.optim.AdamW:
         two, one = ([p for p in model.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False))
@@ -79,6 +67,35 @@ def test_one_iteration_by_hand(world, tmp_path: Path, monkeypatch: pytest.Monkey
             eps=1e-5,
             fused=False,
         )
+
+    def backwards(values: torch.Tensor, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
+        advantages, returns = torch.zeros_like(old), torch.zeros_like(old)
+        for i, (p, r) in enumerate(rows):
+            ahead = 0.0
+            for t in range(len(p) + len(r) - 2, len(p) - 2, -1):
+                end = t == len(p) + len(r) - 2
+                reward_t = -BETA * (old[i, t] - ref[i, t]) + (score[i] if end else 0.0)
+                after = 0.0 if end else values[i, t + 1]
+                ahead = reward_t + GAMMA * after - values[i, t] + GAMMA * lam * ahead
+                advantages[i, t] = ahead
+                returns[i, t] = ahead + values[i, t]
+        return advantages, returns
+
+    _, goal = backwards(torch.zeros_like(old), 1.0)
+    first = adamw(critic, VLR)
+    for update in range(WARM):
+        (0.5 * (value(critic)[:, :-1] - goal)[mask] ** 2).mean().backward()
+        torch.nn.utils.clip_grad_norm_(critic.parameters(), 0.5)
+        for group in first.param_groups:
+            group["lr"] = VLR * (1 - update / WARM)
+        first.step()
+        first.zero_grad()
+
+    with torch.no_grad():
+        values = value(critic)[:, :-1]
+        advantages, returns = backwards(values, LAM)
+        real = advantages[mask]
+        advantages = (advantages - real.mean()) / (real.var(unbiased=False) + 1e-8).sqrt()
 
     optimisers = (adamw(policy, LR), adamw(critic, VLR))
     for update in range(3):

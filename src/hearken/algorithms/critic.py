@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hearken.algorithms.ppo_options import CriticOptions
@@ -72,8 +73,10 @@ class KLControl:
 def collect(setup: CriticSetup, step: int, beta: float, run: Run, options: CriticOptions) -> CriticRollout:
     """Sample, score, and compute what stays fixed during the updates."""
     found = roll_out(setup, step, run, options)
-    values = gather(setup.value, found.groups, options.tokens, setup.scorer)
     rewards = token_rewards(found.scores, found.old_logprobs, found.ref_logprobs, found.mask, beta)
+    if step == 0 and options.value_warmup:
+        warm_up(setup, found, rewards, run, options)
+    values = gather(setup.value, found.groups, options.tokens, setup.scorer)
     whole = partial(whiten, mask=found.mask, total=distributed.total)
     if options.whiten_rewards:
         rewards = whole(rewards, keep_mean=True)
@@ -81,6 +84,24 @@ def collect(setup: CriticSetup, step: int, beta: float, run: Run, options: Criti
     if options.whiten_advantages:
         advantages = whole(advantages)
     return CriticRollout(**vars(found) | {"advantages": advantages}, values=values, rewards=rewards, returns=returns)
+
+
+def warm_up(setup: CriticSetup, rollout: TokenRollout, rewards: Tensor, run: Run, options: CriticOptions) -> None:
+    """Fit the value model alone to the first batch's returns, before any advantage is taken from it.
+
+    It starts as a reward model, whose outputs before the last token say nothing of what is to come. The returns are
+    those of λ = 1, which no value bends; nothing bounds the values' change.
+    """
+    zeros = torch.zeros_like(rewards)
+    _, returns = gae(rewards, zeros, rollout.mask, options.gamma, 1.0)
+    whole = CriticRollout(**vars(rollout) | {"advantages": zeros}, values=zeros, rewards=rewards, returns=returns)
+    alone = options.model_copy(update={"epochs": options.value_warmup})
+    critic = Optimiser([setup.value], options, alone.updates, options.value_scale)
+    for update, batch in enumerate(whole.minibatches(0, alone)):
+        for layout, part in batch.microbatches(run, setup.scorer):
+            values = value_clip(setup.value(layout), part.values, part.returns, None)
+            run.backward(masked_sum(values.loss, part.mask) / batch.tokens)
+        critic.step(update)
 
 
 def fit_values(

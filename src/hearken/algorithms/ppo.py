@@ -51,7 +51,7 @@ def improve(
     """The outer loop: one step of the run is one batch of responses and the updates on it."""
     total = options.iterations * options.updates
     actor = Optimiser([setup.scorer], options, total)
-    critic = Optimiser([setup.value], options, total, scale=(options.value_lr or options.lr) / options.lr)
+    critic = Optimiser([setup.value], options, total, scale=options.value_scale)
     control = KLControl(options.beta)
     pretraining = Pretraining(setup.ptx, options)
     states: dict[str, Stateful] = {"policy": actor, "value": critic, "control": control}

@@ -29,10 +29,17 @@ class CriticOptions(RolloutOptions):
     """GAE's lambda."""
     value_clip: float = Field(0.2, ge=0)
     """Bound of the value's change; 0 for the plain squared error."""
+    value_warmup: int = Field(4, ge=0)
+    """Passes of the value model alone over the first batch, before the policy's first update."""
     whiten_rewards: bool = False
     """Scale the per-token rewards of a batch to unit variance, keeping their mean."""
     whiten_advantages: bool = True
     """Scale the advantages of a batch to mean 0 and variance 1."""
+
+    @property
+    def value_scale(self) -> float:
+        """The value model's learning rate over ``lr``."""
+        return 1.0
 
 
 class PPOConfig(WatchOptions, CriticOptions):
@@ -57,6 +64,10 @@ class PPOConfig(WatchOptions, CriticOptions):
     """Pieces of pretraining text per optimiser step; 0 takes as many as responses."""
     ptx_format: str = "auto"
     """Layout of --ptx, which need not be that of the data; as --format."""
+
+    @property
+    def value_scale(self) -> float:
+        return self.value_lr / self.lr if self.value_lr else 1.0
 
 
 INPUTS = (MODEL, DATA, HELD_OUT, REWARD, REF, PTX)
