@@ -81,14 +81,14 @@ class Options(BaseModel):
         return {**to_jsonable_python(defaults), **cls.current(values)}
 
     @classmethod
-    def parse(cls, values: dict[str, Any], where: str = "options") -> Self:
+    def parse(cls, values: Mapping[str, object], where: str = "options") -> Self:
         """Validate ``values`` (e.g. a YAML section merged with command-line options).
 
         Raises:
             UserError: an unknown key (naming the nearest one) or a value of the wrong type or range.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
@@ -125,7 +125,7 @@ def clean_stdout() -> Iterator[None]:
         yield
 
 
-def emit(result: dict[str, Any], as_json: bool, title: str = "") -> None:
+def emit(result: Mapping[str, object], as_json: bool, title: str = "") -> None:
     """Show a command's result: one JSON object, or a small table for people."""
     if as_json:
         typer.echo(json.dumps(_strict(result), ensure_ascii=False, default=str, allow_nan=False))
@@ -154,7 +154,7 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """The leaves of nested dictionaries, with dotted names."""
     for name, value in tree.items():
         if isinstance(value, dict):

@@ -44,18 +44,18 @@ def loop(
 
         opened = open_project(project, override or [])
         if dry_run:
-            done: dict[str, Any] = plan(opened, rounds)
-        else:
-            done = Loop(opened, wait=wait, redo=redo, announce=lambda text: typer.echo(text, err=True)).run(rounds)
-    if as_json or dry_run:
-        emit(done, as_json, "Steps")
+            emit(plan(opened, rounds), as_json, "Steps")
+            return
+        done = Loop(opened, wait=wait, redo=redo, announce=lambda text: typer.echo(text, err=True)).run(rounds)
+    if as_json:
+        emit(done, as_json, "Rounds")
         return
-    figures = done.pop("figures")
-    title = f"{done['waiting_for']} judgments are waited for: run this again later" if done["waiting_for"] else "Done"
-    emit(done, False, title)
-    for row in figures:
-        number = row.pop("round")
-        emit({key: value for key, value in row.items() if value is not None}, False, f"After round {number}")
+    waiting = done["waiting_for"]
+    head = {key: value for key, value in done.items() if key != "figures"}
+    emit(head, False, f"{waiting} judgments are waited for: run this again later" if waiting else "Done")
+    for row in done["figures"]:
+        figures = {key: value for key, value in row.items() if key != "round" and value is not None}
+        emit(figures, False, f"After round {row['round']}")
 
 
 def open_project(path: Path, overrides: list[str]) -> Any:

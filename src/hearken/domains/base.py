@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from hearken import domains
 from hearken.domains.best_of import BestOf
 from hearken.errors import UserError
-from hearken.feedback.examples import Comparison, Content, Example
+from hearken.feedback.examples import Comparison, Content, Example, Metadata
 from hearken.feedback.formats import read_examples
 from hearken.feedback.media import Media, MediaFolder, Viewer, sniff, viewer_of
 from hearken.feedback.records import ItemKind, Response
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 SCORES = "Its scores mean nothing by themselves; their differences are log-odds of being preferred."
 
-Facts = Mapping[Content, dict[str, Any]]
+Facts = Mapping[Content, Metadata]
 """What is known of prompts besides, for samplers and rewards that read it."""
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hearken.config import cache_folder
-from hearken.domains.base import Domain, Measured, Scorer, find_domain, mean
+from hearken.domains.base import Domain, Facts, Measured, Scorer, find_domain, mean
 from hearken.domains.best_of import asked_of, label_of
 from hearken.evaluation.allowed import Allowed
 from hearken.evaluation.compare import HeadToHead, head_to_head
@@ -28,7 +28,7 @@ from hearken.training.artifact import MANIFEST, Artifact
 if TYPE_CHECKING:
     from hearken.worlds.world import World
 
-Reads = Callable[[str], Any]
+Reads = Callable[[str], object]
 """What a world reads of a response's content."""
 
 POOL = 1009
@@ -65,12 +65,12 @@ class Conditions:
     seed: int
     reward: str | None = None
     world: World | None = None
-    facts: Mapping[Content, dict[str, Any]] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     domain: Domain = field(default_factory=lambda: find_domain("text"))
     media: MediaFolder = field(default_factory=lambda: MediaFolder(cache_folder("evaluate")))
     pool: int = 0
 
-    def read(self, content: str) -> Any:
+    def read(self, content: str) -> object:
         """What a world reads of a response."""
         return self.domain.read(content, self.media)
 

@@ -17,10 +17,10 @@ import ast
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -36,9 +36,16 @@ from hearken.feedback.reading import ReadingOptions
 from hearken.progress import progress
 from hearken.statistics.intervals import clustered_wilson
 
+if TYPE_CHECKING:
+    from hearken.domains.text.loading import TextPolicy
+
 MetricName = Literal["acc", "acc_norm", "exact_match", "perplexity"]
 TOKENS = 8192
 
+Row = dict[str, object]
+"""Of a task's data: what its file says."""
+Render = Callable[[str, Row], str]
+"""(template, row) to text."""
 OutputType = Literal["multiple_choice", "generate_until", "loglikelihood"]
 
 
@@ -56,7 +63,7 @@ class Generation(Options):
 
     @field_validator("until", mode="before")
     @classmethod
-    def _list(cls, value: Any) -> Any:
+    def _list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
 
@@ -77,7 +84,7 @@ class Task(Options):
     """Its name; the file's without one."""
     dataset_path: str = ""
     """JSONL file of the rows, beside the task file; ``json`` takes dataset_kwargs.data_files, as in the harness."""
-    dataset_kwargs: dict[str, Any] = {}
+    dataset_kwargs: dict[str, object] = {}
     """``data_files``: see above."""
     output_type: OutputType = "multiple_choice"
     """Choose the likeliest answer, generate one, or measure how likely the right one is."""
@@ -100,16 +107,16 @@ class Task(Options):
     limit: int | None = Field(None, ge=1)
     """Only so many rows."""
     # Of the harness, and of no consequence here:
-    tag: Any = None
-    group: Any = None
-    dataset_name: Any = None
-    test_split: Any = None
-    validation_split: Any = None
-    training_split: Any = None
-    fewshot_split: Any = None
-    repeats: Any = None
-    should_decontaminate: Any = None
-    metadata: Any = None
+    tag: object = None
+    group: object = None
+    dataset_name: object = None
+    test_split: object = None
+    validation_split: object = None
+    training_split: object = None
+    fewshot_split: object = None
+    repeats: object = None
+    should_decontaminate: object = None
+    metadata: object = None
 
 
 @dataclass(frozen=True)
@@ -149,9 +156,10 @@ def load_task(path: str | Path, seed: int = 0) -> Loaded:
     rows = _rows(path, task)[: task.limit]
     environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
 
-    def render(template: str, row: dict[str, Any]) -> str:
+    def render(template: str, row: Row) -> str:
         if template in row and "{{" not in template:
-            return row[template] if isinstance(row[template], str) else json.dumps(row[template])
+            value = row[template]
+            return value if isinstance(value, str) else json.dumps(value)
         return str(environment.from_string(template).render(row))
 
     solved: list[tuple[str, Question]] = []
@@ -174,12 +182,12 @@ def load_task(path: str | Path, seed: int = 0) -> Loaded:
     return Loaded(task.task or path.stem, task, tuple(questions))
 
 
-def _rows(path: Path, task: Task) -> list[dict[str, Any]]:
+def _rows(path: Path, task: Task) -> list[Row]:
     named = task.dataset_path
     if named in ("", "json"):
         files = task.dataset_kwargs.get("data_files", "")
-        named = next(iter(files.values())) if isinstance(files, dict) and files else files
-    if not isinstance(named, str) or not named:
+        named = str(next(iter(files.values())) if isinstance(files, dict) and files else files or "")
+    if not named:
         raise UserError(f"{path} names no data", "Set dataset_path to a JSONL file beside it")
     file = path.parent / named
     try:
@@ -193,7 +201,7 @@ def _rows(path: Path, task: Task) -> list[dict[str, Any]]:
     return rows
 
 
-def _question(task: Task, row: dict[str, Any], render: Any) -> Question:
+def _question(task: Task, row: Row, render: Render) -> Question:
     text, target = render(task.doc_to_text, row), task.doc_to_target
     said = str(target) if isinstance(target, int) else render(target, row)
     if task.output_type != "multiple_choice":
@@ -208,12 +216,12 @@ def _question(task: Task, row: dict[str, Any], render: Any) -> Question:
     )
 
 
-def _choices(task: Task, row: dict[str, Any], render: Any) -> tuple[str, ...]:
+def _choices(task: Task, row: Row, render: Render) -> tuple[str, ...]:
     given = task.doc_to_choice
     if given is None:
         raise UserError("a multiple-choice task needs doc_to_choice", "Name the column, or write a list")
     if isinstance(given, list):
-        found: Any = [render(one, row) for one in given]
+        found: object = [render(one, row) for one in given]
     elif isinstance(row.get(given), list):
         found = row[given]
     else:
@@ -258,7 +266,7 @@ def run_tasks(policy: str, tasks: Sequence[Loaded], domain: Domain | None = None
     return found
 
 
-def _rank(policy: Any, loaded: Loaded) -> TaskScores:
+def _rank(policy: TextPolicy, loaded: Loaded) -> TaskScores:
     """Sum of the log-probabilities of each choice after the question."""
     from hearken.models.layout import Group
     from hearken.training.forward import gather
@@ -290,7 +298,7 @@ def _rank(policy: Any, loaded: Loaded) -> TaskScores:
     return figures.but(acc=clustered_wilson(right), acc_norm=clustered_wilson(normed), chance=chance)
 
 
-def encode(policy: Any, text: str, answer: str) -> tuple[list[int], list[int]]:
+def encode(policy: TextPolicy, text: str, answer: str) -> tuple[list[int], list[int]]:
     """Tokens of a question and of the answer that follows it, cut at the front where both do not fit.
 
     Text and answer are tokenized together, and the answer is what is left of it behind the text's own tokens; spaces at
@@ -319,7 +327,7 @@ def encode(policy: Any, text: str, answer: str) -> tuple[list[int], list[int]]:
     return policy.encoder.cut(context, limit - len(rest)), rest
 
 
-def _generate(policy: Any, loaded: Loaded) -> TaskScores:
+def _generate(policy: TextPolicy, loaded: Loaded) -> TaskScores:
     from hearken.rollout.sampler import SamplingParameters
 
     how = loaded.task.generation_kwargs

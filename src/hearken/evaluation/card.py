@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +19,7 @@ from hearken.evaluation.compare import Calibration, calibration
 from hearken.evaluation.numbers import percent, with_interval
 from hearken.evaluation.people import Discovered, Strangers, found_name
 from hearken.evaluation.reward_card import Ensemble, Probe, RewardCard, Shift, Slice
-from hearken.feedback.examples import MEDIA, Comparison, Said, answers, content_key
+from hearken.feedback.examples import MEDIA, Comparison, Content, Said, answers, content_key
 from hearken.feedback.pairs import Pair, decided, hits, margins_of, words
 from hearken.feedback.splits import labeler_value
 from hearken.statistics.agreement import raw_agreement, value_counts
@@ -30,7 +29,7 @@ LEAST = 20
 """Pairs below which a slice is not shown: its interval would say nothing."""
 MATCHED = 0.1
 """Responses whose lengths differ by at most this share of the longer one count as equally long."""
-Scores = Callable[[Sequence[Any], Sequence[Sequence[Said]]], list[list[float]]]
+Scores = Callable[[Sequence[Content], Sequence[Sequence[Said]]], list[list[float]]]
 """(prompts, responses to each) to scores of each, e.g. a `domains.base.Scorer`."""
 Table = Sequence[Sequence[float]]
 """Scores of the responses of each row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +12,6 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    def but(self, **changes: Any) -> Self:
+    def but(self, **changes: object) -> Self:
         """A copy with other values in some fields, checked as in a new one."""
-        return type(self)(**(dict(self) | changes))
+        return type(self).model_validate({**dict(self), **changes})

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from hearken.domains.base import domain_of
+from hearken.domains.base import Facts, domain_of
 from hearken.domains.best_of import asked_of, best_of_name, check_choice, label_of
 from hearken.errors import UserError
 from hearken.evaluation.answers import Conditions
 from hearken.evaluation.capability import load_task, texts_of, with_capability
 from hearken.evaluation.policies import compare
 from hearken.evaluation.results import EvaluationResult, PolicyResult
-from hearken.feedback.examples import Content, Document
+from hearken.feedback.examples import Content, Document, Metadata
 from hearken.feedback.formats import read_as
 from hearken.feedback.reading import ReadingOptions
 from hearken.labelers.kinds import JudgeName
@@ -93,13 +93,13 @@ class EvaluationRequest:
         """Held-out texts for perplexity, by name."""
         return texts_of(self.perplexity, self.reading)
 
-    def rows(self) -> dict[Content, dict[str, Any]]:
+    def rows(self) -> Facts:
         """The distinct prompts of ``data``, in order, each with what its first row says besides.
 
         Raises:
             UserError: there are none.
         """
-        found: dict[Content, dict[str, Any]] = {}
+        found: dict[Content, Metadata] = {}
         for file in self.data:
             for row in read_as(file, self.reading)[0]:
                 if not isinstance(row, Document):

@@ -41,7 +41,7 @@ def plain(prompt: Content) -> str | list[dict[str, str]]:
     return prompt if isinstance(prompt, str) else [turn.to_row() for turn in prompt]
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: float | None) -> float | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -185,7 +185,7 @@ class PolicyResult(Record):
     says: tuple[bool, ...] = ()
     """Whether each response says what was asked, by a reading judge."""
 
-    def measured(self, figures: Mapping[str, Any]) -> Self:
+    def measured(self, figures: Mapping[str, object]) -> Self:
         """With what its domain measured: in the fields of these names, the rest in ``figures``."""
         own = {name: value for name, value in figures.items() if name in type(self).model_fields}
         rest = {name: value for name, value in figures.items() if name not in own}

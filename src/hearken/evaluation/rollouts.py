@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Browsed:
     top: tuple[Rollout, ...]
     bottom: tuple[Rollout, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As plain lists and dictionaries."""
         return asdict(self)
 

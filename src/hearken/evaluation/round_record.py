@@ -6,9 +6,9 @@ The manifest of a round's evaluation holds it as its metrics; it is written and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from hearken.errors import UserError
 from hearken.evaluation.numbers import JsonInterval
@@ -60,7 +60,7 @@ class RoundRecord(Record):
         names = ("win_rate", "gold", "proxy", "kl", "length", "distinct_2", "parse_rate", "perplexity", "tasks")
         return self.but(**{name: getattr(self, name) or getattr(policy, name) for name in names})
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> dict[str, JsonValue]:
         """What is known, as plain JSON."""
         return {key: value for key, value in self.model_dump(mode="json").items() if value not in (None, {}, "")}
 

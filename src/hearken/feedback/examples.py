@@ -35,6 +35,8 @@ class Message:
 
 Content = str | tuple[Message, ...]
 """A prompt: plain text, or the dialogue so far."""
+Metadata = dict[str, Any]
+"""What a row of a file, or a prompt, says besides: whatever its author wrote there."""
 
 
 def content_key(content: Content) -> str:
@@ -94,7 +96,7 @@ class Comparison:
     strength: float | None = None
     share: float | None = None
     weight: float = 1.0
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Rating:
     low: float = 1.0
     high: float = 5.0
     weight: float = 1.0
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Thumb:
     response: str
     label: bool
     weight: float = 1.0
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Demonstration:
     prompt: Content
     response: str
     weight: float = 1.0
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Document:
     """Plain text, for pretraining and the ptx term."""
 
     text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class PromptOnly:
     """A prompt without a response, for sampling and PPO."""
 
     prompt: Content
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 Said = str | Message

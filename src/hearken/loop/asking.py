@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hearken.errors import Pause, UserError
 from hearken.feedback.records import QueueItem
@@ -82,8 +82,8 @@ def ask(
         raise UserError(
             "an AI labeler needs a model", "Set loop.ai.judge (and loop.ai.url), e.g. -o loop.ai.judge=NAME"
         )
-    first: dict[str, Any] = {} if who == "people" else {"priority": AT_ONCE}
     with project.store() as store:
+        first = {} if who == "people" else {"priority": AT_ONCE}
         store.enqueue([item.model_copy(update=first) for item in items])
     only = {item.id for item in items}  # others may wait for people
     if who == "simulated":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
@@ -46,7 +46,7 @@ class Drawn(Record):
     """Whose each answer is, by the id of its row."""
 
 
-def draw_sheet(project: Project, out: Path, count: int = 60, *, policy: str = "", seed: int = 0) -> dict[str, Any]:
+def draw_sheet(project: Project, out: Path, count: int = 60, *, policy: str = "", seed: int = 0) -> dict[str, object]:
     """Write a sheet of answers to be checked; whose they are stays in ``runs/audit.json``.
 
     Args:
@@ -69,7 +69,7 @@ def draw_sheet(project: Project, out: Path, count: int = 60, *, policy: str = ""
         raise UserError(f"the last evaluation has no answers of '{name}' beside {base}'s", f"Known: {', '.join(known)}")
     random = np.random.default_rng(seed)
     chosen = random.permutation(len(found.prompts))[:count]
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     owners: dict[str, str] = {}
     for i in chosen.tolist():
         for who, answers in sides.items():

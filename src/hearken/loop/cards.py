@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hearken.algorithms.stage import Inputs, find_stage, makes_reward, run_stage
-from hearken.domains.base import Details, Domain
+from hearken.domains.base import Details, Domain, Scorer
 from hearken.errors import UserError
 from hearken.evaluation.card import correctness, make_card, measure_shift, pair_labelers, would_help
 from hearken.evaluation.numbers import duration
 from hearken.evaluation.people import Discovered, Strangers, discover, strangers
 from hearken.evaluation.reward_card import Learnt, RewardCard, Shift
-from hearken.feedback.examples import Comparison, Content, Document, content_key
+from hearken.feedback.examples import Comparison, Content, Document, Example, content_key
 from hearken.feedback.formats import read_as, write_examples
 from hearken.feedback.media import MediaFolder
 from hearken.feedback.pairs import decided
@@ -95,14 +95,14 @@ def evaluate_reward(
     return card
 
 
-def _held_out(reward: Path, data: Sequence[Any], reading: ReadingOptions) -> list[Comparison]:
+def _held_out(reward: Path, data: Sequence[str | Path | Comparison], reading: ReadingOptions) -> list[Comparison]:
     domain, made = domain_of_artifact(reward), (reward / MANIFEST).is_file()
     if not data:
         if not made:
             raise UserError(f"{reward} does not say what it was trained on", "Give held-out comparisons: --data FILE")
         rows = domain.held_out_from(str(reward))
     else:
-        rows = [r for d in data for r in ([d] if isinstance(d, Comparison) else read_as(d, reading)[0])]
+        rows = [r for d in data for r in ([d] if isinstance(d, Comparison) else read_as(str(d), reading)[0])]
         if made:
             try:
                 training = domain.trained_on(str(reward))
@@ -167,7 +167,7 @@ def _shift(reward: Path, details: Details, now: Mapping[str, Answers]) -> Shift 
 
 def _discovered(reward: Path, rows: Sequence[Comparison], details: Details) -> Discovered | None:
     """Groups among labelers, from all that they compared; None where they declared groups themselves."""
-    training: list[Any] = []
+    training: list[Example] = []
     if (reward / MANIFEST).is_file():
         with suppress(UserError):  # its data are gone: the held-out ones remain
             training = domain_of_artifact(reward).trained_on(str(reward))
@@ -201,7 +201,7 @@ class _Again:
         trainings = f"{count} more training{'s' if count > 1 else ''}"
         return f"The card takes {trainings}: about {duration(seconds)} here{more} (less where they were done before)."
 
-    def fit(self, name: str, model: str, some: Sequence[Any]) -> tuple[Any, str]:
+    def fit(self, name: str, model: str, some: Sequence[Example]) -> tuple[Scorer, str]:
         """The judge fitted to some of the rows, or what an earlier call left; and its folder."""
         data, out = self.folder / f"{name}.parquet", self.folder / name
         if not data.exists():
@@ -212,11 +212,11 @@ class _Again:
             run_stage(self.stage, Inputs(model=model, data=(str(data),), references=references), self.options, out)
         return self.domain.scorer(str(out), self.files), str(out)
 
-    def learning(self, rows: Sequence[Comparison], judge: Any, larger: str) -> tuple[list[Learnt], str]:
+    def learning(self, rows: Sequence[Comparison], judge: Scorer, larger: str) -> tuple[list[Learnt], str]:
         """Fits on growing shares of the labels, and one with more weights, all measured on the same held-out pairs."""
         keys = list({content_key(r.prompt): None for r in self.rows})
         order = [keys[i] for i in np.random.default_rng(0).permutation(len(keys))]
-        points: list[tuple[int, Any, str]] = []
+        points: list[tuple[int, Scorer, str]] = []
         for share in SHARES:
             kept = set(order[: max(round(share * len(order)), 1)])
             some = [r for r in self.rows if content_key(r.prompt) in kept]
@@ -236,7 +236,7 @@ class _Again:
         bigger = right.pop()[1] if larger else None
         return learnt, would_help([(labels, hits) for labels, hits, _ in right], bigger, right[-1][2])
 
-    def strangers(self, rows: Sequence[Comparison], judge: Any) -> Strangers | None:
+    def strangers(self, rows: Sequence[Comparison], judge: Scorer) -> Strangers | None:
         """A fit without a quarter of the labelers, on the held-out prompts.
 
         Raises:
@@ -315,7 +315,7 @@ def _scored_now(project: Project) -> dict[str, Answers]:
     }
 
 
-def summary(card: RewardCard | None) -> dict[str, Any]:
+def summary(card: RewardCard | None) -> dict[str, object]:
     """The head of a card, for the command line."""
     if card is None:
         return {}

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hearken.algorithms.stage import Inputs
 from hearken.config import Options
@@ -23,7 +24,7 @@ from hearken.loop.acquisition import disputed, low_score, pair_disagreement, sco
 from hearken.loop.asking import ask
 from hearken.loop.project import Project, SampleConfig, as_items, as_responses
 from hearken.loop.rounds_options import Selection
-from hearken.loop.step_cache import write_lines
+from hearken.loop.step_cache import DataAndMetrics, write_lines
 from hearken.progress import progress
 from hearken.rewards.trust import failing
 from hearken.statistics.agreement import raw_agreement, value_counts
@@ -70,7 +71,7 @@ def samples(loop: Loop, number: int) -> Artifact:
         members = range(config.ensemble if options.select == "disagreement" else 1)
         read = {f"reward {m + 1}": loop.reward_path(number - 1, m) for m in members}
 
-    def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    def make(out: Path) -> DataAndMetrics:
         with loop.project.store() as store:
             chosen = _train_items(loop.project, store, number, policy, options, list(read.values()))
             held = _held_out_items(loop.project, store, number, policy, options)
@@ -151,8 +152,9 @@ def _train_items(
     answers = _answers(project, store, [prompts[p] for p in chosen], number, policy, options)
     items = []
     for prompt, (selection, propensity) in chosen.items():
-        more = {"selection": selection, "propensity": propensity}
-        items += as_items(answers[prompt], options.k, number, options.overlap, **more)
+        items += as_items(
+            answers[prompt], options.k, number, options.overlap, selection=selection, propensity=propensity
+        )
     return items
 
 
@@ -162,7 +164,7 @@ def _weights(
     rewards: Sequence[str],
     prompts: Sequence[Prompt],
     answers: Sequence[Sequence[Response]],
-) -> Any:
+) -> NDArray[np.float64]:
     scorers = (project.domain.scorer(reward, project.media) for reward in rewards)
     scores = score_all(scorers, [p.content for p in prompts], answers)
     if rule == "disagreement":
@@ -206,7 +208,7 @@ def judgments(loop: Loop, number: int) -> Artifact:
     if loop.redo and _more_was_said(loop, number, loop.project.artifact(out)):
         loop.once.set_aside(number, loop.project.artifacts / out)
 
-    def make(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    def make(_: Path) -> DataAndMetrics:
         items = [QueueItem(**json.loads(row)) for row in (Path(source) / ITEMS).read_text("utf-8").splitlines()]
         for who in ("simulated", "ai", "people"):  # machines first: people may take their time
             mine = [item for item in items if item.metadata["asked"] == who]
@@ -229,7 +231,7 @@ def _more_was_said(loop: Loop, number: int, judgments: Artifact | None) -> bool:
     return more and bool(failing(Path(loop.reward_path(number))))
 
 
-def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def heard(store: FeedbackStore, number: int) -> DataAndMetrics:
     """What a round was told: the pin of its data, and figures.
 
     Returns:
@@ -247,7 +249,7 @@ def heard(store: FeedbackStore, number: int) -> tuple[dict[str, Any], dict[str, 
     book = Book.load(store) if ais else None
     seconds = sorted(j.seconds for j in found if j.seconds is not None)
     who = [next((w for w, some in KINDS.items() if kinds.get(j.labeler_id) in some), "people") for j in found]
-    data: dict[str, Any] = {
+    data = {
         "round": number, "as_of": as_of, "hash": hash_id(sorted(j.id for j in found)), "judgments": len(found),
         "labelers": sorted({j.labeler_id for j in found}),
         "guidelines": sorted({j.guideline for j in found if j.guideline is not None}),

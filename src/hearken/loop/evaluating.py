@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from hearken.algorithms.stage import raises_likelihood
+from hearken.domains.base import Facts
 from hearken.errors import UserError
 from hearken.evaluation.answers import Conditions
 from hearken.evaluation.groups import found_groups
@@ -71,7 +71,7 @@ def evaluate(
 
 def conditions(
     project: Project, prompts: Sequence[Content], seed: int, *, reward: str | None = None,
-    facts: Mapping[Content, dict[str, Any]] | None = None, pool: int = 0,
+    facts: Facts | None = None, pool: int = 0,
 ) -> Conditions:  # fmt: skip
     """The project's world, its way of sampling, and ``reward`` or its reward model in use."""
     return Conditions(
@@ -138,7 +138,7 @@ def _with_earlier(project: Project, found: EvaluationResult) -> EvaluationResult
     return rank_by_score(both) if both.judge is not None and both.judge.kind in ("gold", "reward") else both
 
 
-def _facts(project: Project) -> dict[Content, dict[str, Any]]:
+def _facts(project: Project) -> Facts:
     """What is known of the project's prompts besides, for rules and functions."""
     with project.store() as store:
         return {p.content: p.metadata for p in store.prompts(split="validation", domain=project.domain.name)}

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from hearken.feedback.records import Judgment, Prompt, QueueItem, Response
 from hearken.feedback.store import FeedbackStore
@@ -41,14 +41,23 @@ TRIES = 25
 """To take back what the page holds."""
 
 
+class Practice(TypedDict):
+    """An item that shows how judging works."""
+
+    prompt: str
+    responses: list[str]
+    best: int
+    """Which of them."""
+    explanation: str
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the person is asked, in one world."""
 
     question: str
     guideline: str
-    practice: Sequence[dict[str, Any]]
-    """Items that show how judging works: prompt, responses, which is best, and why."""
+    practice: Sequence[Practice]
     steps: Mapping[str, str]
     """What the person reads while each step runs."""
     pairs: Sequence[tuple[Prompt, tuple[str, str]]] = ()

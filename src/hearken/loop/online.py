@@ -12,17 +12,19 @@ more at the beginning, when the policy changes most.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from hearken.algorithms.refitted import RefittedReward
+from hearken.algorithms.rollout_options import RolloutOptions
 from hearken.algorithms.sampled import Setup
 from hearken.algorithms.stage import Inputs, reward_stage, run_stage
 from hearken.algorithms.watch import Judge
+from hearken.config import Options
 from hearken.errors import UserError
 from hearken.feedback.examples import content_key
 from hearken.feedback.records import Prompt, QueueItem, Response
@@ -53,7 +55,7 @@ class Refits(Callback):
     loop: Loop
     number: int
     current: RefittedReward
-    options: Any
+    options: RolloutOptions
     parents: dict[str, str]
     policy_name: str
     how: SamplingParameters
@@ -64,11 +66,11 @@ class Refits(Callback):
     learnt: int = 0
     """Labels that the newest refit has seen."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         """The counts."""
         return {"made": self.made, "asked": self.asked, "learnt": self.learnt}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Back to saved counts, with the reward model of that time."""
         self.made, self.asked, self.learnt = state["made"], state["asked"], state["learnt"]
         for number in range(1, self.made + 1):
@@ -199,13 +201,14 @@ def _pick(who: Sequence[Who], shares: Sequence[float], key: str) -> Who:
 
 
 def train_online(
-    loop: Loop, number: int, inputs: Inputs, options: Any, out: Path, judge: Judge | None = None
+    loop: Loop, number: int, inputs: Inputs, options: Options, out: Path, judge: Judge | None = None
 ) -> Artifact:
     """PPO as ever, with a reward model that learns on the way. The manifest's parents name every refit.
 
     Raises:
         UserError: one response a prompt leaves nothing to compare.
     """
+    assert isinstance(options, RolloutOptions)
     if options.num_generations < 2:
         raise UserError(
             "labels on the way need two responses to a prompt",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import yaml
 from pydantic import Field
@@ -37,10 +37,10 @@ from hearken.feedback.snapshot import inline_examples, snapshot
 from hearken.feedback.splits import side
 from hearken.feedback.store import FeedbackStore
 from hearken.feedback.transfer import keep_prompt, say_disputed
-from hearken.labelers.simulated import Panel, dialogue_text, make_panel
+from hearken.labelers.simulated import Panel, SimulatedLabeler, dialogue_text, make_panel
 from hearken.loop.artifacts import ArtifactStore
 from hearken.loop.rounds_options import AIOptions, LoopOptions
-from hearken.progress import progress
+from hearken.progress import Bar, progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.training.artifact import HERE, Artifact, write_json
 from hearken.worlds.world import World, check_world, open_world
@@ -48,6 +48,7 @@ from hearken.worlds.world import World, check_world, open_world
 if TYPE_CHECKING:
     from hearken.labelers.ai import AILabeler
 
+T = TypeVar("T")
 CONFIG = "hearken.yaml"
 NO_TEXT = {"length": 0.0}
 """How simulated labelers lean where responses have no words: not to the longer ones."""
@@ -107,6 +108,15 @@ def model_in(root: Path, model: str) -> str:
     own = root / place.name
     moved = not place.exists() or (place.parent / CONFIG).exists()  # or a copy of that project
     return os.path.abspath(own) if place.is_absolute() and moved and (own / "config.json").exists() else model
+
+
+class Fading(TypedDict):
+    """Which judgments a data set holds, and what they weigh: see `Project.snapshot`."""
+
+    as_of: int
+    round: int | None
+    decay: float
+    latest: int
 
 
 class Project:
@@ -213,7 +223,7 @@ class Project:
         """The world that knows the true reward here, if there is one."""
         return open_world(self.config.world, self.config.seed) if self.config.world else None
 
-    def read(self, content: str) -> Any:
+    def read(self, content: str) -> object:
         """What worlds and simulated labelers read of a response (see `Domain.read`)."""
         return self.domain.read(content, self.media)
 
@@ -267,7 +277,7 @@ class Project:
             raise UserError("this project has no reward model yet", "Run: hearken train reward (after labelling)")
         return str(made[-1].path)
 
-    def train(self, stage: str, name: str, inputs: Inputs, **overrides: Any) -> Artifact:
+    def train(self, stage: str, name: str, inputs: Inputs, **overrides: object) -> Artifact:
         """Run a stage into the artifact ``name``, or return it if it is finished."""
         if (done := self.artifact(name)) is not None:
             return done
@@ -276,7 +286,7 @@ class Project:
         options = found.options.parse(values | overrides, where=f"{CONFIG}: stages.{stage}")
         return run_stage(found, inputs.joined(**given), options, self.artifacts / name)
 
-    def section(self, stage: Stage) -> tuple[dict[str, Any], dict[str, Any]]:
+    def section(self, stage: Stage) -> tuple[dict[str, str | tuple[str, ...]], dict[str, object]]:
         """Inputs and options of a stage that hearken.yaml names (paths as seen from there), and the project's seed."""
         inputs, options = stage.split({"seed": self.config.seed, **self.config.stages.get(stage.name, {})})
 
@@ -287,7 +297,7 @@ class Project:
 
         return {name: here(value) for name, value in inputs.items()}, options
 
-    def request(self, stage: str, named: Collection[str] = ()) -> tuple[str, Inputs, dict[str, Any]]:
+    def request(self, stage: str, named: Collection[str] = ()) -> tuple[str, Inputs, dict[str, object]]:
         """What ``hearken train STAGE`` means here: the artifact's name, its inputs, and the options of hearken.yaml.
 
         Args:
@@ -343,7 +353,7 @@ class Project:
     def sample(
         self, k: int | None = None, *, prompts: int | None = None, policy: str | None = None, seed: int | None = None,
         split: str | None = None, round: int = 1, best_of: BestOf | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, object]:  # fmt: skip
         """Responses of a policy into the database, queued for judgment. Prompts that have theirs are left alone.
 
         With ``best_of`` each is the best of so many by its reward, where it names none by the one in use; they are kept
@@ -381,7 +391,7 @@ class Project:
     def label(
         self, labeler: str = "simulated", *, seed: int | None = None, round: int | None = None,
         only: Collection[str] | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, object]:  # fmt: skip
         """Let labelers that are not people answer the queue, or ``only`` the items with these ids."""
         if not self.config.world:
             raise UserError(
@@ -410,7 +420,7 @@ class Project:
     def ai_labels(
         self, ai: AIOptions, *, revise: bool = False, seed: int | None = None, round: int | None = None,
         dry_run: bool = False, announce: Callable[[str], None] = lambda _: None, only: Collection[str] | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, object]:  # fmt: skip
         """Let a model answer the queue (or ``only`` some items) by a constitution, or revise responses (``revise``).
 
         A revision heeds people's critiques; where there are none, the model's own, by a principle. The cost is
@@ -429,20 +439,29 @@ class Project:
         out = MAX_TOKENS if ai.reasoning else CHOICE_TOKENS
         seed = self.config.seed if seed is None else seed
         with self.store() as store:
-            prices: dict[str, Any] = {"round": round, "price_in": ai.price_in, "price_out": ai.price_out}
             if revise:
-                cost = answering.estimate_revisions(store, tokens_out=MAX_TOKENS, **prices, domain=self.domain.name)
+                cost = answering.estimate_revisions(
+                    store,
+                    tokens_out=MAX_TOKENS,
+                    round=round,
+                    price_in=ai.price_in,
+                    price_out=ai.price_out,
+                    domain=self.domain.name,
+                )
             else:
-                cost = answering.estimate(store, tokens_out=out, only=only, **prices)
+                cost = answering.estimate(
+                    store, tokens_out=out, round=round, price_in=ai.price_in, price_out=ai.price_out, only=only
+                )
             announce(cost.say())
             if dry_run:
                 return asdict(cost)
             labeler = self.ai_labeler(ai)
-            how: dict[str, Any] = {"seed": seed, "workers": ai.workers, "round": round}
             if revise:
-                found = answering.revise(store, labeler, **how, domain=self.domain.name)
+                found = answering.revise(
+                    store, labeler, seed=seed, workers=ai.workers, round=round, domain=self.domain.name
+                )
             else:
-                found = answering.answer_queue(store, labeler, **how, only=only)
+                found = answering.answer_queue(store, labeler, seed=seed, workers=ai.workers, round=round, only=only)
         write_json(self.path / "runs" / "ai-labels.json", found)
         announce(answering.say(found))
         return found
@@ -459,7 +478,12 @@ class Project:
 
     @staticmethod
     def _answer(
-        store: FeedbackStore, labeler: Any, labeler_id: str, seed: int, bar: Any, only: Collection[str] | None
+        store: FeedbackStore,
+        labeler: SimulatedLabeler,
+        labeler_id: str,
+        seed: int,
+        bar: Bar,
+        only: Collection[str] | None,
     ) -> int:
         """One labeler takes and answers a few items."""
         from hearken.labelers.answering import claim_some
@@ -566,7 +590,7 @@ def _absolute(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
-def _after_last(store: FeedbackStore, turns: list[tuple[Any, str]]) -> list[tuple[Any, str]]:
+def _after_last(store: FeedbackStore, turns: list[tuple[T, str]]) -> list[tuple[T, str]]:
     """Begin with whose turn it is after the newest judgment: an interrupted panel goes on as one that was not."""
     mine = [labeler_id for _, labeler_id in turns]
     newest = max(store.last_seq() - 500, 0)
@@ -577,7 +601,7 @@ def _after_last(store: FeedbackStore, turns: list[tuple[Any, str]]) -> list[tupl
 
 def as_responses(
     domain: Domain, part: Sequence[Drawn], prompts: dict[Content, Prompt], policy: str, how: SamplingParameters,
-    round: int | None, **more: Any,
+    round: int | None, **more: object,
 ) -> list[Response]:  # fmt: skip
     """Samples as the database keeps them, with ``more`` metadata."""
     return [
@@ -585,7 +609,10 @@ def as_responses(
     ]
 
 
-def as_items(responses: Sequence[Response], k: int, round: int | None, overlap: int, **more: Any) -> list[QueueItem]:
+def as_items(
+    responses: Sequence[Response], k: int, round: int | None, overlap: int, *, selection: str = "uniform",
+    propensity: float = 1.0,
+) -> list[QueueItem]:  # fmt: skip
     """A queue item for every ``k`` responses to a prompt; distinct ones only are worth a comparison."""
     items = []
     for i in range(0, len(responses), k):
@@ -596,7 +623,7 @@ def as_items(responses: Sequence[Response], k: int, round: int | None, overlap: 
             items.append(
                 QueueItem(
                     prompt_id=responses[i].prompt_id, response_ids=tuple(distinct.values()), round=round, slots=overlap,
-                    **{"propensity": 1.0} | more,
+                    selection=selection, propensity=propensity,
                 )
             )  # fmt: skip
     return items

@@ -7,7 +7,6 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hearken.algorithms.stage import makes_reward
 from hearken.errors import UserError
@@ -27,7 +26,7 @@ LEFT_OUT = ("run", MANIFEST, "README.md", "hearken.json")
 def publish(
     artifact: Path | str, *, to: str = "", out: Path | None = None, dry_run: bool = False, private: bool = False,
     license: str = "", rollouts: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, object]:  # fmt: skip
     """Make the folder with its card and, unless ``dry_run``, upload it.
 
     Args:
@@ -52,7 +51,7 @@ def publish(
     card = model_card(made, to=to, license=license)
     write_folder(made, folder, card, rollouts=rollouts)
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    done: dict[str, Any] = {"folder": str(folder), "files": files}
+    done: dict[str, object] = {"folder": str(folder), "files": files}
     if not dry_run:
         done["url"] = upload(folder, to, private=private)
     return done
@@ -85,7 +84,7 @@ def write_folder(artifact: Artifact, folder: Path, card: str, *, rollouts: bool 
     (folder / "hearken.json").write_text(clean, "utf-8")
 
 
-def portable(value: Any, root: Path | None) -> Any:
+def portable(value: object, root: Path | None) -> object:
     """A manifest (or a part of one) whose absolute paths are relative to the project, or bare names."""
     if isinstance(value, dict):
         return {key: portable(one, root) for key, one in value.items()}

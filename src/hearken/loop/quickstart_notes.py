@@ -9,7 +9,6 @@ about other topics.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from hearken.algorithms.stage import Inputs
 from hearken.errors import UserError
@@ -59,7 +58,7 @@ TRAITS = {
 
 def setting(world: NoteWorld) -> human.Setting:
     """What the person is asked."""
-    shown: list[dict[str, Any]] = []
+    shown: list[human.Practice] = []
     for best, why, flawed in (
         (0, "The second one says nothing of what was asked for.", "I hope you are well! Have a lovely day."),
         (

@@ -13,9 +13,9 @@ from hearken.loop.tiny_model import TinyModelSize
 _SMALL = {"warmup": 0.03, "beta2": 0.98, "eps": 1e-8, "tokens": 8192}
 
 
-def settled(stage: str, options: Mapping[str, Any]) -> Options:
+def settled(stage: str, options: Mapping[str, object]) -> Options:
     """A stage's options by their names of today, whatever they were called when the project was made."""
-    return find_stage(stage).options.parse(dict(options), where=f"hearken.yaml: stages.{stage}")
+    return find_stage(stage).options.parse(options, where=f"hearken.yaml: stages.{stage}")
 
 
 class Plan(Options):
@@ -63,7 +63,7 @@ class Plan(Options):
         "missing_eos": -4.0, "schedule": "linear", "tokens": 8192,
     }  # fmt: skip
 
-    def stands_in(self, stages: Mapping[str, Any]) -> bool:
+    def stands_in(self, stages: Mapping[str, Mapping[str, object]]) -> bool:
         """Whether a project's stages train the policy by this plan."""
         return "ppo" in stages and settled("ppo", stages["ppo"]) == settled("ppo", self.ppo)
 
@@ -120,7 +120,7 @@ class NotesPlan(Options):
         "eps": 1e-8,
     }  # fmt: skip
 
-    def stands_in(self, stages: Mapping[str, Any]) -> bool:
+    def stands_in(self, stages: Mapping[str, Mapping[str, object]]) -> bool:
         """Whether a project's stages train the policy by this plan."""
         return "rloo" in stages and settled("rloo", stages["rloo"]) == settled("rloo", self.rloo)
 

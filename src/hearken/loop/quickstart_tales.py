@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from hearken.feedback.pairs import words
 from hearken.feedback.records import Prompt
@@ -50,10 +49,10 @@ def setting(world: TaleWorld, prompts: Sequence[str]) -> human.Setting:
     )  # fmt: skip
 
 
-def practice(world: TaleWorld) -> list[dict[str, Any]]:
+def practice(world: TaleWorld) -> list[human.Practice]:
     """Three items that show a newcomer how judging works: a whole tale and one with a flaw that nobody misses."""
     rng = random.Random(f"practice:{world.seed}")
-    items: list[dict[str, Any]] = []
+    items: list[human.Practice] = []
     for flaw, best, why in (
         (shuffle_words, 0, "The second one is a heap of words. A tale should make sense."),
         (

@@ -6,7 +6,6 @@ import json
 import shlex
 import struct
 from pathlib import Path
-from typing import Any
 
 from hearken.loop.artifacts import stage_that_made
 from hearken.training.artifact import Artifact
@@ -46,7 +45,7 @@ def relative(path: str, root: Path | None) -> str:
     return Path(path).name
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return json.dumps(value) if isinstance(value, list | dict) else str(value)

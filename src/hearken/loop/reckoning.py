@@ -6,11 +6,11 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from hearken.evaluation.groups import LabelerGroup
     from hearken.feedback.records import Labeler
     from hearken.loop.project import Project
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -189,17 +191,18 @@ def held_out_rows(artifact: Artifact) -> list[Comparison]:
     return [row for path in files for row in read_examples(path) if isinstance(row, Comparison)]
 
 
-def remembered(project: Project, name: str, artifact: Artifact, make: Callable[[], Any]) -> Any:
+def remembered(project: Project, name: str, artifact: Artifact, make: Callable[[], T]) -> T:
     """What ``make`` finds for an artifact, kept in ``runs/report`` until the artifact is made anew."""
     file = project.path / "runs" / "report" / f"{name}.json"
     stamp = [artifact.created, artifact.metrics]
     if file.exists():
         known = json.loads(file.read_text("utf-8"))
         if known["of"] == stamp:
-            return known["found"]
-    found = make()
-    write_json(file, {"of": stamp, "found": found})
-    return found
+            found: T = known["found"]
+            return found
+    made = make()
+    write_json(file, {"of": stamp, "found": made})
+    return made
 
 
 def held_out_accuracy(reward: Artifact) -> Interval | None:
@@ -216,31 +219,29 @@ def reward_model(artifact: Artifact, held_out: HeldOut, ceiling: float | None) -
     metrics, measured_then = artifact.metrics, held_out_accuracy(artifact)
     if measured_then is None:
         return None
-    known: dict[str, Any] = {
-        "accuracy": measured_then,
-        "ceiling": ceiling,
-        "trained_on": artifact.judgments,
-        "held_out": metrics.get("validation_pairs"),
-        "reference_mean": metrics.get("reference_mean"),
-    }
+    model = page.RewardModel(
+        accuracy=measured_then, ceiling=ceiling, trained_on=artifact.judgments,
+        held_out=metrics.get("validation_pairs"), reference_mean=metrics.get("reference_mean"),
+    )  # fmt: skip
     if not any(MEDIA in row.metadata for row in held_out.rows):  # a file has no words
-        known |= {
-            "lengths": [words(text) for row in held_out.rows for text in row.responses],
-            "scores": [score for scores in held_out.scores for score in scores],
-        }
+        model = replace(
+            model,
+            lengths=[words(text) for row in held_out.rows for text in row.responses],
+            scores=[score for scores in held_out.scores for score in scores],
+        )
     if pairs := held_out.pairs:
-        known |= {
-            "accuracy": accuracy(pairs, held_out.margins, held_out.weights), "held_out": len(pairs),
-            "longer_wins": measured(longer_wins(pairs, held_out.weights)),
-            "length_baseline": length_baseline(pairs, held_out.weights),
-            "calibration": calibrated(pairs, held_out.margins),
-        }  # fmt: skip
+        model = replace(
+            model, accuracy=accuracy(pairs, held_out.margins, held_out.weights), held_out=len(pairs),
+            longer_wins=measured(longer_wins(pairs, held_out.weights)),
+            length_baseline=length_baseline(pairs, held_out.weights),
+            calibration=calibrated(pairs, held_out.margins),
+        )  # fmt: skip
     card = RewardCard.load(artifact.path)
-    return page.RewardModel(**(known | (_by_its_card(card) if card is not None else {})))
+    return model if card is None else _with_card(model, card)
 
 
-def _by_its_card(card: RewardCard) -> dict[str, Any]:
-    """What the reward model's card knows better."""
+def _with_card(model: page.RewardModel, card: RewardCard) -> page.RewardModel:
+    """With what the reward model's card knows better."""
     probes = list(card.probes)
     if card.ensemble is not None:
         who = f"{card.ensemble.models} {'bootstrapped heads' if card.ensemble.of == 'heads' else 'reward models'}"
@@ -249,10 +250,9 @@ def _by_its_card(card: RewardCard) -> dict[str, Any]:
     if card.shift is not None:
         says = "How well a linear test tells the responses it scores now from those it was trained on; 0.5 is no shift."
         probes.append(Probe(name="shift", value=Interval(card.shift.told_apart, math.nan, math.nan), says=says))
-    return {
-        "passes": card.passes, "failures": list(card.failures), "remarks": list(card.remarks),
-        "accuracy": card.accuracy, "longer_wins": card.longer_wins, "length_baseline": card.length_baseline,
-        "agreement": card.agreement, "uniform": card.uniform, "selected": card.selected,
-        "agreement_ceiling": card.ceiling, "slices": list(card.slices), "learning": list(card.learning),
-        "learning_says": card.learning_says, "probes": probes,
-    }  # fmt: skip
+    return replace(
+        model, passes=card.passes, failures=list(card.failures), remarks=list(card.remarks), accuracy=card.accuracy,
+        longer_wins=card.longer_wins, length_baseline=card.length_baseline, agreement=card.agreement,
+        uniform=card.uniform, selected=card.selected, agreement_ceiling=card.ceiling, slices=list(card.slices),
+        learning=list(card.learning), learning_says=card.learning_says, probes=probes,
+    )  # fmt: skip

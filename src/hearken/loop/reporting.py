@@ -13,9 +13,9 @@ import platform
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from hearken.algorithms.stage import makes_reward, raises_likelihood, stage_of
 from hearken.errors import UserError
@@ -145,24 +145,24 @@ def _likelihood(project: Project, artifact: Artifact | None) -> Likelihood | Non
 def _pair(project: Project, found: EvaluationResult, ours: str, i: int) -> page.Pair:
     def answer(name: str) -> page.Answer:
         policy = found.policies[name]
-        return page.Answer(
-            **_shown(project, policy.responses[i]), proxy=policy.scores[i] if policy.scores else None,
+        return replace(
+            _shown(project, policy.responses[i]), proxy=policy.scores[i] if policy.scores else None,
             gold=policy.golds[i] if policy.golds else None, parses=policy.parses[i] if policy.parses else None,
         )  # fmt: skip
 
     return page.Pair(prompt=found.prompts[i], before=answer(found.baseline), after=answer(ours))
 
 
-def _shown(project: Project, content: str) -> dict[str, Any]:
+def _shown(project: Project, content: str) -> page.Answer:
     """A response as the page shows it: a text; of a file, what a person is shown of it, within the page."""
     viewer = project.domain.viewer
     if viewer == "text":
-        return {"text": content}
+        return page.Answer(text=content)
     path, address = project.domain.shown(Media(content), project.media), ""
     with suppress(UserError):  # nothing shows it
         if path is not None and path.stat().st_size <= LARGEST_INLINE:
             address = f"data:{shown_type(path)};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return {"text": "" if address else content, "viewer": viewer, "media": address}
+    return page.Answer(text="" if address else content, viewer=viewer, media=address)
 
 
 def _worst(found: EvaluationResult, ours: str) -> list[int]:
@@ -202,7 +202,7 @@ def _done(artifact: Artifact, domain: str) -> str:
     return stage.says(stage.made_with(artifact), artifact.data)
 
 
-def _settings(artifact: Artifact, domain: str) -> dict[str, Any]:
+def _settings(artifact: Artifact, domain: str) -> dict[str, object]:
     """The options that a step is told with."""
     stage = stage_of(artifact.kind, domain)
     options = stage.made_with(artifact) if stage else artifact.options

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
+
+from pydantic import JsonValue
 
 from hearken.algorithms.stage import Inputs, Stage, reward_stage, stages
 from hearken.config import Options
@@ -26,9 +28,9 @@ from hearken.loop.asking import Waiting, check_labelers
 from hearken.loop.cards import project_card, renew_shift
 from hearken.loop.collecting import judgments, samples
 from hearken.loop.measured import keep_apart, known_before
-from hearken.loop.project import Project
+from hearken.loop.project import Fading, Project
 from hearken.loop.rounds_options import LoopOptions
-from hearken.loop.step_cache import Once
+from hearken.loop.step_cache import DataAndMetrics, Once
 from hearken.progress import progress
 from hearken.rewards.trust import CARD, failing
 from hearken.training.artifact import MANIFEST, Artifact
@@ -37,6 +39,19 @@ if TYPE_CHECKING:
     from hearken.algorithms.watch import Judge as Watcher
 
 STEPS = ("samples", "judgments", "reward", "improve", "evaluation")
+
+
+class Finished(TypedDict):
+    """What the rounds came to."""
+
+    rounds: int
+    """Finished ones."""
+    policy: str
+    """The newest."""
+    waiting_for: int
+    """Judgments of people that are missing; 0 where everything is done."""
+    figures: list[dict[str, JsonValue]]
+    """Of each round: see `RoundRecord`."""
 
 
 class EvaluationOptions(Options):
@@ -71,12 +86,8 @@ class Loop:
         """The section ``loop`` of hearken.yaml."""
         return self.project.config.loop
 
-    def run(self, rounds: int | None = None) -> dict[str, Any]:
+    def run(self, rounds: int | None = None) -> Finished:
         """Run (or go on with) ``rounds`` rounds in all.
-
-        Returns:
-            ``rounds`` that are finished, the newest ``policy``, ``figures`` of each round, and ``waiting_for``: how
-            many judgments of people are missing (0 where everything is done).
 
         Raises:
             UserError: settings that cannot work, or that have changed since a step was made.
@@ -102,9 +113,9 @@ class Loop:
         refits = sorted(self.project.artifacts.glob(f"r{number:02d}-refit-*"))
         return [Path(self.policy(number)), *refits, self.project.artifacts / f"r{number:02d}-evaluation"]
 
-    def _summary(self, rounds: int, missing: int) -> dict[str, Any]:
+    def _summary(self, rounds: int, missing: int) -> Finished:
         policy = self.policy(rounds) if rounds else self.project.first_policy()
-        figures = [{"round": one.number} | one.told() for one in self.records]
+        figures = [{"round": record.number, **record.told()} for record in self.records]
         return {"rounds": rounds, "policy": Path(policy).name, "waiting_for": missing, "figures": figures}
 
     def _check(self) -> None:
@@ -216,12 +227,7 @@ class Loop:
         config, project = self.config, self.project
         as_of = judgments.as_of
         only = number if config.reward_data == "round" else None
-        faded: dict[str, Any] = {
-            "as_of": as_of,
-            "round": only,
-            "decay": config.decay if only is None else 1.0,
-            "latest": number,
-        }
+        faded = Fading(as_of=as_of, round=only, decay=config.decay if only is None else 1.0, latest=number)
         held_out = self._stored("comparison", as_of, "validation")
 
         def ready() -> None:
@@ -293,50 +299,47 @@ class Loop:
         stage = project.stage(config.improve)
         as_of = judgments.as_of
         start = self.policy(number - 1 if config.policy_start == "last" else 0)
-        given: dict[str, Any] = {"model": start}
+        inputs = Inputs(model=start, role="policy")
         kind = "comparison" if "comparison" in stage.reads else "prompt"
-        faded: dict[str, Any] = {"as_of": as_of, "decay": config.decay, "latest": number}
+        faded = Fading(as_of=as_of, round=None, decay=config.decay, latest=number)
         if config.data:
-            given["data"] = tuple(config.data)
+            inputs = replace(inputs, data=tuple(config.data))
         elif kind == "prompt" and stage.takes("data"):
-            given["data"] = (str(project.snapshot_path("train", kinds=("prompt",), as_of=as_of)),)
+            inputs = replace(inputs, data=(str(project.snapshot_path("train", kinds=("prompt",), as_of=as_of)),))
         elif kind == "comparison":
-            given["data"] = (str(project.snapshot_path("train", **faded)),)
-            if stage.takes("validation"):
-                given["validation"] = self._stored("comparison", as_of, "validation")
-            given["parents"] = self._judged(number, None)
+            data = (str(project.snapshot_path("train", **faded)),)
+            held_out = self._stored("comparison", as_of, "validation") if stage.takes("validation") else ()
+            inputs = replace(inputs, data=data, validation=held_out, parents=self._judged(number, None))
         if stage.needs("reward"):
-            given["reward"] = self.reward_path(number)
+            inputs = replace(inputs, reward=self.reward_path(number))
             if config.pessimism and config.width == "models":
                 members = [self.reward_path(number, m) for m in range(config.ensemble)]
-                given["reward"] = ",".join(members)
-                given["parents"] = {f"reward {m + 1}" if m else "reward": path for m, path in enumerate(members)}
-        if stage.takes("ref"):
-            given["ref"] = self.policy(number - 1 if config.reference == "last" else 0)
-        if config.ptx:
-            given["ptx"] = tuple(config.ptx)
+                parents = {f"reward {m + 1}" if m else "reward": path for m, path in enumerate(members)}
+                inputs = replace(inputs, reward=",".join(members), parents=parents)
+        reference = self.policy(number - 1 if config.reference == "last" else 0)
+        inputs = replace(inputs, ref=reference if stage.takes("ref") else None, ptx=tuple(config.ptx))
         judge: Watcher | None = None
         if config.watch.judge:
             from hearken.loop.watching import watcher
 
-            given["validation"] = (str(project.path / "snapshots" / f"watch-{as_of}.jsonl"),)
-            judge = watcher(self, Path(self.policy(number)).name, given["ref"])
+            inputs = replace(inputs, validation=(str(project.path / "snapshots" / f"watch-{as_of}.jsonl"),))
+            judge = watcher(self, Path(self.policy(number)).name, reference)
 
         def ready() -> None:
             if kind == "prompt" and not config.data and stage.takes("data"):
-                self._make_once(given["data"][0], "prompt", as_of)
+                self._make_once(inputs.data[0], "prompt", as_of)
             elif kind == "comparison" and not config.data:
                 project.snapshot("train", **faded)
-                if given.get("validation"):
+                if inputs.validation:
                     project.snapshot("validation", as_of=as_of)
             if config.watch.judge:
                 from hearken.loop.watching import hold_out
 
-                hold_out(project, Path(given["validation"][0]), config.evaluate, config.watch.prompts)
+                hold_out(project, Path(inputs.validation[0]), config.evaluate, config.watch.prompts)
 
         out = Path(self.policy(number))
 
-        def train(inputs: Inputs, options: Any) -> Artifact:
+        def train(inputs: Inputs, options: Options) -> Artifact:
             if config.online.labels:
                 from hearken.loop.online import train_online
 
@@ -346,21 +349,13 @@ class Loop:
             return train_watched(self, inputs, options, out, judge)
 
         by = train if config.online.labels or judge else None
-        return self.once.train(
-            config.improve,
-            out,
-            Inputs(**given, role="policy"),
-            number,
-            ready,
-            by=by,
-            seed=project.config.seed + number,
-            **self._believed(stage),
-        )
+        seed = project.config.seed + number
+        return self.once.train(config.improve, out, inputs, number, ready, by=by, seed=seed, **self._believed(stage))
 
-    def _believed(self, stage: Stage) -> dict[str, Any]:
+    def _believed(self, stage: Stage) -> dict[str, object]:
         """Options of the stage that say how far the reward is believed, and who watches."""
         config, watch = self.config, self.config.watch
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         if config.pessimism:
             found |= {"pessimism": config.pessimism, "width": config.width}
         if config.trust_reward and "trust_reward" in stage.options.model_fields:
@@ -386,7 +381,7 @@ class Loop:
         if self.needs_reward:
             parents["reward"] = self.reward_in_use(number)
 
-        def make(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        def make(out: Path) -> DataAndMetrics:
             from hearken.evaluation.capability import texts_of
             from hearken.evaluation.policies import compare
             from hearken.loop.evaluating import conditions, judge
@@ -410,11 +405,11 @@ class Loop:
         return self.once.record(name, "evaluation", Inputs(parents=parents), options, make, number)
 
 
-def plan(project: Project, rounds: int | None = None) -> dict[str, Any]:
+def plan(project: Project, rounds: int | None = None) -> dict[str, str]:
     """Which steps of the loop are done, by artifact; nothing is made."""
     loop = Loop(project)
     loop._check()
-    found: dict[str, Any] = {}
+    found: dict[str, str] = {}
     for number in range(1, (rounds or loop.config.rounds) + 1):
         names = [f"r{number:02d}-samples", f"r{number:02d}-judgments"]
         if loop.needs_reward:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -126,7 +126,7 @@ class LoopOptions(Options):
 
     @field_validator("labelers", mode="before")
     @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
+    def _one_or_several(cls, value: object) -> object:
         """``people`` or ``[ai, people]`` mean equal shares."""
         if isinstance(value, str):
             return {value: 1.0}

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from hearken.algorithms.stage import Inputs, run_stage
 from hearken.config import Options
 from hearken.errors import UserError
 from hearken.loop.project import Project
 from hearken.training.artifact import MANIFEST, Artifact, finish, read_record, request_of
+
+DataAndMetrics = tuple[Mapping[str, object], Mapping[str, object]]
+"""What an artifact was made of, and its figures, as the manifest holds them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Once:
 
     def record(
         self, name: str, kind: str, inputs: Inputs, options: Options,
-        make: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]], number: int,
+        make: Callable[[Path], DataAndMetrics], number: int,
     ) -> Artifact:  # fmt: skip
         """An artifact that is no model, or the one that is there: ``make(folder)`` gives its data and metrics."""
         inputs = replace(inputs, round=number, role=kind)
@@ -50,7 +52,7 @@ class Once:
 
     def train(
         self, stage: str, out: Path, inputs: Inputs, number: int, ready: Callable[[], None], *,
-        by: Callable[[Inputs, Any], Artifact] | None = None, **overrides: Any,
+        by: Callable[[Inputs, Options], Artifact] | None = None, **overrides: object,
     ) -> Artifact:  # fmt: skip
         """A stage's artifact, or the one that is there; ``ready`` makes what it reads, ``by`` may stand in for it."""
         found = self.project.stage(stage)
@@ -108,12 +110,12 @@ class Once:
                 shutil.move(path, aside / f"{path.name}-{datetime.now(UTC):%Y%m%d-%H%M%S%f}")
 
 
-def _known_at_first(value: Any) -> Any:
+def _known_at_first(value: object) -> object:
     """Without reward models refitted while the policy trained: they were not known when it began."""
     return {k: v for k, v in value.items() if not k.startswith("refit ")} if isinstance(value, dict) else value
 
 
-def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_lines(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """JSON lines, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from hearken.domains.base import Scorer
 from hearken.evaluation.results import read_evaluation
 from hearken.evaluation.summary import HumanFigures
 from hearken.feedback.examples import Content, content_key
@@ -114,7 +114,7 @@ def measure(project: Project, view: View) -> OwnTaste:
 class _Scored:
     """The reward model's scores of the responses of some pairs."""
 
-    def __init__(self, judge: Any, pairs: Sequence[Pair]) -> None:
+    def __init__(self, judge: Scorer, pairs: Sequence[Pair]) -> None:
         texts: dict[Content, dict[str, None]] = {}
         for prompt, a, b in pairs:
             texts.setdefault(prompt, {}).update({a: None, b: None})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from hearken.algorithms.stage import makes_reward
 from hearken.algorithms.watch_options import ASKED
@@ -23,6 +23,35 @@ if TYPE_CHECKING:
     from hearken.loop.project import Project
 
 
+class Facts(TypedDict, total=False):
+    """What is said of a node, where it is known."""
+
+    made: str | None
+    """When."""
+    seed: int | None
+    hash: str | None
+    """Of its data."""
+    metrics: dict[str, object]
+    versions: dict[str, str]
+    path: str
+    state: str | None
+    """Of a file: whether it is as it was read."""
+    note: str
+    examples: int
+    judgments: int
+    numbers: list[int]
+    """Of the first and the last judgment."""
+    responses_of: dict[str, int]
+    """Responses that were judged, by policy."""
+    guidelines: dict[str, int]
+    """Judgments by the version of the guideline."""
+    labelers: list[str]
+    id: str
+    kind: str
+    """Of a labeler."""
+    attributes: dict[str, object]
+
+
 @dataclass
 class Node:
     """An artifact, a file or a set of judgments, with what it was made of."""
@@ -30,13 +59,13 @@ class Node:
     name: str
     kind: str
     """A stage's name, samples, judgments, evaluation; or file, snapshot, labelers, model (one made elsewhere)."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     parents: list[tuple[str, Node]] = field(default_factory=list)
     """What each was to it: model, reward, data ..."""
     seen: bool = False
     """It is told in full elsewhere in the tree."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Nested dictionaries."""
         told = {"name": self.name, "kind": self.kind, **self.facts}
         if self.seen:
@@ -87,11 +116,11 @@ class Tracer:
         if path in self._told:
             return Node(path.name, made.kind, seen=True)
         self._told.add(path)
-        facts = {
-            "made": made.created or None, "seed": made.seed, "hash": made.data_hash or None,
-            "metrics": {k: v for k, v in made.metrics.items() if not isinstance(v, dict) or "estimate" in v},
-            "versions": made.versions,
-        }  # fmt: skip
+        facts = Facts(
+            made=made.created or None, seed=made.seed, hash=made.data_hash or None,
+            metrics={k: v for k, v in made.metrics.items() if not isinstance(v, dict) or "estimate" in v},
+            versions=made.versions,
+        )  # fmt: skip
         node = Node(path.name, made.kind, facts)
         node.parents += [(role, self._parent(parent)) for role, parent in made.parents]
         alone = sum(role == "data" for role, _ in made.files) == 1
@@ -134,12 +163,12 @@ class Tracer:
         state = None
         if recorded is not None:
             state = "as it was read" if hash_files((str(path),)) == recorded else "changed since it was read"
-        facts = {"path": str(path), "state": state}
+        facts = Facts(path=str(path), state=state)
         if path.suffix == ".parquet" and path.parent.name == "snapshots":
             return self._snapshot(path, facts)
         return Node(path.name, "file", facts)
 
-    def _snapshot(self, path: Path, facts: dict[str, Any]) -> Node:
+    def _snapshot(self, path: Path, facts: Facts) -> Node:
         """A frozen data set: its judgments by round, with labelers, guidelines and the policies they speak about."""
         rows = read_examples(path, "snapshot")
         ids = [row.metadata["judgment"] for row in rows if row.metadata.get("judgment")]
@@ -166,12 +195,11 @@ class Tracer:
         there = [judgment for i, judgment in known.judgments.items() if i in ids]  # in one order, whatever a set's is
         gone = []
         if len(there) < len(ids):
-            note = {"note": "erased since"}
-            gone.append(("erased", Node(f"{len(ids) - len(there)} judgments", "erased", note)))
+            missing = len(ids) - len(there)
+            gone.append(("erased", Node(f"{missing} judgments", "erased", {"note": "erased since"})))
         revised = sum(j.id not in known.live for j in there)
         if revised:
-            note = {"note": "revised or withdrawn since"}
-            gone.append(("revised", Node(f"{revised} judgments", "revised", note)))
+            gone.append(("revised", Node(f"{revised} judgments", "revised", {"note": "revised or withdrawn since"})))
         return there, gone
 
     def _judgments(self, ids: set[str]) -> Iterator[tuple[str, Node]]:
@@ -196,18 +224,18 @@ class Tracer:
         policies = Counter(known.policies.get(r, "erased") for j in judgments for r in j.response_ids)
         guidelines = Counter(j.guideline for j in judgments)
         seqs = sorted(j.seq for j in judgments if j.seq is not None)
-        facts = {
-            "judgments": len(judgments), "numbers": [seqs[0], seqs[-1]] if seqs else [],
-            "responses_of": dict(policies.most_common()),
-            "guidelines": {"none" if v is None else f"version {v}": n for v, n in sorted(
+        facts = Facts(
+            judgments=len(judgments), numbers=[seqs[0], seqs[-1]] if seqs else [],
+            responses_of=dict(policies.most_common()),
+            guidelines={"none" if v is None else f"version {v}": n for v, n in sorted(
                 guidelines.items(), key=lambda pair: -1 if pair[0] is None else pair[0])},
-        }  # fmt: skip
+        )  # fmt: skip
         node = Node(name, "judgments given", facts)
         for labeler, count in Counter(j.labeler_id for j in judgments).most_common():
             record = known.labelers.get(labeler)
-            who = {"kind": record.kind, "attributes": record.attributes} if record else {"note": "erased since"}
-            called = record.name if record else labeler
-            node.parents.append(("labeler", Node(called, "labeler", {"id": labeler, "judgments": count} | who)))
+            who = Facts(id=labeler, judgments=count)
+            who |= {"kind": record.kind, "attributes": record.attributes} if record else {"note": "erased since"}
+            node.parents.append(("labeler", Node(record.name if record else labeler, "labeler", who)))
         return node
 
 
@@ -263,10 +291,10 @@ def _words(node: Node) -> Iterator[str]:
     facts = node.facts
     if node.seen:
         yield "told above"
-    if facts.get("made"):
-        yield f"{facts['made'][:16].replace('T', ' ')}"
-    if facts.get("hash"):
-        yield f"data {facts['hash'][:8]}"
+    if made := facts.get("made"):
+        yield made[:16].replace("T", " ")
+    if data := facts.get("hash"):
+        yield f"data {data[:8]}"
     if facts.get("seed") is not None:
         yield f"seed {facts['seed']}"
     if makes_reward(node.kind) and (accuracy := facts.get("metrics", {}).get("accuracy")) is not None:
@@ -281,9 +309,7 @@ def _words(node: Node) -> Iterator[str]:
         yield "guideline " + ", ".join(facts["guidelines"])
     if node.kind == "labeler" and "kind" in facts:
         yield facts["kind"]
-    for key in ("state", "note"):
-        if facts.get(key):
-            yield facts[key]
+    yield from filter(None, (facts.get("state"), facts.get("note")))
 
 
 def as_json(node: Node) -> str:

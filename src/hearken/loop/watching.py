@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hearken.algorithms.sampled import Setup
-from hearken.algorithms.stage import Inputs, find_stage
+from hearken.algorithms.stage import Inputs
 from hearken.algorithms.watch import Answered, Judge, Verdicts, looks_of, watched
+from hearken.config import Options
 from hearken.errors import UserError
 from hearken.feedback.examples import PromptOnly, content_key
 from hearken.feedback.formats import write_examples
@@ -149,14 +150,14 @@ def hold_out(project: Project, out: Path, evaluated: int, count: int) -> None:
 
 
 def train_watched(
-    loop: Loop, inputs: Inputs, options: Any, out: Path, judge: Judge | None,
+    loop: Loop, inputs: Inputs, options: Options, out: Path, judge: Judge | None,
     further: Callable[[Setup], list[Callback]] = lambda setup: [],
 ) -> Artifact:  # fmt: skip
     """Run the stage that improves the policy with a judge of the project's beside it, if any.
 
     ``further`` makes other callbacks. Where something cannot be read, the folder is free again.
     """
-    watch = loop.config.watch
+    watch, stage = loop.config.watch, loop.project.stage(loop.config.improve)
     if watch.judge in KINDS and not out.exists():
         looks = looks_of(options)
         count = looks * watch.prompts * loop.project.config.sample.overlap
@@ -164,8 +165,8 @@ def train_watched(
             f"{watch.judge} will compare answers of {out.name} to {watch.prompts} held-out prompts {looks} times: "
             f"{count:,} judgments at most"
         )
-    claim_folder(out, options.stage, inputs, options)
-    method = import_module(find_stage(options.stage).module)
+    claim_folder(out, stage.name, inputs, options)
+    method = import_module(stage.module)
     try:
         setup, callbacks = watched(method.load, inputs, options, judge)
     except UserError:

@@ -6,9 +6,10 @@ JavaScript, light and dark), ``Report.to_json`` the same figures for scripts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hearken.evaluation.compare import Calibration
 from hearken.evaluation.numbers import JsonInterval
@@ -19,7 +20,7 @@ from hearken.feedback.examples import Content
 from hearken.feedback.media import Viewer
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import JsonValue, TypeAdapter
 
 Figure = JsonInterval | float | None
 """A number, with its interval wherever one can be had."""
@@ -36,7 +37,7 @@ class Step:
     unit: str = ""
     """Of what ``count`` counts, plural: ``responses``."""
     seconds: float | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     round: int | None = None
     """The turn of the loop that it belongs to; 0 or None for what came before."""
 
@@ -174,7 +175,7 @@ class Training:
     """One training run: the rows of its ``metrics.jsonl``; the columns known are `report.sections.training.CURVES`."""
 
     name: str
-    rows: list[dict[str, Any]]
+    rows: list[Mapping[str, object]]
     kept: float | None = None
     """The step whose weights were kept, where a judge watched the run."""
     judged_on: int | None = None
@@ -321,9 +322,9 @@ class Report:
         """All figures as standard JSON (a number that is not finite becomes null)."""
         return _adapter().dump_json(self, indent=1).decode()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """What `to_json` writes, as plain dictionaries."""
-        found: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        found: dict[str, JsonValue] = _adapter().dump_python(self, mode="json")
         return found
 
     @staticmethod

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -72,7 +71,7 @@ def _headline(report: Report) -> Markup:
     return Markup("").join(whole.format(part) if part in names else part for part in parts)
 
 
-def render_page(template: str, *, media: bool = False, **values: Any) -> str:
+def render_page(template: str, *, media: bool = False, **values: object) -> str:
     """A page of one file: its stylesheet inside, allowed by its hash, and nothing else (but ``media`` within it)."""
     css = charts.CSS + files("hearken.report").joinpath("templates/report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()

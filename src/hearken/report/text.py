@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from hearken.evaluation.compare import Divergence, find_divergence, smooth
 from hearken.evaluation.numbers import estimate, number, percent, with_interval
@@ -24,7 +25,7 @@ FEW_PROMPTS = 50
 """Below this many held-out prompts, even an interval is a rough guide."""
 
 
-def metric(row: dict[str, Any], keys: tuple[str, ...]) -> float | None:
+def metric(row: Mapping[str, object], keys: tuple[str, ...]) -> float | None:
     """The first of ``keys`` that ``row`` has as a finite number; a prefix such as ``train/`` is ignored."""
     plain = {str(name).rpartition("/")[2]: value for name, value in row.items()}
     for key in keys:

@@ -355,8 +355,8 @@ def finish(
     *,
     inputs: Any,
     options: Options,
-    data: dict[str, Any],
-    metrics: dict[str, Any],
+    data: Mapping[str, object],
+    metrics: Mapping[str, object],
     seconds: float,
 ) -> Artifact:
     """Write the manifest: from here on the artifact is finished."""

@@ -115,8 +115,8 @@ def best_of(
     ids = {p: policy.encoder.prompt(p) or [policy.encoder.eos] for p in prompts}
     facts = metadata or [{} for _ in prompts]
     known: Known = {tuple(ids[p]): (plain(p), fact) for p, fact in zip(prompts, facts, strict=True)}
-    doubt = {"pessimism": choice.pessimism, "width": choice.width}
-    scoring = _Scoring.parse({"long_prompts": "truncate"} | doubt, where="best of n")
+    reading = {"long_prompts": "truncate", "pessimism": choice.pessimism, "width": choice.width}
+    scoring = _Scoring.parse(reading, where="best of n")
     score, n = open_reward(choice.reward, policy, known, scoring), choice.n
     for part in sample(policy, prompts, k * n, how, seed, rows=rows):
         every = [part[i : i + k * n] for i in range(0, len(part), k * n)]

@@ -12,6 +12,8 @@ from hearken.report import charts
 from hearken.report.contents import Figure, Report
 from hearken.statistics.intervals import Interval
 
+View = dict[str, object]
+"""What a section of the template shows."""
 Chart = tuple[str, str, Markup]
 """Caption, note, drawing."""
 

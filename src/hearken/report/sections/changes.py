@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any
 
 from hearken.report.contents import Pair
+from hearken.report.sections.bars import View
 
 SIMILAR = 0.45
 """Two responses at least this alike have their differences marked; marking everything would mark nothing."""
@@ -46,7 +46,7 @@ def _extend(runs: list[tuple[str, bool]], text: str, changed: bool) -> None:
         runs.append((text, changed))
 
 
-def compared(pair: Pair) -> dict[str, Any]:
+def compared(pair: Pair) -> View:
     """What the template shows of a pair."""
     before, after = difference(pair.before.text, pair.after.text)
     return {"prompt": pair.prompt, "sides": [(pair.before, before), (pair.after, after)]}

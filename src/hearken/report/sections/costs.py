@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from markupsafe import Markup
 
 from hearken.evaluation.numbers import duration
 from hearken.report import charts
 from hearken.report.contents import Report
-from hearken.report.sections.bars import in_words, weights
+from hearken.report.sections.bars import View, in_words, weights
 
 
-def costs(report: Report) -> dict[str, Any] | None:
+def costs(report: Report) -> View | None:
     """Time, labels and computing, as figures, and the time of each step."""
     spent = report.costs
     timed = [step for step in report.steps if step.seconds is not None]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
 from hearken.evaluation.numbers import MISSING, estimate, percent, with_interval
 from hearken.report import charts
 from hearken.report.contents import Judge, Report
-from hearken.report.sections.bars import Chart, in_words, row_of
+from hearken.report.sections.bars import Chart, View, in_words, row_of
 from hearken.report.text import about_taste
 from hearken.statistics.intervals import Interval
 
@@ -18,7 +17,7 @@ LABELERS_SHOWN = 12
 """More labelers than this stand in the table only."""
 
 
-def taste(report: Report) -> dict[str, Any] | None:
+def taste(report: Report) -> View | None:
     """What each group of labelers got, and how well its taste was learnt."""
     tastes = [t for t in report.tastes if t.win_rate is not None or t.accuracy is not None]
     policy = report.ours
@@ -86,7 +85,7 @@ def _worst_off(rates: Mapping[str, Interval]) -> str:
     return f"{name} {percent(rates[name].estimate)}"
 
 
-def judging(judges: Sequence[Judge]) -> dict[str, Any] | None:
+def judging(judges: Sequence[Judge]) -> View | None:
     """Who gave how many judgments, with the biases that show in them."""
     if not judges:
         return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 from markupsafe import Markup
 
@@ -14,32 +14,49 @@ from hearken.evaluation.numbers import estimate, number, percent, with_interval
 from hearken.evaluation.results import PolicyResult
 from hearken.report import charts, text
 from hearken.report.contents import Report, Training
-from hearken.report.sections.bars import Chart, bounds_of, in_words, row_of
+from hearken.report.sections.bars import Chart, View, bounds_of, in_words, row_of
 from hearken.statistics.intervals import wilson
 
 APART = 5.0
 """Proxy and gold whose ranges differ by more than this factor are each drawn on their own scale."""
 
 
-def fooling(report: Report) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """A run on its way, its proxy beside what it is held against."""
+
+    name: str
+    said: str
+    truth: str
+    """In words."""
+    note: str
+    chart: Markup
+    fooled: bool
+    tells: bool = False
+    """It is worth saying even where nothing was fooled."""
+    enough: bool = False
+    """It shows that nothing was, where it was not."""
+
+
+def fooling(report: Report) -> View | None:
     """A verdict in words, proxy against gold on each run's way from the start, and all policies over their KL."""
     over_kl = all(_reached(run) for run in report.training if _held_against(run))
     runs = [found for run in report.training for found in (_parting(run, over_kl), _watched(run)) if found]
     frontier, audited, likelihood = _frontier(report), _audited(report), _likelihood(report)
     if not (runs or frontier or audited or likelihood or report.alarms):
         return None
-    fine = [run for run in runs if not run["fooled"] and run["enough"]]
-    names = " and ".join(dict.fromkeys(run["name"] for run in fine))
-    truths = " or the ".join(dict.fromkeys(run["truth"] for run in fine))
+    fine = [run for run in runs if not run.fooled and run.enough]
+    names = " and ".join(dict.fromkeys(run.name for run in fine))
+    truths = " or the ".join(dict.fromkeys(run.truth for run in fine))
     found = [report.audit.says] if report.audit and report.audit.alarm else []
     return {
-        "alarms": [*found, *report.alarms, *(run["said"] for run in runs if run["fooled"])],
+        "alarms": [*found, *report.alarms, *(run.said for run in runs if run.fooled)],
         "fine": f"No sign of it in {names}: where the reward model's score rose, the {truths} "
         "did not fall beyond noise."
         if fine
         else "",
-        "said": [run["said"] for run in runs if run["tells"] and not run["fooled"]],
-        "charts": [*([audited] if audited else []), *((run["name"], run["note"], run["chart"]) for run in runs)],
+        "said": [run.said for run in runs if run.tells and not run.fooled],
+        "charts": [*([audited] if audited else []), *((run.name, run.note, run.chart) for run in runs)],
         "likelihood": likelihood,
         "frontier": frontier,
     }
@@ -65,7 +82,7 @@ def _audited(report: Report) -> Chart | None:
     return "Right, and preferred", checked + verdict, Markup(chart)
 
 
-def _likelihood(report: Report) -> dict[str, Any] | None:
+def _likelihood(report: Report) -> View | None:
     """What became of the likelihood of responses that people had compared."""
     items = []
     for name, p in report.evaluation.policies.items():
@@ -85,7 +102,7 @@ def _likelihood(report: Report) -> dict[str, Any] | None:
     return {"said": text.about_likelihood(report), "chart": Markup(chart)}
 
 
-def _watched(run: Training) -> dict[str, Any] | None:
+def _watched(run: Training) -> _Course | None:
     """A judge's win rate over the proxy of the same answers, checkpoint by checkpoint."""
     known = text.WATCH
     if not text.knows(run, known):
@@ -122,17 +139,10 @@ def _watched(run: Training) -> dict[str, Any] | None:
         width=440,
         height=260,
     )  # fmt: skip
-    return {
-        "name": run.name,
-        "said": said,
-        "tells": bool(run.says),
-        "enough": False,
-        "fooled": fooled,
-        "truth": known.words,
-        "note": "each checkpoint against the reference, by a judge that is not optimised; "
-        "to the right and down is being fooled",
-        "chart": Markup(chart),
-    }
+    note = (
+        "each checkpoint against the reference, by a judge that is not optimised; to the right and down is being fooled"
+    )
+    return _Course(run.name, said, known.words, note, Markup(chart), fooled, tells=bool(run.says))
 
 
 def _held_against(run: Training) -> Divergence | None:
@@ -151,7 +161,7 @@ def _reached(run: Training) -> list[float]:
     return reached if len(set(reached)) > len(reached) / 2 else []
 
 
-def _parting(run: Training, over_kl: bool) -> dict[str, Any] | None:
+def _parting(run: Training, over_kl: bool) -> _Course | None:
     found = _held_against(run)
     if found is None:
         return None
@@ -173,23 +183,15 @@ def _parting(run: Training, over_kl: bool) -> dict[str, Any] | None:
         height=260,
     )
     scale = "smoothed" if alike else "smoothed, each on its own scale"
-    return {
-        "name": run.name,
-        "said": said,
-        "tells": False,
-        "enough": True,
-        "fooled": found.fooled,
-        "truth": truth,
-        "note": f"proxy and {truth} as the policy moves away; {scale}",
-        "chart": Markup(chart),
-    }
+    note = f"proxy and {truth} as the policy moves away; {scale}"
+    return _Course(run.name, said, truth, note, Markup(chart), found.fooled, enough=True)
 
 
 def _change(values: Sequence[float], unit: float) -> list[float]:
     return [(v - values[0]) / unit if unit else 0.0 for v in values]
 
 
-def _frontier(report: Report) -> dict[str, Any] | None:
+def _frontier(report: Report) -> View | None:
     """Every policy over its KL to the reference, by the best judge that several of them have."""
     judged = ((*by, _known(report, by[0])) for by in (
         ("gold", "gold reward", False),

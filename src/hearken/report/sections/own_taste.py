@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from markupsafe import Markup
 
 from hearken.evaluation.numbers import number, with_interval
 from hearken.report import charts
 from hearken.report.contents import Liking, OwnTaste
+from hearken.report.sections.bars import View
 from hearken.statistics.intervals import Interval
 
 SHOWN = 8
 """Likings in the chart."""
 
 
-def view(taste: OwnTaste | None) -> dict[str, Any] | None:
+def view(taste: OwnTaste | None) -> View | None:
     """What the template shows; None where no person judged."""
     if taste is None:
         return None

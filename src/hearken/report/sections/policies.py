@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from markupsafe import Markup
 
@@ -11,7 +10,7 @@ from hearken.evaluation.numbers import MISSING, estimate, number, percent, with_
 from hearken.evaluation.results import PolicyResult
 from hearken.report import charts
 from hearken.report.contents import Report
-from hearken.report.sections.bars import Chart, bars_over, bounds_of, in_words, row_of, rows_of
+from hearken.report.sections.bars import Chart, View, bars_over, bounds_of, in_words, row_of, rows_of
 from hearken.report.text import about_seeds
 from hearken.statistics.diversity import written
 
@@ -22,7 +21,7 @@ JUDGES = {
 """Who decides in a quickstart on a pretrained model, in words."""
 
 
-def better(report: Report) -> dict[str, Any] | None:
+def better(report: Report) -> View | None:
     """Win rates, leaderboard, rounds, and the rewards themselves."""
     found = (_wins(report), _judges(report), _leaderboard(report), *_rewards(report), _allowed(report))
     shown = [chart for chart in found if chart]
@@ -74,7 +73,7 @@ def _leaderboard(report: Report) -> Chart | None:
     return "Leaderboard", "Bradley-Terry strength over all comparisons, in log-odds; 0 is the average", Markup(chart)
 
 
-def _board(report: Report) -> dict[str, Any] | None:
+def _board(report: Report) -> View | None:
     """The leaderboard as a table, where it says more than its chart."""
     rows = sorted(report.evaluation.leaderboard, key=lambda s: -(estimate(s.strength) or 0.0))
     columns: list[tuple[str, str, bool]] = [
@@ -142,7 +141,7 @@ def _allowed(report: Report) -> Chart | None:
     return "Of what the reward allows", note, Markup(chart)
 
 
-def _rounds(report: Report) -> dict[str, Any] | None:
+def _rounds(report: Report) -> View | None:
     """The rounds as a table, with the win rate over them where more than one has it."""
     if len(report.rounds) < 2:
         return None
@@ -200,7 +199,7 @@ DRIFT = (
 )
 
 
-def drift(report: Report) -> dict[str, Any] | None:
+def drift(report: Report) -> View | None:
     """How far each policy went from where it began, in distance, language, length and variety."""
     evaluated = report.evaluation.policies
     shown = [

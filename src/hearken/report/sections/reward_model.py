@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from markupsafe import Markup
 
 from hearken.evaluation.numbers import estimate, fixed, percent, with_interval
 from hearken.report import charts
 from hearken.report.contents import RewardModel
-from hearken.report.sections.bars import Chart, bounds_of, in_words, row_of, weights
+from hearken.report.sections.bars import Chart, View, bounds_of, in_words, row_of, weights
 from hearken.statistics.intervals import Interval
 
 
-def reward_model(model: RewardModel | None) -> dict[str, Any] | None:
+def reward_model(model: RewardModel | None) -> View | None:
     """Its accuracy beside what it must beat, its calibration, its weak spots."""
     if model is None or model.accuracy is None:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -11,6 +10,7 @@ from hearken.evaluation.compare import smooth
 from hearken.evaluation.numbers import number, percent
 from hearken.report import charts
 from hearken.report.contents import Training
+from hearken.report.sections.bars import View
 from hearken.report.text import GOLD_KEYS, JUDGE_KEYS, JUDGED_PROXY_KEYS, PROXY_KEYS, STEP_KEYS, metric
 
 
@@ -85,9 +85,9 @@ CURVES = (
 )
 
 
-def run_curves(run: Training) -> dict[str, Any]:
+def run_curves(run: Training) -> View:
     """One small chart for each known curve: the values faintly, their moving average strongly."""
-    shown: list[dict[str, Any]] = []
+    shown: list[View] = []
     for curve in CURVES:
         points = [
             (step if (step := metric(row, STEP_KEYS)) is not None else float(index), value)
