@@ -117,3 +117,44 @@ def test_a_template_that_rewrites_history_is_refused_for_all_turns() -> None:
     tok.chat_template = "{{ messages | length }} turns: {{ messages[-1].content }}<|im_end|>"
     with pytest.raises(UserError, match=r"rewrites earlier turns.*train_on=last"):
         encoder(tok).dialogue([*TURNS, Message("assistant", "sings")])
+
+
+TURN = "{{ '<|im_start|>' + m.role + '\n' + %s + '<|im_end|>\n' }}"
+ASK = "{%% for m in messages %%}%s{%% endfor %%}{%% if add_generation_prompt %%}<|im_start|>assistant\n{%% endif %%}"
+SAID = (Message("system", "the fox"), Message("user", "the owl"))
+
+
+def by_template(turn: str) -> TextEncoder:
+    made = tokenizer(pad_token="<pad>", eos_token="<|im_end|>", bos_token="<bos>")
+    made.chat_template = ASK % turn
+    return encoder(made)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["shows nothing of a text", "fails with a text"])
+def test_a_template_that_reads_parts_gets_parts(fails: bool) -> None:
+    """As multimodal models' templates do; oracle: what the template makes of parts."""
+    each = "{% for p in m.content %}{{ p['text'] }}{% endfor %}"
+    kind = "{{ m.content[0].type + ' ' }}" if fails else ""
+    made = by_template("<|im_start|>{{ m.role }}\n" + kind + each + "<|im_end|>\n")
+    group = made.group(SAID, ["a lazy dog"])
+    assert group is not None
+    parts = [{"role": m.role, "content": [{"type": "text", "text": m.content}]} for m in SAID]
+    parts.append({"role": "assistant", "content": [{"type": "text", "text": "a lazy dog"}]})
+    whole = made.tokenizer.apply_chat_template(parts, tokenize=False).rstrip("\n")
+    assert made.tokenizer.decode([*group.prompt, *group.responses[0]]) == whole
+    assert not made.truncation.say()
+
+
+def test_words_of_a_prompt_that_a_template_leaves_out_are_said() -> None:
+    made = by_template("{% if m.role != 'system' %}" + TURN % "m.content" + "{% endif %}")
+    assert made.group(SAID[1:], ["a"]) and not made.truncation.hidden
+    assert made.group(SAID, ["a"])
+    assert made.truncation.say() == "1 prompts have words that the chat template does not show"
+    assert made.dialogue((*SAID, Message("assistant", "a"))) and made.truncation.hidden == 2
+
+
+@pytest.mark.parametrize("change", ["m.content | upper", "m.content[:7]"])
+def test_a_template_that_changes_letters_of_answers_is_refused(change: str) -> None:
+    """Where the answer stands was asked by an answer of our own, which would be trained."""
+    with pytest.raises(UserError, match="row 3: the chat template changes the letters of what the assistant says"):
+        by_template(TURN % change).group(SAID[1:], ["a lazy dog and the owl"], "row 3")

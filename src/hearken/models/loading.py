@@ -9,11 +9,12 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -43,15 +44,64 @@ def _checked(name: str) -> str:
 
 
 def _load(loader: Any, name: str, what: str, **more: Any) -> Any:
-    try:
-        return loader.from_pretrained(_checked(name), **more)
-    except (OSError, ValueError) as error:
+    try:  # code that lies in a model's folder is not run
+        return loader.from_pretrained(_checked(name), trust_remote_code=False, **more)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         first = str(error).strip().splitlines()[0]
+        if isinstance(error, SafetensorError):
+            raise UserError(f"the weights of {name} are cut or no weights: {first}", "Copy the model again") from None
         raise UserError(
             f"cannot load {what} from {name}: {first}", "Check the name; without a network, name a folder"
         ) from None
+
+
+def _load_weights(loader: Any, name: str, what: str, *, head: tuple[str, ...] = (), **more: Any) -> Any:
+    """A model in fp32 that has all its weights from its file, but those of a ``head`` that is to be made.
+
+    Raises:
+        UserError: it has not: transformers would make up what is missing.
+    """
+    model, info = _load(loader, name, what, dtype=torch.float32, output_loading_info=True,
+                        ignore_mismatched_sizes=True, **more)  # fmt: skip
+    _check_weights(name, info["missing_keys"], info["mismatched_keys"], head)
+    if info["unexpected_keys"] and not head:
+        count, first = len(info["unexpected_keys"]), min(info["unexpected_keys"])
+        warnings.warn(f"{name}: its configuration has no place for {count} of its weights ({first})", stacklevel=3)
+    return model
+
+
+def _check_weights(name: str, missing: Iterable[str], mismatched: Iterable[Any], head: tuple[str, ...] = ()) -> None:
+    for key, stored, wanted in sorted(mismatched):
+        if not key.startswith(head):
+            sizes = " and ".join(" x ".join(map(str, size)) for size in (stored, wanted))
+            raise UserError(
+                f"{name}: {key} is stored and described in two sizes, {sizes}", "Its weights and configuration differ"
+            )
+    if lost := sorted(key for key in missing if not key.startswith(head)):
+        raise UserError(
+            f"{name}: {len(lost)} weights are missing in its files, the first {lost[0]}",
+            "They would be random numbers; copy the whole model, with the configuration that belongs to it",
+        )
+
+
+def load_adapter(model: Any, name: str, **how: Any) -> None:
+    """Put the adapter in the folder ``name`` on its base.
+
+    Raises:
+        UserError: it does not fit the base: some of its weights are missing there, or here.
+    """
+    try:
+        info = model.load_adapter(name, **how)
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise UserError(f"{name}: the adapter's weights have other sizes than its base asks for", _OTHER_BASE) from None
+    _check_weights(name, info.missing_keys, ())
+    if info.unexpected_keys:
+        count, first = len(info.unexpected_keys), min(info.unexpected_keys)
+        raise UserError(f"{name}: {count} of the adapter's weights have no place in its base, as {first}", _OTHER_BASE)
 
 
 def load_tokenizer(name: str, eos: str = "") -> PreTrainedTokenizerBase:
@@ -71,6 +121,9 @@ def load_tokenizer(name: str, eos: str = "") -> PreTrainedTokenizerBase:
         )
     return tokenizer
 
+
+_OTHER_BASE = "Name the base that it was made for: base_model_name_or_path in its adapter_config.json"
+_REWARD_HEADS = ("score.", "classification_head.")
 
 MEDIA = re.compile("image|audio|video", re.IGNORECASE)
 """What tokens are called that stand for no text: Gemma 3's small models have none of their embeddings."""
@@ -159,10 +212,10 @@ def load_policy(name: str, *, device: torch.device | str = "cpu") -> PreTrainedM
         raise UserError(f"--model {name} is a reward model ({kinds[0]})", "Name the language model it was made from")
     loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     name = _checked(name)
-    model = _load(loader, _base_of(name), "a language model", dtype=torch.float32)
+    model = _load_weights(loader, _base_of(name), "a language model")
     if _is_adapter(name):
         names = getattr(model, "_weight_conversions", None)
-        model.load_adapter(name)
+        load_adapter(model, name)
         model._weight_conversions = names  # else what it is merged into would be saved under the adapter's names
     if _is_adapter(name) and (own := load_generation(name)) is not None:  # transformers reads the base's alone
         model.generation_config = own
@@ -179,7 +232,7 @@ def load_reward(name: str, *, device: torch.device | str = "cpu") -> PreTrainedM
     kinds = config.architectures or []
     if kinds and not any("SequenceClassification" in kind for kind in kinds):
         raise UserError(f"--reward {name} is a {kinds[0]}, not a reward model", "Train one with: hearken train reward")
-    model = _load(AutoModelForSequenceClassification, name, "a reward model", dtype=torch.float32)
+    model = _load_weights(AutoModelForSequenceClassification, name, "a reward model")
     if model.config.num_labels != 1 and not hasattr(model.config, "hearken_attribute_weights"):
         raise UserError(
             f"--reward {name} has {model.config.num_labels} labels", "A reward model has one (num_labels=1)"
@@ -234,9 +287,10 @@ def new_reward(
         weights = getattr(merged, merged.base_model_prefix, merged).state_dict()  # T5's is the model itself
         backbone.load_state_dict({key: weights[key] for key in backbone.state_dict()})
     else:
-        model = _load(
-            AutoModelForSequenceClassification, name, "a reward model's backbone", config=config, dtype=torch.float32
-        )
+        model = _load_weights(
+            AutoModelForSequenceClassification, name, "a reward model's backbone", config=config,
+            head=() if trained else _REWARD_HEADS,
+        )  # fmt: skip
     try:
         head = last_linear(score_head(model))
     except AttributeError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -413,7 +414,7 @@ def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:
     one and with two responses. Call it once after loading; a fallback is said aloud.
 
     Raises:
-        UserError: the model's own answers differ from call to call.
+        UserError: the model's own answers differ from call to call, are no numbers, or depend on what comes later.
         RuntimeError: memory is short; or the mistake is ours.
     """
     config = scorer.model.config.get_text_config()
@@ -441,6 +442,9 @@ def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:
         scorer.use("padded")
         truths = [torch.cat([_plain(scorer, g.prompt, r) for g in b for r in g.responses]) for b in batches]
         tolerance = relative * torch.cat(truths).std().item()
+        if math.isnan(tolerance):
+            raise UserError(f"the answers of this {kind} are no numbers (NaN)", "Look at its weights: some may be NaN")
+        ahead = _ahead(scorer, batches[0][-1]) if isinstance(scorer, TokenScorer) else 0.0
         for path in paths:
             if path == "packed" and not _passes_on(scorer.backbone):
                 why = "its code does not take what packing needs"
@@ -461,9 +465,19 @@ def probe(scorer: TokenScorer | RewardScorer, max_length: int = 512) -> Path:
             why = why or f"numbers differ by {worst:.2g}"
         else:
             raise UserError(f"the answers of this {kind} differ from call to call ({why})", "It cannot be trained")
+    if ahead > tolerance:
+        raise UserError(f"this {kind} reads ahead: what it says of a token depends on later ones", "It is no causal LM")
     if path != paths[0]:
         warnings.warn(f"{kind} cannot be {paths[0]} exactly ({why}); using the slower {path} computation", stacklevel=2)
     return path
+
+
+def _ahead(scorer: TokenScorer, group: Group) -> float:
+    """How much what a model says of tokens changes with those after them: not at all, where it is causal."""
+    response = list(group.responses[0])
+    half = len(response) // 2
+    one, other = (_plain(scorer, group.prompt, response[:half] + rest) for rest in (response[half:], response[:half]))
+    return (one - other)[:half].abs().max().item()
 
 
 def _passes_on(backbone: object) -> bool:

@@ -63,6 +63,7 @@ class Truncation:
     dropped: int = 0
     templated: int = 0
     ended: int = 0
+    hidden: int = 0
     rewritten: int = 0
     trimmed: int = 0
     moved: int = 0
@@ -81,6 +82,7 @@ class Truncation:
                 (self.dropped, "rows were left out because the prompt alone fills max_length"),
                 (self.templated, "texts have a chat template applied already: their special tokens are read as such"),
                 (self.ended, "responses end with the name of the end token, which is read as the end"),
+                (self.hidden, "prompts have words that the chat template does not show"),
                 (self.rewritten, "responses would lose words by the chat template: they are trained whole"),
                 (self.trimmed, "responses have other white space by the chat template"),
                 (self.moved, "prompts are written otherwise by the chat template once they are answered"),
@@ -216,6 +218,7 @@ class TextEncoder:
             else:
                 self.template.check_tools(prompt)
                 text = self.template.before(prompt)
+                self.truncation.hidden += self.template.hides(prompt, text)
                 self._note(*(m.content for m in prompt))
             ids = self._ids(text)
         return self._fit([*self._lead(prompt, ids), *ids], prompt, where)
@@ -371,6 +374,7 @@ class TextEncoder:
         self._note(*(m.content for m in turns))
         with _at(where):
             self.template.check_tools(turns)
+            self.truncation.hidden += self.template.hides(turns, self.template.render(turns))
             text, spans = self._spans(turns, answers[-1:] if last else answers)
             whole = self.tokens.ids(text)
         cuts = [(self._cut(text, a, whole), self._cut(text, b, whole, inside=True)) for a, b in spans]

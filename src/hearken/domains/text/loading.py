@@ -17,6 +17,7 @@ from hearken.models.loading import (
     context_length,
     fit,
     has_adapter,
+    load_adapter,
     load_policy,
     load_tokenizer,
     save,
@@ -108,7 +109,7 @@ def open_policy(name: str, options: TrainingOptions, text: TextOptions, *, reser
         base = str(model.active_adapters()[0])
         with warnings.catch_warnings():  # PEFT wonders about a second adapter
             warnings.simplefilter("ignore")
-            model.load_adapter(name, adapter_name="policy", is_trainable=True)
+            load_adapter(model, name, adapter_name="policy", is_trainable=True)
     elif options.lora:
         adapt(model, "policy", options)
     scorer = TokenScorer(model)

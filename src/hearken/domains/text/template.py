@@ -85,6 +85,9 @@ class Template:
         self._names: dict[str, Any] = dict(tokenizer.special_tokens_map)
         self.source, self.with_tools = self._sources() if self.own else (PLAIN_TURNS, PLAIN_TURNS)
         self.marks = _GENERATION.search(self.source) is not None
+        self.parts = False
+        """Whether messages go to the template as lists of parts."""
+        self.parts = self.own and self._asks_for_parts()
         hello = (Message("user", "a"),)
         self.headless, self.usual = False, Frame("", "", "", "", False)
         self.around = ("", "")
@@ -112,6 +115,18 @@ class Template:
                 "Save it with the one that is meant as its chat_template",
             ) from None
 
+    def _asks_for_parts(self) -> bool:
+        """Whether the template shows the words of a message only where its content is a list of parts."""
+
+        def shows(parts: bool) -> bool:
+            self.parts = parts
+            try:
+                return _PROBE in self.render((Message("user", _PROBE),))
+            except UserError:
+                return False
+
+        return not shows(False) and shows(True)
+
     def render(self, turns: Sequence[Message], *, ask: bool = False) -> str:
         """The text of a dialogue; with ``ask`` up to where the assistant answers, as far as the template says.
 
@@ -123,6 +138,8 @@ class Template:
     def _render(self, turns: Sequence[Message], **how: Any) -> tuple[str, list[tuple[int, int]]]:
         # Without a template, calls of tools are read as text.
         plain = [self._escaped(m.plain() if self.own else {"role": m.role, "content": m.content}) for m in turns]
+        if self.parts:
+            plain = [p | {"content": [{"type": "text", "text": p["content"]}]} for p in plain]
         tools = next((p.pop("tools") for p in plain if "tools" in p), None)
         try:
             source = self.with_tools if tools else self.source
@@ -178,10 +195,21 @@ class Template:
         header = head[len(asked) :] if head.startswith(asked) else ""
         return asked + (header.rstrip(" ") if header.strip() else "")
 
+    def hides(self, prompt: Sequence[Message], text: str) -> bool:
+        """Whether words of a prompt are missing in its text; but for answers (see `say`) and calls (`check_tools`)."""
+        shown = _words(text)
+        return any(_words(self.escape(m.content)) not in shown for m in prompt if m.role != "assistant" and not m.more)
+
     def _head(self, prompt: Sequence[Message]) -> tuple[str, str]:
-        """What stands before and behind the words of a response; all and nothing where it is not shown."""
-        text = self.render((*prompt, Message("assistant", _PROBE)))
+        """What stands before and behind the words of a response; all and nothing where it is not shown.
+
+        Raises:
+            UserError: it is shown in other letters, and so nobody can tell where.
+        """
+        text, other = (self.render((*prompt, Message("assistant", said))) for said in (_PROBE, _PROBE[::-1]))
         head, found, tail = text.rpartition(_PROBE)
+        if not found and text != other:
+            raise UserError("the chat template changes the letters of what the assistant says", "Mend the template")
         return (head, tail) if found else (text, "")
 
     def frame(self, prompt: Sequence[Message]) -> Frame:
