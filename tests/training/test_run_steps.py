@@ -139,3 +139,12 @@ def test_another_versions_checkpoint_is_refused(tmp_path: Path) -> None:
         go(tmp_path, Count(), Seen(1, Pause("later")))
     with pytest.raises(UserError, match="begun by another version"):
         go(tmp_path, Count())
+
+
+def test_a_damaged_checkpoint_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Pause):
+        go(tmp_path, Count(), Seen(1, Pause("later")))
+    file = tmp_path / "run/checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"checkpoint\.pt is damaged.*--overwrite"):
+        go(tmp_path, Count(), Seen(9))

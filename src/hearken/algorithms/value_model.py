@@ -11,7 +11,7 @@ from hearken.algorithms.ppo_options import CriticOptions
 from hearken.algorithms.sampled import Setup, set_up
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.loading import TextPolicy, adapt, prepare
-from hearken.models.loading import check_size, load_reward, new_reward
+from hearken.models.loading import check_size, load_reward, load_tokenizer, new_reward, other_tokens
 from hearken.models.scorers import ValueScorer, probe
 from hearken.rewards.terms import parse_terms
 
@@ -26,11 +26,14 @@ class CriticSetup(Setup):
 def set_up_critic(inputs: Inputs, options: CriticOptions) -> CriticSetup:
     """Open the four networks and encode the prompts and the pretraining text.
 
-    The value model starts from the (first) reward model; where the reward is a function, from the policy with a fresh
-    head. With LoRA the reference is the policy without its adapter, and the value model an adapter on the reward model.
+    The value model starts from the (first) reward model with the policy's tokenizer; where there is none, from the
+    policy with a fresh head. With LoRA the reference is the policy without its adapter, and the value model an adapter
+    on the reward model.
     """
     assert inputs.reward is not None  # `check_inputs`
-    learned = next((term.name for term in parse_terms(inputs.reward) if term.kind == "model"), None)
+    tokenizer = load_tokenizer(inputs.model, options.eos)
+    models = (term.name for term in parse_terms(inputs.reward) if term.kind == "model")
+    learned = next((name for name in models if not other_tokens(tokenizer, name)), None)
     shared: dict[str, PreTrainedModel] = {}
 
     def network(policy: TextPolicy, name: str) -> PreTrainedModel:

@@ -86,19 +86,19 @@ def _check_weights(name: str, missing: Iterable[str], mismatched: Iterable[Any],
         )
 
 
-def load_adapter(model: Any, name: str, **how: Any) -> None:
-    """Put the adapter in the folder ``name`` on its base.
+def load_adapter(model: Any, name: str, called: str = "default", **how: Any) -> None:
+    """Put the adapter in the folder ``name`` on its base, beside others that have other names there.
 
     Raises:
         UserError: it does not fit the base: some of its weights are missing there, or here.
     """
     try:
-        info = model.load_adapter(name, **how)
+        info = model.load_adapter(name, adapter_name=called, **how)
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
         raise UserError(f"{name}: the adapter's weights have other sizes than its base asks for", _OTHER_BASE) from None
-    _check_weights(name, info.missing_keys, ())
+    _check_weights(name, [key for key in info.missing_keys if f".{called}." in f"{key}."], ())
     if info.unexpected_keys:
         count, first = len(info.unexpected_keys), min(info.unexpected_keys)
         raise UserError(f"{name}: {count} of the adapter's weights have no place in its base, as {first}", _OTHER_BASE)
@@ -144,6 +144,24 @@ def check_size(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, what:
             "Use the model's own tokenizer; or, where tokens were added: "
             "model.resize_token_embeddings(len(tokenizer)), and save_pretrained both",
         )
+
+
+def other_tokens(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    """Where the model ``name``, given the ids of ``tokenizer``, reads other words: a sentence; empty where nowhere.
+
+    Added tokens may have other names there (reserved ones are given names), and a folder without a tokenizer is taken
+    for a copy.
+    """
+    try:
+        other = _load(AutoTokenizer, name, "a tokenizer")
+    except UserError:
+        return ""
+    added = tokenizer.added_tokens_decoder.keys() | other.added_tokens_decoder.keys()
+    its, mine = ({i: token for token, i in one.get_vocab().items()} for one in (other, tokenizer))
+    for i in sorted((mine.keys() & its.keys()) - added):
+        if its[i] != mine[i]:
+            return f"its token {i} is {its[i]!r}, the policy's {mine[i]!r}"
+    return ""
 
 
 def _rows(embedding: Any) -> int:

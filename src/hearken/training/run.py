@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -292,7 +293,12 @@ class Run:
 
     def _restore(self) -> None:
         if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            try:
+                state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise UserError(f"{self.checkpoint} is damaged", "Begin anew: add --overwrite") from error
             self.step, self.seconds = state["step"], state["seconds"]
             torch.set_rng_state(state["rng"].cpu())
             if state["states"].keys() != self.states.keys():

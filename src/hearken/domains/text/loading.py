@@ -20,6 +20,7 @@ from hearken.models.loading import (
     load_adapter,
     load_policy,
     load_tokenizer,
+    other_tokens,
     save,
     stop_tokens,
     switch_adapter,
@@ -109,7 +110,7 @@ def open_policy(name: str, options: TrainingOptions, text: TextOptions, *, reser
         base = str(model.active_adapters()[0])
         with warnings.catch_warnings():  # PEFT wonders about a second adapter
             warnings.simplefilter("ignore")
-            load_adapter(model, name, adapter_name="policy", is_trainable=True)
+            load_adapter(model, name, "policy", is_trainable=True)
     elif options.lora:
         adapt(model, "policy", options)
     scorer = TokenScorer(model)
@@ -124,6 +125,8 @@ def open_reference(model: str, ref: str | None, policy: TextPolicy) -> TokenScor
     """
     if ref in (None, model) and (without := policy.reference()) is not None:
         return without
+    if differs := other_tokens(policy.tokenizer, ref or model):
+        raise UserError(f"--ref {ref} has another tokenizer than the policy: {differs}", "Name one with the policy's")
     reference = TokenScorer(load_policy(ref or model, device=policy.scorer.device), adapter="default")
     check_size(policy.tokenizer, reference.model, f"--ref {ref}")
     fit(policy.tokenizer, reference.model)
