@@ -49,6 +49,7 @@ def test_what_was_sampled_reaches_the_refit_token_by_token(tmp_path: Path) -> No
             config=config, domain=find_domain("text"), store=lambda: FeedbackStore(tmp_path / "f.db")
         ),
         config=SimpleNamespace(labelers={"people": 1.0}, ai=None),
+        relieved=lambda: False,
     )
     how = SamplingParameters(temperature=0.9)
     refits = Refits(loop, 1, current, PPOConfig(), {}, "r01-ppo", how)

@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
+from hearken.algorithms.arriving import Desk, Pair
 from hearken.algorithms.control_reward import Choices, Fitting, read
 from hearken.algorithms.control_reward_options import ClipRewardConfig
 from hearken.algorithms.control_training import Paid, size_of
-from hearken.domains.control.clips import Clip
+from hearken.domains.control.clips import SUFFIX, Clip
 from hearken.domains.control.environment import features
 from hearken.domains.control.recording import draw
 from hearken.domains.control.rewarding import Ensemble
@@ -35,6 +36,8 @@ BEFORE = 8_000
 """Steps of the policy as it starts, of which the first clips are cut."""
 RECENT = 200
 """Clips of what was done last, on which the members are normalised."""
+REFITS = "refits.jsonl"
+"""In a run's folder: a row of figures after each fit."""
 CANDIDATES = 10
 """Pairs among which the ones are chosen on which the ensemble disagrees most, for each that is asked about."""
 
@@ -70,6 +73,9 @@ class Online:
         reward: options of the fit.
         uniform: share of the pairs that are drawn at random; the others are those of `CANDIDATES` times as many on
             which the ensemble disagrees most. 1: all at random.
+        data: files of comparisons that are known before, beside those of the inputs.
+        asked: pairs that an interrupted run asked about; they count among the labels.
+        keep: is given what writes the reward model into a folder as it is in the end, and its figures.
     """
 
     ask: Ask
@@ -78,6 +84,9 @@ class Online:
     first: float = 0.25
     reward: ClipRewardConfig = field(default_factory=ClipRewardConfig)
     uniform: float = 1.0
+    data: tuple[str, ...] = ()
+    asked: int = 0
+    keep: Callable[[Callable[[Path], None], dict[str, Any]], None] | None = None
 
     def start(self, inputs: Inputs, paid: Paid, ensemble: Ensemble | None, seed: int, out: Path) -> Labels:
         """The callback of an algorithm of Stable-Baselines3 that does it.
@@ -108,7 +117,7 @@ class Labels(BaseCallback):
         self.fitting = Fitting(self.ensemble, options)
         with closing(paid.environment.open()) as opened:
             self.length = paid.environment.steps(opened)
-            known = read(inputs.data, paid.environment, opened)
+            known = read((*inputs.data, *online.data), paid.environment, opened)
         made = known.choices(self.ensemble.members, options.seed) if known.pairs else None
         self.steps: list[NDArray[np.float32]] = list(made.steps) if made else []
         self.ends = [] if made is None else list(zip(made.first, made.second, strict=True))
@@ -117,7 +126,9 @@ class Labels(BaseCallback):
         self.answers = [] if made is None else [(at, float(share)) for at, share in enumerate(made.share)]
         """Place in ``ends``, and share."""
         self.counts = [] if made is None else list(made.counts.T)
-        self.asked, self.learnt = 0, len(self.answers)
+        self.asked = online.asked
+        self.learnt = 0 if online.asked else len(self.answers)
+        (out / "run" / REFITS).unlink(missing_ok=True)  # of an interrupted run
         self.figures: dict[str, Any] = {}
 
     def begin(self, algorithm: Any, act: Callable[[Any], Any]) -> None:
@@ -192,8 +203,28 @@ class Labels(BaseCallback):
         if buffer is not None:
             relabel(self.model, buffer, self.ensemble)
         self.figures = {"labels": len(self.answers)} | figures
-        with (self.out / "run" / "refits.jsonl").open("a") as file:
+        with (self.out / "run" / REFITS).open("a") as file:
             file.write(json.dumps({"step": self.num_timesteps} | self.figures) + "\n")
+
+
+def at_desk(desk: Desk, question: str) -> Online:
+    """Labels that are asked for where a project's labelers sit."""
+
+    def kept(clip: Clip) -> str:
+        return desk.files.keep(clip.to_bytes(), SUFFIX).path
+
+    def ask(pairs: Sequence[tuple[Clip, Clip]], step: int) -> list[Answer]:
+        named = [
+            Pair(f"{question} ({desk.name}, pair {desk.asked + at})", kept(a), kept(b))
+            for at, (a, b) in enumerate(pairs, 1)
+        ]
+        return [Answer(*said) for said in desk.ask(named, step)]
+
+    reward = desk.reward
+    assert isinstance(reward, ClipRewardConfig)
+    return Online(
+        ask, desk.labels, desk.refit_every, reward=reward, data=desk.data, asked=desk.asked, keep=desk.fitted
+    )  # fmt: skip
 
 
 def relabel(model: Any, buffer: Any, ensemble: Ensemble) -> None:

@@ -13,9 +13,11 @@ import numpy as np
 
 from hearken.algorithms.control_ppo_options import ControlPPOConfig
 from hearken.algorithms.control_training import Paid, improve
+from hearken.domains.control.environment import Environment
 from hearken.domains.control.policy import CLIP, FILE, NORM
 
 if TYPE_CHECKING:
+    from hearken.algorithms.arriving import Desk
     from hearken.algorithms.control_online import Online
     from hearken.algorithms.stage import Inputs
     from hearken.training.artifact import Artifact
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
 def run(inputs: Inputs, options: ControlPPOConfig, out: Path, online: Online | None = None) -> Artifact:
     """Train a policy in ``inputs.model``'s environment on ``inputs.reward``; ``online``: labels arrive."""
     return improve(inputs, options, out, ppo, save, online)
+
+
+def run_online(inputs: Inputs, options: ControlPPOConfig, out: Path, desk: Desk) -> Artifact:
+    """The same, while a project's labelers judge clips of the policy (see `loop.online`)."""
+    from hearken.algorithms.control_online import at_desk
+
+    return run(inputs, options, out, at_desk(desk, Environment.named(inputs.model).question))
 
 
 def ppo(options: ControlPPOConfig, paid: Paid, start: Path) -> Any:

@@ -59,6 +59,6 @@ PAYS = Input("reward", "A reward model of clips: a folder.", "reward")
 STAGES = (
     Stage(
         "PPO in an environment, paid by a reward model of clips", ControlPPOConfig, "hearken.algorithms.control_ppo",
-        (AGENT, PAYS), domain="control", done="Improved by PPO on the learned reward",
+        (AGENT, PAYS), domain="control", refitted=True, done="Improved by PPO on the learned reward",
     ),
 )  # fmt: skip

@@ -156,7 +156,10 @@ def improve(
     figures["steps"] = algorithm.num_timesteps
     if online is not None:
         figures |= labels.figures
-        labels.ensemble.save(out / "reward", environment)
+        if online.keep is not None:
+            online.keep(lambda folder: labels.ensemble.save(folder, environment), labels.figures)
+        else:
+            labels.ensemble.save(out / "reward", environment)
     if paid.terminated:
         write_json(
             out / "run" / NOTICES,

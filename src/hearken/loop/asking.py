@@ -13,6 +13,7 @@ from hearken.errors import Pause, UserError
 from hearken.feedback.records import QueueItem
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.kinds import Who
+from hearken.loop.human import leave_the_rest
 from hearken.loop.rounds_options import AIOptions
 from hearken.progress import progress
 
@@ -56,6 +57,7 @@ def ask(
     wait: bool = True,
     seed: int | None = None,
     announce: Callable[[str], None] = lambda _: None,
+    relieved: Callable[[], bool] = lambda: False,
 ) -> None:
     """Put items into the queue, have them judged, and close those that are left when enough are.
 
@@ -71,6 +73,7 @@ def ask(
         wait: for people; else raise `Waiting` where they are not done.
         seed: of machines.
         announce: takes a line for the person at the terminal.
+        relieved: whether people have had enough; simulated labelers do the rest then.
 
     Raises:
         Waiting: see ``wait``.
@@ -92,7 +95,9 @@ def ask(
         project.ai_labels(ai, seed=seed, announce=announce, only=only)
     else:
         with project.store() as store:
-            wait_for(store, items, patience, label=label, wait=wait, announce=announce)
+            wait_for(store, items, patience, label=label, wait=wait, announce=announce, relieved=relieved)
+        if relieved():
+            leave_the_rest(project, only)
     with project.store() as store:
         store.close_items(item.id for item in items if not store.item(item.id).done)
 
@@ -105,8 +110,9 @@ def wait_for(
     label: str,
     wait: bool,
     announce: Callable[[str], None] = lambda _: None,
+    relieved: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Until people have filled enough slots of ``items``; a bar shows how far they are, and the time left.
+    """Until people have filled enough slots of ``items``, or are relieved; a bar shows how far they are.
 
     Raises:
         Waiting: see ``wait``.
@@ -115,13 +121,13 @@ def wait_for(
     target = max(round(patience.enough * sum(item.slots for item in items)), 1)
     rounds = {item.round for item in items}
     have = filled(store, ids, rounds)
-    if have >= target:
+    if have >= target or relieved():
         return
     if not wait:
         raise Waiting(target - have)
     announce(f"{target - have} judgments of people are needed. They judge in the pages of: hearken serve")
     with progress(label, target - have, "judgment") as bar, _ctrl_c_means_later(lambda: target - have):
-        while have < target:
+        while have < target and not relieved():
             time.sleep(patience.poll_seconds)
             now = filled(store, ids, rounds)
             if now != have:

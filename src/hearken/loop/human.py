@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TypedDict
@@ -113,12 +113,15 @@ def ask(project: Project, goal: Goal) -> None:
     write_json(project.path / "runs" / RECORD, {"judgments": found, "needed": goal.needed})
 
 
-def leave_the_rest(project: Project) -> None:
-    """Simulated labelers answer what the person left, also what their page has taken once more in the meantime."""
+def leave_the_rest(project: Project, only: Collection[str] | None = None) -> None:
+    """Simulated labelers answer what the person left (or ``only`` the items with these ids).
+
+    Also what their page has taken once more in the meantime.
+    """
     for _ in range(TRIES):
-        project.label("simulated")
+        project.label("simulated", only=only)
         with project.store() as store:
-            waiting = [item for item in store.items(done=False) if not item.is_gold]
+            waiting = [i for i in store.items(done=False) if not i.is_gold and (only is None or i.id in only)]
             for item in waiting:
                 for person in store.labelers(kind="person"):
                     store.release(item.id, person.id)

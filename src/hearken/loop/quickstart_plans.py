@@ -13,9 +13,9 @@ from hearken.loop.tiny_model import TinyModelSize
 _SMALL = {"warmup": 0.03, "beta2": 0.98, "eps": 1e-8, "tokens": 8192}
 
 
-def settled(stage: str, options: Mapping[str, object]) -> Options:
+def settled(stage: str, options: Mapping[str, object], domain: str = "text") -> Options:
     """A stage's options by their names of today, whatever they were called when the project was made."""
-    return find_stage(stage).options.parse(options, where=f"hearken.yaml: stages.{stage}")
+    return find_stage(stage, domain).options.parse(options, where=f"hearken.yaml: stages.{stage}")
 
 
 class Plan(Options):

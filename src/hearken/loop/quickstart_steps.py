@@ -38,7 +38,8 @@ def open_project(path: Path, config: ProjectConfig) -> Project:
     alike = before.model_copy(update=same) == config and before.stages.keys() == config.stages.keys()
     alike = alike and model_in(path, before.model) == model_in(path, config.model)
     if not alike or any(
-        settled(name, before.stages[name]) != settled(name, config.stages[name]) for name in config.stages
+        settled(name, before.stages[name], config.domain) != settled(name, config.stages[name], config.domain)
+        for name in config.stages
     ):
         raise UserError(
             f"{path} holds a project with other settings",

@@ -73,12 +73,14 @@ class Loop:
         wait: wait for people; else stop where they are needed, to go on another time.
         redo: make steps again whose settings have changed since.
         announce: takes lines for the person at the terminal.
+        relieved: whether people have had enough: what is asked of them is left to simulated labelers.
     """
 
     project: Project
     wait: bool = True
     redo: bool = False
     announce: Callable[[str], None] = lambda _: None
+    relieved: Callable[[], bool] = lambda: False
     records: list[RoundRecord] = field(default_factory=list)
 
     @property

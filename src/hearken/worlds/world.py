@@ -42,7 +42,8 @@ Opener = Callable[[int], World]
 
 _BUILTIN = {
     "tales": "hearken.worlds.tales.world:TaleWorld", "notes": "hearken.worlds.notes.world:NoteWorld",
-    "returns": "hearken.worlds.returns.world:Returns",
+    "returns": "hearken.worlds.returns.world:Returns", "splits": "hearken.worlds.behaviours.world:splits",
+    "whirl": "hearken.worlds.behaviours.world:whirl", "backwards": "hearken.worlds.behaviours.world:backwards",
 }  # fmt: skip
 _registered: dict[str, Opener] = {}
 

@@ -124,7 +124,7 @@ class Workplace {
     await this.tally();
     const goal = this.goal;
     if (goal?.over) return this.rest("That was all", goal.said);
-    this.rest(goal?.reached ? "Thank you" : "One moment", goal?.reached ? `Your part is done. ${goal.said}` : `${goal?.said ?? ""} New tales appear here by themselves.`);
+    this.rest(goal?.reached ? "Thank you" : "One moment", goal?.reached ? `Your part is done. ${goal.said}` : `${goal?.said ?? ""} New items appear here by themselves.`);
     this.poll = setTimeout(() => this.next(), POLL);
     return undefined;
   }
