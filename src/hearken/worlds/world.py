@@ -44,6 +44,7 @@ _BUILTIN = {
     "tales": "hearken.worlds.tales.world:TaleWorld", "notes": "hearken.worlds.notes.world:NoteWorld",
     "returns": "hearken.worlds.returns.world:Returns", "splits": "hearken.worlds.behaviours.world:splits",
     "whirl": "hearken.worlds.behaviours.world:whirl", "backwards": "hearken.worlds.behaviours.world:backwards",
+    "pictures": "hearken.worlds.pictures.world:PictureWorld",
 }  # fmt: skip
 _registered: dict[str, Opener] = {}
 

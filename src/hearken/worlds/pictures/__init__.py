@@ -1,0 +1,1 @@
+"""Pictures of two coloured shapes: their captions, a renderer, and a judge that reads any picture."""
