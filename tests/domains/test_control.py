@@ -353,6 +353,7 @@ def test_people_see_both_clips(project: Project, chromium: Any) -> None:
         still.goto(page.url)
         expect(still.locator("#desk video").first).to_have_js_property("readyState", 4)
         assert still.eval_on_selector_all("#desk video", "all => all.map(one => one.paused)") == [True, True]
+        still.wait_for_timeout(400)  # what comes at once was meant for the item before
         still.keyboard.press("Space")
         expect(still.locator("#desk [data-unseen]")).to_have_count(0)
         calm.close()

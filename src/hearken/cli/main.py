@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 import hearken
-from hearken.cli import audit, bench, care, chat, data, inspect, loop, model, project, push, quickstart, serve, train
+from hearken.cli import (
+    audit,
+    bench,
+    care,
+    chat,
+    data,
+    inspect,
+    loop,
+    model,
+    project,
+    push,
+    quickstart,
+    serve,
+    train,
+    watch,
+)
 from hearken.cli.console import Group
 
 app = typer.Typer(
@@ -47,6 +62,7 @@ train.register(app)
 audit.register(app)
 inspect.register(app)
 chat.register(app)
+watch.register(app)
 push.register(app)
 bench.register(app)
 

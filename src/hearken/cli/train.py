@@ -53,15 +53,22 @@ class StageGroup(TyperGroup):
 
         if len({stage.domain for stage in stages() if stage.name == name}) < 2:
             return ""
-        for flag, value in zip(self.words, self.words[1:], strict=False):
-            if flag == "--model":
-                from hearken.domains.base import domain_of
+        if model := self._value("--model"):
+            from hearken.domains.base import domain_of
 
-                return domain_of(value).name
+            return domain_of(model).name
         if Path("hearken.yaml").is_file():
             from hearken.loop.project import Project
 
             return Project(Path()).domain.name
+        return ""
+
+    def _value(self, name: str) -> str:
+        """What stands behind a flag, in either way of writing it."""
+        for word, following in zip(self.words, (*self.words[1:], ""), strict=True):
+            flag, equals, value = word.partition("=")
+            if flag == name:
+                return value if equals else following
         return ""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:

@@ -127,6 +127,15 @@ class Told(NamedTuple):
     """Keys."""
 
 
+class Along(NamedTuple):
+    """A response that takes time, and what a policy is paid along it."""
+
+    picture: bytes
+    """A file: some of its moments from left to right."""
+    rewards: list[float]
+    """Of each step."""
+
+
 class Probed(NamedTuple):
     """One question put to a reward model: its answer, and what it means."""
 
@@ -162,6 +171,14 @@ class Details:
     def told(self, rows: Sequence[Comparison]) -> Told | None:
         """What it sees in what the rows' labelers told apart; None where it cannot be looked into."""
         return None
+
+    def along(self, contents: Sequence[str]) -> list[Along]:
+        """What it pays for along responses; none where they are no sequences that can be drawn.
+
+        Raises:
+            UserError: they cannot be drawn here.
+        """
+        return []
 
     def probes(self, rows: Sequence[Comparison], scored: Sequence[Sequence[float]]) -> list[Probed]:
         """Whether it goes by something else than worth. Of texts the card itself asks.
@@ -435,6 +452,19 @@ class Domain(ABC):
             UserError: the domain's policies give no likelihoods.
         """
         raise UserError(f"{self.name} policies give no likelihood", "Choose another stage")
+
+    def watch(self, policy: str, out: Path | None, **how: Any) -> dict[str, Any]:
+        """Show whole episodes of a policy: in a video, or (``out`` None) in a window; figures of each.
+
+        Args:
+            policy: who acts.
+            out: the file.
+            how: ``episodes``, ``seed``, ``steps`` (the most), ``greedy``.
+
+        Raises:
+            UserError: policies of this domain do not act.
+        """
+        raise UserError(f"a {self.name} policy does not act", "Look at its responses: hearken sample, hearken report")
 
     def talker(self, newest: Any) -> Any:
         """Somebody to talk to: see `server.chat.Policy`.

@@ -88,9 +88,10 @@ class MediaFolder:
 
     @classmethod
     def beside(cls, file: str | os.PathLike[str]) -> MediaFolder:
-        """That of a data file: beside it (an export), or in the folder above (a snapshot of a project)."""
+        """That of a data file: beside it (an export), or in a folder above (what lies in a project), not the root's."""
         places = Path(file).absolute().parents
-        return cls(next((place for place in places[:2] if (place / FOLDER).is_dir()), places[0]))
+        near = [place for place in places[:4] if place != place.parent]
+        return cls(next((place for place in near if (place / FOLDER).is_dir()), places[0]))
 
     @staticmethod
     def name(data: bytes, suffix: str = "") -> Media:

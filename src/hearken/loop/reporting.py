@@ -17,13 +17,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from hearken.algorithms.stage import makes_reward, raises_likelihood, stage_of
 from hearken.errors import UserError
 from hearken.evaluation.groups import found_groups, labeler_groups
 from hearken.evaluation.results import EvaluationResult, Likelihood, PolicyResult, content_of
 from hearken.evaluation.reward_card import RewardCard
 from hearken.evaluation.round_record import RoundRecord, read_round
-from hearken.feedback.media import Media, shown_type
+from hearken.feedback.media import Media, shown_type, sniff
 from hearken.labelers.judges import spent
 from hearken.labelers.simulated import dialogue_text
 from hearken.loop import auditing, human, recipes, reckoning, taste
@@ -40,6 +42,7 @@ SHOWN = 8  # pairs of responses side by side
 LARGEST_INLINE = 400_000
 """Bytes of a file that is put into the page."""
 LOSSES = 2  # of those on which the policy lost most
+STRIPS = 2  # responses of each sort by which a reward model is shown
 
 _DONE = {
     "samples": "Chose prompts and sampled responses",
@@ -88,7 +91,7 @@ def compose(project: Project) -> page.Report:
         warnings=_about_the_judge(project),
         audit=auditing.load(project.path),
         rounds=_rounds(every, rewards, found.policies, counted),
-        reward_model=reckoning.reward_model(rewards[-1], held_out, found.ceiling) if rewards else None,
+        reward_model=_reward_model(project, rewards[-1], held_out, found.ceiling) if rewards else None,
         tastes=reckoning.tastes(groups, held_out, {**told.win_rate_by_group, **told.win_rate_by_other}, found.groups),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
         judges=reckoning.judges(counted),
@@ -163,6 +166,41 @@ def _shown(project: Project, content: str) -> page.Answer:
         if path is not None and path.stat().st_size <= LARGEST_INLINE:
             address = f"data:{shown_type(path)};base64,{base64.b64encode(path.read_bytes()).decode()}"
     return page.Answer(text="" if address else content, viewer=viewer, media=address)
+
+
+def _reward_model(
+    project: Project, reward: Artifact, held_out: reckoning.HeldOut, ceiling: float | None
+) -> page.RewardModel | None:
+    """What is known of it, with what it pays for."""
+    found = reckoning.reward_model(reward, held_out, ceiling)
+    if found is None or project.domain.viewer == "text" or not held_out.rows:
+        return found
+    with suppress(UserError):  # nothing draws them here
+        return replace(found, strips=_strips(project, reward, held_out))
+    return found
+
+
+def _strips(project: Project, reward: Artifact, held_out: reckoning.HeldOut) -> list[page.Strip]:
+    """Held-out responses with the highest and lowest scores, and those whose score is disputed most."""
+    scorer = project.domain.scorer(str(reward.path), project.media)
+    details = project.domain.details(str(reward.path), scorer, project.media)
+    contents = [content for row in held_out.rows for content in row.responses]
+    scores = np.array([score for some in held_out.scores for score in some])
+    heads = np.array([[one for some in table for one in some] for table in details.heads(held_out.rows)])
+    order, spread = np.argsort(scores), heads.std(0) if len(heads) else np.zeros(len(scores))
+    chosen = {"highest score": order[::-1], "lowest score": order, "most disputed": np.argsort(-spread)}
+    named: dict[int, str] = {}
+    for name, places in chosen.items():
+        if name != "most disputed" or len(heads):
+            named |= {int(at): name for at in [at for at in places.tolist() if at not in named][:STRIPS]}
+    along = details.along([contents[at] for at in named])
+    return [
+        page.Strip(
+            name=name, score=float(scores[at]), spread=float(spread[at]) if len(heads) else None, rewards=one.rewards,
+            picture=f"data:{sniff(one.picture[:16])};base64,{base64.b64encode(one.picture).decode()}",
+        )
+        for (at, name), one in zip(named.items(), along, strict=False)
+    ]  # fmt: skip
 
 
 def _worst(found: EvaluationResult, ours: str) -> list[int]:

@@ -66,6 +66,21 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Strip:
+    """A response that takes time, and what the reward model pays along it."""
+
+    name: str
+    """Why it is shown: ``best``."""
+    score: float
+    spread: float | None = None
+    """Standard deviation of the score between the reward model's heads, where it has some."""
+    picture: str
+    """Moments from left to right, as a ``data:`` address."""
+    rewards: list[float]
+    """Of each step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModel:
     """What is known of the reward model, on held-out comparisons."""
 
@@ -97,6 +112,8 @@ class RewardModel:
     learning_says: str = ""
     """Whether more labels or a larger model would help more."""
     probes: list[Probe] = field(default_factory=list)
+    strips: list[Strip] = field(default_factory=list)
+    """Held-out responses with the highest and lowest scores, and those whose score is disputed most."""
     agreement: Figure = None
     """How often two labelers agree on the same pair."""
     uniform: Figure = None

@@ -36,7 +36,8 @@ def render(report: Report) -> str:
     """The page as one HTML string: no link leaves it, no script runs in it, and model output is only ever text."""
     return render_page(
         "report.html",
-        media=any(side.media for pair in [*report.pairs, *report.losses] for side in (pair.before, pair.after)),
+        media=any(side.media for pair in [*report.pairs, *report.losses] for side in (pair.before, pair.after))
+        or bool(report.reward_model and report.reward_model.strips),
         report=report,
         headline=_headline(report),
         subheadline=text.subheadline(report),

@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from hearken.domains.base import Details, Domain, Looked, Probed, Told
+from hearken.domains.base import Along, Details, Domain, Looked, Probed, Told
+from hearken.domains.control import drawing
 from hearken.domains.control.clips import Clip
 from hearken.domains.control.environment import Environment, features
 from hearken.domains.control.rewarding import Ensemble, features_of
+from hearken.domains.control.video import film_strip, jpeg, pictures_of
 from hearken.feedback.examples import Comparison, Content, content_key
 from hearken.feedback.media import MediaFolder
 from hearken.feedback.pairs import decided, hits, margins_of
 from hearken.feedback.splits import labeler_value
 from hearken.statistics.intervals import Interval, cluster_bootstrap, clustered_wilson
 
+MOMENTS = 8
+"""Of a film strip."""
 LEAST = 20
 """Clips or pairs below which a probe is left out: its interval would say nothing."""
 
@@ -78,6 +83,13 @@ class ClipDetails(Details):
         seen = [self._means(self._steps(self._clips(side))) for side in (better, worse)]
         labelers = [labeler_value(rows[pair.judgment], "labeler") or "" for pair in pairs]
         return Told(seen[0] - seen[1], labelers, [pair.prompt for pair in pairs])
+
+    def along(self, contents: Sequence[str]) -> list[Along]:
+        """Film strips of clips, and the members' mean reward of each step."""
+        clips = self._clips(contents)
+        strips = [jpeg(film_strip(drawing.drawn(partial(pictures_of, clip))[0], (1, MOMENTS))) for clip in clips]
+        paid = [self.ensemble.pay(steps).tolist() for steps in self._steps(clips)]
+        return [Along(strip, rewards) for strip, rewards in zip(strips, paid, strict=True)]
 
     def probes(self, rows: Sequence[Comparison], scored: Sequence[Sequence[float]]) -> list[Probed]:
         """Is it the return, the end of the episode, movement, or something that nobody sees?"""

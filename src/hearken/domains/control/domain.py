@@ -191,6 +191,12 @@ class Control(Domain):
             limits=("It was only ever in simulation, in one environment: it is fit for no real machine.",),
         )  # fmt: skip
 
+    def watch(self, policy: str, out: Path | None, **how: Any) -> dict[str, Any]:
+        """See `watching.watch`."""
+        from hearken.domains.control.watching import watch
+
+        return watch(policy, out, **how)
+
     def details(self, reward: str, scorer: Any, files: MediaFolder) -> Details:
         """Members, features and probes: see `details.ClipDetails`."""
         from hearken.domains.control.details import ClipDetails

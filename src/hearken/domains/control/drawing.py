@@ -120,7 +120,7 @@ def forget(environment: Any) -> None:
 
 
 def _ready(environment: Any) -> Any:
-    made = environment.open(render=True)
+    made = environment.open(render="rgb_array")
     try:
         if "rgb_array" not in made.metadata.get("render_modes", ()):
             raise UserError(f"{environment.id} cannot be drawn: it has no render mode rgb_array", "Give it one")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,17 +86,17 @@ class Environment:
         """Into ``environment.json`` of a folder."""
         (folder / FILE).write_text(json.dumps(asdict(self), indent=1), "utf-8")
 
-    def open(self, *, render: bool = False) -> Any:
+    def open(self, *, render: Literal["", "rgb_array", "human"] = "") -> Any:
         """The environment itself, checked for what can be learnt here.
 
         Args:
-            render: it shall give frames.
+            render: how it is shown: as frames, or in a window; by default not at all.
 
         Raises:
             UserError: there is none of that id or with these keywords, or its spaces are of another sort.
         """
         gym = gymnasium()
-        more = {"render_mode": "rgb_array"} if render else {}
+        more = {"render_mode": render} if render else {}
         try:
             opened = gym.make(self.id, disable_env_checker=True, **self.kwargs, **more)
         except (gym.error.UnregisteredEnv, ModuleNotFoundError) as error:

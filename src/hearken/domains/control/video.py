@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def write_video(clip: Clip, path: Path) -> None:
             installed; there is no room for the file.
     """
     pictures, fps = drawing.drawn(lambda: pictures_of(clip))
-    with _whole(path) as partial:
+    with whole(path) as partial:
         encode([*pictures, *[np.full_like(pictures[-1], 128)] * FLASH], fps, partial)
 
 
@@ -46,20 +47,20 @@ def write_strip(clip: Clip, path: Path) -> None:
         UserError: as `write_video`.
     """
     pictures, _ = drawing.drawn(lambda: pictures_of(clip))
-    with _whole(path) as partial:
+    with whole(path) as partial:
         partial.write_bytes(jpeg(film_strip(pictures)))
 
 
-def film_strip(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """T pictures (H, W, 3) -> eight moments of them at half the size, with a white line between."""
-    rows, columns = STRIP
+def film_strip(pictures: Sequence[NDArray[np.uint8]], shape: tuple[int, int] = STRIP) -> NDArray[np.uint8]:
+    """T pictures (H, W, 3) -> some moments of them, in rows and columns, at half the size, a white line between."""
+    rows, columns = shape
     moments = [pictures[at] for at in np.linspace(0, len(pictures) - 1, rows * columns).round().astype(int)]
     small = [np.pad(one[::2, ::2], ((0, 2), (0, 2), (0, 0)), constant_values=255) for one in moments]
     return np.concatenate([np.concatenate(small[row * columns :][:columns], 1) for row in range(rows)])
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """A file to write that takes its place when it is whole; a reader sees the whole file or none."""
     partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -134,19 +135,21 @@ def _av() -> Any:
         raise UserError("videos are written by PyAV, which is not installed", EXTRA) from None
 
 
-def encode(pictures: Sequence[NDArray[np.uint8]], fps: int, path: Path) -> None:
-    """Write pictures of one size as a video.
+def encode(pictures: Iterable[NDArray[np.uint8]], fps: int, path: Path) -> None:
+    """Write pictures of the first one's size as a video.
 
     Raises:
         UserError: PyAV is not installed.
     """
     av = _av()
-    height, width = (size // 2 * 2 for size in pictures[0].shape[:2])
+    coming = iter(pictures)
+    first = next(coming)
+    height, width = (size // 2 * 2 for size in first.shape[:2])
     with av.open(str(path), "w", format="webm") as file:
         stream = file.add_stream("libvpx-vp9", rate=Fraction(fps))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": "40", "b": "0", "deadline": "realtime", "cpu-used": "8"}
-        for picture in pictures:
+        for picture in chain([first], coming):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), "rgb24")
             file.mux(stream.encode(frame))
         file.mux(stream.encode())

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from hearken.evaluation.numbers import estimate, fixed, percent, with_interval
 from hearken.report import charts
-from hearken.report.contents import RewardModel
+from hearken.report.contents import RewardModel, Strip
 from hearken.report.sections.bars import Chart, View, bounds_of, in_words, row_of, weights
 from hearken.statistics.intervals import Interval
 
@@ -73,7 +73,15 @@ def reward_model(model: RewardModel | None) -> View | None:
         "passes": model.passes,
         "told": [*model.failures, *model.remarks],
         "probes": [(p.name, with_interval(p.value), p.says) for p in model.probes],
+        "strips": [(strip, _paid(strip)) for strip in model.strips],
     }
+
+
+def _paid(strip: Strip) -> Markup:
+    """The reward of each step, below its moments."""
+    low, high = min(strip.rewards), max(strip.rewards)
+    said = f"Reward of {len(strip.rewards)} steps, from {fixed(low, 2)} to {fixed(high, 2)}."
+    return Markup(charts.sparkline(strip.rewards, title="Reward along it", description=said, width=640, height=48))
 
 
 def _slices(model: RewardModel) -> list[Chart]:
