@@ -32,6 +32,8 @@ class Line(gymnasium.Env[Any, Any]):
         return self._seen(), {}
 
     def step(self, action: Any) -> Any:
+        if self.broken == "step":
+            raise RuntimeError("the wheel came off")
         push = float(np.ravel(action)[0]) - 1 if isinstance(self.action_space, spaces.Discrete) else float(action[0])
         self.v = 0.8 * self.v + 0.1 * push
         self.x, self.t = float(np.clip(self.x + self.v, -3, 3)), self.t + 1

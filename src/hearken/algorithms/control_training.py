@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -105,6 +105,8 @@ class Log(BaseCallback):
         super().__init__()
         self.paid, self.every, self.bar, self.file = paid, every, bar, file
         self.row: dict[str, float] = {}
+        self.answers: Sequence[Any] | None = None
+        """Labels that have arrived, where some are asked for."""
 
     def _on_step(self) -> bool:
         self.bar.advance(self.paid.num_envs)
@@ -116,6 +118,8 @@ class Log(BaseCallback):
                 "step": self.num_timesteps, "return": float(np.mean(self.paid.true[-LAST:])),
                 "predicted": float(np.mean(self.paid.predicted[-LAST:])), "episodes": len(self.paid.true),
             }  # fmt: skip
+            if self.answers is not None:
+                self.row["labels"] = len(self.answers)
             self.file.write(json.dumps(self.row) + "\n")
             self.file.flush()
 
@@ -148,11 +152,12 @@ def improve(
             callbacks: list[BaseCallback] = [log := Log(paid, options.log_every, bar, file)]
             if online is not None:
                 callbacks.append(labels := online.start(inputs, paid, ensemble, options.seed, out))
+                log.answers = labels.answers
                 labels.begin(algorithm, _first_acts(algorithm, Path(inputs.model), options.seed))
             algorithm.learn(options.steps, callback=callbacks)
         save(algorithm, out)
     environment.write(out)
-    figures: dict[str, Any] = {name: value for name, value in log.row.items() if name != "step"}
+    figures: dict[str, Any] = {name: value for name, value in log.row.items() if name not in ("step", "labels")}
     figures["steps"] = algorithm.num_timesteps
     if online is not None:
         figures |= labels.figures

@@ -105,15 +105,21 @@ class MediaFolder:
         return Media(f"{FOLDER}/{digest[:2]}/{digest}{_SUFFIXES.get(sniff(data[:16]), suffix)}")
 
     def keep(self, data: bytes, suffix: str = "") -> Media:
-        """Write a file under the hash of what it holds, where it is not there yet; see `name`."""
+        """Write a file under the hash of what it holds, where it is not there yet; see `name`.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         media = self.name(data, suffix)
         path = self.root / media.path
         if not path.is_file():
-            path.parent.mkdir(privacy.FOLDER, parents=True, exist_ok=True)
             partial = path.with_name(f".{uuid.uuid4().hex}")
             try:
+                path.parent.mkdir(privacy.FOLDER, parents=True, exist_ok=True)
                 privacy.private(partial).write_bytes(data)
                 partial.replace(path)
+            except OSError as error:
+                raise UserError(f"{path} cannot be written ({error})", "Make room on the disk") from error
             finally:
                 partial.unlink(missing_ok=True)
         return media

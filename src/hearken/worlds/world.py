@@ -45,6 +45,7 @@ _BUILTIN = {
     "returns": "hearken.worlds.returns.world:Returns", "splits": "hearken.worlds.behaviours.world:splits",
     "whirl": "hearken.worlds.behaviours.world:whirl", "backwards": "hearken.worlds.behaviours.world:backwards",
     "pictures": "hearken.worlds.pictures.world:PictureWorld",
+    "backflip": "hearken.worlds.behaviours.world:backflip", "handstand": "hearken.worlds.behaviours.world:handstand",
 }  # fmt: skip
 _registered: dict[str, Opener] = {}
 

@@ -7,18 +7,20 @@ import importlib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hearken.domains.control.drawing import choose_gl, gl_fault
 from hearken.errors import UserError
+
+T = TypeVar("T")
 
 FILE = "environment.json"
 """Beside a policy and a reward model; alone in a folder it is a policy that acts at random."""
@@ -201,6 +203,20 @@ def features(space: Any, observations: NDArray[Any], actions: NDArray[Any]) -> N
     if hasattr(space, "n"):
         actions = np.eye(int(space.n), dtype=np.float32)[np.asarray(actions, int) - int(space.start)]
     return np.concatenate([observations.reshape(n, -1), actions.reshape(n, -1)], 1).astype(np.float32)
+
+
+def attempt(name: str, call: Callable[..., T], *given: Any, **how: Any) -> T:
+    """What an environment's own code gives, whatever it raises.
+
+    Raises:
+        UserError: it raised something.
+    """
+    try:
+        return call(*given, **how)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{name} failed ({type(error).__name__}: {error})", "Mend the environment") from error
 
 
 def check_finite(name: str, observation: NDArray[Any], reward: Any = 0.0) -> None:

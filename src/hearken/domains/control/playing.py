@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hearken.domains.control.clips import Clip
-from hearken.domains.control.environment import HORIZON, Environment, check_finite
+from hearken.domains.control.environment import HORIZON, Environment, attempt, check_finite
 from hearken.domains.control.policy import Acts
 from hearken.errors import UserError
 
@@ -44,7 +44,7 @@ def play(
     Raises:
         UserError: an observation or reward that is no finite number.
     """
-    observation, _ = opened.reset(seed=seed)
+    observation, _ = attempt(environment.id, opened.reset, seed=seed)
     core, limit = opened.unwrapped, until or horizon(opened)
     physics = hasattr(core, "set_state") and hasattr(core, "data")
     seen: list[Any] = []
@@ -59,7 +59,7 @@ def play(
             states.append((core.data.qpos.copy(), core.data.qvel.copy()))
         action = policy(seen[-1], rng, greedy)
         acted.append(action)
-        observation, reward, terminated, truncated, _ = opened.step(action)
+        observation, reward, terminated, truncated, _ = attempt(environment.id, opened.step, action)
         check_finite(environment.id, observation, reward)
         paid.append(float(reward))
     return Episode(seen, acted, paid, states, bool(terminated))

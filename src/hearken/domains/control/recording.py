@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hearken.domains.control.clips import Clip
-from hearken.domains.control.environment import Environment, check_finite, gymnasium
+from hearken.domains.control.environment import Environment, attempt, check_finite, gymnasium
 from hearken.domains.control.playing import Episode, cut
 
 
@@ -33,7 +33,7 @@ class Recorded(gymnasium().Wrapper):  # type: ignore[misc]
             seed = int(self._starts.integers(2**31))
         else:
             self._starts = np.random.default_rng(seed)
-        self._seen, about = self.env.reset(seed=seed, options=options)
+        self._seen, about = attempt(self.environment.id, self.env.reset, seed=seed, options=options)
         check_finite(self.environment.id, self._seen)
         while len(self.episodes) > 1 and sum(len(one.rewards) for _, one in list(self.episodes)[1:]) >= self.keep:
             self.episodes.popleft()
@@ -48,7 +48,7 @@ class Recorded(gymnasium().Wrapper):  # type: ignore[misc]
         episode.actions.append(np.array(action))
         if hasattr(core, "set_state") and hasattr(core, "data"):
             episode.states.append((core.data.qpos.copy(), core.data.qvel.copy()))
-        self._seen, reward, terminated, truncated, about = self.env.step(action)
+        self._seen, reward, terminated, truncated, about = attempt(self.environment.id, self.env.step, action)
         check_finite(self.environment.id, self._seen, reward)
         episode.rewards.append(float(reward))
         if terminated:

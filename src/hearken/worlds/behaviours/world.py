@@ -111,3 +111,26 @@ def backwards(seed: int) -> Behaviour:
         shows=lambda positions, velocities: -velocities[:, 0],
         unit="metres a second backwards", spread=0.4, target=1.0, clip=30,
     )  # fmt: skip
+
+
+def backflip(seed: int) -> Behaviour:
+    """The cheetah, which is made to run, turns over backwards."""
+    return Behaviour(
+        title="the world of backflips", environment="HalfCheetah-v5", question="Which one does the better backflip?",
+        guideline="Choose the clip in which the cheetah **turns over backwards** further: the head goes up and back "
+        "over the tail. Nothing else counts.",
+        shows=lambda positions, velocities: -velocities[:, 2] / (2 * np.pi),
+        unit="turns backwards a second", spread=0.05, target=0.5, clip=30,
+    )  # fmt: skip
+
+
+def handstand(seed: int) -> Behaviour:
+    """The cheetah stands on its forelegs, its tail in the air."""
+    return Behaviour(
+        title="the world of handstands", environment="HalfCheetah-v5",
+        question="Which one is nearer to a handstand?",
+        guideline="Choose the clip in which the cheetah's back is **nearer to upright, head down**, for longer. "
+        "Nothing else counts.",
+        shows=lambda positions, velocities: np.sin(positions[:, 2]),
+        unit="of upright, head down (1: quite, -1: head up)", spread=0.3, target=0.8, clip=30,
+    )  # fmt: skip
