@@ -6,6 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import CHATML, sentence, tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
 
 from hearken.domains.text.encoder import TextEncoder
 from hearken.errors import UserError
@@ -158,3 +162,18 @@ def test_a_template_that_changes_letters_of_answers_is_refused(change: str) -> N
     """Where the answer stands was asked by an answer of our own, which would be trained."""
     with pytest.raises(UserError, match="row 3: the chat template changes the letters of what the assistant says"):
         by_template(TURN % change).group(SAID[1:], ["a lazy dog and the owl"], "row 3")
+
+
+def test_what_a_tokenizer_has_no_token_for_is_said() -> None:
+    """Words of T5's or BERT's kind may be unknown: trained are then other texts than were written."""
+    words = Tokenizer(WordLevel({"<unk>": 0, "</s>": 1, "the": 2, "fox": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = WhitespaceSplit()
+    made = encoder(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>"))
+    assert made.group("the fox", ["the", "fox"]) and made.documents(["the"]) and not made.truncation.say()
+    assert made.group("the bear", ["the fox", "an owl"]) and made.documents(["an owl", "the fox"])
+    assert made.truncation.say() == (
+        "3 texts hold what the tokenizer has no token for, read as its token of the unknown"
+    )
+    end = tokenizer(pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<eos>")  # as GPT-2's
+    made = encoder(end)
+    assert made.group("the bear", ["an owl"]) and not made.truncation.say()

@@ -68,6 +68,7 @@ class Truncation:
     trimmed: int = 0
     moved: int = 0
     unclosed: int = 0
+    unknown: int = 0
     spelled: Counter[str] = field(default_factory=Counter)
     """By special token: texts that spell it."""
 
@@ -87,6 +88,7 @@ class Truncation:
                 (self.trimmed, "responses have other white space by the chat template"),
                 (self.moved, "prompts are written otherwise by the chat template once they are answered"),
                 (self.unclosed, "responses have no </think>, which the chat template's <think> asks for"),
+                (self.unknown, "texts hold what the tokenizer has no token for, read as its token of the unknown"),
                 (sum(self.spelled.values()), f"texts spell special tokens, read as plain text: {spelled}"),
             )
             if count
@@ -127,6 +129,8 @@ class TextEncoder:
         self._tail = self.tokens.words(self.template.usual.tail)
         self.truncation = Truncation()
         self._before: tuple[str, list[int]] = ("", [])
+        # GPT-2 calls its end the unknown, and has a token for everything.
+        self._unknown = None if tokenizer.unk_token_id in self.stop else tokenizer.unk_token_id
 
     def _written(self, text: str) -> list[int]:
         """The added tokens whose names stand in a text, in its order."""
@@ -221,6 +225,7 @@ class TextEncoder:
                 self.truncation.hidden += self.template.hides(prompt, text)
                 self._note(*(m.content for m in prompt))
             ids = self._ids(text)
+        self.truncation.unknown += self._unknown in ids
         return self._fit([*self._lead(prompt, ids), *ids], prompt, where)
 
     def _ids(self, text: str) -> list[int]:
@@ -277,6 +282,7 @@ class TextEncoder:
             before, text = self._said(prompt, message)
             text = text if finished else text.removesuffix(self.template.usual.tail)
         ids = self._after(before, text)
+        self.truncation.unknown += self._unknown in ids
         last = next((i for i, token in enumerate(ids) if token in self.ends), None)
         if last is not None:
             ids = ids[: last + finished]
@@ -377,6 +383,7 @@ class TextEncoder:
             self.truncation.hidden += self.template.hides(turns, self.template.render(turns))
             text, spans = self._spans(turns, answers[-1:] if last else answers)
             whole = self.tokens.ids(text)
+        self.truncation.unknown += self._unknown in whole
         cuts = [(self._cut(text, a, whole), self._cut(text, b, whole, inside=True)) for a, b in spans]
         start = cuts[0][0]
         first = self._fit([*self._lead(tuple(turns), whole), *whole[:start]], tuple(turns), where)
@@ -448,6 +455,7 @@ class TextEncoder:
             words, applied = self._plain(text)
             self._note(text, applied=applied)
             ids = self.tokens.ids(words)
+            self.truncation.unknown += self._unknown in ids
             ended = applied and any(text.rstrip().endswith(self.tokens.control[i]) for i in self.ends)
             ids = [*([] if ids[:1] == [start] else [start]), *ids, *([] if ended else [self.eos])]
             pieces = [ids[i : i + self.max_length] for i in range(0, len(ids), self.max_length)]
