@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -23,7 +24,9 @@ from hearken.cli.main import app
 from hearken.errors import UserError
 from hearken.feedback.records import ComparisonPayload, Judgment, Labeler
 from hearken.loop.project import Project
+from hearken.loop.reporting import compose
 from hearken.loop.rounds import Loop
+from hearken.server.owner import at_work
 from hearken.training.artifact import Artifact
 
 HERE = str(Path(__file__).parent)
@@ -72,6 +75,15 @@ def test_labels_arrive_while_the_policy_trains(tmp_path: Path) -> None:
         judged = sum(1 for _ in store.judgments(kinds=("comparison",), split="train"))
     assert held and policy.metrics["labels"] == reward.metrics["labels"] <= judged, "held-out pairs are not learnt from"
     assert project.reward().endswith("r01-refit-1") and (project.artifacts / "r01-refit-1" / "card.json").is_file()
+    rows = [json.loads(row) for row in (policy.path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["labels"] > rows[0]["labels"] > 0
+    by_label = next(run for run in compose(project).training if "by the labels" in run.name)
+    assert by_label.rows[-1]["step"] == len(items) and all(np.isfinite(row["gold"]) for row in by_label.rows)  # type: ignore[call-overload]
+    assert at_work(project.media) is None
+    (policy.path / "manifest.json").rename(policy.path / "away.json")
+    seen = at_work(project.media)
+    assert seen is not None and seen.name == "r01-ppo" and seen.labels == rows[-1]["labels"] and seen.reward is not None
+    (policy.path / "away.json").rename(policy.path / "manifest.json")
     assert Loop(project).run()["rounds"] == 1, "nothing is made again"
     assert len(online_pairs(project)) == len(items)
 
@@ -142,7 +154,9 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from hearken.loop.project import Project
+from hearken.loop.reporting import compose
 from hearken.loop.rounds import Loop
+from hearken.server.owner import at_work
 where, moment = Path(sys.argv[1]).absolute(), sys.argv[2]
 
 def kill(*_, **__):

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ from hearken.training.artifact import Artifact, round_in
 SHOWN = 8  # pairs of responses side by side
 LARGEST_INLINE = 400_000
 """Bytes of a file that is put into the page."""
+ASKED = 20
+"""Labels whose responses' gold reward is averaged."""
 LOSSES = 2  # of those on which the policy lost most
 STRIPS = 2  # responses of each sort by which a reward model is shown
 
@@ -334,7 +337,30 @@ def _training(project: Project, artifacts: Mapping[str, Artifact]) -> list[page.
                 says=str(seen.get("says") or ""),
             )
         )  # fmt: skip
+        if project.config.world and "labels" in seen:
+            asked = reckoning.remembered(
+                project, f"asked-{name}", artifact, partial(_gold_by_label, project, round_in(name))
+            )
+            shown: list[Mapping[str, object]] = [{"step": int(n), "gold": gold} for n, gold in asked.items()]
+            runs.append(page.Training(name=f"{name}, by the labels asked for", rows=shown))
     return runs
+
+
+def _gold_by_label(project: Project, number: int | None) -> dict[str, float]:
+    """Labels asked for on the way, until then -> mean gold reward of what the last `ASKED` of them were about."""
+    world = project.world()
+    assert world is not None
+    with project.store() as store:
+        asked = [item.response_ids for item in store.items(round=number) if "pair" in item.metadata]
+        responses = store.responses_by_id(one for ids in asked for one in ids)
+        prompts = store.prompts_by_id(response.prompt_id for response in responses.values())
+    found = {}
+    for at in range(0, len(asked), ASKED):
+        some = [responses[one] for ids in asked[at : at + ASKED] for one in ids if one in responses]
+        golds = [world.gold(dialogue_text(prompts[one.prompt_id].content), project.read(one.content)) for one in some]
+        if golds:
+            found[str(min(at + ASKED, len(asked)))] = sum(golds) / len(golds)
+    return found
 
 
 def _gold_by_step(project: Project, rollouts: Path) -> dict[str, float]:

@@ -5,9 +5,11 @@ Figures are those of `feedback.analysis`; what changes something goes through th
 
 from __future__ import annotations
 
+import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +26,7 @@ from hearken.feedback import analysis as data
 from hearken.feedback.analysis import ADJUDICATION, Agreement, Book, PolicyComparison
 from hearken.feedback.examples import Content
 from hearken.feedback.formats.files import write_rows
-from hearken.feedback.media import Viewer
+from hearken.feedback.media import MediaFolder, Viewer
 from hearken.feedback.records import ComparisonPayload, Judgment, Prompt, utc_now
 from hearken.feedback.records import Response as Stored
 from hearken.feedback.transfer import EXPORT_LAYOUTS, export
@@ -41,8 +43,12 @@ from hearken.server.security import ApiError, Manager, Who, store_of
 from hearken.server.settings import load
 from hearken.server.tasks import Model, viewer_of
 from hearken.statistics.intervals import Interval
+from hearken.training.artifact import MANIFEST
 
 router = APIRouter(include_in_schema=False)
+
+LATELY = 600.0
+"""Seconds after which a training run that wrote nothing is taken for interrupted."""
 
 Weighting = Literal["none", "reliability", "population"]
 Suffix = Literal["jsonl", "json", "csv", "parquet"]
@@ -181,8 +187,37 @@ def progress(request: Request, who: Looker) -> HTMLResponse:
     )
     return _show(
         request, who, "progress", "Progress", made, found=found, hourly=hourly, load_chart=load_chart,
-        settings=settings,
+        settings=settings, training=at_work(request.app.state.media),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training run that is at work."""
+
+    name: str
+    step: int
+    labels: int | None
+    """That had arrived, where labels arrive meanwhile."""
+    reward: float | None
+    """What the reward model says of what the policy does."""
+
+
+def at_work(files: MediaFolder | None) -> Training | None:
+    """The training run of a project that wrote figures in the last minutes and has not finished."""
+    if files is None:
+        return None
+    runs = [
+        (log.stat().st_mtime, log) for log in (files.root / "artifacts").glob("*/run/metrics.jsonl")
+        if not (log.parents[1] / MANIFEST).exists()
+    ]  # fmt: skip
+    since, log = max(runs, default=(0.0, files.root))
+    rows = log.read_text("utf-8").splitlines() if time.time() - since < LATELY else []
+    if not rows:
+        return None
+    row = json.loads(rows[-1])
+    reward = next((row[key] for key in ("predicted", "score") if key in row), None)
+    return Training(log.parents[1].name, int(row.get("step", 0)), row.get("labels"), reward)
 
 
 @router.get("/owner/agreement")
@@ -426,14 +461,15 @@ def leaderboard(
 @router.get("/owner/responses")
 def responses(
     request: Request, who: Looker, policy: Annotated[str, Query(max_length=200)] = "",
-    order: Literal["best", "worst"] = "best", start: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    order: Literal["best", "worst", "newest"] = "best", start: Annotated[int, Query(ge=0, lt=2**31)] = 0,
 ) -> HTMLResponse:  # fmt: skip
     """Scores of single responses."""
     made = pages_of(request).get("responses", data.response_scores)
     if made is None:
         return _counting(request, who, "Responses")
     places = made.value.chosen(policy or None)
-    shown, step = places if order == "best" else places[::-1], 25
+    step = 25
+    shown = {"best": places, "worst": places[::-1], "newest": places[np.argsort(-made.value.seq[places])]}[order]
     rows = made.value.rows(store_of(request), shown[start : start + step].tolist())
     return _show(
         request, who, "responses", "Responses", made, rows=rows,
