@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hearken.errors import UserError
-from hearken.evaluation.card import agreement_ceiling, area_under_curve, make_card, measure_shift, would_help
+from hearken.evaluation.card import Evidence, agreement_ceiling, area_under_curve, make_card, measure_shift, would_help
 from hearken.evaluation.reward_card import RewardCard
 from hearken.feedback.examples import Comparison
 from hearken.rewards.trust import check_card
@@ -88,7 +88,7 @@ def test_a_card_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_parts_of_the_card() -> None:
-    card = make_card("rm", rows(200, labelers=2), true, others=[coin])
+    card = make_card("rm", rows(200, labelers=2), true, Evidence(others=[coin]))
     by = {(s.by, s.name): s for s in card.slices}
     assert {("strength", "slight"), ("labeler group", "a"), ("labeler", "l1"), ("round", "1")} <= by.keys()
     assert by["labeler group", "a"].count + by["labeler group", "b"].count == card.pairs
@@ -126,7 +126,7 @@ def test_disagreement_tells_errors_where_models_err_on_their_own() -> None:
     def noisy(prompts, responses):
         return [[worth(t) + rng.normal(0, 2) for t in texts] for texts in responses]
 
-    found = make_card("rm", rows(400), noisy, others=[noisy, noisy, noisy]).ensemble
+    found = make_card("rm", rows(400), noisy, Evidence(others=[noisy, noisy, noisy])).ensemble
     assert found is not None and found.by_third[0].estimate >= found.by_third[2].estimate - 0.1
 
 
@@ -134,10 +134,10 @@ def test_heads_stand_in_for_further_models() -> None:
     rng = np.random.default_rng(0)
     judged = rows(400)
     heads = [[[worth(t) + rng.normal(0, 2) for t in row.responses] for row in judged] for _ in range(5)]
-    found = make_card("rm", judged, true, heads=heads).ensemble
+    found = make_card("rm", judged, true, Evidence(heads=heads)).ensemble
     assert found is not None and (found.models, found.of) == (5, "heads")
     assert found.by_third[0].estimate > found.by_third[2].estimate - 0.1
-    both = make_card("rm", judged, true, others=[length], heads=heads).ensemble
+    both = make_card("rm", judged, true, Evidence(others=[length], heads=heads)).ensemble
     assert both is not None and (both.models, both.of) == (2, "reward models")
 
 
@@ -145,7 +145,7 @@ def test_another_look_at_the_shift_takes_the_place_of_the_last() -> None:
     rng = np.random.default_rng(0)
     old, near, far = (rng.normal(at, 1, (80, 3)) for at in (0, 0, 3))
     looks = [measure_shift(old, new, np.ones(80), np.ones(80), length=(9, 9), score=(0, 0)) for new in (far, near)]
-    card = make_card("rm", rows(200), true, shift=looks[0])
+    card = make_card("rm", rows(200), true, Evidence(shift=looks[0]))
     assert any("not those it was trained on" in said for said in card.remarks)
     again = card.with_shift(looks[1])
     assert again.shift == looks[1] and not any("not those it was trained on" in said for said in again.remarks)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hearken.objectives.offline import (
+    Estimates,
     bellman_targets,
     expectile,
     guided_logits,
@@ -41,11 +42,12 @@ def test_losses_against_plain_python() -> None:
     q = tuple(torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     values = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    target_q = torch.randn(2, 3, dtype=torch.float64)
+    lagging = tuple(torch.randn(2, 3, 4, dtype=torch.float64) for _ in range(2))
     actions = torch.randint(0, 4, (2, 3))
     rewards = terminal_rewards(torch.tensor([1.0, -1.0]), MASK).double()
     goals = bellman_targets(rewards, values, MASK, 0.9)
-    got = ilql(q, target_q, values, logits, actions, goals, MASK, tau=0.7, cql=0.1, awac=0.5, beta=0.3)
+    estimates = Estimates(q, lagging, values, logits)
+    got = ilql(estimates, actions, goals, MASK.double(), tau=0.7, cql=0.1, awac=0.5, beta=0.3)
     cells = [(0, 0), (0, 1), (0, 2), (1, 0)]
     want = {"q": 0.0, "v": 0.0, "cql": 0.0, "awac": 0.0}
     for r, t in cells:
@@ -53,7 +55,7 @@ def test_losses_against_plain_python() -> None:
         for head in q:
             want["q"] += (head[r, t, a] - goals[r, t]).item() ** 2 / 4
             want["cql"] += -torch.log_softmax(head[r, t], -1)[a].item() / 4
-        u = (target_q[r, t] - values[r, t]).item()
+        u = min(head[r, t, a].item() for head in lagging) - values[r, t].item()
         want["v"] += (0.7 if u >= 0 else 0.3) * u * u / 4
         want["awac"] += math.exp(0.3 * u) * -torch.log_softmax(logits[r, t], -1)[a].item() / 4
     for name, value in want.items():
@@ -67,14 +69,14 @@ def test_weights_count_in_every_term() -> None:
     """A token of weight 2 is two tokens."""
     torch.manual_seed(0)
     q, values, logits = (torch.randn(2, 4),), torch.randn(2), torch.randn(2, 4)
-    late, actions, goals = torch.randn(2), torch.tensor([1, 3]), torch.randn(2)
+    lagging, actions, goals = torch.randn(2, 4), torch.tensor([1, 3]), torch.randn(2)
 
-    def losses(rows: list[int], weights: torch.Tensor | None = None) -> list[float]:
-        some = ((q[0][rows],), late[rows], values[rows], logits[rows], actions[rows], goals[rows])
-        return [x.item() for x in ilql(*some, torch.ones(len(rows)), beta=0.3, weights=weights)]
+    def losses(rows: list[int], *weights: float) -> list[float]:
+        some = Estimates((q[0][rows],), (lagging[rows],), values[rows], logits[rows])
+        return [x.item() for x in ilql(some, actions[rows], goals[rows], torch.tensor(weights), beta=0.3)]
 
-    assert losses([0, 1], torch.tensor([2.0, 1.0])) == pytest.approx(losses([0, 0, 1]))
-    assert losses([0, 1]) != pytest.approx(losses([0, 0, 1]))
+    assert losses([0, 1], 2.0, 1.0) == pytest.approx(losses([0, 0, 1], 1.0, 1.0, 1.0))
+    assert losses([0, 1], 1.0, 1.0) != pytest.approx(losses([0, 0, 1], 1.0, 1.0, 1.0))
 
 
 def test_a_small_chain_is_solved() -> None:
@@ -89,9 +91,9 @@ def test_a_small_chain_is_solved() -> None:
     logits = torch.zeros(32, 2, 2)
     optimiser = torch.optim.Adam([q, v], lr=0.05)
     for _ in range(800):
-        target = lag[state].gather(-1, actions[..., None])[..., 0]
         goals = bellman_targets(rewards, v[state], mask)
-        loss = ilql((q[state],), target, v[state], logits, actions, goals, mask, tau=0.95, cql=0.0, awac=0.0)
+        estimates = Estimates((q[state],), (lag[state],), v[state], logits)
+        loss = ilql(estimates, actions, goals, mask.float(), tau=0.95, cql=0.0, awac=0.0)
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()

@@ -26,9 +26,9 @@ from hearken.algorithms.recorded import Encoded, Setup, set_up, weighted_tokens
 from hearken.algorithms.stage import Inputs
 from hearken.domains.text.data import Judged, judgments
 from hearken.errors import UserError
-from hearken.models.guided import Estimates, GuidedScorer
+from hearken.models.guided import GuidedScorer
 from hearken.models.layout import Group, Layout, lay_out
-from hearken.objectives.offline import ILQLLoss, bellman_targets, ilql, terminal_rewards
+from hearken.objectives.offline import Estimates, ILQLLoss, bellman_targets, ilql, terminal_rewards
 from hearken.training import distributed
 from hearken.training.optimiser import Optimiser
 from hearken.training.run import Run
@@ -138,14 +138,12 @@ def losses(scorer: GuidedScorer, batch: Sequence[tuple[Group, float]], tokens: f
     scores = torch.tensor([score for _, score in batch], device=scorer.device)
     weights = torch.tensor([group.weight for group, _ in batch], device=scorer.device)
     actions = layout.targets[layout.mask]
-    found: Estimates = scorer(lambda net: net.estimates(layout))
+    estimates: Estimates = scorer(lambda net: net.estimates(layout))
     rewards = terminal_rewards(scores, layout.mask)
-    goals = bellman_targets(rewards, layout.grid(found.values.detach()), layout.mask, options.gamma)[layout.mask]
-    late = torch.minimum(*(head.gather(-1, actions[:, None])[:, 0] for head in found.target_q))
+    goals = bellman_targets(rewards, layout.grid(estimates.values.detach()), layout.mask, options.gamma)[layout.mask]
     return ilql(
-        found.q, late, found.values, found.logits, actions, goals, torch.ones_like(goals),
-        tau=options.tau, cql=options.cql, awac=options.awac, beta=options.awac_beta,
-        weights=weights[:, None].expand_as(layout.mask)[layout.mask], count=tokens,
+        estimates, actions, goals, weights[:, None].expand_as(layout.mask)[layout.mask],
+        tau=options.tau, cql=options.cql, awac=options.awac, beta=options.awac_beta, count=tokens,
     )  # fmt: skip
 
 

@@ -366,14 +366,12 @@ Files = str | Path | Sequence[str | Path]
 @overload
 def train(
     config: Options, *, model: str | Path, data: Files, out: str | Path, validation: Files | None = None,
-    reward: str | Path | None = None, ref: str | Path | None = None, ptx: Files | None = None,
-    references: Files | None = None, overwrite: bool = False, **inputs: Files,
+    reward: str | Path | None = None, ref: str | Path | None = None, overwrite: bool = False, **inputs: Files | None,
 ) -> Artifact: ...  # fmt: skip
 @overload
 def train(
     config: str, *, model: str | Path, data: Files, out: str | Path, validation: Files | float | None = None,
-    reward: str | Path | None = None, ref: str | Path | None = None, ptx: Files | None = None,
-    references: Files | None = None, overwrite: bool = False, **more: Any,
+    reward: str | Path | None = None, ref: str | Path | None = None, overwrite: bool = False, **more: Any,
 ) -> Artifact: ...  # fmt: skip
 def train(
     config: Options | str, *, model: str | Path, data: Files, out: str | Path, overwrite: bool = False,

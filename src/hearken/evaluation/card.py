@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,17 +36,29 @@ Table = Sequence[Sequence[float]]
 """Scores of the responses of each row."""
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What a card may say besides, where it was measured."""
+
+    others: Sequence[Scores] = ()
+    """Further models of the same data, e.g. of other seeds."""
+    heads: Sequence[Table] = ()
+    """Where there are none, scores by the model's own heads, each fitted to a bootstrap sample of its comparisons."""
+    own: Table | None = None
+    """Scores by the heads of their labelers' groups, where the model has such."""
+    shift: Shift | None = None
+    """See `measure_shift`."""
+    strangers: Strangers | None = None
+    """See `people.strangers`."""
+    discovered: Discovered | None = None
+    """See `people.discover`."""
+
+
 def make_card(
     reward: str,
     rows: Sequence[Comparison],
     score: Scores,
-    *,
-    others: Sequence[Scores] = (),
-    heads: Sequence[Table] = (),
-    shift: Shift | None = None,
-    own: Sequence[Sequence[float]] | None = None,
-    strangers: Strangers | None = None,
-    discovered: Discovered | None = None,
+    evidence: Evidence = Evidence(),
     probes: Callable[[Sequence[Comparison], Table], Sequence[Probed]] = lambda rows, scored: (),
 ) -> RewardCard:
     """Measure a reward model on held-out comparisons.
@@ -58,18 +71,13 @@ def make_card(
         reward: its name.
         rows: comparisons on prompts that it was not trained on.
         score: the model.
-        others: further models of the same data, e.g. of other seeds.
-        heads: where there are none, scores of the rows' responses by the model's own heads, each fitted to a
-            bootstrap sample of its comparisons.
-        shift: see `measure_shift`.
-        own: scores of the rows' responses by the heads of their labelers' groups, where the model has such.
-        strangers: see `people.strangers`.
-        discovered: see `people.discover`.
+        evidence: what else is known of it; scores there are of the rows' responses, too.
         probes: what the domain asks the model where responses are no texts; see `domains.base.Details.probes`.
 
     Raises:
         UserError: no row orders two responses.
     """
+    shift, strangers, discovered = evidence.shift, evidence.strangers, evidence.discovered
     scored = score([r.prompt for r in rows], [answers(r) for r in rows])
     pairs = decided(rows)
     if not pairs:
@@ -98,8 +106,8 @@ def make_card(
         remarks.append("It is worse on uniformly drawn comparisons than on selected ones: quote the uniform figure.")
     remarks += shift.says if shift is not None else []
     slices = _slices(rows, pairs, right)
-    if own is not None:
-        theirs = _slices(rows, pairs, hits(pairs, margins_of(pairs, own)), ("labeler group", "labeler"))
+    if evidence.own is not None:
+        theirs = _slices(rows, pairs, hits(pairs, margins_of(pairs, evidence.own)), ("labeler group", "labeler"))
         slices += [part.but(by=f"{part.by}, own head") for part in theirs]
     if strangers is not None:
         apart, known = strangers.pairs
@@ -119,7 +127,7 @@ def make_card(
         remarks=remarks, agreement=agreement,
         ceiling=ceiling, calibration=calibrated(pairs, margins), slices=slices, probes=probed, uniform=uniform,
         selected=selected, lengths=[flat[i][0] for i in sample], scores=[round(flat[i][1], 4) for i in sample],
-        ensemble=_ensemble(rows, pairs, scored, others, heads), shift=shift, learning=[],
+        ensemble=_ensemble(rows, pairs, scored, evidence.others, evidence.heads), shift=shift, learning=[],
         strangers=strangers, discovered=discovered,
     )  # fmt: skip
 

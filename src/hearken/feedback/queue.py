@@ -38,7 +38,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from hearken.errors import UserError
 from hearken.feedback.database import Database
-from hearken.feedback.records import Judgment, QueueItem
+from hearken.feedback.records import ASKED, Judgment, QueueItem
 from hearken.feedback.schema import Items, Judgments, Labelers, Leases, Prompts, Responses, from_row, to_row
 
 FILLS_NO_SLOT = frozenset({"skip", "flag", "withdrawal", "erased"})
@@ -320,20 +320,20 @@ def _lending(dialect: str) -> Insert:
 
 
 def repeatable(
-    connection: Connection, labeler: str, judged: Collection[str], kinds: Collection[str], since: int, until: int
+    connection: Connection, labeler: str, kinds: Collection[str], since: int, until: int
 ) -> QueueItem | None:
     """The first item that a labeler judged after number ``since`` and up to ``until``, and that is not repeated yet.
 
     Args:
         connection: in a transaction.
         labeler: whose judgments.
-        judged: kinds of judgment that can be compared with a second one.
         kinds: kinds of item; empty means all.
         since: number of a judgment.
         until: number of a later one.
     """
+    comparable = [kind for kind, payload in ASKED.items() if payload.repeatable]
     found = select(Items).join(Judgments, Judgments.c.item_id == Items.c.id).where(
-        Judgments.c.labeler_id == labeler, Judgments.c.live == LIVE, Judgments.c.kind.in_(judged),
+        Judgments.c.labeler_id == labeler, Judgments.c.live == LIVE, Judgments.c.kind.in_(comparable),
         Judgments.c.seq > since, Judgments.c.seq <= until, ~is_check(),
         ~exists().where(_Repeats.c.repeat_of == Items.c.id),
     )  # fmt: skip

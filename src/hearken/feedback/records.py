@@ -12,7 +12,7 @@ import json
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     AwareDatetime,
@@ -203,7 +203,7 @@ class QueueItem(Record):
     def _fill(self) -> Self:
         if len(set(self.response_ids)) != len(self.response_ids):
             raise ValueError("a queue item names the same response twice")
-        least = {"comparison": 2, "demonstration": 0}.get(self.kind, 1)
+        least = ASKED[self.kind].least
         if len(self.response_ids) < least:
             raise ValueError(f"a queue item of kind '{self.kind}' needs {least} response(s) or more")
         parts = (self.kind, self.prompt_id, self.response_ids, self.round, self.is_gold, self.repeat_of)
@@ -225,9 +225,20 @@ class Claim(Record):
 # -- what a judgment says: one payload per kind ------------------------------------------------------------------
 
 
-class ComparisonPayload(Record):
+class AskedPayload(Record):
+    """Base of the payloads that a queue item can ask for."""
+
+    least: ClassVar[int] = 1
+    """Responses that an item of this kind needs."""
+    repeatable: ClassVar[bool] = False
+    """A labeler may be asked a second time, to see whether the answers agree."""
+
+
+class ComparisonPayload(AskedPayload):
     """A ranking over 2..K responses, with ties, perhaps partial."""
 
+    least = 2
+    repeatable = True
     kind: Literal["comparison"] = "comparison"
     response_ids: tuple[str, ...] = Field(min_length=2)
     ranks: tuple[Annotated[int, Field(ge=0)] | None, ...]
@@ -248,9 +259,10 @@ class ComparisonPayload(Record):
         return self
 
 
-class RatingPayload(Record):
+class RatingPayload(AskedPayload):
     """One response scored on one or several attributes, on the scale ``low``..``high``."""
 
+    repeatable = True
     kind: Literal["rating"] = "rating"
     response_id: str
     ratings: dict[str, FiniteFloat] = Field(min_length=1)
@@ -265,15 +277,16 @@ class RatingPayload(Record):
         return self
 
 
-class ThumbPayload(Record):
+class ThumbPayload(AskedPayload):
     """One response marked good (True) or bad (False)."""
 
+    repeatable = True
     kind: Literal["thumb"] = "thumb"
     response_id: str
     label: bool
 
 
-class EditPayload(Record):
+class EditPayload(AskedPayload):
     """A response rewritten by the labeler."""
 
     kind: Literal["edit"] = "edit"
@@ -281,7 +294,7 @@ class EditPayload(Record):
     text: str
 
 
-class CritiquePayload(Record):
+class CritiquePayload(AskedPayload):
     """What is good or bad about a response, in the labeler's words."""
 
     kind: Literal["critique"] = "critique"
@@ -289,9 +302,10 @@ class CritiquePayload(Record):
     text: str
 
 
-class DemonstrationPayload(Record):
+class DemonstrationPayload(AskedPayload):
     """A response written by the labeler."""
 
+    least = 0
     kind: Literal["demonstration"] = "demonstration"
     text: str
 
@@ -312,7 +326,7 @@ class Span(Record):
         return end
 
 
-class SpanFlagPayload(Record):
+class SpanFlagPayload(AskedPayload):
     """Passages of a response that are marked, e.g. as untrue."""
 
     kind: Literal["span_flag"] = "span_flag"
@@ -364,6 +378,10 @@ Payload: TypeAlias = (
 
 KINDS: tuple[str, ...] = tuple(payload.model_fields["kind"].default for payload in get_args(Payload))
 """All kinds of judgment."""
+ASKED: dict[str, type[AskedPayload]] = {
+    kind: payload for kind, payload in zip(KINDS, get_args(Payload), strict=True) if issubclass(payload, AskedPayload)
+}
+"""Those that a queue item can ask for."""
 
 
 class Judgment(Record):

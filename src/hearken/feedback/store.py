@@ -380,19 +380,18 @@ class FeedbackStore:
             return {row["id"] for row in queue.rows_among(connection, mine, item_ids)}
 
     def repeatable(
-        self, labeler_id: str, *, judged: Collection[str], kinds: Collection[str] = (), since: int = 0, until: int
+        self, labeler_id: str, *, kinds: Collection[str] = (), since: int = 0, until: int
     ) -> QueueItem | None:
         """The first item a labeler judged after judgment ``since``, up to number ``until``, that is not repeated yet.
 
         Args:
             labeler_id: who shall be asked a second time.
-            judged: kinds of judgment that can be compared with a second one.
             kinds: only items of these kinds; empty means all.
             since: number of a judgment.
             until: number of a later one.
         """
         with self._database.read() as connection:
-            return queue.repeatable(connection, labeler_id, judged, kinds, since, until)
+            return queue.repeatable(connection, labeler_id, kinds, since, until)
 
     def gold_answers(self, labeler_id: str, last: int) -> list[tuple[Judgment, QueueItem]]:
         """A labeler's last answers to gold items whose answer is known, oldest first; practice, skips and flags not."""

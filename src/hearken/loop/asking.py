@@ -14,7 +14,6 @@ from hearken.feedback.records import QueueItem
 from hearken.feedback.store import FeedbackStore
 from hearken.labelers.kinds import Who
 from hearken.loop.human import leave_the_rest
-from hearken.loop.rounds_options import AIOptions
 from hearken.progress import progress
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Waiting(Pause):
 
 
 class Patience(Protocol):
-    """What `ask` needs to know about waiting."""
+    """What `wait_for` needs to know about waiting."""
 
     @property
     def enough(self) -> float:
@@ -50,9 +49,7 @@ def ask(
     project: Project,
     items: Sequence[QueueItem],
     who: Who,
-    patience: Patience,
     *,
-    ai: AIOptions,
     label: str,
     wait: bool = True,
     seed: int | None = None,
@@ -64,11 +61,9 @@ def ask(
     Doing it again asks nothing twice: items and the judgments of machines have the ids of their contents.
 
     Args:
-        project: whose queue.
+        project: whose queue; its section ``loop`` names the AI labeler, and what share of the judgments is enough.
         items: all for the same labelers.
         who: machines answer at once; for people this waits.
-        patience: what share of the judgments is enough, and how often to look.
-        ai: the AI labeler.
         label: beside the progress bar.
         wait: for people; else raise `Waiting` where they are not done.
         seed: of machines.
@@ -81,7 +76,8 @@ def ask(
     """
     if not items:
         return
-    if who == "ai" and not ai.judge:
+    config = project.config.loop
+    if who == "ai" and not config.ai.judge:
         raise UserError(
             "an AI labeler needs a model", "Set loop.ai.judge (and loop.ai.url), e.g. -o loop.ai.judge=NAME"
         )
@@ -92,10 +88,10 @@ def ask(
     if who == "simulated":
         project.label("simulated", seed=seed, only=only)
     elif who == "ai":
-        project.ai_labels(ai, seed=seed, announce=announce, only=only)
+        project.ai_labels(config.ai, seed=seed, announce=announce, only=only)
     else:
         with project.store() as store:
-            wait_for(store, items, patience, label=label, wait=wait, announce=announce, relieved=relieved)
+            wait_for(store, items, config, label=label, wait=wait, announce=announce, relieved=relieved)
         if relieved():
             leave_the_rest(project, only)
     with project.store() as store:

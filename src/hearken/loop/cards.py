@@ -12,7 +12,7 @@ import numpy as np
 from hearken.algorithms.stage import Inputs, find_stage, makes_reward, run_stage
 from hearken.domains.base import Details, Domain, Scorer
 from hearken.errors import UserError
-from hearken.evaluation.card import correctness, make_card, measure_shift, pair_labelers, would_help
+from hearken.evaluation.card import Evidence, correctness, make_card, measure_shift, pair_labelers, would_help
 from hearken.evaluation.numbers import duration
 from hearken.evaluation.people import Discovered, Strangers, discover, strangers
 from hearken.evaluation.reward_card import Learnt, RewardCard, Shift
@@ -84,12 +84,13 @@ def evaluate_reward(
     if again is not None:
         announce(again.cost(learning_curve or bool(larger), larger, held_out_labelers))
     learning, says = again.learning(rows, judge, larger) if again and (learning_curve or larger) else ([], "")
-    card = make_card(
-        reward.name, rows, judge, others=[domain.scorer(str(o), files) for o in others],
-        heads=[] if others else details.heads(rows), shift=shift, own=details.own(rows),
+    evidence = Evidence(
+        others=[domain.scorer(str(o), files) for o in others], heads=[] if others else details.heads(rows),
+        own=details.own(rows), shift=shift,
         strangers=again.strangers(rows, judge) if again and held_out_labelers else None,
-        discovered=_discovered(reward, rows, details), probes=details.probes,
+        discovered=_discovered(reward, rows, details),
     )  # fmt: skip
+    card = make_card(reward.name, rows, judge, evidence, details.probes)
     card = card.but(learning=learning, learning_says=says)
     card.save(reward)
     return card

@@ -213,7 +213,7 @@ def judgments(loop: Loop, number: int) -> Artifact:
         for who in ("simulated", "ai", "people"):  # machines first: people may take their time
             mine = [item for item in items if item.metadata["asked"] == who]
             ask(
-                loop.project, mine, who, config, ai=config.ai, label=f"Round {number}: waiting for judgments",
+                loop.project, mine, who, label=f"Round {number}: waiting for judgments",
                 wait=loop.wait, seed=options.seed, announce=loop.announce, relieved=loop.relieved,
             )  # fmt: skip
         with loop.project.store() as store:

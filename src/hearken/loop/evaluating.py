@@ -93,7 +93,7 @@ def judge(
 
     def asked(items: Sequence[QueueItem]) -> None:
         ask(
-            project, items, who, loop, ai=loop.ai, label="Waiting for judgments of the policies", wait=wait, seed=seed,
+            project, items, who, label="Waiting for judgments of the policies", wait=wait, seed=seed,
             announce=announce,
         )  # fmt: skip
 

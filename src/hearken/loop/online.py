@@ -84,7 +84,7 @@ class Queue:
             else:
                 by: Who = "simulated" if one == "people" else one
                 seed = project.config.seed + self.number
-                ask(project, theirs[one], by, config, ai=config.ai, label="Labels", seed=seed)
+                ask(project, theirs[one], by, label="Labels", seed=seed)
 
     def keep_pace(self, step: int) -> int:
         """Labels that have come for what was asked up to this step; waits where training is too far ahead of them."""

@@ -100,7 +100,7 @@ def asked(loop: Loop, who: Who, name: str, reference: str, step: int, answered: 
                 )
             )  # fmt: skip
     ask(
-        project, items, who, loop.config, ai=loop.config.ai, label=f"Watching {name}: after {step} iterations",
+        project, items, who, label=f"Watching {name}: after {step} iterations",
         wait=loop.wait, seed=project.config.seed, announce=loop.announce,
     )  # fmt: skip
     with project.store() as store:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,22 +14,10 @@ from transformers import PreTrainedModel
 from hearken.errors import UserError
 from hearken.models.layout import Layout
 from hearken.models.scorers import TokenScorer
-from hearken.objectives.offline import guided_logits, polyak
+from hearken.objectives.offline import Estimates, guided_logits, polyak
 
 HEADS = "ilql_heads.safetensors"
 SETTINGS = "ilql_heads.json"
-
-
-class Estimates(NamedTuple):
-    """What is known of n response tokens: ``q`` and ``target_q`` two (n, V) each, ``values`` (n,), ``logits`` (n, V).
-
-    The logits are those of the language model alone.
-    """
-
-    q: tuple[Tensor, Tensor]
-    target_q: tuple[Tensor, Tensor]
-    values: Tensor
-    logits: Tensor
 
 
 def _head(size: int, out: int) -> nn.Sequential:

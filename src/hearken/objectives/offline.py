@@ -12,7 +12,19 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hearken.objectives.policy import last_token
-from hearken.objectives.reduce import masked_mean, masked_sum
+from hearken.objectives.reduce import masked_mean
+
+
+class Estimates(NamedTuple):
+    """What is known of tokens, e.g. (n,) real ones or (R, T): Q by each head and by the lagging ones, V, the policy.
+
+    ``q`` and ``target_q`` are heads of (..., V), ``values`` (...), ``logits`` (..., V): the language model's alone.
+    """
+
+    q: tuple[Tensor, ...]
+    target_q: tuple[Tensor, ...]
+    values: Tensor
+    logits: Tensor
 
 
 class ILQLLoss(NamedTuple):
@@ -48,47 +60,45 @@ def bellman_targets(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float 
 
 
 def ilql(
-    q: tuple[Tensor, ...], target_q: Tensor, values: Tensor, logits: Tensor, actions: Tensor, goals: Tensor,
-    mask: Tensor, *, tau: float = 0.7, cql: float = 0.1, awac: float = 1.0, beta: float = 0.0,
-    weights: Tensor | None = None, count: float | None = None,
+    estimates: Estimates, actions: Tensor, goals: Tensor, weights: Tensor, *, tau: float = 0.7, cql: float = 0.1,
+    awac: float = 1.0, beta: float = 0.0, count: float | None = None,
 ) -> ILQLLoss:  # fmt: skip
     """Q by squared Bellman error, V by expectile regression on the target Q, CQL and AWAC beside (Snell et al. 2022).
 
+    The target Q is the least of the lagging heads.
+
     Args:
-        q: one or two heads, (..., V); the leading shape is any, the same for all, e.g. (R, T) or (N,) real tokens.
-        target_q: (...), min over the lagging heads, at the actions.
-        values: (...).
-        logits: (..., V) of the policy.
+        estimates: the leading shape is any, the same for all.
         actions: (...) tokens taken.
         goals: (...) of `bellman_targets`.
-        mask: (...).
+        weights: (...) what each token counts in every term, 0 outside the response.
         tau: expectile.
         cql: weight of the conservative term, the cross-entropy of softmax(Q) with the action taken.
         awac: weight of behaviour cloning.
         beta: temperature of its advantage weights e^(β(Q - V)), at most 20; 0 weighs all tokens alike.
-        weights: (...) what each token counts in every term; by default 1.
-        count: the divisor, by default the sum of the mask's weights; pass the whole batch's for a microbatch.
+        count: the divisor, by default the sum of the weights; pass the whole batch's for a microbatch.
 
     Returns:
         Scalars.
     """
-    weights = torch.ones_like(values) if weights is None else weights
-    divisor = masked_sum(weights, mask).clamp(min=1e-12) if count is None else count
-    taken = [head.gather(-1, actions.unsqueeze(-1)).squeeze(-1) for head in q]
+    divisor = weights.sum().clamp(min=1e-12) if count is None else count
 
     def mean(x: Tensor) -> Tensor:
-        return masked_mean(weights * x, mask, divisor)
+        return masked_mean(weights * x, weights, divisor)
 
-    q_loss = torch.stack([mean((x - goals) ** 2) for x in taken]).sum()
-    v_loss = mean(expectile(target_q.detach() - values, tau))
+    def taken(head: Tensor) -> Tensor:
+        return head.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
     def surprise(scores: Tensor) -> Tensor:
         flat = cross_entropy(scores.flatten(0, -2), actions.flatten(), reduction="none")
         return flat.view_as(actions)
 
+    q, target_q, values, logits = estimates
+    advantage = torch.stack([taken(head) for head in target_q]).amin(0).detach() - values
+    q_loss = torch.stack([mean((taken(head) - goals) ** 2) for head in q]).sum()
+    v_loss = mean(expectile(advantage, tau))
     cql_loss = torch.stack([mean(surprise(head)) for head in q]).sum()
-    lead = torch.exp(beta * (target_q - values)).detach().clamp(max=20)
-    awac_loss = mean(lead * surprise(logits))
+    awac_loss = mean(torch.exp(beta * advantage).detach().clamp(max=20) * surprise(logits))
     return ILQLLoss(q_loss + v_loss + cql * cql_loss + awac * awac_loss, q_loss, v_loss, cql_loss, awac_loss)
 
 

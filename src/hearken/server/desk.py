@@ -21,7 +21,6 @@ from hearken.server.security import ApiError, Who
 from hearken.server.settings import LabelSettings, Practice
 from hearken.server.tasks import Submission, Task, check_ticket, judgment, task
 
-REPEATABLE = frozenset({"comparison", "rating", "thumb"})
 REPEAT_AFTER = 20
 """So many judgments lie between an item and its repeat."""
 
@@ -173,9 +172,7 @@ class Desk:
             return found
         newest = self.store.last_seq()
         since = self._draws.randrange(max(newest - REPEAT_AFTER, 1))
-        item = self.store.repeatable(
-            labeler, judged=REPEATABLE, kinds=kinds, since=since, until=newest - REPEAT_AFTER
-        )  # fmt: skip
+        item = self.store.repeatable(labeler, kinds=kinds, since=since, until=newest - REPEAT_AFTER)
         if item is not None and self.store.enqueue([repeat(item)]):
             return self.store.claim(labeler, lease, 1, kinds, checks=True)
         return []

@@ -17,6 +17,13 @@ from hearken.rollout.sampler import SamplingKeywords, SamplingParameters
 from hearken.training.options import TextOptions
 
 
+class SampleKeywords(SamplingKeywords, total=False):
+    """Those of `SamplingParameters`, and how the best response is chosen."""
+
+    pessimism: float
+    width: Width
+
+
 def sample(
     model: str | Path,
     prompts: Sequence[Content],
@@ -26,9 +33,7 @@ def sample(
     device: str = "auto",
     best_of: int = 1,
     reward: str | Path = "",
-    pessimism: float = 0.0,
-    width: Width = "linear",
-    **parameters: Unpack[SamplingKeywords],
+    **parameters: Unpack[SampleKeywords],
 ) -> list[list[str]]:
     """``n`` responses of a policy to each prompt.
 
@@ -40,14 +45,15 @@ def sample(
         device: as in training.
         best_of: each response is the best by ``reward`` of so many.
         reward: what `--reward` takes.
-        pessimism: so many widths of the reward model's confidence are taken off each score before choosing.
-        width: ``linear``, ``heads`` or, of several reward models, ``models``.
-        parameters: of `SamplingParameters`: max_new_tokens, temperature, top_p, top_k.
+        parameters: of `SamplingParameters`: max_new_tokens, temperature, top_p, top_k. Of the choice: ``pessimism``, so
+            many widths of the reward model's confidence that are taken off each score; ``width``: ``linear`` (the
+            default), ``heads`` or, of several reward models, ``models``.
 
     Raises:
         UserError: the model cannot be loaded, a prompt leaves no room for a response, ``best_of`` has no reward, or
             there is pessimism and nothing to choose.
     """
+    pessimism, width = parameters.pop("pessimism", 0.0), parameters.pop("width", "linear")
     check_choice(best_of, pessimism)
     if best_of > 1 and not reward:
         raise UserError(
