@@ -37,9 +37,9 @@ def one_run(settings: argparse.Namespace, seed: int) -> dict[str, Any]:
     saved = settings.work / f"seed-{seed}.json"
     if saved.exists():
         return json.loads(saved.read_text("utf-8"))
-    summary = quickstart_notes(settings.work / f"seed-{seed}", settings.model, seed=seed, fast=settings.fast)
-    write_json(saved, summary)
-    return summary
+    found = quickstart_notes(settings.work / f"seed-{seed}", settings.model, seed=seed, fast=settings.fast).to_json()
+    write_json(saved, found)
+    return found
 
 
 def known_pairs(count: int) -> dict[str, list[tuple[str, str, str]]]:

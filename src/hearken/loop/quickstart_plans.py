@@ -58,9 +58,9 @@ class Plan(Options):
     }
     reward: dict[str, Any] = {**_SMALL, "lr": 2e-3, "batch_size": 16, "epochs": 2, "warmup": 0.1}
     ppo: dict[str, Any] = {
-        "lr": 6e-4, "value_lr": 1e-3, "batch_size": 96, "minibatches": 4, "epochs": 1, "episodes": 1920, "beta": 0.15,
-        "max_new_tokens": 128, "temperature": 0.6, "warmup": 0.03, "ptx_batch": 8, "ptx_coef": 0.1,
-        "missing_eos": -4.0, "schedule": "linear", "tokens": 8192,
+        "lr": 4e-4, "value_lr": 1e-3, "batch_size": 96, "minibatches": 4, "epochs": 2, "episodes": 1920, "beta": 0.15,
+        "max_new_tokens": 128, "temperature": 0.6, "warmup": 0.1, "value_clip": 0.0, "vf_coef": 1.0, "ptx_batch": 8,
+        "ptx_coef": 0.1, "missing_eos": -4.0, "schedule": "linear", "eps": 1e-8, "beta2": 0.98, "tokens": 8192,
     }  # fmt: skip
 
     def stands_in(self, stages: Mapping[str, Mapping[str, object]]) -> bool:
