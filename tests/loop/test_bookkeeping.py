@@ -69,6 +69,30 @@ def test_two_rounds_improve_the_policy_and_are_not_made_again(words: Callable[..
     assert {"model", "reward", "data"} <= {role for role, _ in trace("r02-words-policy", project).parents}
 
 
+def test_a_rounds_responses_can_be_of_several_policies(words: Callable[..., Project]) -> None:
+    project = words(mix={"newest": 2, "reference": 2})
+    Loop(project).run()
+    with project.store() as store:
+        split = {p.id: p.split for p in store.prompts()}
+        of = {n: [(split[r.prompt_id], r.policy) for r in store.responses(round=n)] for n in (1, 2)}
+    first = Path(project.first_policy()).name
+    assert {policy for _, policy in of[1]} == {first}, "there is only one yet"
+    train = [policy for where, policy in of[2] if where == "train"]
+    assert set(train) == {first, "r01-words-policy"} and 0.2 < train.count(first) / len(train) < 0.8
+    assert {policy for where, policy in of[2] if where != "train"} == {"r01-words-policy"}
+    with pytest.raises(UserError, match="mix: some policy has to answer"):
+        words("q", mix={"newest": 0})
+
+
+def test_a_reward_model_is_measured_on_what_its_policy_says(words: Callable[..., Project]) -> None:
+    project = words()
+    figures = Loop(project).run()["figures"]
+    assert all(0 <= round["own_accuracy"]["estimate"] <= 1 for round in figures), "by the world's gold"
+    project.config.world = ""  # where nobody knows that, by the next round's judgments
+    own = [round.own_accuracy for round in compose(project).rounds]
+    assert own[0] is not None and 0 <= own[0].low <= own[0].estimate <= own[0].high <= 1
+
+
 def test_a_change_is_refused_unless_it_is_to_be_made_again(words: Callable[..., Project]) -> None:
     project = words()
     Loop(project).run(1)

@@ -158,7 +158,7 @@ def test_the_uniform_part_is_of_all_training_prompts(
                 k=2, seed=seed, prompts=5, held_out=1, labelers={"simulated": 1.0}, select=rule, uniform=0.4,
                 candidates=1.5,
             )  # fmt: skip
-            items = collecting._train_items(project, store, 2, "policy", options, ["reward"])
+            items = collecting._train_items(project, store, 2, {"policy": 1.0}, options, ["reward"])
             at_random = {i.prompt_id for i in items if i.selection == "uniform"}
             by_rule = {i.prompt_id for i in items if i.selection == rule}
             assert (len(at_random), len(by_rule)) == (2, 3) and not at_random & by_rule and by_rule <= eligible

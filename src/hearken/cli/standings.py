@@ -61,6 +61,7 @@ def _columns(policies: dict[str, PolicyResult]) -> list[_Column]:
         _Column("proxy", {name: policy.proxy for name, policy in policies.items()}),
         _Column("kl", {name: policy.kl for name, policy in policies.items()}),
         _Column(SHARE, {name: policy.allowed.share if policy.allowed else None for name, policy in policies.items()}),
+        _Column("reward right on its own", {name: policy.own_accuracy for name, policy in policies.items()}),
         _Column("length", {name: policy.length for name, policy in policies.items()}),
     ]
     return [column for column in columns if any(figure is not None for figure in column.figures.values())]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hearken.config import cache_folder
-from hearken.domains.base import Domain, Facts, Measured, Scorer, find_domain, mean
+from hearken.domains.base import Domain, Drawn, Facts, Measured, Scorer, find_domain, mean
 from hearken.domains.best_of import asked_of, label_of
 from hearken.evaluation.allowed import Allowed
 from hearken.evaluation.compare import HeadToHead, head_to_head
@@ -22,7 +22,7 @@ from hearken.labelers.simulated import dialogue_text
 from hearken.progress import progress
 from hearken.rollout.sampler import SamplingParameters
 from hearken.statistics.allowance import allowance, share_reached
-from hearken.statistics.intervals import cluster_bootstrap
+from hearken.statistics.intervals import Interval, cluster_bootstrap, clustered_wilson
 from hearken.training.artifact import MANIFEST, Artifact
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Reads = Callable[[str], object]
 """What a world reads of a response's content."""
 
-POOL = 1009
-"""Apart from the seed of the policies' own responses."""
+POOL, OWN = 1009, 2003
+"""Apart from the seed of the policies' responses that are compared."""
 
 GOLD = JudgedBy(kind="gold", words="the gold reward")
 
@@ -104,6 +104,8 @@ def assess(policies: Sequence[str], under: Conditions) -> EvaluationResult:
             policy = policy.but(allowed=allows.of(name, policy.scores, seen.log_ratios))
         if world is not None:
             policy = _known(policy, world, prompts, under.read)
+            if proxy is not None and asked.source == name:
+                policy = policy.but(own_accuracy=_own_accuracy(name, proxy, world, under))
         before = found.get(base, policy)  # the baseline is the first
         policy = policy.measured(domain.compare(prompts, policy.responses, before.responses, files))
         if label_of(name) != base and (won := _won(policy, before, world, prompts, under.read)) is not None:
@@ -185,6 +187,30 @@ def _known(policy: PolicyResult, world: World, prompts: Sequence[Content], read:
     if len(parses) == len(given):
         policy = policy.but(parses=parses, parse_rate=mean([float(x) for x in parses], prompts))
     return policy
+
+
+def _own_accuracy(name: str, proxy: Scorer, world: World, under: Conditions) -> Interval | None:
+    """How often the reward model orders two fresh responses to a prompt as the gold reward does.
+
+    A policy goes where its reward is high: there a reward model that is right elsewhere may be wrong.
+    """
+    drawn: list[Drawn] = []
+    with progress("The reward on its own responses", 2 * len(under.prompts), "response") as bar:
+        for part in under.domain.sample(
+            name, under.prompts, 2, under.sampling, under.seed + OWN, under.media, facts=under.facts
+        ):
+            drawn += part
+            bar.advance(len(part))
+    both = [drawn[i : i + 2] for i in range(0, len(drawn), 2)]
+    scores = proxy(
+        under.prompts, [[one.content for one in some] for some in both],
+        [[one.finish_reason != "length" for one in some] for some in both],
+    )  # fmt: skip
+    asked = [dialogue_text(prompt) for prompt in under.prompts]
+    golds = [[world.gold(p, under.read(one.content)) for one in some] for p, some in zip(asked, both, strict=True)]
+    margins = [(a - b, c - d) for (a, b), (c, d) in zip(scores, golds, strict=True) if c != d]
+    hits = [0.5 if not by_score else float((by_score > 0) == (by_gold > 0)) for by_score, by_gold in margins]
+    return clustered_wilson(hits) if hits else None
 
 
 def _won(

@@ -140,6 +140,8 @@ class PolicyResult(Record):
     """Mean score by the reward model."""
     allowed: Allowed | None = None
     """Of policies that were trained on this reward model and held to the baseline."""
+    own_accuracy: JsonInterval | None = None
+    """How often the reward model orders two of the policy's own responses as the gold reward does, 0..1."""
     gold: JsonInterval | None = None
     """Mean gold reward, which built-in worlds know."""
     kl: JsonInterval | None = None

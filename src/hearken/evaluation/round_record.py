@@ -32,6 +32,8 @@ class RoundRecord(Record):
     """New in this round."""
     accuracy: JsonInterval | None = None
     """Of its reward model on held-out comparisons, 0..1."""
+    own_accuracy: JsonInterval | None = None
+    """On its policy's own responses: by gold, else on the next round's held-out comparisons, which are of them."""
     win_rate: JsonInterval | None = None
     """Of its policy against the baseline, 0..1."""
     gold: JsonInterval | None = None
@@ -57,7 +59,18 @@ class RoundRecord(Record):
 
     def reached(self, policy: PolicyResult) -> RoundRecord:
         """With what an evaluation says of its policy; what is known already stays."""
-        names = ("win_rate", "gold", "proxy", "kl", "length", "distinct_2", "parse_rate", "perplexity", "tasks")
+        names = (
+            "own_accuracy",
+            "win_rate",
+            "gold",
+            "proxy",
+            "kl",
+            "length",
+            "distinct_2",
+            "parse_rate",
+            "perplexity",
+            "tasks",
+        )
         return self.but(**{name: getattr(self, name) or getattr(policy, name) for name in names})
 
     def told(self) -> dict[str, JsonValue]:

@@ -1,10 +1,11 @@
-"""What a round asks and what it is told: responses of the newest policy, those to be judged, and the judgments."""
+"""What a round asks and what it is told: responses of its policies, those to be judged, and the judgments."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from hearken.labelers.kinds import KINDS, Who
 from hearken.loop.acquisition import disputed, low_score, pair_disagreement, score_all
 from hearken.loop.asking import ask
 from hearken.loop.project import Project, SampleConfig, as_items, as_responses
-from hearken.loop.rounds_options import Selection
+from hearken.loop.rounds_options import Selection, Source
 from hearken.loop.step_cache import DataAndMetrics, write_lines
 from hearken.progress import progress
 from hearken.rewards.trust import failing
@@ -47,6 +48,7 @@ class SamplesOptions(SampleConfig):
     select: Selection
     uniform: float
     candidates: float
+    mix: dict[Source, float] = {"newest": 1.0}
 
 
 class JudgmentsOptions(Options):
@@ -58,23 +60,29 @@ class JudgmentsOptions(Options):
 
 
 def samples(loop: Loop, number: int) -> Artifact:
-    """Responses of the newest policy, and which of them shall be judged: ``items.jsonl`` of the artifact."""
+    """Responses of the newest policy or a mix, and which of them shall be judged: ``items.jsonl`` of the artifact."""
     config, sampling = loop.config, loop.project.config.sample
     options = SamplesOptions(
         **sampling.model_dump(), seed=loop.project.config.seed + number, prompts=config.prompts,
         held_out=config.held_out, labelers=config.labelers, select=config.select if number > 1 else "uniform",
-        uniform=config.uniform, candidates=config.candidates,
+        uniform=config.uniform, candidates=config.candidates, mix=config.mix,
     )  # fmt: skip
     policy, name = loop.policy(number - 1), f"r{number:02d}-samples"
+    others = {"earlier": loop.policy(max(number - 2, 0)), "reference": loop.policy(0)}
+    shares: dict[str, float] = {}
+    for source, share in config.mix.items():
+        shares[others.get(source, policy)] = shares.get(others.get(source, policy), 0.0) + share
     read: dict[str, str] = {}
     if options.select in ("disagreement", "low-score"):
         members = range(config.ensemble if options.select == "disagreement" else 1)
         read = {f"reward {m + 1}": loop.reward_path(number - 1, m) for m in members}
+    rewards = list(read.values())
+    read |= {f"policy {n + 1}": path for n, path in enumerate(shares) if path != policy}
 
     def make(out: Path) -> DataAndMetrics:
         with loop.project.store() as store:
-            chosen = _train_items(loop.project, store, number, policy, options, list(read.values()))
-            held = _held_out_items(loop.project, store, number, policy, options)
+            chosen = _train_items(loop.project, store, number, shares, options, rewards)
+            held = _held_out_items(loop.project, store, number, {policy: 1.0}, options)
         items = _share_out(loop, [*chosen, *held], number)
         write_lines(out / ITEMS, [item.model_dump(mode="json") for item in items])
         data = {"hash": hash_files((str(out / ITEMS),)), "items": len(items), "held_out": len(held)}
@@ -87,10 +95,32 @@ def samples(loop: Loop, number: int) -> Artifact:
 
 
 def _answers(
-    project: Project, store: FeedbackStore, prompts: Sequence[Prompt], number: int, policy: str, options: SamplesOptions
-) -> dict[str, list[Response]]:
+    project: Project, store: FeedbackStore, prompts: Sequence[Prompt], number: int, shares: Mapping[str, float],
+    options: SamplesOptions,
+) -> dict[str, list[Response]]:  # fmt: skip
+    """``k`` responses to each prompt, by prompt id; of which policy each is, is drawn by the shares."""
+    policies, total = list(shares), sum(shares.values())
+    drawn: dict[tuple[int, int], list[Prompt]] = {}
+    for prompt in prompts:
+        rng = np.random.default_rng([options.seed, 3, zlib.crc32(prompt.id.encode())])
+        counts = rng.multinomial(options.k, [share / total for share in shares.values()])
+        for place, count in enumerate(counts.tolist()):
+            if count:
+                drawn.setdefault((place, count), []).append(prompt)
+    found: dict[str, list[Response]] = {prompt.id: [] for prompt in prompts}
+    for (place, count), some in sorted(drawn.items(), key=lambda one: one[0]):
+        sampled = _sampled(project, store, some, number, policies[place], count, options)
+        for prompt_id, responses in sampled.items():
+            found[prompt_id] += responses
+    return found
+
+
+def _sampled(
+    project: Project, store: FeedbackStore, prompts: Sequence[Prompt], number: int, policy: str, k: int,
+    options: SamplesOptions,
+) -> dict[str, list[Response]]:  # fmt: skip
     """``k`` responses of the policy to each prompt, in order, by prompt id; those that are stored stay."""
-    domain, how, k, label = project.domain, project.how, options.k, Path(policy).name
+    domain, how, label = project.domain, project.how, Path(policy).name
     found: dict[str, list[Response]] = {}
     for response in store.responses(policy=label, round=number):
         if not response.metadata:  # those of an online policy's own training say at which step
@@ -105,11 +135,16 @@ def _answers(
                 for i in range(0, len(responses), k):
                     found[responses[i].prompt_id] = responses[i : i + k]
                 bar.advance(len(part) // k)
-    return {p.id: sorted(found[p.id], key=lambda r: r.sample) for p in prompts}
+    return {p.id: sorted(found[p.id], key=lambda r: r.sample)[:k] for p in prompts}
 
 
 def _train_items(
-    project: Project, store: FeedbackStore, number: int, policy: str, options: SamplesOptions, rewards: Sequence[str]
+    project: Project,
+    store: FeedbackStore,
+    number: int,
+    shares: Mapping[str, float],
+    options: SamplesOptions,
+    rewards: Sequence[str],
 ) -> list[QueueItem]:
     """Items on training prompts, those first that were never asked about; a rule leaves a part to chance.
 
@@ -143,13 +178,13 @@ def _train_items(
             size = math.ceil((wanted - first) * options.candidates)
             pool = [eligible[i] for i in rng.permutation(len(eligible))[:size]]
             chance = len(pool) / len(eligible)
-            answers = _answers(project, store, [prompts[p] for p in pool], number, policy, options)
+            answers = _answers(project, store, [prompts[p] for p in pool], number, shares, options)
             pool = [p for p in pool if len({r.content for r in answers[p]}) > 1]
             scored = [prompts[p] for p in pool], [answers[p] for p in pool]
             worth = _weights(project, options.select, rewards, *scored) if pool else np.array([])
         for choice in by_weight(worth, wanted - first, rng, options.select):
             chosen[pool[choice.index]] = (choice.selection, choice.propensity * chance)
-    answers = _answers(project, store, [prompts[p] for p in chosen], number, policy, options)
+    answers = _answers(project, store, [prompts[p] for p in chosen], number, shares, options)
     items = []
     for prompt, (selection, propensity) in chosen.items():
         items += as_items(
@@ -173,7 +208,7 @@ def _weights(
 
 
 def _held_out_items(
-    project: Project, store: FeedbackStore, number: int, policy: str, options: SamplesOptions
+    project: Project, store: FeedbackStore, number: int, shares: Mapping[str, float], options: SamplesOptions
 ) -> list[QueueItem]:
     """Items on the same uniformly drawn held-out prompts in every round."""
     prompts = sorted(store.prompts(split="validation", domain=project.domain.name), key=lambda p: p.id)
@@ -182,7 +217,7 @@ def _held_out_items(
     project_seed = options.seed - number  # the same prompts in every round
     order = np.random.default_rng(project_seed).permutation(len(prompts))[: options.held_out]
     chosen = [prompts[i] for i in order]
-    answers = _answers(project, store, chosen, number, policy, options)
+    answers = _answers(project, store, chosen, number, shares, options)
     share = len(chosen) / len(prompts)
     return [i for p in chosen for i in as_items(answers[p.id], options.k, number, options.overlap, propensity=share)]
 

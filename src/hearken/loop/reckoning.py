@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hearken.evaluation.card import accuracy, calibrated, length_baseline, longer_wins
+from hearken.evaluation.card import accuracy, calibrated, correctness, length_baseline, longer_wins
 from hearken.evaluation.results import GroupOfJudges
 from hearken.evaluation.reward_card import Probe, RewardCard
 from hearken.feedback.analysis import Book, agreement_with_people
@@ -24,9 +24,10 @@ from hearken.feedback.analysis.labelers import diagnostics
 from hearken.feedback.examples import MEDIA, Comparison, answers
 from hearken.feedback.formats import read_examples
 from hearken.feedback.pairs import Pair, decided, margins_of, words
+from hearken.loop.cards import judged_rows
 from hearken.report import contents as page
 from hearken.statistics.diagnostics import NOTHING, LabelerDiagnostics
-from hearken.statistics.intervals import Interval
+from hearken.statistics.intervals import Interval, clustered_wilson
 from hearken.training.artifact import Artifact, write_json
 
 if TYPE_CHECKING:
@@ -212,6 +213,19 @@ def held_out_accuracy(reward: Artifact) -> Interval | None:
         return None
     low, high = (math.nan if (v := found.get(f"accuracy_{end}")) is None else v for end in ("low", "high"))
     return Interval(found["accuracy"], low, high)
+
+
+def own_accuracy(project: Project, artifact: Artifact) -> Interval | None:
+    """A round's reward model on the responses of the policy that it made: the next round's held-out comparisons.
+
+    None where nobody has judged any yet.
+    """
+    with project.store() as store:
+        rows = [r for r in judged_rows(store, "validation") if r.metadata["round"] == (artifact.round or 0) + 1]
+    if not decided(rows):
+        return None
+    right, prompts = correctness(rows, project.domain.scorer(str(artifact.path), project.media))
+    return clustered_wilson(right, prompts)
 
 
 def reward_model(artifact: Artifact, held_out: HeldOut, ceiling: float | None) -> page.RewardModel | None:

@@ -93,7 +93,7 @@ def compose(project: Project) -> page.Report:
         losses=[_pair(project, found, ours, i) for i in _worst(found, ours)] if answered else [],
         warnings=_about_the_judge(project),
         audit=auditing.load(project.path),
-        rounds=_rounds(every, rewards, found.policies, counted),
+        rounds=_rounds(project, every, rewards, found.policies, counted),
         reward_model=_reward_model(project, rewards[-1], held_out, found.ceiling) if rewards else None,
         tastes=reckoning.tastes(groups, held_out, {**told.win_rate_by_group, **told.win_rate_by_other}, found.groups),
         training=sorted(_training(project, artifacts), key=lambda run: run.name != ours),
@@ -218,7 +218,7 @@ def _worst(found: EvaluationResult, ours: str) -> list[int]:
 
 
 def _rounds(
-    artifacts: Mapping[str, Artifact], rewards: list[Artifact], policies: Mapping[str, PolicyResult],
+    project: Project, artifacts: Mapping[str, Artifact], rewards: list[Artifact], policies: Mapping[str, PolicyResult],
     counted: reckoning.Tally,
 ) -> list[RoundRecord]:  # fmt: skip
     """What each round used and reached; a policy stands for its round if it is the first that was measured."""
@@ -232,7 +232,8 @@ def _rounds(
     for reward in rewards:  # the last of a round is the one that its policy was improved by
         if reward.round and (accuracy := reckoning.held_out_accuracy(reward)) is not None:
             record = records.get(reward.round, RoundRecord(number=reward.round))
-            records[reward.round] = record.but(accuracy=accuracy)
+            own = record.own_accuracy or reckoning.own_accuracy(project, reward)
+            records[reward.round] = record.but(accuracy=accuracy, own_accuracy=own)
     return [record.but(judgments=counted.judgments.get(number)) for number, record in sorted(records.items())]
 
 

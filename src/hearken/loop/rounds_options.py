@@ -10,6 +10,7 @@ from hearken.config import Options
 from hearken.labelers.kinds import JudgeName, Who
 
 Selection = Literal["uniform", "disagreement", "disputed", "low-score"]
+Source = Literal["newest", "earlier", "reference"]
 
 
 class AIOptions(Options):
@@ -73,6 +74,9 @@ class LoopOptions(Options):
     ai: AIOptions = AIOptions()
     """The AI labeler."""
 
+    mix: dict[Source, float] = {"newest": 1.0}
+    """Whose responses are judged, by shares: the newest policy's, the one's before it (earlier), the first one's
+    (reference). Held-out ones are the newest's."""
     select: Selection = "uniform"
     """From round 2, prompts where reward models disagree, labelers disagreed before, or responses score low."""
     uniform: float = Field(0.2, ge=0.2, le=1)
@@ -140,6 +144,8 @@ class LoopOptions(Options):
             raise ValueError("labelers: somebody has to judge; leave out who has no share")
         if "ai" in (*self.labelers, self.judge, self.watch.judge) and not self.ai.judge:
             raise ValueError("labelers: ai needs a model: set loop.ai.judge")
+        if not self.mix or min(self.mix.values()) <= 0:
+            raise ValueError("mix: some policy has to answer; leave out what has no share")
         if self.select == "disagreement" and self.ensemble < 2:
             raise ValueError("select: disagreement needs an ensemble of 2 or more")
         if self.pessimism and self.width == "models" and self.ensemble < 2:

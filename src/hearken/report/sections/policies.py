@@ -148,8 +148,8 @@ def _rounds(report: Report) -> View | None:
     columns = [
         (title, field, as_percent)
         for title, field, as_percent in (
-            ("Reward accuracy", "accuracy", True), ("Wins", "win_rate", True), ("Gold", "gold", False),
-            ("Proxy", "proxy", False), ("KL", "kl", False),
+            ("Reward accuracy", "accuracy", True), ("On its policy's own", "own_accuracy", True),
+            ("Wins", "win_rate", True), ("Gold", "gold", False), ("Proxy", "proxy", False), ("KL", "kl", False),
         )
         if any(getattr(r, field) is not None for r in report.rounds)
     ]  # fmt: skip
