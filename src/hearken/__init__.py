@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it equal 
     from hearken.algorithms.a2c_options import A2CConfig as A2CConfig
     from hearken.algorithms.control_ppo_options import ControlPPOConfig as ControlPPOConfig
     from hearken.algorithms.control_reward_options import ClipRewardConfig as ClipRewardConfig
+    from hearken.algorithms.control_sac_options import ControlSACConfig as ControlSACConfig
     from hearken.algorithms.dpo_options import DPOConfig as DPOConfig
     from hearken.algorithms.dpo_options import IPOConfig as IPOConfig
     from hearken.algorithms.dpo_options import ORPOConfig as ORPOConfig
@@ -80,6 +81,7 @@ _NAMES = {
     "hearken.algorithms.a2c_options": "A2CConfig",
     "hearken.algorithms.control_ppo_options": "ControlPPOConfig",
     "hearken.algorithms.control_reward_options": "ClipRewardConfig",
+    "hearken.algorithms.control_sac_options": "ControlSACConfig",
     "hearken.algorithms.dpo_options": "DPOConfig IPOConfig ORPOConfig SimPOConfig",
     "hearken.algorithms.ilql_options": "ILQLConfig",
     "hearken.algorithms.kto_options": "KTOConfig",

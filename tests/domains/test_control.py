@@ -296,7 +296,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_policy_that_cannot_be_read(tmp_path: Path, files: MediaFolder) -> None:
     policy = Path(agent(tmp_path / "broken"))
     (policy / "policy.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match="no PPO policy"):
+    with pytest.raises(UserError, match="no policy"):
         drawn(str(policy), files, ["(start 1)"])
 
 

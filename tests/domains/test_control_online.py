@@ -14,15 +14,19 @@ import pytest
 pytest.importorskip("gymnasium", reason='needs pip install "hearken[control]"')
 pytest.importorskip("stable_baselines3", reason='needs pip install "hearken[control]"')
 
-from hearken.algorithms import control_ppo
-from hearken.algorithms.control_online import Answer, Online
+from hearken.algorithms import control_ppo, control_sac
+from hearken.algorithms.control_online import Answer, Online, disagreement, relabel
 from hearken.algorithms.control_ppo_options import ControlPPOConfig
 from hearken.algorithms.control_reward_options import ClipRewardConfig
-from hearken.algorithms.stage import Inputs
+from hearken.algorithms.control_sac_options import ControlSACConfig
+from hearken.algorithms.control_training import Paid
+from hearken.algorithms.stage import Inputs, find_stage, run_stage
 from hearken.domains.control.clips import Clip
 from hearken.domains.control.environment import Environment
+from hearken.domains.control.policy import load_policy
 from hearken.domains.control.recording import Recorded, draw
 from hearken.domains.control.rewarding import Ensemble
+from hearken.errors import UserError
 
 LINE = "line_world:Line-v0"
 
@@ -77,6 +81,56 @@ def test_a_policy_learns_from_labels_that_arrive(tmp_path: Path) -> None:
         np.testing.assert_array_equal(seen, clip.observations[0])
     reward = Ensemble.load(tmp_path / "out" / "reward")
     assert reward.score([clip.seen(opened.action_space)]).shape == (1,)
+
+
+def test_sac_learns_from_labels_that_arrive(tmp_path: Path) -> None:
+    labelers, out = Labelers(), out_folder(tmp_path / "out")
+    online = Online(labelers, 60, refit_every=10, reward=ClipRewardConfig(steps=60, refit_steps=20))
+    options = ControlSACConfig(steps=6000, width=32, start=200)
+    control_sac.run(Inputs(model=LINE), options, out, online)
+    rows = [json.loads(row) for row in (out / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["return"] > rows[0]["return"] + 20
+    from stable_baselines3 import SAC
+
+    theirs = SAC.load(out / "policy.zip", device="cpu")
+    with closing(Environment(LINE).open()) as opened:
+        ours = load_policy(str(out), Environment(LINE), opened)
+    for seen in np.random.default_rng(0).uniform(-2, 2, (20, 2)).astype(np.float32):
+        greedy = ours(seen, np.random.default_rng(0), True)
+        np.testing.assert_allclose(greedy, theirs.predict(seen, deterministic=True)[0], atol=1e-5)
+    stage = find_stage("sac", "control")
+    few = ControlSACConfig(steps=512, updates=4, width=32)
+    more = run_stage(stage, Inputs(model=str(out), reward=str(out / "reward")), few, tmp_path / "more")
+    assert more.metrics["steps"] >= 512, "it goes on from a policy, on a reward that stays"
+    with pytest.raises(UserError, match="not a choice"):
+        (tmp_path / "choice").mkdir()
+        Environment(LINE, {"kind": "choice"}).write(tmp_path / "choice")
+        run_stage(stage, Inputs(model=str(tmp_path / "choice"), reward="environment"), options, tmp_path / "no")
+
+
+def test_members_disagree() -> None:
+    margins = np.array([[1.0, 2.0, -3.0], [1.0, -1.0, -1.0], [2.0, 1.0, 1.0]])
+    assert disagreement(margins) == pytest.approx(2 / 9)
+
+
+def test_replay_is_paid_anew(tmp_path: Path) -> None:
+    paid = Paid(Environment(LINE), ControlSACConfig(steps=400))
+    paid.pay = lambda steps: np.zeros(len(steps))
+    algorithm = control_sac.sac(ControlSACConfig(steps=400, start=1000), paid, tmp_path)
+    algorithm.learn(400)
+    ensemble, buffer = Ensemble(3), algorithm.replay_buffer
+    assert not buffer.rewards[:100].any()
+    relabel(algorithm, buffer, ensemble)
+    at = paid.recorded[1].episodes[0][1]
+    steps = np.concatenate([at.observations, at.actions], 1).astype(np.float32)
+    np.testing.assert_allclose(buffer.rewards[: len(steps), 1], ensemble.pay(steps), rtol=1e-4, atol=1e-5)
+
+
+def test_the_own_reward_of_the_environment(tmp_path: Path) -> None:
+    stage = find_stage("ppo", "control")
+    inputs = Inputs(model=LINE, reward="environment")
+    made = run_stage(stage, inputs, ControlPPOConfig(steps=4096), tmp_path / "out")
+    assert made.metrics["return"] == made.metrics["predicted"]
 
 
 def test_the_same_seed_asks_the_same(tmp_path: Path) -> None:

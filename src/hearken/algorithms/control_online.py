@@ -202,9 +202,16 @@ class Labels(BaseCallback):
         buffer = getattr(self.model, "replay_buffer", None)
         if buffer is not None:
             relabel(self.model, buffer, self.ensemble)
+        sums = self.ensemble.sums([clip.seen(self.paid.action_space) for clip in lately])
+        figures["disagreement"] = disagreement(sums[:, ::2] - sums[:, 1::2])
         self.figures = {"labels": len(self.answers)} | figures
         with (self.out / "run" / REFITS).open("a") as file:
             file.write(json.dumps({"step": self.num_timesteps} | self.figures) + "\n")
+
+
+def disagreement(margins: NDArray[np.float64]) -> float:
+    """Share of (M, P) members' verdicts on pairs that differ from that of the members' mean."""
+    return float((np.sign(margins) != np.sign(margins.mean(0))).mean())
 
 
 def at_desk(desk: Desk, question: str) -> Online:

@@ -54,7 +54,9 @@ class ControlPPOConfig(Options):
 
 
 AGENT = Input("model", "The policy to start from, or an environment's id: one that begins anew.", "model")
-PAYS = Input("reward", "A reward model of clips: a folder.", "reward")
+PAYS = Input(
+    "reward", "A reward model of clips: a folder; or environment, for what the environment pays itself.", "reward"
+)
 
 STAGES = (
     Stage(

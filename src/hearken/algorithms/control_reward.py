@@ -192,12 +192,13 @@ class Fitting:
         def loss(member: Sequence[NDArray[np.int64]]) -> Tensor:
             """(M, B) comparisons of each member -> (M, B) their losses."""
             rows = np.stack(list(member))
-            used, at = np.unique(np.stack([first[rows], second[rows]]), return_inverse=True)
-            n = len(used)
-            rewards = ensemble(clips[used].reshape(n * length, -1)).reshape(-1, n, length)
-            sums = (rewards * inside[used]).sum(-1)  # (M, n)
-            a, b = (sums.gather(1, torch.from_numpy(side)) for side in at.reshape(2, *rows.shape))
-            p = (1 - options.error_rate) * (a - b).sigmoid() + options.error_rate / 2
+
+            def sums(ends: NDArray[np.int64]) -> Tensor:
+                at = ends[rows]
+                rewards = ensemble(clips[at].flatten(1, 2)).unflatten(1, (-1, length))
+                return (rewards * inside[at]).sum(-1)
+
+            p = (1 - options.error_rate) * (sums(first) - sums(second)).sigmoid() + options.error_rate / 2
             mu = share[rows]
             return -(mu * p.clamp_min(1e-7).log() + (1 - mu) * (1 - p).clamp_min(1e-7).log())
 

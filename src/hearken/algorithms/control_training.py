@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hearken.domains.control.environment import EXTRA, Environment, features
+from hearken.domains.control.environment import EXTRA, OWN, Environment, features
 from hearken.domains.control.policy import FILE, load_policy
 from hearken.domains.control.rewarding import Ensemble
 from hearken.errors import UserError
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from hearken.algorithms.stage import Inputs
     from hearken.training.artifact import Artifact
 
-OWN = "environment"
-"""In place of a reward model: what the environment pays itself is learnt from. To compare with."""
 LAST = 20
 """Episodes over which returns are averaged."""
 RECENT = 25_000

@@ -16,7 +16,7 @@ from pydantic import model_validator
 from hearken.domains.base import SCORES, Details, Domain, Drawn, Facts, Measured, Published, Scorer, mean
 from hearken.domains.best_of import BestOf
 from hearken.domains.control.clips import SUFFIX, Clip, check_clip
-from hearken.domains.control.environment import FILE, Environment, is_id
+from hearken.domains.control.environment import FILE, OWN, Environment, is_id
 from hearken.domains.control.playing import cut, horizon, play
 from hearken.domains.control.policy import FILE as POLICY
 from hearken.domains.control.policy import load_policy
@@ -91,7 +91,9 @@ class Control(Domain):
         Environment.named(name).open().close()
 
     def check_reward(self, name: str) -> None:
-        """Refuse a folder without a reward model of clips."""
+        """Refuse a folder without a reward model of clips; ``environment`` means the environment's own reward."""
+        if name == OWN:
+            return
         super().check_reward(name)
         if not (Path(name) / REWARD).is_file():
             raise UserError(f"--reward {name} holds no reward model of clips", "Train one with: hearken train reward")

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 FILE = "environment.json"
 """Beside a policy and a reward model; alone in a folder it is a policy that acts at random."""
+OWN = "environment"
+"""In place of a reward model: what the environment pays itself is learnt from. To compare with."""
 EXTRA = 'Install it: pip install "hearken[control]"'
 SECONDS = 1.5
 SHORTEST, LONGEST = 15, 60
@@ -32,7 +34,7 @@ HORIZON = 1000
 """Steps of an episode where the environment names no limit."""
 QUESTION = "Which clip is better?"
 
-_ID = re.compile(r"([A-Z][A-Za-z]*[A-Za-z0-9]*-v\d+)")
+_ID = re.compile(r"([a-z_][\w.]*:)?[A-Z][A-Za-z0-9]*-v\d+")
 _ELSEWHERE = {"ALE/": "ale-py", "highway": "highway-env", "merge": "highway-env", "MiniGrid": "minigrid"}
 """Environments that packages of their own bring."""
 
@@ -167,7 +169,7 @@ def _warn(text: str) -> None:
 
 
 def is_id(name: str) -> bool:
-    """Whether a model's name looks like an environment of Gymnasium's own, as ``HalfCheetah-v5``."""
+    """Whether a model's name looks like an environment's id, as ``HalfCheetah-v5`` or ``my_module:MyRobot-v0``."""
     return _ID.fullmatch(name) is not None
 
 

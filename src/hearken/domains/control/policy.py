@@ -16,7 +16,7 @@ from hearken.domains.control.environment import Environment
 from hearken.errors import UserError
 
 FILE = "policy.zip"
-"""As `stable_baselines3.PPO.save` writes it, of an ``MlpPolicy``."""
+"""As `stable_baselines3.PPO.save` or `SAC.save` writes it, of an ``MlpPolicy``."""
 NORM = "normalisation.npz"
 """Mean and variance of the observations and variance of the returns that it was trained with."""
 CLIP = 10.0
@@ -42,19 +42,35 @@ class Random:
         return rng.uniform(self.space.low, self.space.high).astype(self.space.dtype)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A network with tanh layers: of a Box the mean of a normal distribution, of a choice its logits."""
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Weights (out, in) and bias."""
 
-    space: Any
-    layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
-    deviation: NDArray[np.float32] | None
+
+@dataclass(frozen=True)
+class Seen:
+    """How observations are normalised before a network sees them."""
+
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
 
+    def __call__(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """Numbers of about 0 and deviation 1."""
+        x = (observation.reshape(-1) - self.mean) / np.sqrt(self.variance + 1e-8)
+        return x.clip(-CLIP, CLIP).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """PPO's network, with tanh layers: of a Box the mean of a normal distribution, of a choice its logits."""
+
+    space: Any
+    layers: list[Layer]
+    deviation: NDArray[np.float32] | None
+    seen: Seen
+
     def __call__(self, observation: NDArray[Any], rng: np.random.Generator, greedy: bool) -> Any:
         """See `Acts`."""
-        x = ((observation.reshape(-1) - self.mean) / np.sqrt(self.variance + 1e-8)).clip(-CLIP, CLIP).astype(np.float32)
+        x = self.seen(observation)
         for number, (weight, bias) in enumerate(self.layers):
             x = weight @ x + bias
             if number + 1 < len(self.layers):
@@ -65,6 +81,29 @@ class Trained:
         if not greedy:
             x = x + self.deviation * rng.standard_normal(x.shape, np.float32)
         return x.reshape(self.space.shape).clip(self.space.low, self.space.high).astype(self.space.dtype)
+
+
+@dataclass(frozen=True)
+class Squashed:
+    """SAC's network, with ReLU layers: tanh of a normal distribution, stretched to the bounds of the actions."""
+
+    space: Any
+    layers: list[Layer]
+    middle: Layer
+    log_deviation: Layer
+    seen: Seen
+
+    def __call__(self, observation: NDArray[Any], rng: np.random.Generator, greedy: bool) -> Any:
+        """See `Acts`."""
+        x = self.seen(observation)
+        for weight, bias in self.layers:
+            x = np.maximum(weight @ x + bias, 0)
+        action = self.middle[0] @ x + self.middle[1]
+        if not greedy:
+            deviation = np.exp((self.log_deviation[0] @ x + self.log_deviation[1]).clip(-20, 2))
+            action = action + deviation * rng.standard_normal(action.shape, np.float32)
+        low, high = self.space.low, self.space.high
+        return (low + (np.tanh(action).reshape(self.space.shape) + 1) / 2 * (high - low)).astype(self.space.dtype)
 
 
 def load_policy(name: str, environment: Environment, opened: Any) -> Acts:
@@ -83,16 +122,21 @@ def load_policy(name: str, environment: Environment, opened: Any) -> Acts:
             about = json.loads(archive.read("data"))
             state = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
         state = {key: value.numpy() for key, value in state.items()}
-        hidden = sorted(int(key.split(".")[2]) for key in state if key.startswith("mlp_extractor.policy_net.")
-                        and key.endswith(".weight"))  # fmt: skip
-        names = [*(f"mlp_extractor.policy_net.{at}" for at in hidden), "action_net"]
-        layers = [(state[f"{one}.weight"], state[f"{one}.bias"]) for one in names]
+        squashed = "actor.mu.weight" in state
+        start = "actor.latent_pi." if squashed else "mlp_extractor.policy_net."
+        hidden = [key.removesuffix(".weight") for key in state if key.startswith(start) and key.endswith(".weight")]
+        ends = ["actor.mu", "actor.log_std"] if squashed else ["action_net"]
+        layers = [
+            (state[f"{name}.weight"], state[f"{name}.bias"])
+            for name in [*sorted(hidden, key=lambda key: int(key.rpartition(".")[2])), *ends]
+        ]
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path} is no PPO policy of Stable-Baselines3 that can be read ({error})", "Save it again"
+            f"{path} is no policy of Stable-Baselines3 that can be read ({error})", "Save it again"
         ) from None
-    if odd := set(about.get("policy_kwargs") or {}) - {"net_arch", ":type:", ":serialized:"}:
-        raise UserError(f"{path}: its policy_kwargs name {min(odd)}", "An MlpPolicy with its usual tanh layers is read")
+    kwargs = about.get("policy_kwargs") or {}
+    if odd := {name for name, value in kwargs.items() if value is not False} - {"net_arch", ":type:", ":serialized:"}:
+        raise UserError(f"{path}: its policy_kwargs name {min(odd)}", "An MlpPolicy with its usual layers is read")
     acts, size = opened.action_space, int(np.prod(opened.observation_space.shape))
     wanted = int(acts.n) if hasattr(acts, "n") else int(np.prod(acts.shape))
     if layers[0][0].shape[1] != size or len(layers[-1][1]) != wanted:
@@ -100,9 +144,11 @@ def load_policy(name: str, environment: Environment, opened: Any) -> Acts:
             f"{path} sees {layers[0][0].shape[1]} numbers and acts by {len(layers[-1][1])}; {environment.id} gives "
             f"{size} and takes {wanted}", f"Name where it was trained in {Path(name) / 'environment.json'}",
         )  # fmt: skip
-    mean, variance = np.zeros(size), np.ones(size)
+    seen = Seen(np.zeros(size), np.ones(size))
     if (norm := Path(name) / NORM).is_file():
         with np.load(norm, allow_pickle=False) as saved:
-            mean, variance = saved["mean"], saved["variance"]
+            seen = Seen(saved["mean"], saved["variance"])
+    if squashed:
+        return Squashed(acts, layers[:-2], layers[-2], layers[-1], seen)
     deviation = None if hasattr(acts, "n") else np.exp(state["log_std"])
-    return Trained(acts, layers, deviation, mean, variance)
+    return Trained(acts, layers, deviation, seen)

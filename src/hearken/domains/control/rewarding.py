@@ -60,7 +60,7 @@ class Ensemble(nn.Module):
         self.mean, self.deviation = steps.mean(0), steps.std(0) + 1e-3
 
     def forward(self, steps: Tensor) -> Tensor:
-        """(N, F) steps -> (M, N) rewards, in log-odds."""
+        """(N, F) steps, or (M, N, F) of each member its own -> (M, N) rewards, in log-odds."""
         x = ((steps - self.mean) / self.deviation).clamp(-10, 10).expand(self.members, -1, -1)
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
