@@ -89,7 +89,7 @@ def test_sac_learns_from_labels_that_arrive(tmp_path: Path) -> None:
     options = ControlSACConfig(steps=6000, width=32, start=200)
     control_sac.run(Inputs(model=LINE), options, out, online)
     rows = [json.loads(row) for row in (out / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["return"] > rows[0]["return"] + 20
+    assert rows[-1]["return"] > rows[0]["return"] + 10
     from stable_baselines3 import SAC
 
     theirs = SAC.load(out / "policy.zip", device="cpu")
