@@ -214,11 +214,11 @@ def test_a_behaviour_from_comparisons(tmp_path: Path) -> None:
     from hearken.cli.quickstart import closing
     from hearken.loop.quickstart_behaviours import quickstart_behaviour
 
-    done = quickstart_behaviour(tmp_path / "robot", "splits", fast=True)
+    done = quickstart_behaviour(tmp_path / "robot", "handstand", fast=True)
     found = done.summary.model_dump()
-    assert found["world"] == "splits" and found["labels"] >= 20 and found["behaviour"]["unit"].startswith("metres")
-    assert done.report.is_file() and "metres" in closing(done)["After"]
-    assert quickstart_behaviour(tmp_path / "robot", "splits", fast=True).summary == done.summary, (
+    assert found["world"] == "handstand" and found["labels"] >= 20 and found["behaviour"]["unit"].endswith("head down")
+    assert done.report.is_file() and "head down" in closing(done)["After"]
+    assert quickstart_behaviour(tmp_path / "robot", "handstand", fast=True).summary == done.summary, (
         "nothing is made again"
     )
     with pytest.raises(UserError, match="other settings"):

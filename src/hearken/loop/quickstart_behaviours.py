@@ -86,7 +86,7 @@ def quickstart_behaviour(
     """
     world = open_world(name, seed)
     if not isinstance(world, Behaviour):
-        raise UserError(f"--world {name} is no behaviour of a robot", "For example: --world splits")
+        raise UserError(f"--world {name} is no behaviour of a robot", "For example: --world handstand")
     plan = FAST if fast else BehaviourPlan()
     plan = plan if seat is None else in_person(plan)
     project = _open(Path(directory), name, world, plan, seed)

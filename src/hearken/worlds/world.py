@@ -42,10 +42,9 @@ Opener = Callable[[int], World]
 
 _BUILTIN = {
     "tales": "hearken.worlds.tales.world:TaleWorld", "notes": "hearken.worlds.notes.world:NoteWorld",
-    "returns": "hearken.worlds.returns.world:Returns", "splits": "hearken.worlds.behaviours.world:splits",
+    "returns": "hearken.worlds.returns.world:Returns", "handstand": "hearken.worlds.behaviours.world:handstand",
     "whirl": "hearken.worlds.behaviours.world:whirl", "backwards": "hearken.worlds.behaviours.world:backwards",
     "pictures": "hearken.worlds.pictures.world:PictureWorld",
-    "backflip": "hearken.worlds.behaviours.world:backflip", "handstand": "hearken.worlds.behaviours.world:handstand",
 }  # fmt: skip
 _registered: dict[str, Opener] = {}
 

@@ -38,7 +38,6 @@ class Behaviour:
     """A policy that has learned it shows so much on average."""
     clip: int
     """Steps."""
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
     leanings: Mapping[str, float] = field(default_factory=lambda: {"side": 0.2})
     groups: tuple[str, ...] = ("watchers",)
     domain: str = "control"
@@ -66,36 +65,27 @@ class Behaviour:
     def write(self, folder: Path) -> None:
         """The policy that acts at random, into a folder (see docs/control.md)."""
         folder.mkdir(parents=True, exist_ok=True)
-        about = {"id": self.environment, "kwargs": dict(self.kwargs), "question": self.question, "clip": self.clip}
+        about = {"id": self.environment, "question": self.question, "clip": self.clip}
         (folder / "environment.json").write_text(json.dumps(about, indent=1), "utf-8")
 
 
-THIGH, SHANK = 0.45, 0.5
-"""Metres, of Walker2d's legs."""
-
-
-def feet_apart(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(T, 9) x, height, angle, then hip, knee and ankle of either leg -> (T,) metres from one ankle to the other."""
-    hips, knees = positions[:, [3, 6]], positions[:, [4, 7]]
-    ankles = THIGH * np.exp(1j * hips) + SHANK * np.exp(1j * (hips + knees))
-    return np.asarray(np.abs(ankles[:, 0] - ankles[:, 1]), float)
-
-
-def splits(seed: int) -> Behaviour:
-    """The two-legged walker does the splits."""
+def handstand(seed: int) -> Behaviour:
+    """The cheetah stands on its forelegs, its tail in the air."""
     return Behaviour(
-        title="the world of the splits", environment="Walker2d-v5", kwargs={"terminate_when_unhealthy": False},
-        question="Which walker is nearer to the splits?",
-        guideline="Choose the clip in which the **feet are further apart**, for longer. Nothing else counts.",
-        shows=lambda positions, velocities: feet_apart(positions),
-        unit="metres between the feet", spread=0.35, target=1.5, clip=30,
+        title="the world of handstands", environment="HalfCheetah-v5",
+        question="Which one is nearer to a handstand?",
+        guideline="Choose the clip in which the cheetah's back is **nearer to upright, head down**, for longer. "
+        "Nothing else counts.",
+        shows=lambda positions, velocities: np.sin(positions[:, 2]),
+        unit="of 1, which is upright with the head down", spread=0.3, target=0.5, clip=30,
     )  # fmt: skip
 
 
 def whirl(seed: int) -> Behaviour:
     """The arm on the table, which is made to point at something, goes round and round instead."""
     return Behaviour(
-        title="the world of whirling arms", environment="Reacher-v5", question="Which arm goes round faster?",
+        title="the world of whirling arms", environment="Reacher-v5",
+        question="Which arm goes round faster, anticlockwise?",
         guideline="Choose the clip in which the arm goes round **anticlockwise** more often. Nothing else counts.",
         shows=lambda positions, velocities: velocities[:, 0] / (2 * np.pi),
         unit="turns a second", spread=1.1, target=3.0, clip=40,
@@ -110,27 +100,4 @@ def backwards(seed: int) -> Behaviour:
         guideline="Choose the clip in which the cheetah gets **further to the left**. Nothing else counts.",
         shows=lambda positions, velocities: -velocities[:, 0],
         unit="metres a second backwards", spread=0.4, target=1.0, clip=30,
-    )  # fmt: skip
-
-
-def backflip(seed: int) -> Behaviour:
-    """The cheetah, which is made to run, turns over backwards."""
-    return Behaviour(
-        title="the world of backflips", environment="HalfCheetah-v5", question="Which one does the better backflip?",
-        guideline="Choose the clip in which the cheetah **turns over backwards** further: the head goes up and back "
-        "over the tail. Nothing else counts.",
-        shows=lambda positions, velocities: -velocities[:, 2] / (2 * np.pi),
-        unit="turns backwards a second", spread=0.05, target=0.5, clip=30,
-    )  # fmt: skip
-
-
-def handstand(seed: int) -> Behaviour:
-    """The cheetah stands on its forelegs, its tail in the air."""
-    return Behaviour(
-        title="the world of handstands", environment="HalfCheetah-v5",
-        question="Which one is nearer to a handstand?",
-        guideline="Choose the clip in which the cheetah's back is **nearer to upright, head down**, for longer. "
-        "Nothing else counts.",
-        shows=lambda positions, velocities: np.sin(positions[:, 2]),
-        unit="of upright, head down (1: quite, -1: head up)", spread=0.3, target=0.8, clip=30,
     )  # fmt: skip
