@@ -121,7 +121,7 @@ def draw(scene: Scene, rng: random.Random, clutter: float = CLUTTER) -> Picture:
 
 def shrink(picture: Picture) -> NDArray[np.float32]:
     """(256, 3) in [0, 1]: a picture of whatever size, each of the 16 by 16 fields by its mean."""
-    fields: NDArray[np.float32] = picture.astype(np.float32) / 255
+    fields = (picture / 255).astype(np.float32)
     for axis in (0, 1):
         n = fields.shape[axis]
         edges = np.arange(SIZE) * n // SIZE

@@ -1,0 +1,1 @@
+"""Pictures: policies are text-to-image pipelines of diffusers."""
