@@ -177,3 +177,9 @@ def test_what_a_tokenizer_has_no_token_for_is_said() -> None:
     end = tokenizer(pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<eos>")  # as GPT-2's
     made = encoder(end)
     assert made.group("the bear", ["an owl"]) and not made.truncation.say()
+
+
+def test_a_response_of_white_space_is_what_a_trimming_template_makes_of_it() -> None:
+    made = by_template(TURN % "(m.content | trim)")
+    group = made.group(SAID[1:], [" \x1f"])
+    assert group is not None and group.responses == [[made.end]] and made.truncation.trimmed == 1

@@ -265,4 +265,4 @@ def _words(text: str) -> str:
 def _follows(response: str, before: str, rest: str) -> bool:
     """Whether all words of a response stand in ``rest``, but for the first that ``before`` may have as its last."""
     said, asked, shown = _words(response), _words(before[-_OPENING:]), _words(rest)
-    return any(asked.endswith(said[:k]) and said[k:] in shown for k in range(min(len(said), _OPENING)))
+    return any(asked.endswith(said[:k]) and said[k:] in shown for k in range(min(len(said), _OPENING) or 1))
