@@ -26,7 +26,9 @@ from hearken.feedback.store import FeedbackStore
 from hearken.server.app import create_app
 from hearken.server.security import (
     CONTENT_SECURITY_POLICY,
+    MOST_NEW,
     MOST_TRIES,
+    TRIES_OF_NEW,
     ApiError,
     Attempts,
     Door,
@@ -138,6 +140,38 @@ def test_who_has_the_right_password_is_not_locked_out_by_others_guesses(site: Si
     assert site.browser().post("/login", json=right | {"login": "bob"}).status_code == 200
     elsewhere = site.browser(client=("192.0.2.7", 50_000))
     assert elsewhere.post("/login", json=right).status_code == 200
+
+
+def test_a_new_browser_is_not_locked_out_by_who_guesses_the_same_name_at_its_address(site: Site) -> None:
+    with_password(site)
+    right = {"login": "ann", "password": "correct horse"}
+    guesser = site.browser()
+    guesser.get("/login")
+    codes = [guesser.post("/login", json=right | {"password": f"guess {n} xxx"}).status_code for n in range(16)]
+    assert codes == [403] * (TRIES_OF_NEW + MOST_TRIES) + [429] * 3
+    guesser.cookies.clear()
+    assert guesser.post("/login", json=right).status_code == 429
+    new = site.browser()
+    new.get("/login")
+    assert new.post("/login", json=right | {"password": "mistyped"}).status_code == 403
+    assert new.post("/login", json=right).status_code == 200
+    with_password(site, "bob")
+    for n in range(MOST_TRIES + 2):  # its mark is ann's now
+        new.post("/login", json={"login": "bob", "password": f"guess {n} xxx"})
+    assert new.post("/login", json={"login": "bob", "password": "correct horse"}).status_code == 429
+
+
+def test_marks_of_new_browsers_are_few(site: Site) -> None:
+    """Who collects them has so many guesses more, for all names together."""
+    with_password(site)
+    browsers = [site.browser() for _ in range(MOST_NEW + 2)]
+    marked = [bool(b.get("/login").cookies.get(site.door.mark)) for b in browsers]
+    assert marked == [True] * MOST_NEW + [False] * 2
+    assert browsers[0].get("/login").cookies.get(site.door.mark) is None, "it has one"
+    codes = [b.post("/login", json={"login": f"{b}", "password": "x"}).status_code for b in browsers[:1] * 5]
+    assert codes == [403] * 5
+    elsewhere = site.browser(client=("192.0.2.7", 50_000))
+    assert elsewhere.get("/login").cookies.get(site.door.mark)
 
 
 def test_the_mark_of_a_browser_is_its_accounts_own_and_cannot_be_made(site: Site) -> None:

@@ -103,7 +103,10 @@ def login_page(request: Request) -> Response:
     found = visitor(request)
     if found is not None and found.account is not None:
         return RedirectResponse(_start(found.account), 303)
-    return page(request, "login.html")
+    answer, door = page(request, "login.html"), door_of(request)
+    if not request.cookies.get(door.mark) and (mark := _attempts(request).welcome(address_of(request))):
+        door.remember(answer, mark)
+    return answer
 
 
 @router.post("/login")
@@ -114,7 +117,7 @@ def login(request: Request, given: Login) -> JSONResponse:
     account = store_of(request).access.account_by_login(given.login)
     mark = request.cookies.get(door_of(request).mark, "")
     known = account is not None and attempts.knows(account.id, mark)
-    with attempts.password(address_of(request), given.login, mark if known else None):
+    with attempts.password(address_of(request), given.login, mark, known=known):
         right = passwords.check(account.password if account else None, given.password, known)
         if not right or account is None:
             raise ApiError(403, "name or password is wrong", "Or ask for a new link")

@@ -162,6 +162,10 @@ COUNTED = 900.0
 """Seconds for which an attempt counts."""
 MOST_TRIES = 10
 """Passwords for one name from one address, or from one known browser, and wrong links from one address."""
+TRIES_OF_NEW = 3
+"""Passwords from a browser that is new here, of its own, before those of its address count."""
+MOST_NEW = 20
+"""New browsers at one address that get tries of their own."""
 MOST_OF_ADDRESS = 300
 """Passwords from one address for all names together: an office may share one."""
 
@@ -171,7 +175,8 @@ class Attempts:
 
     Whoever guesses uses up their own attempts, by name and address, and those of their address in all. A browser that
     has logged in before carries a mark that nobody else can make: it has attempts of its own, so that others' guesses
-    lock nobody out there. (After OWASP's "device cookies".)
+    lock nobody out there. (After OWASP's "device cookies".) A new browser gets a few tries of its own with the login
+    page, so that who guesses a name behind the same address does not keep its owner out on a new machine.
 
     Args:
         access: counts them.
@@ -186,8 +191,12 @@ class Attempts:
         nonce = secrets.token_urlsafe(12)
         return f"{nonce}.{self._sign(account_id, nonce)}"
 
+    def welcome(self, address: str) -> str:
+        """A mark for a browser that is new here; empty where its address had many."""
+        return "" if self._access.attempt({f"new:{address}": MOST_NEW}, COUNTED) else self.mark("")
+
     def knows(self, account_id: str, mark: str) -> bool:
-        """Whether this account came in with that mark before."""
+        """Whether this account came in with that mark before; of no account (""), whether it is a new browser's."""
         nonce, _, signature = mark.partition(".")
         return hmac.compare_digest(self._sign(account_id, nonce).encode(), signature.encode("utf-8", "replace"))
 
@@ -196,27 +205,30 @@ class Attempts:
         return hmac.digest(self._salt.encode(), said, "sha256").hex()
 
     @contextmanager
-    def password(self, address: str, login: str, mark: str | None) -> Iterator[None]:
+    def password(self, address: str, login: str, mark: str, *, known: bool) -> Iterator[None]:
         """Around the check of a password: counted before; forgotten after it, unless it ends with ApiError 403.
 
         Args:
             address: where it comes from.
             login: the name that is tried.
-            mark: of the browser, if it is that account's.
+            mark: of the browser.
+            known: whether it is that account's.
 
         Raises:
             ApiError: 429 where it may not be tried.
         """
-        name, whole = f"login:{mark or address}:{login}", f"address:{address}"
-        most = {name: MOST_TRIES} if mark else {name: MOST_TRIES, whole: MOST_OF_ADDRESS}
-        self._count(most, ", or ask for a new link")
+        whole = {f"address:{address}": MOST_OF_ADDRESS}
+        ways = [{f"login:{mark}:{login}": MOST_TRIES}] if known else [{f"login:{address}:{login}": MOST_TRIES} | whole]
+        if not known and self.knows("", mark):
+            ways.insert(0, {f"new:{mark}": TRIES_OF_NEW} | whole)
+        most = self._count(*ways, also=", or ask for a new link")
         try:
             yield
         except ApiError as error:
             if error.status != 403:
                 self._access.forgive(one=most)  # nothing was tried
             raise
-        self._access.forgive(one=[whole] if whole in most else [], all=[name])
+        self._access.forgive(one=most.keys() & whole.keys(), all=most.keys() - whole.keys())
 
     def wrong_link(self, address: str) -> None:
         """Count a link that opens nothing; ApiError 429 after too many. A right one is never kept waiting: a link has
@@ -224,12 +236,16 @@ class Attempts:
         """
         self._count({f"link:{address}": MOST_TRIES})
 
-    def _count(self, most: dict[str, int], also: str = "") -> None:
-        wait = self._access.attempt(most, COUNTED)
-        if wait:
-            seconds = str(int(wait) + 1)
-            hint = f"Try again in {seconds} seconds{also}"
-            raise ApiError(429, "too many attempts", hint, {"Retry-After": seconds})
+    def _count(self, *ways: dict[str, int], also: str = "") -> dict[str, int]:
+        """Count an attempt in the first way that is not used up; which one that was."""
+        wait = 0.0
+        for most in ways:
+            wait = self._access.attempt(most, COUNTED)
+            if not wait:
+                return most
+        seconds = str(int(wait) + 1)
+        hint = f"Try again in {seconds} seconds{also}"
+        raise ApiError(429, "too many attempts", hint, {"Retry-After": seconds})
 
 
 @dataclass(frozen=True)
