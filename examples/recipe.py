@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import hearken
-from hearken.config import assign, read_yaml
 
 INPUTS = ("model", "data", "validation", "reward", "ref", "ptx", "references")
 
@@ -59,10 +58,7 @@ def main() -> None:
     parser.add_argument("--set", "-o", action="append", default=[], metavar="KEY=VALUE", help="over the file's")
     settings = parser.parse_args()
     try:
-        recipe = read_yaml(settings.recipe)
-        for words in settings.set:
-            assign(recipe, words)
-        run(recipe, settings.out)
+        run(hearken.read_yaml(settings.recipe, settings.set), settings.out)
     except hearken.UserError as error:
         sys.exit(str(error))
 

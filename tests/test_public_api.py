@@ -30,9 +30,8 @@ def test_a_name_is_there_and_says_what_it_is(name: str) -> None:
 
 
 def test_editors_and_python_know_the_same_names() -> None:
-    tree = ast.parse(Path(hearken.__file__).read_text("utf-8"))
-    (block,) = (n for n in tree.body if isinstance(n, ast.If) and isinstance(n.test, ast.Name))
-    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    tree = ast.parse(Path(hearken.__file__).with_suffix(".pyi").read_text("utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     assert {alias.asname: node.module for node in imports for alias in node.names} == hearken._WHERE
     assert all(alias.name == alias.asname for node in imports for alias in node.names), "exported, not merely imported"
     assert (Path(hearken.__file__).parent / "py.typed").exists()
@@ -55,7 +54,7 @@ def python_examples() -> list[tuple[str, str]]:
     blocks = [(page, b) for page in pages for b in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)]
     shown = [(str(page.relative_to(ROOT)), block) for page, block in blocks]
     return [one for one in shown if one[0] not in DEEPER] + [
-        ("examples/loop_in_python.py", (ROOT / "examples" / "loop_in_python.py").read_text("utf-8"))
+        (str(path.relative_to(ROOT)), path.read_text("utf-8")) for path in sorted((ROOT / "examples").glob("*.py"))
     ]
 
 
@@ -78,8 +77,12 @@ def test_a_former_name_works_and_says_so() -> None:
 
 
 def test_a_config_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(ValueError, match=r"unknown key .betta.\. Did you mean .beta."):
+    with pytest.raises(UserError, match=r"PPOConfig: unknown key 'betta'\. Did you mean 'beta'"):
         hearken.PPOConfig(betta=0.1)  # type: ignore[call-arg]
+    with pytest.raises(UserError, match=r"PPOConfig: lr: .* \(got 'fast'\)"):
+        hearken.PPOConfig(lr="fast")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"PPOConfig: unknown key 'betta'\. Did you mean 'beta'"):
+        hearken.PPOConfig().betta = 0.1  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"options: unknown key 'betta'. Did you mean 'beta'"):
         hearken.PPOConfig.parse({"betta": 0.1})
 
@@ -92,6 +95,12 @@ def test_what_is_no_config_of_a_stage_is_refused(tmp_path: Path) -> None:
         hearken.train(TrainingOptions(), model="m", data="d", out=out)
     with pytest.raises(UserError, match=r"train sft has no input 'lr'. Give options to the config: SFTConfig"):
         hearken.train(hearken.SFTConfig(), model="m", data="d", out=out, lr="1")
+    with pytest.raises(UserError, match=r"train sft has no input 'validatoin'. Did you mean 'validation'"):
+        hearken.train(hearken.SFTConfig(), model="m", data="d", out=out, validatoin="1")
+    with pytest.raises(UserError, match=r"train ppo has no input or option 'rewards'. Did you mean 'reward'"):
+        hearken.train("ppo", model="m", data="d", out=out, rewards="r")
+    with pytest.raises(UserError, match=r"train ppo has no input or option 'episods'. Did you mean 'episodes'"):
+        hearken.train("ppo", model="m", data="d", out=out, reward="r", episods=1)
     with pytest.raises(UserError, match="has no input 'validation'"):
         hearken.train(hearken.SFTConfig(), model="m", data="d", out=out, validation=0.1)  # type: ignore[call-overload]
     assert not out.exists()

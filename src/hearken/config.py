@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -33,6 +34,17 @@ class Options(BaseModel):
     model_config = ConfigDict(
         extra="forbid", validate_assignment=True, use_attribute_docstrings=True, defer_build=True
     )  # fmt: skip
+
+    def __init__(self, **values: Any) -> None:
+        """As `parse`, whose errors these are."""
+        with _in_a_sentence(type(self).__name__):
+            super().__init__(**values)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # nested options are checked with their parent
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        with _in_a_sentence(type(self).__name__):
+            super().__setattr__(name, value)
 
     @classmethod
     def reports(cls) -> tuple[str, ...]:
@@ -87,28 +99,35 @@ class Options(BaseModel):
         Raises:
             UserError: an unknown key (naming the nearest one) or a value of the wrong type or range.
         """
-        try:
+        with _in_a_sentence(where):
             return cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "unknown_key":
-                unknown = ".".join(filter(None, (key, str(first["ctx"]["key"]))))
-                raise UserError(f"{where}: unknown key '{unknown}'", first["ctx"]["hint"]) from None
-            value = f" (got {first['input']!r})" if first["loc"] else ""
-            said = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"{where}: {key or 'value'}: {said}{value}") from None
+
+
+@contextmanager
+def _in_a_sentence(where: str) -> Iterator[None]:
+    """The first thing that is wrong with some options, as a `UserError`."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unknown_key":
+            unknown = ".".join(filter(None, (key, str(first["ctx"]["key"]))))
+            raise UserError(f"{where}: unknown key '{unknown}'", first["ctx"]["hint"]) from None
+        value = f" (got {first['input']!r})" if first["loc"] else ""
+        said = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {key or 'value'}: {said}{value}") from None
 
 
 def _may_be_none(field: FieldInfo | None) -> bool:
     return field is not None and type(None) in get_args(field.annotation) and str not in get_args(field.annotation)
 
 
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+def read_yaml(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The mapping that a YAML file holds, with ``overrides`` such as ``"ppo.kl.target=6"``.
 
     Raises:
-        UserError: there is no such file, it is not YAML (the line is named), or it is not a mapping.
+        UserError: there is no such file, it is not YAML (the line is named), it is not a mapping, or see `assign`.
     """
     import yaml
 
@@ -123,10 +142,11 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         where = f", line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or "not YAML"
         raise UserError(f"{path}{where}: {what}", "Mend the YAML there") from None
-    if content is None:
-        return {}
+    content = {} if content is None else content
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path} does not hold a mapping", "Write lines of the form 'key: value'")
+    for words in overrides:
+        assign(content, words)
     return content
 
 

@@ -8,6 +8,7 @@ A stage is two modules: ``NAME_options.py`` holds its options (a pydantic model)
 
 from __future__ import annotations
 
+import difflib
 import os
 import pkgutil
 import re
@@ -396,9 +397,16 @@ def train(
     """
     stage = find_stage(config) if isinstance(config, str) else _stage_of_config(config)
     inputs, options = stage.split({"model": model, "data": data, **more})
-    if options and not isinstance(config, str):
-        hint = f"Give options to the config: {type(config).__name__}(...)"
-        raise UserError(f"train {stage.name} has no input '{next(iter(options))}'", hint)
+    by_name = isinstance(config, str)
+    fields, known = stage.options.model_fields, [one.name for one in stage.inputs]
+    for name in stage.options.current(options):
+        if not by_name and name in fields:
+            hint = f"Give options to the config: {type(config).__name__}({name}=...)"
+            raise UserError(f"train {stage.name} has no input '{name}'", hint)
+        if name not in fields:
+            near = difflib.get_close_matches(name, [*known, *fields] if by_name else known, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"See: hearken train {stage.name} --help"
+            raise UserError(f"train {stage.name} has no input{' or option' * by_name} '{name}'", hint)
     parsed = stage.options.parse(options, where=f"train {config}") if isinstance(config, str) else config
     return run_stage(stage, Inputs().joined(**inputs), parsed, Path(out), overwrite=overwrite)
 

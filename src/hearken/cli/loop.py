@@ -60,15 +60,12 @@ def loop(
 
 def open_project(path: Path, overrides: list[str]) -> Any:
     """A project, by its absolute path, with overrides of its configuration."""
-    from hearken.config import assign, read_yaml
+    from hearken.config import read_yaml
     from hearken.loop.project import CONFIG, Project, ProjectConfig
 
     opened = Project(path.resolve())
     if overrides:
-        values = read_yaml(opened.path / CONFIG)
-        for words in overrides:
-            assign(values, words)
-        opened.config = ProjectConfig.parse(values, where=CONFIG)
+        opened.config = ProjectConfig.parse(read_yaml(opened.path / CONFIG, overrides), where=CONFIG)
     return opened
 
 

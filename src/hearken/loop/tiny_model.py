@@ -25,8 +25,8 @@ class TinyModelSize(Options):
     context: int = 256
 
 
-def make_tiny_model(texts: Iterable[str], out: Path, size: TinyModelSize, seed: int = 0) -> Path:
-    """Train a byte-level BPE tokenizer on ``texts`` and write it with an untrained model to ``out``."""
+def make_tiny_model(texts: Iterable[str], out: str | Path, size: TinyModelSize, seed: int = 0) -> Path:
+    """Train a byte-level BPE tokenizer on ``texts``; write it with an untrained model to ``out``, which is returned."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -69,5 +69,5 @@ def make_tiny_model(texts: Iterable[str], out: Path, size: TinyModelSize, seed: 
         for name, weight in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):  # each layer starts as nothing added to the stream
                 weight.zero_()
-    save(model, tokenizer, out)
-    return out
+    save(model, tokenizer, Path(out))
+    return Path(out)
