@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from hearken.domains.base import Domain
 from hearken.errors import UserError
@@ -24,7 +23,7 @@ class Seen:
     """Path of its file, as seen from the data or the project."""
     note: str
     """What the example says about it: ``rank 0``, ``thumb up``, ..."""
-    facts: dict[str, Any]
+    facts: dict[str, object]
     """See `Domain.describe`."""
     score: float | None
     """By a reward model, where one is named."""
@@ -40,7 +39,7 @@ class View:
     prompt: Content
     responses: tuple[Seen, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As plain lists and dictionaries."""
         return asdict(self)
 

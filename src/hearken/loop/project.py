@@ -63,7 +63,7 @@ class SampleConfig(SamplingParameters):
     """Responses per prompt."""
     overlap: int = Field(1, ge=1)
     """Labelers who judge the same responses."""
-    more: dict[str, Any] = {}
+    more: dict[str, object] = {}
     """Options of sampling that the project's domain has beside those of all."""
 
     @property
@@ -91,7 +91,7 @@ class ProjectConfig(Options):
     """Share of the prompts held out from training."""
     sample: SampleConfig = SampleConfig()
     """How responses are drawn."""
-    stages: dict[str, dict[str, Any]] = {}
+    stages: dict[str, dict[str, object]] = {}
     """Options of the training stages, by name."""
     loop: LoopOptions = LoopOptions()
     """How rounds follow each other: see ``hearken loop``."""
