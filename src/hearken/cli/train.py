@@ -65,7 +65,7 @@ class StageGroup(TyperGroup):
 
     def _value(self, name: str) -> str:
         """What stands behind a flag, in either way of writing it."""
-        for word, following in zip(self.words, (*self.words[1:], ""), strict=True):
+        for word, following in zip(self.words, (*self.words[1:], ""), strict=False):
             flag, equals, value = word.partition("=")
             if flag == name:
                 return value if equals else following
