@@ -44,11 +44,11 @@ def loop(
 
         opened = open_project(project, override or [])
         if dry_run:
-            emit(plan(opened, rounds), as_json, "Steps")
-            return
-        done = Loop(opened, wait=wait, redo=redo, announce=lambda text: typer.echo(text, err=True)).run(rounds)
-    if as_json:
-        emit(done, as_json, "Rounds")
+            steps = plan(opened, rounds)
+        else:
+            done = Loop(opened, wait=wait, redo=redo, announce=lambda text: typer.echo(text, err=True)).run(rounds)
+    if dry_run or as_json:
+        emit(steps if dry_run else done, as_json, "Steps")
         return
     waiting = done["waiting_for"]
     head = {key: value for key, value in done.items() if key != "figures"}
