@@ -9,6 +9,10 @@ from hearken.algorithms.dpo_options import IPOConfig as IPOConfig
 from hearken.algorithms.dpo_options import ORPOConfig as ORPOConfig
 from hearken.algorithms.dpo_options import SimPOConfig as SimPOConfig
 from hearken.algorithms.ilql_options import ILQLConfig as ILQLConfig
+from hearken.algorithms.image_ddpo_options import DDPOConfig as DDPOConfig
+from hearken.algorithms.image_reward_options import PictureRewardConfig as PictureRewardConfig
+from hearken.algorithms.image_rwr_options import RWRConfig as RWRConfig
+from hearken.algorithms.image_sft_options import PictureSFTConfig as PictureSFTConfig
 from hearken.algorithms.kto_options import KTOConfig as KTOConfig
 from hearken.algorithms.nlpo_options import NLPOConfig as NLPOConfig
 from hearken.algorithms.online_dpo_options import OnlineDPOConfig as OnlineDPOConfig

@@ -121,9 +121,20 @@ class Denoiser(ABC):
         """Latents of pictures."""
         return pictures
 
+    @property
+    def start_scale(self) -> float:
+        """Deviation of the noise that pictures begin as."""
+        return 1.0
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of what it makes."""
+        return self.shape[1:]
+
     def start(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Noise, a generator a row."""
-        return torch.stack([torch.randn(self.shape, generator=one) for one in generators])
+        rows = [torch.randn(self.shape, generator=one) for one in generators]
+        return torch.stack(rows) * self.start_scale
 
     def predict(self, latent: Tensor, i: int, conditions: Conditions, empty: Conditions | None = None) -> Tensor:
         """What the network predicts at step ``i``; guided where the ``empty`` prompt's conditions are given."""
@@ -201,9 +212,10 @@ class PixelFlow(Denoiser):
         size = self.pipe.config.default_sample_size
         return self.pipe.transformer.config.in_channels, size, size
 
-    def start(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """On the pipeline's scale."""
-        return super().start(generators) * self.pipe.config.noise_scale
+    @property
+    def start_scale(self) -> float:
+        """As the pipeline has it."""
+        return float(self.pipe.config.noise_scale)
 
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """By the pipeline's text encoder."""
@@ -277,6 +289,13 @@ class StableDiffusion(Denoiser):
         size = self.pipe.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return self.pipe.unet.config.in_channels, height, width
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """As the autoencoder enlarges latents."""
+        _, height, width = self.shape
+        scale = 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+        return height * scale, width * scale
 
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """By the pipeline."""
@@ -367,9 +386,14 @@ def open_denoiser(folder: str, steps: int | None = None, guidance: float | None 
     kind = check_pipeline(folder)
     try:
         import diffusers
+        from diffusers.utils.logging import disable_progress_bar
     except ModuleNotFoundError:
         raise UserError("pictures need diffusers, which is not installed", EXTRA) from None
+    from transformers.utils import logging as quiet
+
     logging.getLogger("diffusers").setLevel(logging.ERROR)
+    disable_progress_bar()
+    quiet.disable_progress_bar()
     try:
         pipe = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of many sorts

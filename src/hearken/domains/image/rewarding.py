@@ -52,11 +52,7 @@ class PictureReward(nn.Module):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the pictures that the network reads."""
-        scale = (
-            2 ** (len(vae.config.block_out_channels) - 1) if (vae := getattr(self.denoiser.pipe, "vae", None)) else 1
-        )
-        _, height, width = self.denoiser.shape
-        return height * scale, width * scale
+        return self.denoiser.picture_size
 
     def forward(self, pictures: Tensor, conditions: Conditions) -> Tensor:
         """(R, 3, H, W) in [-1, 1] -> (R,); differentiable in the pictures."""
