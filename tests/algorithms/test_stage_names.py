@@ -18,6 +18,7 @@ MEANT = {
     "server/owner.py": "the same",
     "cli/quickstart.py": "a recipe",
     "loop/quickstart.py": "a recipe",
+    "loop/quickstart_behaviours.py": "a recipe",
     "loop/quickstart_notes.py": "a recipe",
     "loop/quickstart_plans.py": "the recipes' options",
     "loop/rounds_options.py": "what a user writes, and its defaults",
