@@ -51,7 +51,7 @@ CASES: dict[str, tuple[str, Callable[[Any, Path], dict[str, Any]], str]] = {
     "only long prompts": ("sft", lambda w, t: {"data": rows(t, LONG), "long_prompts": "drop"}, "no row is left"),
     "beyond the context": ("sft", lambda w, t: {"max_length": 500}, "exceeds the model's context of 96"),
     "no room": ("ppo", lambda w, t: {"max_new_tokens": 96}, "leave no room for a prompt"),
-    "unknown option": ("ppo", lambda w, t: {"kl_tagret": 6}, "unknown key 'kl_tagret'. Did you mean 'kl_target'"),
+    "unknown option": ("ppo", lambda w, t: {"kl_tagret": 6}, "option 'kl_tagret'. Did you mean 'kl_target'"),
     "batch_size": ("ppo", lambda w, t: {"batch_size": 9, "num_generations": 2}, "batch_size 9 is not a multiple"),
     "no file": ("sft", lambda w, t: {"data": t / "no.jsonl"}, "no.jsonl"),
     "empty file": ("sft", lambda w, t: {"data": raw(t, "")}, "empty"),

@@ -347,9 +347,9 @@ def test_a_head_alone_chooses_its_ridge_by_folds_of_prompts_and_says_so(world, t
 
 @pytest.mark.parametrize("other", [{"lora": 4}, {"by": "group"}])
 def test_a_head_alone_refuses_what_would_be_ignored(other: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="head_only"):
+    with pytest.raises(UserError, match="head_only"):
         RewardConfig(head_only=True, **other)
-    with pytest.raises(ValueError, match="ridge"):
+    with pytest.raises(UserError, match="ridge"):
         RewardConfig(ridge=1.0)
 
 

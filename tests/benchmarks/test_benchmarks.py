@@ -39,6 +39,8 @@ def imports_of(script: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
 def test_what_a_benchmark_imports_from_the_package_exists(script: Path) -> None:
     """A benchmark runs nightly alone; a renamed function is seen at once all the same."""
+    if script.stem == "control":
+        pytest.importorskip("stable_baselines3", reason='needs pip install "hearken[control]"')
     for module, name in imports_of(script):
         assert hasattr(import_module(module), name) or find_spec(f"{module}.{name}"), f"{module}.{name}"
 

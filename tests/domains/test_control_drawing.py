@@ -73,8 +73,9 @@ def test_videos_need_pyav(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("module", ["control_ppo"])
 def test_training_needs_stable_baselines(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    for name in [name for name in sys.modules if name.startswith(("hearken.algorithms.control_", "stable_baselines3"))]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    monkeypatch.delitem(sys.modules, f"hearken.algorithms.{module}", raising=False)
     with pytest.raises(UserError, match="Stable-Baselines3, which is not installed") as error:
         __import__(f"hearken.algorithms.{module}")
     assert "hearken[control]" in (error.value.hint or "")
