@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -74,6 +75,16 @@ def shared(name: str) -> Path:
     if not (folder / name).exists():
         raise UserError(f"the real data {name} is not in {folder}", "Set HEARKEN_SHARED_DATA to the folder that has it")
     return folder / name
+
+
+def seeds_table(title: str, rows: Sequence[tuple[str, Callable[[Any], float]]], found: dict[int, Any]) -> None:
+    """Figures of the runs by seed, a row each, with their mean and spread."""
+    lines = []
+    for name, of in rows:
+        values = [of(one) for one in found.values()]
+        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+        lines.append((name, *(f"{v:.2f}" for v in values), f"{statistics.mean(values):.2f} ± {spread:.2f}"))
+    table(title, ("", *(f"seed {seed}" for seed in found), "mean ± sd"), lines)
 
 
 def scratch(texts: Sequence[str], work: Path, size: TinyModelSize, seed: int) -> Path:

@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from common import arguments, run, table
+from common import arguments, run, seeds_table, table
 
 from hearken.evaluation.reader import READINGS, Reader, prefer
 from hearken.feedback.examples import Message
@@ -116,15 +116,10 @@ def show(found: dict[int, dict[str, Any]]) -> None:
         ("after", lambda run: run["perplexity"]["after"]),
         ("minutes", lambda run: run["seconds"] / 60),
     ]
-    lines = []
-    for name, of in rows:
-        values = [of(one) for one in found.values()]
-        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        lines.append((name, *(f"{v:.1f}" for v in values), f"{statistics.mean(values):.1f} ± {spread:.1f}"))
     for seed, one in found.items():
         low, high = one["policy"]["win_rates"]["judge"][1:]
         print(f"seed {seed}: the independent judge's interval is {100 * low:.1f} to {100 * high:.1f} %")
-    table("The whole loop, seed by seed", ("", *(f"seed {seed}" for seed in found), "mean ± sd"), lines)
+    seeds_table("The whole loop, seed by seed", rows, found)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
-from common import arguments, run, table
+from common import arguments, run, seeds_table
 
 from hearken import quickstart
 from hearken.training.artifact import write_json
@@ -54,12 +53,7 @@ def show(found: dict[int, dict[str, Any]]) -> None:
         ("perplexity of other text, PPO-ptx", lambda run: run["perplexity"]["ppo"]),
         ("minutes", lambda run: run["seconds"] / 60),
     ]
-    lines = []
-    for name, of in rows:
-        values = [of(one) for one in found.values()]
-        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        lines.append((name, *(f"{v:.2f}" for v in values), f"{statistics.mean(values):.2f} ± {spread:.2f}"))
-    table("The whole loop on tales, seed by seed", ("", *(f"seed {seed}" for seed in found), "mean ± sd"), lines)
+    seeds_table("The whole loop on tales, seed by seed", rows, found)
 
 
 def _group(name: str) -> Any:

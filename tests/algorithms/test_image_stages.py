@@ -124,7 +124,7 @@ def test_what_is_refused(made: dict[str, str], tmp_path: Path) -> None:
         train("reward", tmp_path / "out", Inputs(model=made["model"], data=(even,)))
     with pytest.raises(UserError, match="no reward model of pictures"):
         train("rwr", tmp_path / "out", Inputs(model=made["model"], data=(made["prompts"],), reward=made["model"]))
-    with pytest.raises(UserError, match="there are no prompts"):
+    with pytest.raises(UserError, match="row 1: more than a prompt"):
         train("rwr", tmp_path / "out", Inputs(model=made["model"], data=(made["data"],), reward=made["reward"]))
     outside = rows_of(tmp_path / "outside.jsonl", [{"prompt": "a", "completion": "media/../../etc/passwd"}])
     with pytest.raises(UserError, match="row 1"):

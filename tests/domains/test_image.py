@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,20 @@ def test_a_policy_answers_by_prompt_seed_and_number_alone(
     seen = DOMAIN.measure(folder, folder, PROMPTS, how, 0, files)
     assert set(seen.figures) == set(DOMAIN.figures) and all(0 <= one.estimate <= 1 for one in seen.figures.values())
     assert DOMAIN.describe(alone.content, files)["pixels"] == "16 x 16"
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("prx", 10), ("sd", 77)])
+def test_prompts_that_are_cut_are_said(kind: str, longest: int, request: pytest.FixtureRequest) -> None:
+    denoiser = open_denoiser(request.getfixturevalue(kind)[0])
+    alike = " ".join(["red"] * 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        denoiser.check_prompts(["a red circle", "a blue square", "a red circle"])
+    with pytest.warns(UserWarning, match=f"1 of 2 prompts are cut: the text encoder reads {longest} tokens"):
+        denoiser.check_prompts(["a red circle", alike])
+    for pair in ([f"{alike} circle", f"{alike} square"], [f"{alike} square", f"{alike} circle"]):
+        with pytest.raises(UserError, match="the same to the text encoder"):
+            denoiser.check_prompts(pair)
 
 
 @pytest.mark.parametrize("kind", ["prx", "sd"])

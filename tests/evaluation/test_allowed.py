@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from hearken.algorithms.stage import Inputs
 from hearken.config import Options
 from hearken.domains.base import find_domain
-from hearken.evaluation.answers import Conditions, assess
+from hearken.evaluation.answers import Conditions, _own_accuracy, assess
 from hearken.evaluation.results import Allowed
+from hearken.feedback.media import MediaFolder
 from hearken.rollout.sampler import SamplingParameters
-from hearken.testing import LENGTH, REWARD_MODEL, make_policy, register
+from hearken.testing import LENGTH, REWARD_MODEL, Words, WordWorld, make_policy, register
 from hearken.training.artifact import finish, write_json
 
 BETA, WORTH, START = 0.5, 0.4, 0.3
@@ -54,6 +56,45 @@ def allowed(folder: Path, *policies: str, pool: int = 64) -> dict[str, Allowed |
     )  # fmt: skip
     found = assess([str(folder / "start"), *policies], under)
     return {name: policy.allowed for name, policy in found.policies.items()}
+
+
+@pytest.mark.parametrize(("worth", "right"), [(WORTH, 1.0), (-WORTH, 0.0)])
+def test_a_reward_is_right_on_a_policys_own_responses_as_far_as_it_agrees_with_gold(
+    folder: Path, worth: float, right: float
+) -> None:
+    write_json(folder / "reward" / REWARD_MODEL, {"worth": worth})
+    under = Conditions(
+        prompts=PROMPTS, sampling=SamplingParameters(), seed=0, reward=str(folder / "reward"),
+        domain=find_domain("words"), world=WordWorld(0), media=MediaFolder(folder),
+    )  # fmt: skip
+    found = assess([str(folder / "start"), trained(folder, "best", TILTED)], under)
+    assert [policy.own_accuracy.estimate for policy in found.policies.values() if policy.own_accuracy] == [right] * 2
+
+
+class Filed(Words):
+    """The same in files."""
+
+    viewer = "image"
+
+    def sample(self, policy: str, prompts: Any, k: int, how: Any, seed: int, files: MediaFolder, **more: Any) -> Any:
+        for part in super().sample(policy, prompts, k, how, seed, files, **more):
+            yield [replace(one, content=files.keep(one.content.encode(), ".txt").path) for one in part]
+
+    def decode(self, data: bytes) -> str:
+        return data.decode()
+
+    def scorer(self, reward: str, files: MediaFolder, facts: Any = None) -> Any:
+        score = super().scorer(reward, files, facts)
+        return lambda prompts, all, finished: score(prompts, [[self.read(c, files) for c in s] for s in all], finished)
+
+
+def test_files_that_are_drawn_to_measure_a_reward_are_not_left_in_the_project(folder: Path) -> None:
+    under = Conditions(
+        prompts=PROMPTS, sampling=SamplingParameters(), seed=0, reward=str(folder / "reward"), domain=Filed(),
+        media=MediaFolder(folder),
+    )  # fmt: skip
+    found = _own_accuracy(str(folder / "start"), str(folder / "reward"), None, WordWorld(0), under)
+    assert found is not None and found.estimate == 1 and not (folder / "media").exists()
 
 
 def test_the_best_policy_reached_all_of_it(folder: Path) -> None:

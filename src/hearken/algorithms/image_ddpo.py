@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from hearken.algorithms.image_training import Figures, descend, keep, open_reward, read_prompts
+from hearken.algorithms.image_training import Figures, descend, keep, open_policy, open_reward, read_prompts
 from hearken.models.diffusion import Conditions, Denoiser, open_denoiser
 from hearken.objectives.diffusion import batch_advantages, ddpo_clip, log_prob, step_kl
 
@@ -57,11 +57,11 @@ def draw(denoiser: Denoiser, prompts: list[str], noise: float, rng: torch.Genera
 def run(inputs: Inputs, options: DDPOConfig, out: Path) -> Artifact:
     """Improve ``inputs.model`` on the prompts of ``inputs.data``, and write it to ``out``."""
     began, rng = time.monotonic(), torch.Generator().manual_seed(options.seed)
-    denoiser = open_denoiser(inputs.model, options.sampling_steps, options.guidance)
+    denoiser = open_policy(inputs, options)
     ref = open_denoiser(inputs.ref or inputs.model, denoiser.steps, denoiser.guidance)
     ref.net.requires_grad_(False)
     reward = open_reward(inputs, trust=options.trust_reward)
-    prompts, n, d = read_prompts(inputs.data), options.num_generations, denoiser.dimensions
+    prompts, n, d = read_prompts(inputs.data, denoiser), options.num_generations, denoiser.dimensions
     denoiser.net.requires_grad_(True)
     behaviour = copy.deepcopy(denoiser) if options.epochs > 1 else denoiser
     batch: list[tuple[int, Paths, Tensor, list[int], Figures]] = []

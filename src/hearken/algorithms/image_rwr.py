@@ -23,10 +23,10 @@ from hearken.algorithms.image_training import (
     encoded,
     keep,
     levels,
+    open_policy,
     open_reward,
     read_prompts,
 )
-from hearken.models.diffusion import open_denoiser
 from hearken.objectives.diffusion import reward_weights
 from hearken.progress import progress
 
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 def run(inputs: Inputs, options: RWRConfig, out: Path) -> Artifact:
     """Improve ``inputs.model`` on pictures of the prompts of ``inputs.data``, and write it to ``out``."""
     began, rng = time.monotonic(), torch.Generator().manual_seed(options.seed)
-    denoiser = open_denoiser(inputs.model, options.sampling_steps, options.guidance)
+    denoiser = open_policy(inputs, options)
     reward = open_reward(inputs, trust=options.trust_reward)
-    prompts = read_prompts(inputs.data)
+    prompts = read_prompts(inputs.data, denoiser)
     rows = [prompt for prompt in prompts for _ in range(options.samples)]
 
     latents, scores = [], []

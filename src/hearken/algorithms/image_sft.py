@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hearken.algorithms.image_training import Figures, descend, keep, levels, read_captioned
-from hearken.models.diffusion import open_denoiser
+from hearken.algorithms.image_training import Figures, descend, keep, levels, open_policy, read_captioned
 
 if TYPE_CHECKING:
     from hearken.algorithms.image_sft_options import PictureSFTConfig
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def run(inputs: Inputs, options: PictureSFTConfig, out: Path) -> Artifact:
     """Train ``inputs.model`` on the captioned pictures of ``inputs.data``, and write it to ``out``."""
     began, rng = time.monotonic(), torch.Generator().manual_seed(options.seed)
-    denoiser = open_denoiser(inputs.model, options.sampling_steps, options.guidance)
+    denoiser = open_policy(inputs, options)
     data = read_captioned(inputs.data, denoiser)
     text = denoiser.pipe.text_encoder.requires_grad_(options.train_text)
     denoiser.net.train().requires_grad_(True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +21,7 @@ from hearken.errors import UserError
 from hearken.feedback.examples import Demonstration, PromptOnly
 from hearken.feedback.formats import read_examples
 from hearken.feedback.media import MediaFolder
-from hearken.models.diffusion import Conditions, Denoiser
+from hearken.models.diffusion import Conditions, Denoiser, open_denoiser
 from hearken.progress import progress
 from hearken.rewards.trust import check_card
 from hearken.training.artifact import finish, hash_files
@@ -65,20 +66,43 @@ def read_captioned(paths: Sequence[str], denoiser: Denoiser) -> Captioned:
         raise UserError(
             f"{', '.join(paths)}: there are no captioned pictures", "Give rows of a prompt and a completion"
         )
+    denoiser.check_prompts(captions)
     return Captioned(captions, torch.stack(pictures))
 
 
-def read_prompts(paths: Sequence[str]) -> list[str]:
-    """Captions to draw pictures of.
+LARGE = 100_000_000
+"""Weights from which on adapters are usual."""
+
+
+def open_policy(inputs: Inputs, options: PolicyTraining) -> Denoiser:
+    """The pipeline that is trained; says what training all of a large one's weights takes."""
+    denoiser = open_denoiser(inputs.model, options.sampling_steps, options.guidance)
+    size = sum(p.numel() for p in denoiser.net.parameters())
+    if size > LARGE:
+        warnings.warn(
+            f"all {size / 1e6:,.0f} million weights of {inputs.model} are trained: about {size * 20 / 2**30:.0f} GiB "
+            "with their gradients, AdamW's moments and the running mean; adapters (LoRA) are for texts only so far",
+            stacklevel=2,
+        )
+    return denoiser
+
+
+def read_prompts(paths: Sequence[str], denoiser: Denoiser) -> list[str]:
+    """Captions to draw pictures of; the same prompt counts once.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, a row is something else, or two cannot be told apart (`Denoiser.check_prompts`).
     """
-    rows = [row for path in paths for row in read_examples(path)]
-    found = list(dict.fromkeys(caption(row.prompt) for row in rows if isinstance(row, PromptOnly)))
+    found: dict[str, None] = {}
+    for path in paths:
+        for number, row in enumerate(read_examples(path), 1):
+            if not isinstance(row, PromptOnly):
+                raise UserError(f"{path}, row {number}: more than a prompt", "Give rows of a prompt each")
+            found[caption(row.prompt)] = None
+    denoiser.check_prompts(list(found))
     if not found:
         raise UserError(f"{', '.join(paths)}: there are no prompts", "Give rows of a prompt each")
-    return found
+    return list(found)
 
 
 def open_reward(inputs: Inputs, *, trust: bool) -> PictureReward:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,8 +105,8 @@ def assess(policies: Sequence[str], under: Conditions) -> EvaluationResult:
             policy = policy.but(allowed=allows.of(name, policy.scores, seen.log_ratios))
         if world is not None:
             policy = _known(policy, world, prompts, under.read)
-            if proxy is not None and asked.source == name:
-                policy = policy.but(own_accuracy=_own_accuracy(name, proxy, world, under))
+            if reward and asked.source == name:
+                policy = policy.but(own_accuracy=_own_accuracy(name, reward, proxy, world, under))
         before = found.get(base, policy)  # the baseline is the first
         policy = policy.measured(domain.compare(prompts, policy.responses, before.responses, files))
         if label_of(name) != base and (won := _won(policy, before, world, prompts, under.read)) is not None:
@@ -189,11 +190,22 @@ def _known(policy: PolicyResult, world: World, prompts: Sequence[Content], read:
     return policy
 
 
-def _own_accuracy(name: str, proxy: Scorer, world: World, under: Conditions) -> Interval | None:
+def _own_accuracy(
+    name: str, reward: str, proxy: Scorer | None, world: World, under: Conditions
+) -> Interval | None:  # fmt: skip
     """How often the reward model orders two fresh responses to a prompt as the gold reward does.
 
     A policy goes where its reward is high: there a reward model that is right elsewhere may be wrong.
     """
+    if under.domain.viewer != "text":  # files that nobody is to see: not among the project's
+        with tempfile.TemporaryDirectory(prefix="hearken-") as folder:
+            apart = replace(under, media=MediaFolder(Path(folder)))
+            return _own_accuracy_of(name, under.domain.scorer(reward, apart.media, under.facts), world, apart)
+    assert proxy is not None
+    return _own_accuracy_of(name, proxy, world, under)
+
+
+def _own_accuracy_of(name: str, proxy: Scorer, world: World, under: Conditions) -> Interval | None:
     drawn: list[Drawn] = []
     with progress("The reward on its own responses", 2 * len(under.prompts), "response") as bar:
         for part in under.domain.sample(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,6 +89,37 @@ class Denoiser(ABC):
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """What prompts are to the network; with a gradient where the text encoder has one."""
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Tokens of a prompt that are read; what stands behind them is cut."""
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Say which prompts are cut.
+
+        Raises:
+            UserError: two of them are the same as far as they are read.
+        """
+        every = list(dict.fromkeys(prompts))
+        ids = [tuple(row) for row in self.pipe.tokenizer(every, truncation=False)["input_ids"]] if every else []
+        cut = [i for i, row in enumerate(ids) if len(row) > self.longest]
+        if not cut:
+            return
+        seen: dict[tuple[int, ...], int] = {}
+        for i, row in enumerate(ids):
+            other = seen.setdefault(row[: self.longest - 1], i)  # the last token that is read ends the prompt
+            if other != i and max(len(row), len(ids[other])) > self.longest:
+                raise UserError(
+                    f"two prompts are the same to the text encoder, which reads {self.longest} tokens: "
+                    f"{every[other][:60]!r}... and {every[i][:60]!r}...",
+                    "Shorten them so that they differ earlier",
+                )
+        warnings.warn(
+            f"{len(cut)} of {len(every)} prompts are cut: the text encoder reads {self.longest} tokens, and "
+            f"{every[cut[0]][:60]!r}... has {len(ids[cut[0]])}",
+            stacklevel=2,
+        )
 
     @abstractmethod
     def network(self, latent: Tensor, times: Tensor, conditions: Conditions) -> Tensor:
@@ -217,6 +249,11 @@ class PixelFlow(Denoiser):
         """As the pipeline has it."""
         return float(self.pipe.config.noise_scale)
 
+    @property
+    def longest(self) -> int:
+        """As the pipeline has it."""
+        return int(self.pipe.config.prompt_max_tokens)
+
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """By the pipeline's text encoder."""
         tokens, mask = self.pipe._tokenize_prompts(list(prompts), self.pipe.device)
@@ -296,6 +333,11 @@ class StableDiffusion(Denoiser):
         _, height, width = self.shape
         scale = 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
         return height * scale, width * scale
+
+    @property
+    def longest(self) -> int:
+        """CLIP's 77, or as the tokenizer says."""
+        return int(self.pipe.tokenizer.model_max_length)
 
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """By the pipeline."""

@@ -93,6 +93,7 @@ class Image(Domain):
         from hearken.models.diffusion import open_denoiser
 
         denoiser = open_denoiser(policy, getattr(how, "steps", None), getattr(how, "guidance", None))
+        denoiser.check_prompts([caption(prompt) for prompt in prompts])
         together = max(1, BATCH // k)
         for first in range(0, len(prompts), together):
             rows = [(prompt, number) for prompt in prompts[first : first + together] for number in range(k)]
