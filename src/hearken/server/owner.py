@@ -9,6 +9,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -207,15 +208,17 @@ def at_work(files: MediaFolder | None) -> Training | None:
     """The training run of a project that wrote figures in the last minutes and has not finished."""
     if files is None:
         return None
-    runs = [
-        (log.stat().st_mtime, log) for log in (files.root / "artifacts").glob("*/run/metrics.jsonl")
-        if not (log.parents[1] / MANIFEST).exists()
-    ]  # fmt: skip
+    runs = []
+    for log in (files.root / "artifacts").glob("*/run/metrics.jsonl"):
+        with suppress(OSError):  # it may be set aside meanwhile
+            if not (log.parents[1] / MANIFEST).exists():
+                runs.append((log.stat().st_mtime, log))
     since, log = max(runs, default=(0.0, files.root))
-    rows = log.read_text("utf-8").splitlines() if time.time() - since < LATELY else []
-    if not rows:
+    try:
+        whole, _, _ = log.read_text("utf-8").rpartition("\n") if time.time() - since < LATELY else ("", "", "")
+        row = json.loads(whole.splitlines()[-1])
+    except (OSError, ValueError, IndexError):  # nothing there yet, or a row that is being written
         return None
-    row = json.loads(rows[-1])
     reward = next((row[key] for key in ("predicted", "score") if key in row), None)
     return Training(log.parents[1].name, int(row.get("step", 0)), row.get("labels"), reward)
 
